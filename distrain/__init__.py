@@ -1,0 +1,49 @@
+"""distrain: exact distributed training for Keras on data larger than memory.
+
+    >>> import distrain                     # loads no TensorFlow
+    >>> distrain.BatchGenerator.__name__
+    'BatchGenerator'
+
+The public names are imported when they are first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from distrain.config import PrepareConfig, TrainConfig
+    from distrain.data.batches import BatchGenerator, validation_steps
+    from distrain.data.plan import EpochPlan, epoch_order, steps_per_epoch
+    from distrain.keras_fit import fit
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "BatchGenerator": "distrain.data.batches",
+    "EpochPlan": "distrain.data.plan",
+    "PrepareConfig": "distrain.config",
+    "TrainConfig": "distrain.config",
+    "epoch_order": "distrain.data.plan",
+    "fit": "distrain.keras_fit",
+    "steps_per_epoch": "distrain.data.plan",
+    "validation_steps": "distrain.data.batches",
+}
+
+__all__ = [
+    "BatchGenerator",
+    "EpochPlan",
+    "PrepareConfig",
+    "TrainConfig",
+    "epoch_order",
+    "fit",
+    "steps_per_epoch",
+    "validation_steps",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'distrain' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

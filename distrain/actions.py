@@ -1,0 +1,207 @@
+"""What happens between steps: stop early, stop on request, drive Keras callbacks, save.
+
+Decides: whether to go on, from figures that are the same on every replica. Never: touches the plan or the weights.
+
+    with stop_requests() as stop:
+        run_epochs(..., after_step=[stop.action], after_epoch=[early_stopping, save])
+
+Each is a plain callable, Moment -> Decision or None; when it is asked is the loop's affair.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from distrain.progress import Action, Decision, Moment
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class EarlyStopping:
+    """Remembers the epoch of the lowest validation loss; asks to finish after `patience` epochs without a lower one.
+
+    Args:
+        patience: 0 never asks.
+        state: of an earlier `state()`, to go on from.
+    """
+
+    def __init__(self, patience: int, state: Mapping[str, Any] | None = None) -> None:
+        self._patience = patience
+        self.best_figures: dict[str, float] = dict(state["best_figures"]) if state else {}
+        self.best_step: int | None = state["best_step"] if state else None
+        self._epochs_since = int(state["epochs_since"]) if state else 0
+
+    def __call__(self, moment: Moment) -> Decision:
+        """Judge the epoch that is over."""
+        figures = moment.figures()
+        loss = figures.get("val_loss", figures["loss"])
+        best = self.best_figures.get("val_loss", self.best_figures.get("loss", math.inf))
+        self._epochs_since += 1
+        if loss < best:
+            self.best_figures = dict(figures)
+            self.best_step = moment.progress.global_step
+            self._epochs_since = 0
+        exhausted = self._patience > 0 and self._epochs_since >= self._patience
+        return Decision.FINISH if exhausted else Decision.GO_ON
+
+    def state(self) -> dict[str, Any]:
+        """What `__init__` takes."""
+        return {
+            "best_figures": self.best_figures,
+            "best_step": self.best_step,
+            "epochs_since": self._epochs_since,
+        }
+
+
+class StopRequest:
+    """Whether somebody asked the process to stop."""
+
+    def __init__(self) -> None:
+        self.signal_name: str | None = None
+
+    def requested(self) -> bool:
+        """Whether to stop."""
+        return self.signal_name is not None
+
+    def action(self, moment: Moment) -> Decision:
+        """Ask to stop here if it was requested, unless training is complete anyway."""
+        return Decision.STOP if self.requested() and moment.decision is Decision.GO_ON else Decision.GO_ON
+
+
+class Throughput:
+    """Measures samples per second over the steps of this process, without the first, which compiles."""
+
+    def __init__(self) -> None:
+        self._num_steps = 0
+        self._num_examples = 0
+        self._seconds = 0.0
+
+    def __call__(self, moment: Moment) -> None:
+        """Count one step."""
+        self._num_steps += 1
+        if self._num_steps > 1:
+            self._num_examples += moment.num_examples
+            self._seconds += moment.seconds
+
+    def samples_per_second(self) -> float | None:
+        """Examples over all replicas per second of training; None before the second step."""
+        return self._num_examples / self._seconds if self._seconds > 0 else None
+
+
+@contextmanager
+def stop_requests() -> Iterator[StopRequest]:
+    """Take SIGTERM and SIGINT as requests to stop at the next step; a second SIGINT interrupts at once.
+
+    Outside the main thread, where Python allows no handlers, signals keep their meaning.
+    """
+    request = StopRequest()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if request.requested() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        request.signal_name = signal.Signals(number).name
+
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    before = {number: signal.signal(number, handle) for number in STOP_SIGNALS}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def every_steps(steps: int, action: Action) -> Action:
+    """Ask `action` each `steps` global steps, but not at the last step of an epoch, whose end is its own occasion."""
+
+    def ask(moment: Moment) -> Decision | None:
+        due = moment.progress.global_step % steps == 0 and moment.step < moment.num_steps
+        return action(moment) if due else None
+
+    return ask
+
+
+class KerasCallbacks:
+    """Drives a user's Keras callbacks from the loop; does nothing when there are none.
+
+    Args:
+        callbacks: `keras.callbacks.Callback` objects.
+        model: the model they see; compiled with its optimizer.
+        num_epochs: told to them as `epochs`.
+        num_steps: told to them as `steps`.
+    """
+
+    def __init__(self, callbacks: list[Any], *, model: Any, num_epochs: int, num_steps: int) -> None:
+        self._list = None
+        self._model = model
+        if callbacks:
+            import keras
+
+            params = {"epochs": num_epochs, "steps": num_steps, "verbose": 0}
+            self._list = keras.callbacks.CallbackList(list(callbacks), model=model, **params)
+
+    def before_training(self) -> None:
+        """Call `on_train_begin`."""
+        if self._list:
+            self._model.stop_training = False
+            self._list.on_train_begin()
+
+    def before_epoch(self, epoch: int) -> None:
+        """Call `on_epoch_begin`."""
+        if self._list:
+            self._list.on_epoch_begin(epoch)
+
+    def around_step(self, train_step: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """A train step that calls `on_train_batch_begin` first."""
+        if not self._list:
+            return train_step
+        callbacks = self._list
+
+        def step(batches: Any) -> Any:
+            callbacks.on_train_batch_begin(self._step)
+            return train_step(batches)
+
+        return step
+
+    def around_evaluation(self, evaluate: Callable[[], Any]) -> Callable[[], Any]:
+        """An evaluation with `on_test_begin` before and `on_test_end` behind it."""
+        if not self._list:
+            return evaluate
+        callbacks = self._list
+
+        def run() -> Any:
+            callbacks.on_test_begin()
+            figures = evaluate()
+            callbacks.on_test_end(figures)
+            return figures
+
+        return run
+
+    _step = 0
+
+    def after_step(self, moment: Moment) -> Decision | None:
+        """Call `on_train_batch_end`; a callback may set `model.stop_training`."""
+        if not self._list:
+            return None
+        self._list.on_train_batch_end(moment.step - 1, dict(moment.figures()))
+        self._step = moment.step % moment.num_steps
+        return None
+
+    def after_epoch(self, moment: Moment) -> Decision | None:
+        """Call `on_epoch_end`."""
+        if not self._list:
+            return None
+        self._list.on_epoch_end(moment.epoch, dict(moment.figures()))
+        return Decision.FINISH if self._model.stop_training else None
+
+    def after_training(self, figures: Mapping[str, float]) -> None:
+        """Call `on_train_end`."""
+        if self._list:
+            self._list.on_train_end(dict(figures))

@@ -1,0 +1,78 @@
+"""What one replica is fed in one step, and which batch a model is being called on.
+
+Decides: the fields of a batch. Never: how batches are made or used; imports no TensorFlow.
+
+    with feeding(batch):                       # around a call of the model, in a training step
+        outputs = model(batch.features, training=True)
+    current_batch().first_position             # inside a layer: keys its random numbers
+
+The fields hold NumPy arrays on the host and tensors inside a compiled step.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+
+class SparseRows(NamedTuple):
+    """Sparse rows of one batch in row order, with what a sum over columns needs.
+
+    The last row always has an entry (a zero, if need be), so that a sum over `row_ids` has as many rows as the batch.
+
+    Attributes:
+        row_ids: int32 `[nnz]`, ascending: the row of each entry.
+        columns: int32 `[nnz]`: the column of each entry.
+        values: float32 `[nnz]`.
+        order: int32 `[nnz]`: the entries by ascending column.
+        segments: int32 `[nnz]`, ascending: for each place of `order`, which of `touched` the entry's column is.
+        touched: int32 `[m]`: the columns present, ascending.
+    """
+
+    row_ids: Any
+    columns: Any
+    values: Any
+    order: Any
+    segments: Any
+    touched: Any
+
+
+class Batch(NamedTuple):
+    """What one replica is fed in one step.
+
+    Attributes:
+        features: an array `[b, ...]`, `SparseRows`, or a dict of these by input name.
+        labels: `[b, ...]`.
+        weights: float32 `[b]`; a single 0 for an empty batch.
+        epoch: int64 scalar; dropout keys on it.
+        first_position: int64 scalar: where the batch stands in the epoch; dropout and audits key on it.
+        global_weight: float32 scalar: sum of the weights of all replicas in this step.
+    """
+
+    features: Any
+    labels: Any
+    weights: Any
+    epoch: Any
+    first_position: Any
+    global_weight: Any
+
+
+_current = threading.local()  # MirroredStrategy traces each replica in a thread of its own
+
+
+@contextmanager
+def feeding(batch: Batch) -> Iterator[None]:
+    """Make `batch` the current one of this thread while a model is called on it."""
+    before = current_batch()
+    _current.batch = batch
+    try:
+        yield
+    finally:
+        _current.batch = before
+
+
+def current_batch() -> Batch | None:
+    """The batch that a model is being called on in this thread, if a step is calling it."""
+    return getattr(_current, "batch", None)

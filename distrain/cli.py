@@ -1,0 +1,262 @@
+"""Commands -> one function call each.
+
+Decides: what a user types and reads. Never: does any of the work.
+
+    $ distrain prepare --train train.csv --test test.csv --out data
+    $ distrain train --data data --run runs/1
+
+Errors that a user can mend end with one line on standard error and the exit code of `errors.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from distrain import __version__
+from distrain.errors import ConfigurationError, DataError, DistrainError, StopRequested
+from distrain.world import find_world
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    try:
+        options = _parser().parse_args(arguments)
+        return options.command(options) or 0
+    except DistrainError as error:
+        world = find_world(os.environ)
+        rank = f"rank {world.rank}: " if world.size > 1 else ""
+        kind = "stopped" if isinstance(error, StopRequested) else "error"
+        print(f"distrain: {kind}: {rank}{error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:  # the reader of our output has left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("distrain: interrupted; nothing half-written is left", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="distrain",
+        description="Exact distributed training for Keras on data larger than memory.",
+        epilog="Exit codes: 0 done, 2 wrong command or setting, 3 wrong or damaged data, 4 unusable checkpoint or run, "
+        "5 ranks disagree, 6 training diverged, 42 stopped on request with everything saved.",
+    )
+    parser.add_argument("--version", action="version", version=f"distrain {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_synth(commands)
+    _add_prepare(commands)
+    _add_train(commands)
+    _add_evaluate(commands)
+    _add_predict(commands)
+    _add_plan(commands)
+    _add_report(commands)
+    return parser
+
+
+def _add_synth(commands: Any) -> None:
+    command = commands.add_parser("synth", help="write labelled made-up text of any size")
+    command.add_argument("--out", type=Path, required=True, help="folder for train.csv and test.csv")
+    command.add_argument("--rows", type=int, required=True, help="training rows")
+    command.add_argument("--classes", type=int, default=4, help="classes (default: %(default)s)")
+    command.add_argument("--words-per-row", type=int, default=40, help="mean words a row (default: %(default)s)")
+    command.add_argument("--seed", type=int, default=0, help="the same seed writes the same text (default: 0)")
+    command.set_defaults(command=_synth)
+
+
+def _synth(options: argparse.Namespace) -> None:
+    from distrain.data.synth import write_synthetic
+
+    write_synthetic(
+        options.out,
+        rows=options.rows,
+        classes=options.classes,
+        words_per_row=options.words_per_row,
+        seed=options.seed,
+    )
+    print(f"{options.rows:,} training rows of {options.classes} classes in {options.out}")
+
+
+def _add_prepare(commands: Any) -> None:
+    command = commands.add_parser("prepare", help="text to vectorized shards on disk")
+    command.add_argument(
+        "--train", type=Path, required=True, help="CSV, TSV, JSON Lines, Parquet, or a folder per class"
+    )
+    command.add_argument("--test", type=Path, help="the same for the test rows; else a share of the training rows")
+    command.add_argument("--out", type=Path, required=True, help="folder for the prepared data")
+    command.add_argument("--dataset", help="ag_news, dbpedia, yelp_polarity, yelp_full, amazon_polarity or amazon_full")
+    command.add_argument("--vectorizer", choices=("auto", "ngram", "sequence"), default="auto", help="(default: auto)")
+    command.add_argument("--top-k", type=int, default=20_000, help="n-grams or words kept (default: 20000)")
+    command.add_argument("--label-column", help="name or number (from 0) of the label column")
+    command.add_argument("--text-columns", help="names or numbers of the text columns, with commas between")
+    command.add_argument(
+        "--max-length", type=int, default=500, help="words kept of a row, for sequences (default: 500)"
+    )
+    command.add_argument("--holdout", type=float, default=0.1, help="share held out without --test (default: 0.1)")
+    command.add_argument("--seed", type=int, default=0, help="chooses the held-out rows (default: 0)")
+    command.add_argument("--memory-mib", type=int, default=1024, help="bound on memory used, in MiB (default: 1024)")
+    command.add_argument("--workers", type=int, default=1, help="processes (default: 1)")
+    command.set_defaults(command=_prepare)
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from distrain.config import PrepareConfig
+    from distrain.prepare import prepare
+
+    settings = {name: value for name, value in vars(options).items() if name != "command"}
+    if options.text_columns is not None:
+        settings["text_columns"] = tuple(options.text_columns.split(","))
+    prepare(PrepareConfig(**settings), console=Console())
+
+
+def _add_train(commands: Any) -> None:
+    command = commands.add_parser("train", help="train a model", argument_default=None)
+    command.add_argument("--data", help="prepared data, or a folder of arrays")
+    command.add_argument("--run", help="the run directory")
+    command.add_argument("--config", type=Path, help="a TOML file of these settings; the command line goes over it")
+    command.add_argument("--strategy", help="auto, single, mirrored, horovod or mpi (default: auto)")
+    command.add_argument(
+        "--devices", help="cpu:N for N logical CPU devices, or gpu:0,1 (default: all GPUs, else the CPU)"
+    )
+    command.add_argument("--model", help="package.module:build_model, for a model of your own")
+    _add_batch_sizes(command)
+    command.add_argument("--epochs", type=int, help="the most epochs (default: 100)")
+    command.add_argument(
+        "--patience", type=int, help="epochs without a lower validation loss to stop after (default: 2)"
+    )
+    command.add_argument("--learning-rate", type=float, help="of Adam (default: 0.001)")
+    command.add_argument("--seed", type=int, help="of weights, order and dropout (default: 0)")
+    command.add_argument("--resume", metavar="auto|never|PATH", help="where to go on from (default: auto)")
+    command.add_argument("--checkpoint-every", type=int, metavar="STEPS", help="also save each so many steps")
+    command.add_argument("--keep", type=int, help="newest checkpoints kept besides the best (default: 2)")
+    _add_model_sizes(command)
+    command.add_argument("--no-jit", dest="jit_compile", action="store_const", const=False, help="do not use XLA")
+    command.set_defaults(command=_train)
+
+
+def _add_batch_sizes(command: Any) -> None:
+    command.add_argument("--batch-size", type=int, metavar="B", help="examples per replica and step")
+    command.add_argument("--global-batch-size", type=int, metavar="G", help="examples per step in all (default: 128)")
+
+
+def _add_model_sizes(command: Any) -> None:
+    command.add_argument("--units", type=int, help="hidden width of the n-gram model (default: 64)")
+    command.add_argument("--embedding", type=int, help="word vector width of the sequence model (default: 200)")
+    command.add_argument("--blocks", type=int, help="its convolution blocks (default: 2)")
+    command.add_argument("--filters", type=int, help="its filters (default: 64)")
+    command.add_argument("--dropout", type=float, help="share dropped (default: 0.2)")
+
+
+def _train_config(options: argparse.Namespace, **defaults: Any) -> Any:
+    from distrain.config import train_config
+
+    others = {"command", "config", "replicas", "audit"}
+    settings = {name: value for name, value in vars(options).items() if name not in others}
+    return train_config({**defaults, **settings}, getattr(options, "config", None))
+
+
+def _train(options: argparse.Namespace) -> None:
+    from distrain.train import train
+
+    config = _train_config(options)
+    summary = train(config)
+    accuracy = summary["validation_accuracy"]
+    if accuracy is not None:
+        print(f"validation accuracy {accuracy:.4f}, loss {summary['validation_loss']:.4f}, in {config.run}")
+    _write_report([config.run], config.run / "report.html")
+
+
+def _add_evaluate(commands: Any) -> None:
+    command = commands.add_parser("evaluate", help="metrics of the best checkpoint on the test part, as JSON")
+    command.add_argument("--run", type=Path, required=True, help="the run directory")
+    command.add_argument("--data", type=Path, required=True, help="the prepared data it was trained on")
+    command.set_defaults(command=_evaluate)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from distrain.serve import evaluate_run
+
+    print(json.dumps(evaluate_run(options.run, options.data)))
+
+
+def _add_predict(commands: Any) -> None:
+    command = commands.add_parser("predict", help="one text a line in, one JSON object a line out")
+    command.add_argument("--run", type=Path, required=True, help="the run directory; nothing else is needed")
+    command.add_argument("file", nargs="?", type=Path, help="texts, one a line (default: standard input)")
+    command.set_defaults(command=_predict)
+
+
+def _predict(options: argparse.Namespace) -> None:
+    from distrain.serve import predict_lines
+
+    for line in predict_lines(options.run, _text_lines(options.file)):
+        print(line)
+
+
+def _text_lines(path: Path | None) -> Iterator[str]:
+    try:
+        with path.open("rb") if path else open(0, "rb", closefd=False) as file:
+            for line in file:
+                yield line.decode("utf-8", "replace").rstrip("\r\n")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
+
+
+def _add_plan(commands: Any) -> None:
+    command = commands.add_parser("plan", help="what a run takes on N replicas, before it is started")
+    command.add_argument("--data", required=True, help="prepared data")
+    command.add_argument("--replicas", type=int, required=True, metavar="N", help="copies of the model")
+    command.add_argument("--audit", action="store_true", help="walk an epoch and prove that every example is read once")
+    command.add_argument("--seed", type=int, help="of the order (default: 0)")
+    _add_batch_sizes(command)
+    _add_model_sizes(command)
+    command.set_defaults(command=_plan)
+
+
+def _plan(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from distrain.data.shards import open_dataset
+    from distrain.plan_table import plan_table
+    from distrain.planning import audit, plan_run
+
+    if options.replicas < 1:
+        raise ConfigurationError(f"--replicas is {options.replicas}, but it must be at least 1.")
+    config = _train_config(options, run=".")
+    dataset = open_dataset(config.data, verify=False)
+    plan = plan_run(dataset, config, num_replicas=options.replicas)
+    console = Console()
+    console.print(plan_table(plan, dataset))
+    if options.audit:
+        for epoch in (0, 1):
+            audit(plan, seed=config.seed, epoch=epoch)
+        console.print(
+            f"Audit: in epochs 1 and 2 each of {plan.num_examples:,} examples is read exactly once.", highlight=False
+        )
+
+
+def _add_report(commands: Any) -> None:
+    command = commands.add_parser("report", help="report.html of one run, or of several side by side")
+    command.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directories")
+    command.add_argument("--out", type=Path, help="the file to write (default: report.html in the first run)")
+    command.set_defaults(command=_report)
+
+
+def _report(options: argparse.Namespace) -> None:
+    _write_report(options.runs, options.out or options.runs[0] / "report.html")
+
+
+def _write_report(runs: Sequence[Path], out: Path) -> None:
+    from distrain.report_page import write_report
+
+    write_report(runs, out)
+    print(f"report: {out}")

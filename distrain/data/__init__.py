@@ -1,0 +1,1 @@
+"""Text and arrays in, batches out: sources, vectorizers, shards, the plan."""

@@ -1,0 +1,252 @@
+"""Plan + examples -> the batches that this process feeds to its replicas.
+
+Decides: what a batch holds, how far ahead it is made. Never: how many replicas there are, or what is done with a batch.
+
+    for batches in epoch_batches(examples, plan, order, replicas=range(0, 2)):
+        ...                                                # one Batch per local replica
+    for x, y in BatchGenerator(x, y, num_features, batch_size, rank, size).epoch():
+        ...                                                # a user's own loop
+
+A replica whose batch is empty in the last step is fed one example with weight zero: it takes part in every
+collective and adds exactly nothing.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import numpy as np
+import scipy.sparse
+
+from distrain.batch import Batch, SparseRows
+from distrain.data.csr import order_by_column
+from distrain.data.examples import CsrRows, Examples, Features, Take, array_examples
+from distrain.data.plan import Block, EpochPlan, Order, epoch_order, steps_per_epoch
+from distrain.errors import ConfigurationError
+
+PREFETCH_STEPS = 4  # steps made ahead of the device; more only holds memory
+
+Item = TypeVar("Item")
+
+
+def epoch_batches(
+    examples: Examples, plan: EpochPlan, order: Order, *, replicas: range, epoch: int = 0
+) -> Iterator[list[Batch]]:
+    """Yield, for each step of the plan, one `Batch` per replica in `replicas`."""
+    reader = _BlockReader(examples, order)
+    for step in range(plan.num_steps):
+        of_all = plan.global_positions(step)
+        global_weight = reader.weights(of_all).sum(dtype=np.float64)
+        batches = []
+        for replica in replicas:
+            positions = plan.positions(step, replica)
+            fed = positions or of_all[:1]
+            features, labels = reader.take(fed)
+            weights = reader.weights(positions) if positions else np.zeros(1, np.float32)
+            features = _in_column_order(features, len(fed), examples.num_columns)
+            first_position = np.int64(positions.start)
+            batches.append(Batch(features, labels, weights, np.int64(epoch), first_position, np.float32(global_weight)))
+        yield batches
+
+
+def sample_batch(examples: Examples) -> Batch:
+    """The first one or two examples as a batch, to build a model on."""
+    plan = EpochPlan(examples.num_examples, 1, min(2, examples.num_examples))
+    order = epoch_order(plan.num_examples, seed=0, epoch=0, shuffle=False)
+    (batch,) = next(epoch_batches(examples, plan, order, replicas=range(1)))
+    return batch
+
+
+class _BlockReader:
+    """Reads positions through the order's blocks, of which one is held loaded."""
+
+    def __init__(self, examples: Examples, order: Order) -> None:
+        self._examples = examples
+        self._order = order
+        self._loaded: tuple[int, Take] | None = None
+        self._weights: tuple[int, np.ndarray] | None = None
+
+    def take(self, positions: range) -> tuple[Features, np.ndarray]:
+        """Features and labels at `positions`."""
+        pieces = []
+        for block, rows in self._rows(positions):
+            if self._loaded is None or self._loaded[0] != block.first_position:
+                self._loaded = None  # free the block before, ahead of reading the next
+                self._loaded = (block.first_position, self._examples.load(block.runs))
+            pieces.append(self._loaded[1](rows if block.permutation is None else block.permutation[rows]))
+        return _concatenate(pieces)
+
+    def weights(self, positions: range) -> np.ndarray:
+        """Weights at `positions`, float32."""
+        if self._examples.weights is None:
+            return np.ones(len(positions), np.float32)
+        pieces = []
+        for block, rows in self._rows(positions):
+            if self._weights is None or self._weights[0] != block.first_position:
+                self._weights = (block.first_position, self._examples.weights[block.examples()])
+            pieces.append(self._weights[1][rows])
+        return np.concatenate(pieces)
+
+    def _rows(self, positions: range) -> Iterator[tuple[Block, np.ndarray]]:
+        start = positions.start
+        while start < positions.stop:
+            block = self._order.block_of(start)
+            stop = min(positions.stop, block.first_position + block.size)
+            yield block, np.arange(start - block.first_position, stop - block.first_position)
+            start = stop
+
+
+def _concatenate(pieces: list[tuple[Features, np.ndarray]]) -> tuple[Features, np.ndarray]:
+    if len(pieces) == 1:
+        return pieces[0]
+    labels = [piece_labels for _, piece_labels in pieces]
+    first_rows = np.cumsum([0, *(len(piece) for piece in labels[:-1])])
+
+    def join(features: list[Features]) -> Features:
+        if isinstance(features[0], dict):
+            return {name: join([piece[name] for piece in features]) for name in features[0]}
+        if isinstance(features[0], CsrRows):
+            row_ids = [piece.row_ids + np.int32(first) for piece, first in zip(features, first_rows, strict=True)]
+            columns, values = ([piece[part] for piece in features] for part in (1, 2))
+            return CsrRows(np.concatenate(row_ids), np.concatenate(columns), np.concatenate(values))
+        return np.concatenate(features)
+
+    return join([features for features, _ in pieces]), np.concatenate(labels)
+
+
+def _in_column_order(features: Features, num_rows: int, num_columns: Any, name: str = "") -> Features:
+    if isinstance(features, dict):
+        return {key: _in_column_order(value, num_rows, num_columns, key) for key, value in features.items()}
+    if not isinstance(features, CsrRows):
+        return features
+    row_ids, columns, values = features
+    if not len(row_ids) or row_ids[-1] != num_rows - 1:
+        row_ids = np.append(row_ids, np.int32(num_rows - 1))
+        columns = np.append(columns, np.int32(0))
+        values = np.append(values, np.float32(0))
+    return SparseRows(row_ids, columns, values, *order_by_column(columns, num_columns[name]))
+
+
+@contextmanager
+def prefetched(items: Iterator[Item], *, depth: int = PREFETCH_STEPS) -> Iterator[Iterator[Item]]:
+    """Make items in a thread beside their consumer, at most `depth` ahead; the thread ends with the context.
+
+    An exception of `items` reaches the consumer in its place.
+    """
+    ready: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=depth)
+    closed = threading.Event()
+
+    def put(entry: tuple[str, Any]) -> None:
+        while not closed.is_set():
+            try:
+                return ready.put(entry, timeout=0.1)
+            except queue.Full:
+                continue
+        return None
+
+    def produce() -> None:
+        try:
+            for item in items:
+                put(("item", item))
+                if closed.is_set():
+                    return
+            put(("end", None))
+        except BaseException as error:  # whatever it is, it belongs to the consumer
+            put(("error", error))
+
+    def consume() -> Iterator[Item]:
+        while True:
+            kind, content = ready.get()
+            if kind == "end":
+                return
+            if kind == "error":
+                raise content
+            yield content
+
+    thread = threading.Thread(target=produce, name="distrain-prefetch", daemon=True)
+    thread.start()
+    try:
+        yield consume()
+    finally:
+        closed.set()
+        thread.join()
+
+
+class BatchGenerator:
+    """One rank's batches, for a user's own training loop.
+
+    Rank r of `size` gets the batches r, r + size, r + 2 * size, ... of the epoch. Every rank gets the same number of
+    batches; where there are fewer left than ranks, the last one is empty (`[0, num_features]`), so that ranks that
+    meet in a collective at each step do not wait for ever.
+
+    Args:
+        x: `[n, num_features]` array, `np.memmap` or SciPy sparse matrix; sparse batches are made dense.
+        y: `[n, ...]` labels.
+        num_features: width of `x`.
+        batch_size: examples per batch; the last one is shorter.
+        rank: this replica, 0 .. size - 1.
+        size: number of replicas.
+        shuffle: take the epoch's order instead of the order of the data.
+        seed: of that order.
+
+    Raises:
+        ConfigurationError: a value is out of range, or the shapes do not fit.
+    """
+
+    def __init__(
+        self,
+        x: Any,
+        y: Any,
+        num_features: int,
+        batch_size: int,
+        rank: int = 0,
+        size: int = 1,
+        *,
+        shuffle: bool = False,
+        seed: int = 0,
+    ) -> None:
+        if batch_size < 1:
+            raise ConfigurationError(f"batch_size is {batch_size}, but it must be at least 1.")
+        if not 0 <= rank < size:
+            raise ConfigurationError(f"rank is {rank}, but it must be in 0..{size - 1}, as size is {size}.")
+        if len(x.shape) < 2 or x.shape[1] != num_features:
+            raise ConfigurationError(f"x has shape {x.shape}, but num_features is {num_features}.")
+        array_examples(x, y)  # refuses what cannot be fed
+        self._x = x.tocsr() if scipy.sparse.issparse(x) else x
+        self._y = y
+        self._plan = EpochPlan(x.shape[0], size, batch_size)
+        self._rank = rank
+        self._shuffle = shuffle
+        self._seed = seed
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches per epoch, the same on every rank: ceil(ceil(n / batch_size) / size)."""
+        return self._plan.num_steps
+
+    def epoch(self, epoch: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield this rank's `steps_per_epoch` batches (x, y) of one epoch."""
+        order = epoch_order(self._plan.num_examples, seed=self._seed, epoch=epoch, shuffle=self._shuffle)
+        for step in range(self._plan.num_steps):
+            chosen = order.examples(self._plan.positions(step, self._rank))
+            x = self._x[chosen]
+            yield (x.toarray() if scipy.sparse.issparse(x) else np.asarray(x)), np.asarray(self._y[chosen])
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield the batches of epoch 0, 1, 2, ... without end; `steps_per_epoch` of them make an epoch."""
+        epoch = 0
+        while True:
+            yield from self.epoch(epoch)
+            epoch += 1
+
+    def __len__(self) -> int:
+        return self.steps_per_epoch
+
+
+def validation_steps(num_examples: int, batch_size: int, size: int = 1) -> int:
+    """Steps that cover `num_examples` of validation once over `size` ranks; the same rule as for training."""
+    return steps_per_epoch(num_examples, batch_size, size)

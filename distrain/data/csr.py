@@ -1,0 +1,92 @@
+"""Row kernels over CSR arrays: pick rows, and put their entries in column order.
+
+Decides: nothing. Never: checks its input, which must be in range (`shards.py` and `batches.py` see to that). The
+kernels run without the interpreter's lock, so that they work beside a training step.
+
+    row_ids, columns, values = gather_rows(row_splits, columns, values, np.array([4, 2]))
+    order, segments, touched = order_by_column(columns, num_columns)
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+
+@njit(cache=True, nogil=True)
+def gather_rows(
+    row_splits: np.ndarray, columns: np.ndarray, values: np.ndarray, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The entries of the chosen rows.
+
+    Args:
+        row_splits: int64 `[n + 1]`.
+        columns: int32 `[nnz]`.
+        values: float32 `[nnz]`.
+        rows: int64 `[b]`: row numbers, in the order wanted.
+
+    Returns:
+        row_ids int32 (0 .. b-1, ascending), columns int32, values float32, all of the same length.
+    """
+    total = 0
+    for row in rows:
+        total += row_splits[row + 1] - row_splits[row]
+    row_ids = np.empty(total, np.int32)
+    out_columns = np.empty(total, np.int32)
+    out_values = np.empty(total, np.float32)
+    at = 0
+    for number in range(len(rows)):
+        for entry in range(row_splits[rows[number]], row_splits[rows[number] + 1]):
+            row_ids[at] = number
+            out_columns[at] = columns[entry]
+            out_values[at] = values[entry]
+            at += 1
+    return row_ids, out_columns, out_values
+
+
+@njit(cache=True, nogil=True)
+def pad_rows(row_splits: np.ndarray, columns: np.ndarray, rows: np.ndarray, length: int) -> np.ndarray:
+    """The chosen rows as int32 `[b, length]`, cut or filled with 0 at the end."""
+    padded = np.zeros((len(rows), length), np.int32)
+    for number in range(len(rows)):
+        start = row_splits[rows[number]]
+        for place in range(min(length, row_splits[rows[number] + 1] - start)):
+            padded[number, place] = columns[start + place]
+    return padded
+
+
+@njit(cache=True, nogil=True)
+def order_by_column(columns: np.ndarray, num_columns: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A stable order of entries by column, so that sums over equal columns run over neighbours.
+
+    Args:
+        columns: int32 `[nnz]`.
+        num_columns: columns are below it.
+
+    Returns:
+        order int32 `[nnz]`: entries by ascending column; segments int32 `[nnz]`: number of the entry's column among
+        those present, in that order; touched int32 `[m]`: the columns present, ascending.
+    """
+    num_entries = len(columns)
+    order = np.empty(num_entries, np.int32)
+    segments = np.empty(num_entries, np.int32)
+    if num_columns > 16 * num_entries + 65_536:  # counting every column would cost more than sorting the entries
+        order[:] = np.argsort(columns, kind="mergesort")
+    else:
+        ends = np.zeros(num_columns + 1, np.int32)
+        for column in columns:
+            ends[column + 1] += 1
+        for column in range(num_columns):
+            ends[column + 1] += ends[column]
+        for entry in range(num_entries):
+            order[ends[columns[entry]]] = entry
+            ends[columns[entry]] += 1
+    touched = np.empty(num_entries, np.int32)
+    num_touched = 0
+    for place in range(num_entries):
+        column = columns[order[place]]
+        if place == 0 or column != touched[num_touched - 1]:
+            touched[num_touched] = column
+            num_touched += 1
+        segments[place] = num_touched - 1
+    return order, segments, touched[:num_touched].copy()

@@ -1,0 +1,194 @@
+"""Where examples come from: arrays in memory or memory-mapped, SciPy CSR, dicts of these, or prepared text.
+
+Decides: how rows become the arrays a model is fed. Never: which rows, or in which order.
+
+    examples = array_examples({"image": images, "age": ages}, labels)
+    take = examples.load(np.array([[0, 256]]))      # read these neighbours
+    features, labels = take(np.array([17, 3]))      # then pick among them
+
+Features are an array, `CsrRows`, or a dict of these by input name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse
+
+from distrain.data.csr import gather_rows, pad_rows
+from distrain.data.shards import Part, Rows, concatenate_rows
+from distrain.errors import ConfigurationError, DataError
+
+MAX_INT32 = 2**31 - 1
+DIGEST_BYTES = 2**20
+
+
+class CsrRows(NamedTuple):
+    """Sparse rows of one batch.
+
+    Attributes:
+        row_ids: int32 `[nnz]`, ascending: the row of each entry.
+        columns: int32 `[nnz]`.
+        values: float32 `[nnz]`.
+    """
+
+    row_ids: np.ndarray
+    columns: np.ndarray
+    values: np.ndarray
+
+
+Features = Any  # np.ndarray | CsrRows | dict[str, Features]
+Take = Callable[[np.ndarray], tuple[Features, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """`num_examples` examples.
+
+    Attributes:
+        num_examples: how many there are.
+        load: runs `[r, 2]` of neighbouring examples -> a function from row numbers within the concatenated runs to
+            (features, labels) of those rows.
+        num_columns: width of the sparse features, by input name ("" for a bare input); empty where all are dense.
+        digest: names the data (hex).
+        weights: float32 `[num_examples]`, the weight of each example in loss and metrics; None for 1.
+    """
+
+    num_examples: int
+    load: Callable[[np.ndarray], Take]
+    num_columns: Mapping[str, int]
+    digest: str
+    weights: np.ndarray | None = None
+
+
+def array_examples(features: Features, labels: Any, weights: Any = None) -> Examples:
+    """Examples out of arrays.
+
+    Args:
+        features: `[n, ...]` array, `np.memmap`, SciPy sparse matrix (kept as CSR), or a dict of these.
+        labels: `[n, ...]` array.
+        weights: `[n]` array of finite weights >= 0, or None.
+
+    Raises:
+        ConfigurationError: lengths differ, there are no examples, or a value is of a kind that cannot be fed.
+    """
+    labels = np.asanyarray(labels)
+    if labels.ndim == 0 or len(labels) == 0:
+        raise ConfigurationError("The labels are empty; training needs at least one example.")
+    if isinstance(features, Mapping):
+        inputs = {str(name): _checked(name, value, len(labels)) for name, value in features.items()}
+        if not inputs:
+            raise ConfigurationError("The features are an empty dict; give at least one input.")
+    else:
+        inputs = {"": _checked("x", features, len(labels))}
+    if weights is not None:
+        weights = np.asarray(weights, np.float32)
+        if weights.shape != (len(labels),):
+            raise ConfigurationError(
+                f"The weights have shape {weights.shape}; they must be one per label, ({len(labels)},)."
+            )
+        if not (np.all(np.isfinite(weights)) and np.all(weights >= 0)):
+            raise ConfigurationError("A weight is negative or not finite; weights must be finite numbers >= 0.")
+
+    def load(runs: np.ndarray) -> Take:
+        examples = np.concatenate([np.arange(start, stop) for start, stop in runs])
+
+        def take(rows: np.ndarray) -> tuple[Features, np.ndarray]:
+            chosen = examples[rows]
+            taken = {name: _take_rows(value, chosen) for name, value in inputs.items()}
+            return (taken if isinstance(features, Mapping) else taken[""]), np.asarray(labels[chosen])
+
+        return take
+
+    num_columns = {name: value.shape[1] for name, value in inputs.items() if scipy.sparse.issparse(value)}
+    arrays = [*(array for value in inputs.values() for array in _arrays_of(value)), labels]
+    return Examples(
+        len(labels), load, num_columns, _digest([*arrays, *([] if weights is None else [weights])]), weights
+    )
+
+
+def _arrays_of(value: Any) -> list[np.ndarray]:
+    return [value.indptr, value.indices, value.data] if scipy.sparse.issparse(value) else [value]
+
+
+def _digest(arrays: list[np.ndarray]) -> str:
+    """Names arrays by shape, type, first and last rows: telling other data apart must not read all of it."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        rows = max(1, DIGEST_BYTES // max(1, array.nbytes // max(1, len(array))))
+        for end in (array[:rows], array[-rows:]):
+            digest.update(np.ascontiguousarray(end).tobytes())
+    return digest.hexdigest()
+
+
+def _checked(name: object, value: Any, num_examples: int) -> Any:
+    if scipy.sparse.issparse(value):
+        matrix = value.tocsr()
+        if not matrix.has_canonical_format:
+            matrix = matrix.copy()
+            matrix.sum_duplicates()
+        matrix = scipy.sparse.csr_matrix(
+            (matrix.data.astype(np.float32, copy=False), matrix.indices, matrix.indptr), shape=matrix.shape
+        )
+        if matrix.shape[1] > MAX_INT32:
+            raise ConfigurationError(
+                f"Input {name!r} has {matrix.shape[1]:,} columns; at most {MAX_INT32:,} are possible."
+            )
+        value = matrix
+    else:
+        value = np.asanyarray(value)
+        if value.dtype.kind not in "biuf" or value.ndim == 0:
+            raise ConfigurationError(
+                f"Input {name!r} is {value.dtype} of shape {value.shape}; give numbers of shape [examples, ...]."
+            )
+    if value.shape[0] != num_examples:
+        raise ConfigurationError(f"Input {name!r} has {value.shape[0]:,} rows, but there are {num_examples:,} labels.")
+    return value
+
+
+def _take_rows(value: Any, rows: np.ndarray) -> Features:
+    if scipy.sparse.issparse(value):
+        return CsrRows(*gather_rows(value.indptr, value.indices, value.data, rows))
+    return np.asarray(value[rows])
+
+
+def rows_examples(rows: Rows, *, kind: str, num_features: int, length: int) -> Examples:
+    """A block of rows in memory: `CsrRows` for n-grams, int32 `[b, length]` padded with 0 for sequences."""
+
+    def load(runs: np.ndarray) -> Take:
+        return _take_of(concatenate_rows([rows.slice(int(start), int(stop)) for start, stop in runs]), length)
+
+    return Examples(rows.num_rows, load, {"": num_features} if kind == "ngram" else {}, "")
+
+
+def part_examples(part: Part, *, length: int) -> Examples:
+    """The rows of a prepared part, in the same forms.
+
+    Raises:
+        DataError: the part has no rows, or later, in `load`, a shard is damaged.
+    """
+    if part.num_rows == 0:
+        raise DataError(f"{part.directory} has no {part.name} rows. Run 'distrain prepare' with more rows.")
+
+    def load(runs: np.ndarray) -> Take:
+        rows = concatenate_rows([part.read(int(start), int(stop)) for start, stop in runs])
+        return _take_of(rows, length)
+
+    return Examples(part.num_rows, load, {"": part.num_features} if part.kind == "ngram" else {}, "")
+
+
+def _take_of(rows: Rows, length: int) -> Take:
+    splits, columns, labels = np.asarray(rows.row_splits), np.asarray(rows.columns), np.asarray(rows.labels)
+    values = None if rows.values is None else np.asarray(rows.values)
+
+    def take(chosen: np.ndarray) -> tuple[Features, np.ndarray]:
+        if values is not None:
+            return CsrRows(*gather_rows(splits, columns, values, chosen)), labels[chosen]
+        return pad_rows(splits, columns, chosen, length), labels[chosen]
+
+    return take

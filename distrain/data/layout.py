@@ -1,0 +1,84 @@
+"""Which columns of a file hold the label and the texts, and what a row of it is.
+
+Decides: how columns are named and how a row's place is told to people. Never: reads anything.
+
+    layout = Layout(label="class", texts=("title", "2"))
+    layout.has_names                                                       # True: "class" and "title" are
+    LabelledText("4", "Linux ...", Path("a.csv"), row=7, line=9).place     # "a.csv, row 7 (line 9)"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from distrain.errors import ConfigurationError
+
+_SHOWN_NAMES = 20
+_SHOWN_CHARACTERS = 40
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which columns hold what.
+
+    Attributes:
+        label: name or number (from 0) of the label's column; by default the one named "label" where columns
+            have names, else the first.
+        texts: names or numbers of the texts' columns, joined by one space; by default "text" in JSON Lines
+            and Parquet, and all but the label in CSV and TSV.
+        escaped_newlines: CSV and TSV write a newline as a backslash and an n.
+    """
+
+    label: str | None = None
+    texts: tuple[str, ...] | None = None
+    escaped_newlines: bool = False
+
+    @property
+    def has_names(self) -> bool:
+        """A column is asked for by name, so that a CSV must begin with a header."""
+        return not all(name.isdecimal() for name in (self.label or "0", *(self.texts or ())))
+
+
+class LabelledText(NamedTuple):
+    """One text with its label as they stood in a file.
+
+    Attributes:
+        label: as written, without white space around it; may be empty.
+        text: the text columns, joined; may be empty.
+        path: the file.
+        row: number of the row from 1; 0 where the file is the row.
+        line: number of the line it begins on, from 1; 0 where lines mean nothing.
+    """
+
+    label: str
+    text: str
+    path: Path
+    row: int
+    line: int
+
+    @property
+    def place(self) -> str:
+        """Where it stood, for messages."""
+        return place(self.path, self.row, self.line)
+
+
+def place(path: Path, row: int, line: int = 0) -> str:
+    """Where a row stands, for messages: with the line only where its number differs from the row's."""
+    where = f"{path}, row {row:,}" if row else str(path)
+    return f"{where} (line {line:,})" if line not in (0, row) else where
+
+
+def shown_names(names: Sequence[str]) -> str:
+    """Column names for a message, the first few of them."""
+    shown = ", ".join(repr(name[:_SHOWN_CHARACTERS]) for name in names[:_SHOWN_NAMES])
+    return shown + (", ..." if len(names) > _SHOWN_NAMES else "")
+
+
+def no_column(path: Path, name: str, columns: str) -> ConfigurationError:
+    """The error for a column that does not exist; `columns` says which do."""
+    return ConfigurationError(
+        f"{path} has no column {name!r}: {columns}. Correct --label-column or --text-columns."
+    )

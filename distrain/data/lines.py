@@ -1,0 +1,208 @@
+"""Files as clean lines of text: decompressed, decoded, mended and counted, in bounded memory.
+
+Decides: compression (by a file's first bytes, not by its name), encoding (UTF-8), and what is mended. Never:
+what a line means.
+
+    tally = Tally()
+    for line in read_lines(Path("train.csv.gz"), tally, max_bytes=2**26):
+        ...                                                  # str with its line end
+    tally.sentences(Path("train.csv.gz"))                    # what was mended, for people
+
+Bytes that are not UTF-8 become U+FFFD and NUL bytes become spaces, both counted; a byte order
+mark is dropped.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import re
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import zstandard
+
+from distrain.errors import DataError
+
+_BUFFER = 2**20
+_ZSTD_PIECE = 2**10  # zstd grows what it is fed up to 2**15 times: 32 MiB at most
+_ZSTD_MAX_WINDOW = 2**27  # what the zstd command itself accepts without --long
+READ_ERRORS = (OSError, EOFError, zlib.error, zstandard.ZstdError)
+BOM = b"\xef\xbb\xbf"
+_REFUSED = {
+    rb"PK\x03\x04": "a zip archive or a spreadsheet. Unpack it, or save it as CSV",
+    rb"\xd0\xcf\x11\xe0": "an old spreadsheet. Save it as CSV",
+    rb"\xfd7zXZ\0": "compressed with xz. Unpack it; plain, .gz and .zst are read",
+    rb"BZh[1-9]1AY&SY": "compressed with bzip2. Unpack it; plain, .gz and .zst are read",
+    rb"\xff\xfe|\xfe\xff": "UTF-16 text. Save it as UTF-8",
+}
+
+
+@dataclass
+class Tally:
+    """What reading has gone through, and what it mended.
+
+    Attributes:
+        rows: rows read.
+        num_bytes: bytes read from disk.
+        invalid: lines with bytes that are not UTF-8.
+        nul: lines with NUL bytes.
+        empty: rows with an empty text.
+        notes: anything else somebody should know.
+    """
+
+    rows: int = 0
+    num_bytes: int = 0
+    invalid: int = 0
+    nul: int = 0
+    empty: int = 0
+    notes: list[str] = field(default_factory=list)
+    _first: dict[str, str] = field(default_factory=dict)
+
+    def clean(self, raw: bytes, path: Path, line: int) -> str:
+        """Bytes as text, mended and counted; `path` and `line` (0: none) say where they stood."""
+        try:
+            text = raw.decode()
+        except UnicodeDecodeError:
+            text = raw.decode(errors="replace")
+            self.invalid += 1
+            self._first.setdefault("invalid", _line(path, line))
+        if "\0" in text:
+            text = text.replace("\0", " ")
+            self.nul += 1
+            self._first.setdefault("nul", _line(path, line))
+        return text
+
+    def count_empty(self, place: str) -> None:
+        """Count a row with an empty text."""
+        self.empty += 1
+        self._first.setdefault("empty", place)
+
+    def sentences(self, path: Path) -> list[str]:
+        """A sentence for each kind of thing that was mended, and the notes."""
+        kinds = {
+            "invalid": (self.invalid, "line", "with bytes that are not UTF-8, replaced by U+FFFD"),
+            "nul": (self.nul, "line", "with NUL bytes, replaced by spaces"),
+            "empty": (self.empty, "row", "with an empty text, kept as they are"),
+        }
+        return [
+            f"{path}: {count:,} {thing}{'s' * (count != 1)} {what}; the first: {self._first[kind]}."
+            for kind, (count, thing, what) in kinds.items()
+            if count
+        ] + self.notes
+
+
+def read_lines(path: Path, tally: Tally, *, max_bytes: int) -> Iterator[str]:
+    """The lines of a text file with their ends, split at newlines only.
+
+    Args:
+        path: a file, plain or compressed by gzip or zstd.
+        tally: counts bytes read and what was mended.
+        max_bytes: longest line.
+
+    Raises:
+        DataError: the file cannot be read, is damaged, cut short or no UTF-8 text, or a line is too long.
+    """
+    try:
+        with open_bytes(path, tally) as file:
+            number = 0
+            while raw := file.readline(max_bytes + 1):
+                number += 1
+                if len(raw) > max_bytes:
+                    raise DataError(
+                        f"{path}, line {number:,} is longer than {max_bytes / 2**20:,.0f} MiB. "
+                        "Is this a text file with line ends? A larger --memory-mib allows longer lines."
+                    )
+                if number == 1:
+                    raw = raw.removeprefix(BOM)
+                yield tally.clean(raw, path, number)
+    except READ_ERRORS as error:
+        raise unreadable(path, error) from None
+
+
+@contextmanager
+def open_bytes(path: Path, tally: Tally) -> Iterator[BinaryIO]:
+    """A file's bytes, decompressed on the way.
+
+    Raises:
+        DataError: the file is of a kind that is no text.
+        Exception: one of `READ_ERRORS`, now or while reading; see `unreadable`.
+    """
+    with io.BufferedReader(_CountedFile(path, tally), _BUFFER) as disk:
+        head = disk.peek(4)
+        file: io.BufferedReader[Any] = disk
+        if head.startswith(b"\x1f\x8b"):
+            file = io.BufferedReader(cast(io.RawIOBase, gzip.GzipFile(fileobj=disk)), _BUFFER)
+        elif head.startswith(b"\x28\xb5\x2f\xfd"):
+            file = io.BufferedReader(_ZstdFile(disk), _BUFFER)
+        head = file.peek(16)
+        for magic, what in _REFUSED.items():
+            if re.match(magic, head, re.DOTALL):
+                raise DataError(f"{path} is {what}.")
+        yield file
+
+
+def unreadable(path: Path, error: Exception) -> DataError:
+    """The error for a file that `open_bytes` or reading from it failed on."""
+    if isinstance(error, OSError) and error.strerror:
+        return DataError(f"{path} cannot be read: {error.strerror}. Check the path and your permissions.")
+    what = "ends too early" if isinstance(error, EOFError) else f"is damaged ({error})"
+    return DataError(f"{path} is compressed and {what}. Copy or download it again.")
+
+
+def _line(path: Path, line: int) -> str:
+    return f"line {line:,}" if line else str(path)
+
+
+class _CountedFile(io.FileIO):
+    """A file that counts what is read of it."""
+
+    def __init__(self, path: Path, tally: Tally) -> None:
+        super().__init__(path)
+        self._tally = tally
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        count = super().readinto(buffer)
+        self._tally.num_bytes += count
+        return count
+
+
+class _ZstdFile(io.RawIOBase):
+    """Decompressed zstd frames; unlike the library's own reader, it notices a frame that is cut short."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_MAX_WINDOW)
+        self._frame: Any = None  # between frames
+        self._waiting = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        while not self._waiting:
+            piece = self._file.read(_ZSTD_PIECE)
+            if not piece:
+                if self._frame is not None:
+                    raise EOFError
+                return 0
+            self._waiting = memoryview(self._decompress(piece))
+        count = min(len(buffer), len(self._waiting))
+        buffer[:count] = self._waiting[:count]
+        self._waiting = self._waiting[count:]
+        return count
+
+    def _decompress(self, piece: bytes) -> bytes:
+        texts = []
+        while piece:
+            if self._frame is None:
+                self._frame = self._decompressor.decompressobj()
+            texts.append(self._frame.decompress(piece))
+            if not self._frame.eof:
+                break
+            piece, self._frame = self._frame.unused_data, None
+        return b"".join(texts)

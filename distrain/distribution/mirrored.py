@@ -1,0 +1,62 @@
+"""Several devices in one process, by `tf.distribute.MirroredStrategy`.
+
+Decides: how N replicas in one process are run and summed. Never: how the data is cut; each replica gets its batch.
+
+    distribution = Mirrored(["GPU:0", "GPU:1"])
+    with distribution.scope():
+        model = build_model()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import tensorflow as tf
+
+
+class Mirrored:
+    """One replica per device of this process.
+
+    Args:
+        devices: TensorFlow's names of the devices, such as "GPU:0".
+    """
+
+    name = "mirrored"
+    is_chief = True
+    jit_update = False  # under a strategy the update runs in a cross-replica context, which XLA cannot enter
+
+    def __init__(self, devices: Sequence[str]) -> None:
+        self._strategy = tf.distribute.MirroredStrategy(list(devices))
+        self.num_replicas = self._strategy.num_replicas_in_sync
+        self.local_replicas = range(self.num_replicas)
+
+    def scope(self) -> AbstractContextManager[Any]:
+        """The strategy's scope, which makes variables mirrored."""
+        return self._strategy.scope()
+
+    def adopt(self, optimizer: Any) -> None:
+        """Keep Keras from summing the gradients a second time, after it has clipped what it took for local ones."""
+        optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+        optimizer._all_reduce_sum_gradients = lambda grads_and_vars: grads_and_vars
+
+    def compile(self, replica_step: Callable[[Any], Sequence[Any]], specs: Any) -> Callable[[Sequence[Any]], list[Any]]:
+        """Compile the step for all replicas as one function of all their batches."""
+
+        def all_replicas(batches: Sequence[Any]) -> list[Any]:
+            def one_replica() -> list[Any]:
+                replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+                return list(replica_step(batches[int(tf.get_static_value(replica))]))
+
+            outputs = self._strategy.run(one_replica)
+            return [self._strategy.experimental_local_results(output)[0] for output in outputs]
+
+        signature = [[specs] * self.num_replicas]
+        compiled = tf.function(all_replicas, input_signature=signature, autograph=False)
+        return lambda batches: compiled(list(batches))
+
+    def sum(self, tensors: Sequence[Any]) -> list[Any]:
+        """Each tensor summed over the replicas, in one grouped all-reduce."""
+        context = tf.distribute.get_replica_context()
+        return list(context.all_reduce(tf.distribute.ReduceOp.SUM, list(tensors)))

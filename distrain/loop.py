@@ -1,0 +1,148 @@
+"""The outer loop: epochs of steps, and what is asked in between.
+
+Who owns what: the loop owns `Progress`, and replaces it after each step. The plan owns which batches a step gets. The
+step owns the weights. Actions see a `Moment`; they save, show and decide, and never change progress.
+
+Decides: when a step runs, when an epoch is over, whose decision counts. Never: what a step computes, what is saved.
+
+    progress, decision = run_epochs(Progress(), num_epochs=10, open_epoch=..., train_step=..., evaluate=...,
+                                    figures=..., after_step=[save_every_100], after_epoch=[stop_early, save])
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from distrain.batch import Batch
+from distrain.errors import DivergenceError
+from distrain.progress import Action, Decision, Figures, Moment, Progress, Sums
+
+
+@dataclass(frozen=True)
+class EpochSteps:
+    """The steps of one epoch, or of what is left of it.
+
+    Attributes:
+        num_steps: how many.
+        num_examples: step -> examples over all replicas.
+        batches: context whose value yields, per step, one batch per local replica.
+    """
+
+    num_steps: int
+    num_examples: Callable[[int], int]
+    batches: AbstractContextManager[Iterator[list[Batch]]]
+
+
+def run_epochs(
+    progress: Progress,
+    *,
+    num_epochs: int,
+    open_epoch: Callable[[Progress], EpochSteps],
+    train_step: Callable[[list[Batch]], Sums],
+    evaluate: Callable[[], Figures | None],
+    figures: Callable[[Sums], dict[str, float]],
+    after_step: Sequence[Action],
+    after_epoch: Sequence[Action],
+    clock: Callable[[], float] = time.perf_counter,
+) -> tuple[Progress, Decision]:
+    """Train from `progress` on, until the last epoch is over or an action decides otherwise.
+
+    Args:
+        progress: where to go on.
+        num_epochs: epochs in all.
+        open_epoch: progress -> the steps left in its epoch.
+        train_step: one batch per local replica -> sums; the first is the weighted loss, the second the weight.
+        evaluate: figures on the validation data; None when it was interrupted by a request to stop.
+        figures: sums -> loss and metrics.
+        after_step: asked after each step, in order.
+        after_epoch: asked after each epoch's evaluation, in order.
+        clock: seconds.
+
+    Returns:
+        Progress to save, and the decision that ended training (`GO_ON`: all epochs are over).
+
+    Raises:
+        DivergenceError: a step's loss is not finite. Nothing was saved after it.
+    """
+    while progress.epoch < num_epochs:
+        epoch = progress.epoch
+        steps = open_epoch(progress)
+        moment = None
+        began_seconds = progress.train_seconds
+        with steps.batches as batches:
+            before = clock()
+            for step, step_batches in enumerate(batches):
+                sums = train_step(step_batches)
+                if not math.isfinite(sums[0]):
+                    raise DivergenceError(
+                        f"The loss is {float(sums[0])} at step {progress.global_step + 1} (epoch {epoch + 1}). Lower "
+                        "--learning-rate, or look for values in the data that are not finite."
+                    )
+                now = clock()
+                progress = progress.after_step(sums, steps.num_examples(step), now - before)
+                moment = Moment(
+                    epoch=epoch,
+                    progress=progress,
+                    step=step + 1,
+                    num_steps=steps.num_steps,
+                    num_examples=steps.num_examples(step),
+                    seconds=now - before,
+                    figures=lambda sums=progress.sums: figures(sums),  # type: ignore[misc]
+                    decision=Decision.GO_ON,
+                )
+                decision = _ask(after_step, moment)
+                if decision is not Decision.GO_ON:
+                    return progress, decision
+                before = clock()
+        trained = figures(progress.sums)
+        evaluated = evaluate()
+        if evaluated is None:
+            return progress, Decision.STOP
+        judged = {**trained, **{f"val_{name}": value for name, value in evaluated.items()}}
+        moment = Moment(
+            epoch=epoch,
+            progress=progress.after_epoch(),
+            step=steps.num_steps,
+            num_steps=steps.num_steps,
+            num_examples=sum(map(steps.num_examples, range(steps.num_steps))),
+            seconds=progress.train_seconds - began_seconds,
+            figures=lambda judged=judged: judged,  # type: ignore[misc]
+            decision=Decision.GO_ON,
+        )
+        progress = moment.progress
+        decision = _ask(after_epoch, moment)
+        if decision is not Decision.GO_ON:
+            return progress, decision
+    return progress, Decision.GO_ON
+
+
+def _ask(actions: Sequence[Action], moment: Moment) -> Decision:
+    decision = moment.decision
+    for action in actions:
+        decision = max(decision, action(replace(moment, decision=decision)) or Decision.GO_ON)
+    return decision
+
+
+def evaluate_all(
+    batches: AbstractContextManager[Iterator[list[Any]]],
+    evaluate_step: Callable[[list[Batch]], Sums],
+    figures: Callable[[Sums], dict[str, float]],
+    *,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> dict[str, float] | None:
+    """Figures over all batches, every example counted once; None if `interrupted` between two steps."""
+    total: list[Any] = []
+    with batches as steps:
+        for step_batches in steps:
+            sums = [np.float64(value) for value in evaluate_step(step_batches)]
+            total = [a + b for a, b in zip(total, sums, strict=True)] if total else sums
+            if interrupted():
+                return None
+    return figures(total)

@@ -1,0 +1,122 @@
+"""Which model is trained, with which optimizer, loss and metrics.
+
+Decides: the defaults for classification, and how a user's own function is found. Never: trains or restores.
+
+    built = text_model("ngram", num_features=20_000, num_classes=4, max_length=None, config=config)
+    built = user_model(find_function("package.module:build_model"))
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from distrain.config import TrainConfig
+from distrain.errors import ConfigurationError
+
+
+@dataclass(frozen=True)
+class Built:
+    """A model and what trains it, made in the scope of the distribution.
+
+    Attributes:
+        model: the Keras model, built or not.
+        optimizer: a Keras optimizer of its own.
+        loss: a `keras.losses.Loss` or a function (labels, outputs) -> `[b, ...]`.
+        metrics: names or Keras metrics.
+    """
+
+    model: Any
+    optimizer: Any
+    loss: Any
+    metrics: Sequence[Any]
+
+
+def text_model(kind: str, *, num_features: int, num_classes: int, max_length: int | None, config: TrainConfig) -> Built:
+    """The shipped model for prepared text: `NgramMLP` for n-grams, sepCNN for sequences."""
+    if kind == "ngram":
+        from distrain.models.ngram_mlp import NgramMLP
+
+        model = NgramMLP(num_features, num_classes, units=config.units, dropout=config.dropout, seed=config.seed)
+    else:
+        from distrain.models.sepcnn import build_sepcnn
+
+        model = build_sepcnn(
+            num_features,
+            max_length or 1,
+            num_classes,
+            embedding=config.embedding,
+            blocks=config.blocks,
+            filters=config.filters,
+            dropout=config.dropout,
+            seed=config.seed,
+        )
+    loss = keras.losses.BinaryCrossentropy() if num_classes == 2 else keras.losses.SparseCategoricalCrossentropy()
+    return Built(model, keras.optimizers.Adam(config.learning_rate), loss, ["accuracy"])
+
+
+def user_model(
+    build_model: Callable[[], Any],
+    *,
+    optimizer: Any = None,
+    loss: Any = None,
+    metrics: Sequence[Any] | None = None,
+    learning_rate: float = 1e-3,
+) -> Built:
+    """A user's model; what is not given is taken from its `compile`, else Adam and no metrics.
+
+    Raises:
+        ConfigurationError: the function gives no Keras model, or there is no loss.
+    """
+    model = build_model()
+    if not isinstance(model, keras.Model):
+        raise ConfigurationError(f"build_model returned {type(model).__name__}; it must return a keras.Model.")
+    compiled = bool(getattr(model, "compiled", False))
+    if optimizer is None:
+        optimizer = model.optimizer if compiled else keras.optimizers.Adam(learning_rate)
+    elif isinstance(optimizer, keras.optimizers.Optimizer):
+        # An optimizer belongs to the scope it was made in, so one of the same settings is made in this one.
+        optimizer = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    else:
+        optimizer = keras.optimizers.get(optimizer)
+    if optimizer.gradient_accumulation_steps:
+        raise ConfigurationError(
+            "The optimizer has gradient_accumulation_steps, which loses what is left over at the end of an epoch. Set "
+            "a larger global batch size instead."
+        )
+    if loss is None:
+        loss = model.loss if compiled else None
+    if isinstance(loss, (dict, list, tuple)) or loss is None:
+        raise ConfigurationError(
+            f"The loss is {loss!r}; give one Keras loss, its name, or a function, to fit or to compile."
+        )
+    if metrics is None:
+        saved = model.get_compile_config() if compiled else None
+        metrics = saved["metrics"] if saved else None
+    return Built(model, optimizer, keras.losses.get(loss), list(metrics or []))
+
+
+def find_function(name: str) -> Callable[[], Any]:
+    """The function that "package.module:function" names; modules in the current folder are found too.
+
+    Raises:
+        ConfigurationError: there is no such module or function.
+    """
+    module_name, _, function_name = name.partition(":")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(
+            f"--model {name} cannot be found: {error}. Name it as package.module:function."
+        ) from None
+    if not callable(function):
+        raise ConfigurationError(f"--model {name} is not a function.")
+    return function

@@ -1,0 +1,68 @@
+"""The n-gram model: a multi-layer perceptron over sparse TF-IDF rows.
+
+Decides: its layers and their sizes. Never: how it is trained.
+
+    model = NgramMLP(num_features=20_000, num_classes=4, seed=7)
+    probabilities = model(rows)        # SparseRows, tf.SparseTensor or dense [b, num_features]
+
+Layers and sizes are those of Google's text classification guide: dropout, dense(64, relu), dropout, softmax; one
+sigmoid unit for two classes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from distrain.models.layers import PositionalDropout, SparseDense
+
+
+@keras.saving.register_keras_serializable("distrain")
+class NgramMLP(keras.Model):
+    """Dropout, dense(units, relu), dropout, softmax (two classes: one sigmoid unit).
+
+    Args:
+        num_features: columns of the input.
+        num_classes: classes, at least 2.
+        units: width of the hidden layer.
+        dropout: share dropped before each dense layer.
+        seed: of the dropout masks.
+    """
+
+    accepts_sparse_rows = True
+
+    def __init__(
+        self,
+        num_features: int,
+        num_classes: int,
+        *,
+        units: int = 64,
+        dropout: float = 0.2,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self._settings = {
+            "num_features": num_features,
+            "num_classes": num_classes,
+            "units": units,
+            "dropout": dropout,
+            "seed": seed,
+        }
+        self.input_dropout = PositionalDropout(dropout, seed=seed, stream=0)
+        self.hidden = SparseDense(units, num_features, activation="relu")
+        self.hidden_dropout = PositionalDropout(dropout, seed=seed, stream=1)
+        outputs, activation = (1, "sigmoid") if num_classes == 2 else (num_classes, "softmax")
+        self.classifier = keras.layers.Dense(outputs, activation=activation)
+        self.classifier.build((None, units))
+        self.built = True
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        """Return class probabilities `[b, num_classes]`, or `[b, 1]` for two classes."""
+        hidden = self.hidden(self.input_dropout(inputs, training=training))
+        return self.classifier(self.hidden_dropout(hidden, training=training))
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what `__init__` needs."""
+        return dict(self._settings)

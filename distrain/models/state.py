@@ -1,0 +1,64 @@
+"""A model's and an optimizer's variables as named arrays, and back.
+
+Decides: which variables make up the state, and their names. Never: where they are kept.
+
+    state = ModelState(model, optimizer)
+    arrays = state.arrays()
+    state.restore(checkpoint)
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+
+from distrain.errors import CheckpointError
+
+
+class ModelState:
+    """The state of a model under training: its variables (seeds of stock dropout included) and its optimizer's.
+
+    Args:
+        model: a built Keras model.
+        optimizer: a built optimizer, or None to take the model alone.
+    """
+
+    def __init__(self, model: Any, optimizer: Any = None) -> None:
+        self._model = model
+        self._variables = {f"model/{number:04d}": v for number, v in enumerate(model.variables)}
+        if optimizer is not None:
+            self._variables |= {f"optimizer/{number:04d}": v for number, v in enumerate(optimizer.variables)}
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The values of all variables, by name."""
+        return {name: np.asarray(variable.numpy()) for name, variable in self._variables.items()}
+
+    def layout(self) -> dict[str, Any]:
+        """Path and shape of each variable, for a checkpoint's state."""
+        return {"variables": {name: [v.path, list(v.shape)] for name, v in self._variables.items()}}
+
+    def restore(self, checkpoint: Any) -> None:
+        """Set all variables from a checkpoint (an object with `path`, `arrays` and `state`).
+
+        Raises:
+            CheckpointError: the checkpoint is of another model or optimizer; nothing is set then.
+        """
+        for name, variable in self._variables.items():
+            array = checkpoint.arrays.get(name)
+            if array is None or tuple(array.shape) != tuple(variable.shape):
+                found = "nothing" if array is None else f"shape {tuple(array.shape)}"
+                raise CheckpointError(
+                    f"{checkpoint.path} is of another model or optimizer: for {variable.path} of shape "
+                    f"{tuple(variable.shape)} it has {found}. Use the settings of that run, or another run directory."
+                )
+        for name, variable in self._variables.items():
+            variable.assign(checkpoint.arrays[name])
+
+    def weights_digest(self) -> str:
+        """SHA-256 (hex) of the model's weights, in order."""
+        digest = hashlib.sha256()
+        for weight in self._model.weights:
+            digest.update(np.ascontiguousarray(weight.numpy()).tobytes())
+        return digest.hexdigest()

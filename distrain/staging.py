@@ -1,0 +1,149 @@
+"""A folder that appears whole or not at all.
+
+Decides: where a prepared data set is put together, and what it may replace. Never: what is in it.
+
+    with staged(Path("data")) as (new, scratch):
+        ...                          # write into `new`, keep temporary files in `scratch`
+                                     # here `data` appears; after an error there is nothing new
+
+All work happens in one folder beside the target, `.data.preparing`, so that what a killed process left
+behind is found and removed by the next. A folder is replaced only if it is empty, or holds a prepared data
+set and nothing else.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from distrain.data.shards import INDEX_NAME, PARTS
+from distrain.errors import ConfigurationError
+
+VECTORIZER_NAME = "vectorizer"
+
+
+@contextmanager
+def staged(out: Path) -> Iterator[tuple[Path, Path]]:
+    """Yields two new folders: one that becomes `out` when the block ends well, one for temporary files.
+
+    Raises:
+        ConfigurationError: `out` holds anything but a prepared data set, cannot be written, or is being
+            prepared by another process.
+    """
+    out = out.resolve()
+    work = out.with_name(f".{out.name}.preparing")
+    try:
+        _check_replaceable(out)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        work.mkdir(exist_ok=True)
+        with _locked(work, out), _terminable():
+            _restore(out, work)
+            try:
+                _empty(work)
+                new, scratch = work / "new", work / "scratch"
+                new.mkdir()
+                scratch.mkdir()
+                yield new, scratch
+                _sync(new)
+                if out.exists():
+                    out.rename(work / "old")
+                new.rename(out)
+                _sync_folder(out.parent)
+            finally:
+                _restore(out, work)
+                shutil.rmtree(work, ignore_errors=True)
+    except OSError as error:
+        raise ConfigurationError(
+            f"--out {out} cannot be written: {error.strerror or error}. Write access to it and to "
+            "the folder around it is needed, and room for about four times the text."
+        ) from None
+
+
+def _restore(out: Path, work: Path) -> None:
+    """Put back what was there before, if a stop came between the two renames."""
+    if (work / "old").exists() and not out.exists():
+        (work / "old").rename(out)
+
+
+def _check_replaceable(out: Path) -> None:
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise ConfigurationError(f"--out {out} is a file, but it must be a folder. Choose another name.")
+    names = {entry.name for entry in out.iterdir()}
+    shards = {name for name in names if name.startswith(tuple(f"{part}-" for part in PARTS)) and name.endswith(".npy")}
+    strange = sorted(names - shards - {INDEX_NAME, VECTORIZER_NAME})
+    if names and (strange or INDEX_NAME not in names):
+        what = repr(strange[0]) if strange else "parts of a data set"
+        raise ConfigurationError(
+            f"--out {out} holds {what}, which is no part of a prepared data set and would be lost. "
+            "Choose a new folder, or empty this one."
+        )
+
+
+@contextmanager
+def _locked(work: Path, out: Path) -> Iterator[None]:
+    """Keep other processes out until this one is done or dead."""
+    folder = os.open(work, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigurationError(
+                f"Another process is preparing {out}. Wait for it, or choose another --out."
+            ) from None
+        except OSError:
+            pass  # a file system without locks: that no two write to one place is then up to the user
+        yield
+    finally:
+        os.close(folder)
+
+
+def _empty(folder: Path) -> None:
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
+def _sync(folder: Path) -> None:
+    """Bring every file in `folder` and its folders to the disk."""
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            _sync(entry)
+        else:
+            with entry.open("rb") as file:
+                os.fsync(file.fileno())
+    _sync_folder(folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Turn SIGTERM into an exception, so that what is under way is cleaned up."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

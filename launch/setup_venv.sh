@@ -1,0 +1,78 @@
+# Sourced by the scripts beside it: an environment in .venv that holds distrain and what it needs.
+#
+#   repository=...; source launch/setup_venv.sh; setup_venv dev
+#
+# Afterwards `$venv/bin/python` has distrain installed from this checkout. Nothing outside the repository is changed.
+# pip's own settings (PIP_INDEX_URL, PIP_CACHE_DIR, pip.conf, ...) are respected. PYTHON=/path/to/python names the Python
+# to use.
+# shellcheck shell=bash
+
+: "${repository:?the script that sources this file sets it}"
+venv=$repository/.venv
+
+say() { printf '%s\n' "$*"; }
+
+fail() { # status, message
+  printf 'error: %s\n' "$2" >&2
+  exit "$1"
+}
+
+# Prints the first Python that is new enough and can make environments.
+find_python() {
+  local candidate without_venv=""
+  for candidate in ${PYTHON:+"$PYTHON"} python3.13 python3.12 python3.11 python3 python; do
+    command -v "$candidate" >/dev/null 2>&1 || continue
+    "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 || continue
+    if "$candidate" -c 'import ensurepip, venv' >/dev/null 2>&1; then
+      command -v "$candidate"
+      return
+    fi
+    without_venv=${without_venv:-$candidate}
+  done
+  if [ -n "$without_venv" ]; then
+    fail 2 "$without_venv cannot make virtual environments: its venv module is missing. Install it (on Debian and \
+Ubuntu: sudo apt-get install $("$without_venv" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')-venv) and \
+run this script again."
+  fi
+  fail 2 "no Python 3.11 or newer was found. Install one (on Debian and Ubuntu: sudo apt-get install python3 \
+python3-venv; elsewhere: https://www.python.org/downloads), or name it: PYTHON=/path/to/python3.12 $0"
+}
+
+# Number of NVIDIA GPUs, 0 without a driver.
+count_gpus() {
+  if command -v nvidia-smi >/dev/null 2>&1; then
+    nvidia-smi -L 2>/dev/null | grep -c '^GPU ' || true
+  else
+    echo 0
+  fi
+}
+
+# Makes .venv and installs distrain with its extras, unless that was done for this very pyproject.toml.
+setup_venv() { # extra, or ""
+  local python build=cpu extras stamp wanted
+  [ "$(count_gpus)" -eq 0 ] || build=gpu
+  if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
+    python=$(find_python)
+    say "Making a virtual environment in .venv with $python ..."
+    "$python" -m venv --clear "$venv" ||
+      fail 2 "making .venv failed; the message above says why. Is there space and permission to write in $repository?"
+  fi
+  # The two builds of TensorFlow must not be mixed: an environment keeps the one that it was made with.
+  if [ "$build" = gpu ] && [ -e "$venv/installed-cpu" ]; then
+    say "There is a GPU, but .venv was made without one; keeping it. To use the GPU: rm -r .venv, and run again."
+    build=cpu
+  elif [ "$build" = cpu ] && [ -e "$venv/installed-gpu" ]; then
+    build=gpu
+  fi
+  extras=$build${1:+,$1}
+  stamp=$venv/installed-${extras/,/-}
+  wanted=$(cksum <"$repository/pyproject.toml")
+  if [ -e "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
+    return
+  fi
+  say "Installing distrain[$extras] into .venv (the first time some minutes of downloads) ..."
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable "${repository}[$extras]" ||
+    fail 2 "installing failed; pip's message above says why. If it was the network, run this script again: what is \
+downloaded already is kept."
+  printf '%s\n' "$wanted" | tee "$venv/installed-$build" >"$stamp"
+}

@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Checks everything: lint, format, types, tests. Sets up what that needs in .venv first.
+set -euo pipefail
+
+usage() {
+  cat <<'TEXT'
+Usage: launch/test.sh [--fast] [PYTEST ARGUMENT ...]
+
+  --fast  lint, types and unit tests only: under two minutes
+
+All other arguments go to pytest, for example: launch/test.sh tests/unit/data -k shards
+TEXT
+}
+
+tests=()
+arguments=()
+for argument in "$@"; do
+  case $argument in
+    -h | --help)
+      usage
+      exit 0
+      ;;
+    --fast) tests=(tests/unit) ;;
+    *) arguments+=("$argument") ;;
+  esac
+done
+
+repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+source "$repository/launch/setup_venv.sh"
+cd "$repository"
+export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-2} # TensorFlow's own notes would drown a failure
+
+setup_venv dev
+python=$venv/bin/python
+
+say "ruff check"
+"$python" -m ruff check --quiet .
+say "ruff format --check"
+"$python" -m ruff format --quiet --check . ||
+  fail 1 "some files are not formatted; run .venv/bin/ruff format"
+say "mypy"
+"$python" -m mypy --no-error-summary
+say "pytest"
+# The odd form: an empty array is an unset variable to bash 3.2, which macOS ships.
+exec "$python" -m pytest ${tests[@]+"${tests[@]}"} ${arguments[@]+"${arguments[@]}"}

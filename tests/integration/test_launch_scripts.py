@@ -1,0 +1,98 @@
+"""The launch scripts as far as they go without installing anything: syntax, usage, and what they refuse."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SCRIPTS = ["launch/quickstart.sh", "launch/test.sh", ".ci/run"]
+NEEDED = ["bash", "dirname", "cat", "grep", "cksum", "env"]  # what the scripts call before there is a Python
+
+
+def run(script: str, *arguments: str, **settings: object) -> subprocess.CompletedProcess:
+    command = [str(REPOSITORY / script), *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60, check=False, **settings
+    )
+
+
+@pytest.fixture
+def bare_machine(tmp_path: Path) -> Path:
+    """A checkout with the scripts alone, beside a folder `bin` that is all there is to run."""
+    (tmp_path / "bin").mkdir()
+    for name in NEEDED:
+        (tmp_path / "bin" / name).symlink_to(shutil.which(name))
+    shutil.copytree(REPOSITORY / "launch", tmp_path / "check out" / "launch")
+    shutil.copy(REPOSITORY / "pyproject.toml", tmp_path / "check out")
+    return tmp_path
+
+
+def quickstart_on(machine: Path) -> subprocess.CompletedProcess:
+    script = machine / "check out" / "launch" / "quickstart.sh"
+    return run(str(script), env={"PATH": str(machine / "bin")}, cwd=machine)
+
+
+@pytest.mark.parametrize("script", [*SCRIPTS, "launch/setup_venv.sh"])
+def test_scripts_parse(script):
+    subprocess.run(["bash", "-n", str(REPOSITORY / script)], check=True)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_scripts_can_be_run_and_tell_how_from_anywhere(script, tmp_path):
+    assert os.access(REPOSITORY / script, os.X_OK)
+    done = run(script, "--help", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Usage: launch/")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--what"], ["--np"], ["--np", "0"], ["--np", "two"], ["--np=1000"], ["2"]]
+)
+def test_quickstart_refuses_what_it_does_not_know(arguments, bare_machine):
+    done = run("launch/quickstart.sh", *arguments, env={"PATH": str(bare_machine / "bin")})
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert "Usage: launch/quickstart.sh" in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_machine_without_python_is_told_where_to_get_one(bare_machine):
+    done = quickstart_on(bare_machine)
+    assert done.returncode == 2
+    assert "no Python 3.11 or newer was found" in done.stderr
+    assert "apt-get install python3" in done.stderr
+    assert not (bare_machine / "check out" / ".venv").exists()
+
+
+def test_a_python_that_is_too_old_is_passed_over(bare_machine):
+    old = bare_machine / "bin" / "python3"
+    old.write_text("#!/usr/bin/env bash\nexit 1\n")  # what `sys.exit(sys.version_info < (3, 11))` comes to
+    old.chmod(0o755)
+    done = quickstart_on(bare_machine)
+    assert done.returncode == 2
+    assert "no Python 3.11 or newer was found" in done.stderr
+
+
+def test_a_python_without_venv_names_the_package(bare_machine):
+    python = bare_machine / "bin" / "python3"
+    python.write_text(
+        "#!/usr/bin/env bash\n[[ $2 != *ensurepip* ]] || exit 1\n[[ $2 != *print* ]] || echo python3.12\n"
+    )
+    python.chmod(0o755)
+    done = quickstart_on(bare_machine)
+    assert done.returncode == 2
+    assert "apt-get install python3.12-venv" in done.stderr
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_scripts_are_clean_by_shellcheck(script):
+    shellcheck = shutil.which("shellcheck")
+    if shellcheck is None:
+        pytest.skip("shellcheck is not installed")
+    subprocess.run([shellcheck, "-x", script], cwd=REPOSITORY, check=True)
