@@ -31,10 +31,10 @@ def plan_table(plan: RunPlan, dataset: Dataset) -> Table:
     table.add_row("validation steps", f"{plan.num_validation_steps:,}")
     table.add_section()
     table.add_row("weights", f"{plan.num_weights:,}")
-    table.add_row("model, gradients, Adam, per replica", _mib(plan.model_bytes))
-    table.add_row("batch, per replica", _mib(plan.batch_bytes))
-    table.add_row("host memory for data, per process", _mib(plan.host_bytes))
-    table.add_row("all-reduced per step and replica", _mib(plan.all_reduce_bytes))
+    table.add_row("model, gradients, Adam, per replica", _size(plan.model_bytes))
+    table.add_row("batch, per replica", _size(plan.batch_bytes))
+    table.add_row("host memory for data, per process", _size(plan.host_bytes))
+    table.add_row("all-reduced per step and replica", _size(plan.all_reduce_bytes))
     return table
 
 
@@ -43,5 +43,5 @@ def _spread(counts: tuple[int, ...]) -> str:
     return f"{most:,}" if least == most else f"{least:,} to {most:,}"
 
 
-def _mib(num_bytes: int) -> str:
-    return f"{num_bytes / 2**20:,.1f} MiB"
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 2**20:,.1f} MiB" if num_bytes >= 2**20 else f"{num_bytes / 2**10:,.1f} KiB"

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from distrain.checkpoint import Checkpoint, checkpoint_path, load_checkpoint, newest_checkpoint
+from distrain.checkpoint import Checkpoint, checkpoint_path, list_checkpoints, load_checkpoint, newest_checkpoint
 from distrain.config import TrainConfig
 from distrain.errors import CheckpointError, ConfigurationError
 from distrain.progress import Progress
@@ -74,11 +74,12 @@ def open_run(
             )
         if before is not None and config.resume == "never":
             raise CheckpointError(f"{run} holds a run already, and --resume is never. Choose another --run.")
-        if before is not None:
+        has_begun = bool(list_checkpoints(run / "checkpoints"))
+        if before is not None and has_begun:  # a run that was never saved may begin again with other settings
             _check_same_run(run, before, settings)
         restored = load_checkpoint(explicit) if explicit else newest_checkpoint(run / "checkpoints", warn=warn)
         run.mkdir(parents=True, exist_ok=True)
-        if vectorizer is not None and not (run / VECTORIZER_NAME).is_dir():
+        if vectorizer is not None and not has_begun:
             _copy_folder(vectorizer, run / VECTORIZER_NAME)
         _write_json(run / CONFIG_NAME, settings)
     except OSError as error:
@@ -209,4 +210,5 @@ def _copy_folder(source: Path, target: Path) -> None:
     beside = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(beside, ignore_errors=True)
     shutil.copytree(source, beside)
+    shutil.rmtree(target, ignore_errors=True)
     beside.rename(target)

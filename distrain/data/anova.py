@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from distrain.data.compiled import compiled
+
 _SCORE_BITS = 40
 
 
@@ -30,19 +32,27 @@ def f_scores(sums: np.ndarray, class_sizes: np.ndarray) -> np.ndarray:
         float64 `[features]`; infinite or NaN where nothing varies within the classes.
     """
     num_classes, num_rows = len(class_sizes), int(class_sizes.sum())
-    squares, total = np.zeros((2, len(sums)))
-    for label in range(num_classes):
-        total += sums[:, label, 0]
-        squares += sums[:, label, 1]
-    total **= 2
-    total /= float(num_rows)
-    between = np.zeros(len(sums))
-    for label in range(num_classes):
-        between += sums[:, label, 0] ** 2 / class_sizes[label]
-    between -= total
-    within = squares - total - between
+    between, within = _sums_of_squares(sums, class_sizes.astype(np.float64))
     with np.errstate(divide="ignore", invalid="ignore"):
         return (between / np.float64(num_classes - 1)) / (within / np.float64(num_rows - num_classes))
+
+
+@compiled
+def _sums_of_squares(sums: np.ndarray, class_sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sums of squares between the classes and within them, for each feature."""
+    num_rows = class_sizes.sum()
+    between, within = np.empty(len(sums)), np.empty(len(sums))
+    for feature in range(len(sums)):
+        total, squares, class_squares = 0.0, 0.0, 0.0
+        for label in range(len(class_sizes)):
+            class_sum = sums[feature, label, 0]
+            total += class_sum
+            squares += sums[feature, label, 1]
+            class_squares += class_sum * class_sum / class_sizes[label]
+        total_squared = total * total / num_rows
+        between[feature] = class_squares - total_squared
+        within[feature] = (squares - total_squared) - between[feature]
+    return between, within
 
 
 def best(scores: np.ndarray, k: int) -> np.ndarray:
@@ -50,4 +60,8 @@ def best(scores: np.ndarray, k: int) -> np.ndarray:
     fraction, exponent = np.frexp(scores)
     rounded = np.ldexp(np.round(np.ldexp(fraction, _SCORE_BITS)), exponent - _SCORE_BITS)
     rounded[np.isnan(rounded)] = np.finfo(np.float64).min
-    return np.sort(np.argsort(rounded, kind="stable")[-k:])
+    if k >= len(rounded):
+        return np.arange(len(rounded))
+    cut = np.partition(rounded, len(rounded) - k)[len(rounded) - k]
+    above = np.flatnonzero(rounded > cut)
+    return np.sort(np.concatenate([above, np.flatnonzero(rounded == cut)[len(above) - k :]]))

@@ -10,10 +10,11 @@ kernels run without the interpreter's lock, so that they work beside a training 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from distrain.data.compiled import compiled
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def gather_rows(
     row_splits: np.ndarray, columns: np.ndarray, values: np.ndarray, rows: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -44,7 +45,7 @@ def gather_rows(
     return row_ids, out_columns, out_values
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def pad_rows(row_splits: np.ndarray, columns: np.ndarray, rows: np.ndarray, length: int) -> np.ndarray:
     """The chosen rows as int32 `[b, length]`, cut or filled with 0 at the end."""
     padded = np.zeros((len(rows), length), np.int32)
@@ -55,7 +56,7 @@ def pad_rows(row_splits: np.ndarray, columns: np.ndarray, rows: np.ndarray, leng
     return padded
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def order_by_column(columns: np.ndarray, num_columns: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A stable order of entries by column, so that sums over equal columns run over neighbours.
 

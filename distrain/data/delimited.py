@@ -98,27 +98,19 @@ def _broken(where: str, error: str, ended: bool, max_row_bytes: int) -> DataErro
         return DataError(
             f"{where} has a carriage return inside a field without quotes. Save the file with \\n line ends."
         )
-    return DataError(
-        f"{where}: text follows a closing quote, so that a quote is missing or not doubled. {cure}"
-    )
+    return DataError(f"{where}: text follows a closing quote, so that a quote is missing or not doubled. {cure}")
 
 
-def _positions(
-    path: Path, layout: Layout, names: list[str] | None, width: int, tabs: bool
-) -> tuple[int, list[int]]:
+def _positions(path: Path, layout: Layout, names: list[str] | None, width: int, tabs: bool) -> tuple[int, list[int]]:
     """Columns of the label and of the texts, from 0, in a file of `width` columns; `names` is its header."""
     if width < 2:
         separator = "tabs" if tabs else "commas (end the file's name with .tsv for tabs)"
-        raise DataError(
-            f"{path}, row 1 has only one column. A label and a text are needed, separated by {separator}."
-        )
+        raise DataError(f"{path}, row 1 has only one column. A label and a text are needed, separated by {separator}.")
 
     def position(name: str) -> int:
         if names is not None and name in names:
             if names.count(name) > 1:
-                raise ConfigurationError(
-                    f"{path} has {names.count(name)} columns named {name!r}. Rename all but one."
-                )
+                raise ConfigurationError(f"{path} has {names.count(name)} columns named {name!r}. Rename all but one.")
             return names.index(name)
         if name.isdecimal() and int(name) < width:
             return int(name)

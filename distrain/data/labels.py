@@ -149,9 +149,7 @@ class LabelLearner:
             _check(label)
             number = len(self._numbers)
             if number == MAX_CLASSES:
-                raise DataError(
-                    f"over {MAX_CLASSES:,} labels differ. Is this the label column? See --label-column."
-                )
+                raise DataError(f"over {MAX_CLASSES:,} labels differ. Is this the label column? See --label-column.")
             self._numbers[label] = number
         return number
 

@@ -79,6 +79,4 @@ def shown_names(names: Sequence[str]) -> str:
 
 def no_column(path: Path, name: str, columns: str) -> ConfigurationError:
     """The error for a column that does not exist; `columns` says which do."""
-    return ConfigurationError(
-        f"{path} has no column {name!r}: {columns}. Correct --label-column or --text-columns."
-    )
+    return ConfigurationError(f"{path} has no column {name!r}: {columns}. Correct --label-column or --text-columns.")

@@ -14,25 +14,26 @@ every word character, keys sort as the n-grams' text does.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from distrain.data.compiled import compiled
 
 PART_BITS = 16  # bits of a key's hash that tell parts of the pairs apart; the others find a slot
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _hash(key: np.int64, seed: np.uint64) -> np.int64:
     state = (np.uint64(key) ^ seed) * np.uint64(0x9E3779B97F4A7C15)  # 2**64 over the golden ratio: Fibonacci hashing
     state = (state ^ (state >> np.uint64(32))) * (seed | np.uint64(1))
     return np.int64((state ^ (state >> np.uint64(29))) >> np.uint64(1))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def pair_key(first: np.int32, second: np.int32) -> np.int64:
     """The number of the n-gram of two words, by their ranks."""
     return np.int64(first) << 32 | (np.int64(second) + 1)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def count_rows_with_word(
     row_splits: np.ndarray, ids: np.ndarray, first_row: int, last: np.ndarray, rows: np.ndarray
 ) -> None:
@@ -45,7 +46,7 @@ def count_rows_with_word(
                 rows[word] += 1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def count_pairs(
     row_splits: np.ndarray,
     ranks: np.ndarray,
@@ -101,7 +102,7 @@ def count_pairs(
     return len(row_splits) - 1, 0, count
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def refill(table: np.ndarray, slots: int, seed: np.uint64, bits: int, part: int) -> tuple[np.ndarray, int]:
     """A table of `slots` slots with the pairs of `table` that belong to the part, and how many they are."""
     refilled = np.zeros((slots, 2), np.int64)
@@ -118,7 +119,7 @@ def refill(table: np.ndarray, slots: int, seed: np.uint64, bits: int, part: int)
     return refilled, count
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def key_slots(keys: np.ndarray, size: int, seed: np.uint64) -> np.ndarray:
     """A hash table of `size` slots, a power of two, over distinct keys: int32, place in `keys` + 1, or 0: free."""
     slots = np.zeros(size, np.int32)
@@ -130,7 +131,7 @@ def key_slots(keys: np.ndarray, size: int, seed: np.uint64) -> np.ndarray:
     return slots
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def find_ngrams(
     row_splits: np.ndarray,
     ranks: np.ndarray,
@@ -181,20 +182,39 @@ def find_ngrams(
     return found[:used]
 
 
-@njit(cache=True, nogil=True)
-def _norm(features: np.ndarray, start: int, end: int, idf: np.ndarray) -> float:
-    """L2 norm of one row's count times IDF, summed upwards as scikit-learn does; 1 for an empty row."""
-    total = 0.0
+@compiled
+def _longest(row_splits: np.ndarray) -> int:
+    longest = 0
+    for row in range(len(row_splits) - 1):
+        longest = max(longest, row_splits[row + 1] - row_splits[row])
+    return longest
+
+
+@compiled
+def _weigh(
+    features: np.ndarray, start: int, end: int, idf: np.ndarray, distinct: np.ndarray, values: np.ndarray
+) -> int:
+    """Fill `distinct` n-grams of one row and their TF-IDF `values`; returns how many.
+
+    Their norm is summed upwards, as scikit-learn does, so that values are the same to the last bit.
+    """
+    used, squares = 0, 0.0
     while start < end:
         feature, count = features[start], 0
         while start < end and features[start] == feature:
             count += 1
             start += 1
-        total += (count * idf[feature]) ** 2
-    return np.sqrt(total) if total else 1.0
+        distinct[used] = feature
+        values[used] = count * idf[feature]
+        squares += values[used] * values[used]
+        used += 1
+    norm = np.sqrt(squares)
+    for place in range(used):
+        values[place] /= norm
+    return used
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def add_class_sums(
     row_splits: np.ndarray,
     features: np.ndarray,
@@ -213,21 +233,19 @@ def add_class_sums(
         first: n-gram of the first line of `sums`; n-grams beyond its lines are left out.
         sums: float64 `[n-grams, classes, 2]`: sums of values, and of their squares.
     """
+    longest = _longest(row_splits)
+    distinct, values = np.empty(longest, np.int32), np.empty(longest, np.float64)
     for row in range(len(row_splits) - 1):
-        at, end = row_splits[row], row_splits[row + 1]
-        norm = _norm(features, at, end, idf)
-        while at < end:
-            feature, count = features[at], 0
-            while at < end and features[at] == feature:
-                count += 1
-                at += 1
-            if first <= feature < first + len(sums):
-                value = count * idf[feature] / norm
-                sums[feature - first, labels[row], 0] += value
-                sums[feature - first, labels[row], 1] += value * value
+        label = labels[row]
+        used = _weigh(features, row_splits[row], row_splits[row + 1], idf, distinct, values)
+        for place in range(used):
+            line = distinct[place] - first
+            if 0 <= line < len(sums):
+                sums[line, label, 0] += values[place]
+                sums[line, label, 1] += values[place] * values[place]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def weigh_rows(
     row_splits: np.ndarray, features: np.ndarray, idf: np.ndarray, columns: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -242,21 +260,19 @@ def weigh_rows(
     Returns:
         row_splits int64, columns int32 (ascending in a row as `columns` ascends), values float32.
     """
+    longest = _longest(row_splits)
+    distinct, values = np.empty(longest, np.int32), np.empty(longest, np.float64)
     chosen_splits = np.zeros(len(row_splits), np.int64)
     chosen = np.empty(len(features), np.int32)
-    values = np.empty(len(features), np.float32)
-    used = 0
+    chosen_values = np.empty(len(features), np.float32)
+    kept = 0
     for row in range(len(row_splits) - 1):
-        at, end = row_splits[row], row_splits[row + 1]
-        norm = _norm(features, at, end, idf)
-        while at < end:
-            feature, count = features[at], 0
-            while at < end and features[at] == feature:
-                count += 1
-                at += 1
-            if columns[feature] >= 0:
-                chosen[used] = columns[feature]
-                values[used] = count * idf[feature] / norm
-                used += 1
-        chosen_splits[row + 1] = used
-    return chosen_splits, chosen[:used], values[:used]
+        used = _weigh(features, row_splits[row], row_splits[row + 1], idf, distinct, values)
+        for place in range(used):
+            column = columns[distinct[place]]
+            if column >= 0:
+                chosen[kept] = column
+                chosen_values[kept] = values[place]
+                kept += 1
+        chosen_splits[row + 1] = kept
+    return chosen_splits, chosen[:kept], chosen_values[:kept]

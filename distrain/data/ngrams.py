@@ -165,7 +165,7 @@ def learn_ngrams(
         )
     pairs, pair_rows = _frequent_pairs(store, ranks, min_df, progress)
     keys = np.concatenate([np.arange(len(words), dtype=np.int64) << 32, pairs])
-    order = np.argsort(keys, kind="stable")
+    order = np.argsort(keys)
     keys, row_counts = keys[order], np.concatenate([word_rows, pair_rows])[order]
     idf = _idf(row_counts, store.num_rows)
     found = _spill_ngrams(store, ranks, _NgramIndex(keys, len(words)), progress)
@@ -227,12 +227,14 @@ def _frequent_pairs(
     """
     seed = random_key()
     most_slots = max(2**12, store.memory_bytes // (4 * 16))  # 16 bytes a slot; old and new table stand side by side
+    first_slots = min(most_slots, max(2**12, store.num_words // 4))
+    first_slots = 2 ** (first_slots.bit_length() - 1)
     keys: list[np.ndarray] = []
     rows: list[np.ndarray] = []
     to_do = [(0, 0)]
     while to_do:
         bits, part = to_do.pop()
-        table, count = np.zeros((2**12, 2), np.int64), 0
+        table, count = np.zeros((first_slots, 2), np.int64), 0
         for block in store.reported_blocks("counting pairs of words", progress):
             block_ranks = ranks[block.ids]
             row, place = 0, 0

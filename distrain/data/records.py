@@ -56,8 +56,7 @@ def parquet_rows(path: Path, layout: Layout, tally: Tally, max_row_bytes: int) -
         import pyarrow.parquet
     except ImportError:
         raise ConfigurationError(
-            f"Reading {path} needs pyarrow, which is not installed. "
-            "Install it with: pip install 'distrain[parquet]'"
+            f"Reading {path} needs pyarrow, which is not installed. Install it with: pip install 'distrain[parquet]'"
         ) from None
     label_name, text_names = layout.label or "label", layout.texts or ("text",)
     wanted = list(dict.fromkeys((label_name, *text_names)))

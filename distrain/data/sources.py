@@ -92,9 +92,7 @@ def _folder_rows(path: Path, layout: Layout, tally: Tally, max_row_bytes: int) -
         tally.notes.append(f"{ignored} is left out: its texts have no label.")
     folders = [folder for folder in folders if folder.name not in IGNORED_FOLDERS]
     if not folders:
-        raise DataError(
-            f"{path} is a folder without folders in it. Each class needs one, holding one file per text."
-        )
+        raise DataError(f"{path} is a folder without folders in it. Each class needs one, holding one file per text.")
     for folder in folders:
         for file in _entries(folder):
             if file.is_dir():

@@ -164,9 +164,7 @@ def _write_rows(path: Path, rows: int, language: _Language, stream: int) -> int:
 def _make_language(classes: int, words_per_row: int, seed: int) -> _Language:
     random = np.random.default_rng([seed, 0])
     letters, num_letters = _make_words(random)
-    pairs = random.choice(
-        np.arange(COMMON_WORDS, VOCABULARY, dtype=np.uint16), (2, PAIR_WORDS), replace=False
-    )
+    pairs = random.choice(np.arange(COMMON_WORDS, VOCABULARY, dtype=np.uint16), (2, PAIR_WORDS), replace=False)
     return _Language(
         letters=letters,
         num_letters=num_letters,

@@ -12,7 +12,8 @@ kind of draw, 48-63 the punctuation.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from distrain.data.compiled import compiled
 
 LABEL_NOISE = 0.05  # share of rows that carry the label of another class
 TOPIC_SHARE = 0.12  # share of draws that give a word of some class
@@ -28,7 +29,7 @@ _SENTENCE_BELOW = round(SENTENCE_END * _KIND)
 _NOISE_BELOW = round(LABEL_NOISE * _KIND)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _mix(value: np.uint64) -> np.uint64:
     """SplitMix64's finalizer (Steele, Lea and Flood, 2014): each input bit changes every output bit."""
     value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -36,7 +37,7 @@ def _mix(value: np.uint64) -> np.uint64:
     return value ^ (value >> np.uint64(31))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _put_number(block: np.ndarray, end: int, number: int) -> int:
     """Write decimal digits; returns the new end."""
     power = 1
@@ -49,7 +50,7 @@ def _put_number(block: np.ndarray, end: int, number: int) -> int:
     return end
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def fill_block(
     block: np.ndarray,
     longest_row: int,

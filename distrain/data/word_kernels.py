@@ -12,17 +12,19 @@ after the other, and `ends`, int64, says where each ends.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from distrain.data.compiled import compiled
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _mix(state: np.uint64, byte: np.uint8, key: np.uint64) -> np.uint64:
     state = (state ^ np.uint64(byte)) * key
     return state ^ (state >> np.uint64(32))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def hash_words(pool: np.ndarray, ends: np.ndarray, key: np.uint64) -> np.ndarray:
+    """The hash of each word, int64 of 31 bits, as `split_words` makes it."""
     hashes = np.empty(len(ends), np.int64)
     start = 0
     for number in range(len(ends)):
@@ -34,7 +36,7 @@ def hash_words(pool: np.ndarray, ends: np.ndarray, key: np.uint64) -> np.ndarray
     return hashes
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def split_words(
     code_points: np.ndarray,
     text_ends: np.ndarray,
@@ -43,7 +45,19 @@ def split_words(
     fold_pool: np.ndarray,
     key: np.uint64,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Fold and cut texts: word bytes, word ends, word hashes, and `row_splits` over words."""
+    """Fold texts and cut them into words.
+
+    Args:
+        code_points: uint32: all texts, one after the other.
+        text_ends: int64 `[n]`: where each text ends in `code_points`.
+        fold_starts: int32: for each code point, where its folded form starts in `fold_pool`;
+        fold_lengths: uint8: how many bytes it has.
+        fold_pool: uint8: folded forms in UTF-8; a space ends a word.
+        key: odd: keys the hash.
+
+    Returns:
+        pool uint8 and ends int64 of the words, their hashes int64, and row_splits int64 `[n + 1]` over words.
+    """
     room = 0
     for code_point in code_points:
         room += fold_lengths[code_point]
@@ -82,7 +96,7 @@ def split_words(
     return pool[:used], ends[:words], hashes[:words], row_splits
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def look_up(
     new_pool: np.ndarray,
     new_ends: np.ndarray,
@@ -95,7 +109,23 @@ def look_up(
     add: bool,
     ids: np.ndarray,
 ) -> tuple[int, int]:
-    """Number words from `first` on until one does not fit; returns (words done, words in the table)."""
+    """Number words from `first` on until one does not fit.
+
+    Args:
+        new_pool: uint8: the words' bytes;
+        new_ends: int64: where each ends;
+        hashes: int64: the hash of each.
+        first: word to begin at.
+        slots: the table, at most half full; changed in place, as are the next two.
+        pool: uint8: room for the bytes of known words;
+        ends: int64: room for their ends.
+        count: words in the table.
+        add: number unknown words; otherwise they are -1.
+        ids: int32, as long as `new_ends`: filled with the words' numbers.
+
+    Returns:
+        (words done, words in the table)
+    """
     mask = len(slots) - 1
     for number in range(first, len(new_ends)):
         start = new_ends[number - 1] if number else 0
@@ -130,8 +160,9 @@ def look_up(
     return len(new_ends), count
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def rehash(slots: np.ndarray, size: int) -> np.ndarray:
+    """The same table in `size` slots, a power of two."""
     larger = np.zeros(size, np.int64)
     for entry in slots:
         if entry:

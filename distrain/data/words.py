@@ -102,7 +102,7 @@ class _FoldTable:
 class WordTable:
     """Numbers words in the order in which they first appear: a hash table, its matches compared byte by byte.
 
-    Takes 32 to 56 MB a million distinct words of eight bytes.
+    Takes 32 to 56 MB a million distinct words of eight bytes. For one thread at a time.
 
     Args:
         words: distinct words to begin with; they keep their numbers.

@@ -28,6 +28,9 @@ class Mirrored:
     jit_update = False  # under a strategy the update runs in a cross-replica context, which XLA cannot enter
 
     def __init__(self, devices: Sequence[str]) -> None:
+        # TensorFlow numbers collectives from the same start in each strategy and tells them apart by number alone, so
+        # that a second run in one process would meet leftovers of the first: each strategy gets numbers of its own.
+        tf.distribute.MirroredStrategy._collective_key_base += 1000
         self._strategy = tf.distribute.MirroredStrategy(list(devices))
         self.num_replicas = self._strategy.num_replicas_in_sync
         self.local_replicas = range(self.num_replicas)
@@ -57,6 +60,12 @@ class Mirrored:
         return lambda batches: compiled(list(batches))
 
     def sum(self, tensors: Sequence[Any]) -> list[Any]:
-        """Each tensor summed over the replicas, in one grouped all-reduce."""
+        """Each tensor summed over the replicas, in one grouped all-reduce per dtype, which is what can be grouped."""
         context = tf.distribute.get_replica_context()
-        return list(context.all_reduce(tf.distribute.ReduceOp.SUM, list(tensors)))
+        sums = list(tensors)
+        for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+            numbers = [number for number, tensor in enumerate(tensors) if tensor.dtype == dtype]
+            reduced = context.all_reduce(tf.distribute.ReduceOp.SUM, [tensors[number] for number in numbers])
+            for number, total in zip(numbers, reduced, strict=True):
+                sums[number] = total
+        return sums

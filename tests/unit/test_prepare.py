@@ -76,11 +76,7 @@ def fails(error, *words, **settings):
 
 
 def tree(folder):
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def write_json_lines(path, table):
@@ -94,9 +90,7 @@ def write_tsv_gz(path, table):
 
 
 def write_header_csv(path, table):
-    return write_csv(
-        path, [("id", "text", "label"), *((n, text, label) for n, (label, text) in enumerate(table))]
-    )
+    return write_csv(path, [("id", "text", "label"), *((n, text, label) for n, (label, text) in enumerate(table))])
 
 
 def write_folder(path, table):
@@ -157,9 +151,7 @@ def test_every_format_gives_the_same_data(tmp_path, write, name, settings, vecto
         if vectorizer == "ngram":
             np.testing.assert_allclose(stored.values, again.values, rtol=1e-6)
     if vectorizer == "sequence":
-        assert result.ids("train")[:6] == [
-            2 + by_frequency(train).index(word) for word in plain(train[0][1]).split()
-        ]
+        assert result.ids("train")[:6] == [2 + by_frequency(train).index(word) for word in plain(train[0][1]).split()]
 
 
 def plain(text):
@@ -251,9 +243,7 @@ def test_known_sets_are_those_of_the_configuration():
 def test_a_known_set(tmp_path):
     table = [(number % 2 + 1, f"{text}\\nnext \\tab") for number, (_, text) in enumerate(rows(40))]
     train = write_csv(tmp_path / "a.csv", [*table, ("Negative", "the")])
-    result = Result(
-        train=train, test=train, out=tmp_path / "out", dataset="yelp_polarity", vectorizer="sequence"
-    )
+    result = Result(train=train, test=train, out=tmp_path / "out", dataset="yelp_polarity", vectorizer="sequence")
     assert result.dataset.classes == ("negative", "positive")
     assert result.labels("train")[:3] + result.labels("train")[-1:] == [
         "negative",
@@ -324,9 +314,7 @@ def test_too_many_labels_are_no_classes():
 def test_a_test_label_unseen_in_training(tmp_path):
     train = write_csv(tmp_path / "a.csv", rows(30, ("art", "sport")))
     test = write_csv(tmp_path / "b.csv", rows(30))
-    fails(
-        DataError, f"{test}, row 3", "'tech'", "training rows", train=train, test=test, out=tmp_path / "out"
-    )
+    fails(DataError, f"{test}, row 3", "'tech'", "training rows", train=train, test=test, out=tmp_path / "out")
 
 
 def test_wrong_inputs_show_before_anything_is_made(tmp_path):
@@ -453,9 +441,7 @@ def test_a_stop_between_the_renames_is_undone(tmp_path):
     assert tree(out) == before
 
 
-@pytest.mark.parametrize(
-    ("name", "num_train", "num_test"), [("ag_news", 6600, 1000), ("dbpedia", 12600, 1400)]
-)
+@pytest.mark.parametrize(("name", "num_train", "num_test"), [("ag_news", 6600, 1000), ("dbpedia", 12600, 1400)])
 def test_real_text(tmp_path, name, num_train, num_test):
     folder = SHARED / name
     if not folder.exists():

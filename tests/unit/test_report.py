@@ -39,9 +39,7 @@ def reporter_into(
     shown = io.StringIO()
     console = Console(file=shown, width=width, **settings)
     times = clock or count()
-    return RunReporter(
-        run, num_epochs=3, console=console, tensorboard=False, clock=lambda: next(times)
-    ), shown
+    return RunReporter(run, num_epochs=3, console=console, tensorboard=False, clock=lambda: next(times)), shown
 
 
 def write_log(path: Path, *events: tuple) -> None:
@@ -152,9 +150,7 @@ def test_damaged_lines_are_passed_over_and_counted(tmp_path, line):
 
 def test_values_that_cannot_be_drawn_are_left_out(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    path.write_text(
-        '{"event": "epoch", "step": 1, "epoch": 1, "loss": 1e999, "x": NaN, "y": {"z": 1}, "w": 1e200}\n'
-    )
+    path.write_text('{"event": "epoch", "step": 1, "epoch": 1, "loss": 1e999, "x": NaN, "y": {"z": 1}, "w": 1e200}\n')
     assert read_history(path).epochs == [{"event": "epoch", "step": 1, "epoch": 1, "x": None}]
 
 
@@ -180,8 +176,7 @@ def test_one_line_an_epoch_when_nobody_watches(tmp_path):
             reporter.step(epoch=3, step=step, steps_per_epoch=5, num_examples=8, logs=lambda: {"loss": 1.0})
         reporter.epoch(epoch=3, step=5, num_examples=86_591, seconds=2.1, logs=logs)
     assert shown.getvalue() == (
-        "epoch 3/3  loss 0.1234  accuracy 0.9650  val_loss 0.3210  val_accuracy 0.8760  "
-        "41,234 samples/s  2.1 s\n"
+        "epoch 3/3  loss 0.1234  accuracy 0.9650  val_loss 0.3210  val_accuracy 0.8760  41,234 samples/s  2.1 s\n"
     )
 
 
@@ -262,9 +257,7 @@ def test_ranks_other_than_the_chief_leave_nothing(tmp_path, monkeypatch, capsys)
     monkeypatch.chdir(tmp_path)
     with Reporter() as reporter:
         reporter.note("x")
-        reporter.step(
-            epoch=1, step=1, steps_per_epoch=1, num_examples=1, logs=lambda: pytest.fail("was fetched")
-        )
+        reporter.step(epoch=1, step=1, steps_per_epoch=1, num_examples=1, logs=lambda: pytest.fail("was fetched"))
         reporter.epoch(epoch=1, step=1, num_examples=1, seconds=1.0, logs={})
         reporter.evaluate(epoch=1, step=1, seconds=1.0, logs={})
         reporter.checkpoint(epoch=1, step=1, path=tmp_path, seconds=1.0)
@@ -280,9 +273,7 @@ def test_tensorboard_reads_the_scalars_back(tmp_path):
     from tensorflow.core.util import event_pb2
 
     with RunReporter(tmp_path, num_epochs=1, console=Console(file=io.StringIO())) as reporter:
-        reporter.epoch(
-            epoch=1, step=7, num_examples=10, seconds=2.0, logs={"loss": 0.25, "bad": float("nan")}
-        )
+        reporter.epoch(epoch=1, step=7, num_examples=10, seconds=2.0, logs={"loss": 0.25, "bad": float("nan")})
     (path,) = (tmp_path / "events").iterdir()
     found = {}
     for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
@@ -294,9 +285,7 @@ def test_tensorboard_reads_the_scalars_back(tmp_path):
 
 
 def test_a_summary_is_whole_or_the_old_one(tmp_path, monkeypatch):
-    write_summary(
-        tmp_path, {"validation_accuracy": np.float32(0.5), "epochs": 2, "validation_loss": float("nan")}
-    )
+    write_summary(tmp_path, {"validation_accuracy": np.float32(0.5), "epochs": 2, "validation_loss": float("nan")})
     assert read_strictly_whole(tmp_path) == {"validation_accuracy": 0.5, "epochs": 2, "validation_loss": None}
 
     def fail(_: int) -> None:
@@ -351,9 +340,7 @@ def make_run(run: Path, *, epochs: int = 4, summary: bool = True, **settings: ob
     with reporter:
         for epoch in range(1, epochs + 1):
             for step in range(10 * epoch - 9, 10 * epoch + 1):
-                reporter.step(
-                    epoch=epoch, step=step, steps_per_epoch=10, num_examples=8, logs=lambda: {"loss": 0.5}
-                )
+                reporter.step(epoch=epoch, step=step, steps_per_epoch=10, num_examples=8, logs=lambda: {"loss": 0.5})
             losses = {"loss": 1 / epoch, "accuracy": 0.5, "val_loss": abs(epoch - 2.5), "val_accuracy": 0.71}
             reporter.epoch(epoch=epoch, step=10 * epoch, num_examples=80, seconds=1.0, logs=losses)
             reporter.checkpoint(epoch=epoch, step=10 * epoch, path=run / "checkpoints" / "x", seconds=0.0)
@@ -388,10 +375,7 @@ def test_the_same_runs_give_the_same_page_in_another_process(tmp_path):
 
 
 def test_runs_side_by_side_tell_what_differs(tmp_path):
-    runs = [
-        make_run(tmp_path / name / "run", learning_rate=rate, units=64)
-        for name, rate in [("a", 0.1), ("b", 0.2)]
-    ]
+    runs = [make_run(tmp_path / name / "run", learning_rate=rate, units=64) for name, rate in [("a", 0.1), ("b", 0.2)]]
     write_report(runs, tmp_path / "report.html")
     page = Page(tmp_path / "report.html")
     table = page.text.split("Settings that differ")[1].split("Epochs")[0]
@@ -433,9 +417,7 @@ def test_values_at_the_edge_are_drawn(tmp_path):
         ("epoch", 2**53, 0, ("loss", None), ("val_loss", "text")),
         ("stop", 2**53, 0, ("reason", 5)),
     )
-    (run / "summary.json").write_text(
-        '{"validation_accuracy": NaN, "epochs": "many", "train_seconds": 1e300}'
-    )
+    (run / "summary.json").write_text('{"validation_accuracy": NaN, "epochs": "many", "train_seconds": 1e300}')
     write_report([run, run], tmp_path / "report.html")
     assert Page(tmp_path / "report.html").tags.count("svg") == 3
 
@@ -467,9 +449,7 @@ def test_a_long_run_stays_a_small_page(tmp_path):
     line = '{"event": "%s", "step": %d, "epoch": 9, "steps_per_epoch": 99, "loss": 0.%d, "accuracy": 0.%d}\n'
     with (run / "metrics.jsonl").open("a") as log:
         for step in range(41, 50_000):
-            log.write(
-                line % ("step" if step % 5 else "epoch", step, step * 7919 % 9973, step * 104729 % 9973)
-            )
+            log.write(line % ("step" if step % 5 else "epoch", step, step * 7919 % 9973, step * 104729 % 9973))
     write_report([run, run, run], tmp_path / "report.html")
     assert (tmp_path / "report.html").stat().st_size < 1_000_000
 

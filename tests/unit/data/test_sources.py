@@ -100,9 +100,7 @@ def test_columns_that_do_not_exist(tmp_path, layout, word):
 
 
 def test_two_columns_of_one_name(tmp_path):
-    assert "Rename" in refused(
-        write(tmp_path / "a.csv", "x,x,y\n1,2,3\n"), Layout(label="x"), ConfigurationError
-    )
+    assert "Rename" in refused(write(tmp_path / "a.csv", "x,x,y\n1,2,3\n"), Layout(label="x"), ConfigurationError)
 
 
 def test_tsv_has_no_quotes(tmp_path):
@@ -165,9 +163,7 @@ def test_parquet_that_is_not_utf8_is_mended(tmp_path):
     from pyarrow import parquet
 
     path = tmp_path / "a.parquet"
-    parquet.write_table(
-        pyarrow.table({"label": ["1"], "text": pyarrow.array([b"a\xffb"]).view("string")}), path
-    )
+    parquet.write_table(pyarrow.table({"label": ["1"], "text": pyarrow.array([b"a\xffb"]).view("string")}), path)
     rows, tally = read(path)
     assert rows == [("1", "a\ufffdb")]
     assert tally.invalid == 1
