@@ -47,8 +47,11 @@ class EarlyStopping:
             self.best_figures = dict(figures)
             self.best_step = moment.progress.global_step
             self._epochs_since = 0
-        exhausted = self._patience > 0 and self._epochs_since >= self._patience
-        return Decision.FINISH if exhausted else Decision.GO_ON
+        return Decision.FINISH if self.is_exhausted() else Decision.GO_ON
+
+    def is_exhausted(self) -> bool:
+        """Whether `patience` epochs have passed without a lower loss."""
+        return 0 < self._patience <= self._epochs_since
 
     def state(self) -> dict[str, Any]:
         """What `__init__` takes."""

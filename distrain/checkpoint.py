@@ -111,6 +111,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
             if _sha256(path / name) != manifest["files"][name]["sha256"]:
                 raise CheckpointError(f"{path / name} is cut or changed: its checksum does not fit.")
         state = json.loads((path / STATE_NAME).read_text(encoding="utf-8"))
+        if not isinstance(state, dict):
+            raise CheckpointError(f"{path / STATE_NAME} is not a JSON object, as distrain writes it.")
         return Checkpoint(path, load_file(path / ARRAYS_NAME), state)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError, RecursionError) as error:
         raise CheckpointError(f"{path} is not a whole checkpoint ({type(error).__name__}: {error}).") from None
@@ -120,7 +122,8 @@ def list_checkpoints(directory: Path) -> list[Path]:
     """All checkpoint folders, oldest first, usable or not."""
     if not directory.is_dir():
         return []
-    return sorted(path for path in directory.iterdir() if re.fullmatch(r"step-\d{8,}", path.name))
+    paths = [path for path in directory.iterdir() if re.fullmatch(r"step-\d{8,}", path.name)]
+    return sorted(paths, key=lambda path: int(path.name.removeprefix("step-")))
 
 
 def newest_checkpoint(directory: Path, *, warn: Callable[[str], None]) -> Checkpoint | None:

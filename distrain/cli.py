@@ -27,7 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     try:
         options = _parser().parse_args(arguments)
-        return options.command(options) or 0
+        code = options.command(options) or 0
+        sys.stdout.flush()  # here, where a reader that has left is no error
+        return code
     except DistrainError as error:
         world = find_world(os.environ)
         rank = f"rank {world.rank}: " if world.size > 1 else ""
@@ -153,7 +155,7 @@ def _add_model_sizes(command: Any) -> None:
     command.add_argument("--embedding", type=int, help="word vector width of the sequence model (default: 200)")
     command.add_argument("--blocks", type=int, help="its convolution blocks (default: 2)")
     command.add_argument("--filters", type=int, help="its filters (default: 64)")
-    command.add_argument("--dropout", type=float, help="share dropped (default: 0.2)")
+    command.add_argument("--dropout", type=float, help="share dropped (default: 0.4 for n-grams, 0.2 for sequences)")
 
 
 def _train_config(options: argparse.Namespace, **defaults: Any) -> Any:
@@ -223,8 +225,6 @@ def _add_plan(commands: Any) -> None:
 
 
 def _plan(options: argparse.Namespace) -> None:
-    from rich.console import Console
-
     from distrain.data.shards import open_dataset
     from distrain.plan_table import plan_table
     from distrain.planning import audit, plan_run
@@ -234,7 +234,7 @@ def _plan(options: argparse.Namespace) -> None:
     config = _train_config(options, run=".")
     dataset = open_dataset(config.data, verify=False)
     plan = plan_run(dataset, config, num_replicas=options.replicas)
-    console = Console()
+    console = _console()
     console.print(plan_table(plan, dataset))
     if options.audit:
         for epoch in (0, 1):
@@ -242,6 +242,16 @@ def _plan(options: argparse.Namespace) -> None:
         console.print(
             f"Audit: in epochs 1 and 2 each of {plan.num_examples:,} examples is read exactly once.", highlight=False
         )
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    class LeavingConsole(Console):
+        def on_broken_pipe(self) -> None:  # rich would exit with 1
+            raise BrokenPipeError
+
+    return LeavingConsole()
 
 
 def _add_report(commands: Any) -> None:

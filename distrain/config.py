@@ -113,7 +113,7 @@ class TrainConfig:
         embedding: width of a word's vector in the sequence model.
         blocks: its blocks of convolutions.
         filters: filters of each convolution.
-        dropout: share dropped before each layer of the shipped models.
+        dropout: share dropped in the shipped models; default: that of the model (`models/`).
         jit_compile: compile the optimizer's update by XLA where possible.
     """
 
@@ -135,7 +135,7 @@ class TrainConfig:
     embedding: int = 200
     blocks: int = 2
     filters: int = 64
-    dropout: float = 0.2
+    dropout: float | None = None
     jit_compile: bool = True
 
     def __post_init__(self) -> None:
@@ -160,7 +160,7 @@ class TrainConfig:
             value = getattr(self, name)
             require(value is None or value >= least, _option(name), value, f"at least {least}")
         require(0 < self.learning_rate < float("inf"), "--learning-rate", self.learning_rate, "above 0 and finite")
-        require(0 <= self.dropout < 1, "--dropout", self.dropout, "at least 0 and below 1")
+        require(self.dropout is None or 0 <= self.dropout < 1, "--dropout", self.dropout, "at least 0 and below 1")
         require(self.seed < 2**63, "--seed", self.seed, "below 2**63")
 
     def replica_batch_size(self, num_replicas: int) -> int:

@@ -69,7 +69,7 @@ def run_epochs(
         Progress to save, and the decision that ended training (`GO_ON`: all epochs are over).
 
     Raises:
-        DivergenceError: a step's loss is not finite. Nothing was saved after it.
+        DivergenceError: the loss of a step or of the validation data is not finite. Nothing was saved after it.
     """
     while progress.epoch < num_epochs:
         epoch = progress.epoch
@@ -105,6 +105,11 @@ def run_epochs(
         evaluated = evaluate()
         if evaluated is None:
             return progress, Decision.STOP
+        if not math.isfinite(evaluated.get("loss", 0.0)):
+            raise DivergenceError(
+                f"The validation loss is {evaluated['loss']} after step {progress.global_step} (epoch {epoch + 1}). "
+                "Lower --learning-rate, or look for values in the data that are not finite."
+            )
         judged = {**trained, **{f"val_{name}": value for name, value in evaluated.items()}}
         moment = Moment(
             epoch=epoch,

@@ -38,8 +38,8 @@ class MetricSums:
         self._metrics = []
         for given in metrics:
             metric = _metric(given, labels, outputs)
-            try:
-                metric.update_state(labels, outputs)  # some metrics make their variables only now
+            try:  # as a step will; some metrics make their variables only now
+                metric.update_state(labels, outputs, sample_weight=tf.ones(len(labels)))
             except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
                 raise ConfigurationError(f"The metric {metric.name!r} does not fit this model: {error}") from error
             metric.reset_state()

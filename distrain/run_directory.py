@@ -147,10 +147,11 @@ def read_progress(checkpoint: Checkpoint | None) -> Progress:
 
 def is_finished(config: TrainConfig, checkpoint: Checkpoint) -> bool:
     """Whether training was complete at this checkpoint, and `config` asks for no more."""
-    stopped_early = (
-        checkpoint.state["finished"] and checkpoint.state["early_stopping"]["epochs_since"] >= config.patience > 0
-    )
-    return bool(checkpoint.state["finished"] and (stopped_early or checkpoint.state["epoch"] >= config.epochs))
+    state = checkpoint.state
+    reason = state.get("finished")
+    if reason == "early stopping":
+        return state["early_stopping"]["epochs_since"] >= config.patience > 0
+    return reason == "callback" or (reason == "epochs" and state["epoch"] >= config.epochs)
 
 
 def read_summary(run: Path) -> dict[str, Any] | None:
@@ -159,10 +160,18 @@ def read_summary(run: Path) -> dict[str, Any] | None:
     return _read_json(path) if path.is_file() else None
 
 
-def write_model(run: Path, model: Any) -> None:
-    """Write `model.keras`, beside and renamed."""
+def write_model(run: Path, model: Any, *, warn: Callable[[str], None]) -> None:
+    """Write `model.keras`, beside and renamed; `warn` is told of a model that Keras cannot write."""
     beside = run / f".{MODEL_NAME}.tmp.keras"
-    model.save(beside)
+    try:
+        model.save(beside)
+    except NotImplementedError:  # Keras's word for a model whose arguments it cannot write down
+        beside.unlink(missing_ok=True)
+        warn(
+            f"{MODEL_NAME} is not written: {type(model).__name__} takes arguments, but has no get_config(). "
+            f"Its weights are in {run / 'checkpoints'}."
+        )
+        return
     beside.replace(run / MODEL_NAME)
 
 

@@ -87,7 +87,8 @@ def make_train_step(task: Task, replicas: Replicas, specs: Any) -> Step:
             losses = example_losses(task.loss, batch.labels, outputs)
             weighted = tf.reduce_sum(batch.weights * losses)
             added = tf.add_n([tf.cast(loss, tf.float32) for loss in task.model.losses] or [tf.zeros(())])
-            loss = weighted / batch.global_weight + added / replicas.num_replicas
+            mean = tf.math.divide_no_nan(weighted, batch.global_weight)  # a whole step may weigh nothing
+            loss = mean + added / replicas.num_replicas
             loss = task.optimizer.scale_loss(loss)
         gradients = tape.gradient(loss, [v.value for v in variables])
         gradients = [_dense(g, v) for g, v in zip(gradients, variables, strict=True)]

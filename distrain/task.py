@@ -47,8 +47,8 @@ def make_task(
         model = built.model
         outputs = _first_call(model, tensors, num_columns)
         built.optimizer.build(model.trainable_variables)
-        if getattr(model, "optimizer", None) is None:
-            model.compile(optimizer=built.optimizer, loss=built.loss)  # for callbacks that look at model.optimizer
+        if getattr(model, "optimizer", None) is not built.optimizer:
+            model.compile(optimizer=built.optimizer, loss=built.loss)  # callbacks change model.optimizer's rate
     metrics = MetricSums(built.metrics, tensors.labels, outputs)
     return Task(model, built.optimizer, built.loss, metrics, dict(num_columns), jit_compile)
 

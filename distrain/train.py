@@ -177,7 +177,7 @@ def run_job(job: Job, config: TrainConfig, *, reporter: Callable[[Path], Reporte
     with stop_requests() as stop, (reporter or _reporter(config))(config.run) as report:
         saved: Progress | None = None
 
-        def save(progress: Progress, *, epoch: int, finished: bool) -> None:
+        def save(progress: Progress, *, epoch: int, finished: str = "") -> None:
             nonlocal saved
             if not distribution.is_chief or progress is saved:
                 return
@@ -206,10 +206,12 @@ def run_job(job: Job, config: TrainConfig, *, reporter: Callable[[Path], Reporte
             )
 
         def save_step(moment: Moment) -> None:
-            save(moment.progress, epoch=moment.epoch, finished=False)
+            save(moment.progress, epoch=moment.epoch)
 
         def save_epoch(moment: Moment) -> None:
-            finished = moment.decision is Decision.FINISH or moment.progress.epoch >= config.epochs
+            finished = "epochs" if moment.progress.epoch >= config.epochs else ""
+            if moment.decision is Decision.FINISH:
+                finished = "early stopping" if early_stopping.is_exhausted() else "callback"
             save(moment.progress, epoch=moment.epoch, finished=finished)
 
         def report_step(moment: Moment) -> None:
@@ -252,14 +254,17 @@ def run_job(job: Job, config: TrainConfig, *, reporter: Callable[[Path], Reporte
                 after_epoch=[early_stopping, callbacks.after_epoch, report_epoch, save_epoch, stop.action],
             )
             if decision is Decision.STOP:
-                save(progress, epoch=progress.epoch, finished=False)
+                save(progress, epoch=progress.epoch)
                 report.stop(epoch=progress.epoch + 1, step=progress.global_step, reason=f"{stop.signal_name} received")
                 raise StopRequested(
                     f"Stopped by {stop.signal_name} at step {progress.global_step}, with everything saved. "
                     "Run the same command again to go on."
                 )
             callbacks.after_training(history[-1] if history else {})
-            reason = "the validation loss stopped falling" if decision is Decision.FINISH else "all epochs are trained"
+            reason = "all epochs are trained"
+            if decision is Decision.FINISH:
+                stalled = early_stopping.is_exhausted()
+                reason = "the validation loss stopped falling" if stalled else "a callback asked to"
             report.stop(epoch=progress.epoch, step=progress.global_step, reason=reason)
 
         # The best model, and the result.
@@ -272,7 +277,7 @@ def run_job(job: Job, config: TrainConfig, *, reporter: Callable[[Path], Reporte
             "validation_accuracy": best.get("val_accuracy"),
             "validation_loss": best.get("val_loss"),
             "train_seconds": progress.train_seconds,
-            "samples_per_second": throughput.samples_per_second(),
+            "samples_per_second": throughput.samples_per_second() or _rate(progress),
             "num_replicas": num_replicas,
             "strategy": distribution.name,
             "epochs": progress.epoch,
@@ -282,9 +287,13 @@ def run_job(job: Job, config: TrainConfig, *, reporter: Callable[[Path], Reporte
             "data_digest": job.data_digest,
         }
         if distribution.is_chief:
-            run_directory.write_model(config.run, task.model)
+            run_directory.write_model(config.run, task.model, warn=warn)
             report.finish(summary)
     return Result(task.model, summary, history)
+
+
+def _rate(progress: Progress) -> float:
+    return progress.examples_trained / max(progress.train_seconds, 1e-9)
 
 
 def _reporter(config: TrainConfig) -> Callable[[Path], Reporter]:

@@ -217,7 +217,7 @@ class BatchGenerator:
             raise ConfigurationError(f"x has shape {x.shape}, but num_features is {num_features}.")
         array_examples(x, y)  # refuses what cannot be fed
         self._x = x.tocsr() if scipy.sparse.issparse(x) else x
-        self._y = y
+        self._y = np.asanyarray(y)
         self._plan = EpochPlan(x.shape[0], size, batch_size)
         self._rank = rank
         self._shuffle = shuffle

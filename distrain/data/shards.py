@@ -351,18 +351,23 @@ def _parse(directory: Path, index: Mapping[str, Any]) -> Dataset:
         next_row = 0
         for entry in content["shards"]:
             files = {key: ShardFile(**value) for key, value in entry["files"].items()}
-            for key, file in files.items():
-                if key not in _DTYPES or Path(file.name).name != file.name:
-                    raise ValueError(f"a file named {file.name!r}")
-            if entry["first_row"] != next_row or not entry["num_rows"] > 0 or "columns" not in files:
+            for file in files.values():
+                if not (_is_plain_name(file.name) and isinstance(file.bytes, int)):
+                    raise ValueError(f"a file named {file.name!r} of {file.bytes!r} bytes")
+            if set(files) != set(_DTYPES) - ({"values"} if index["kind"] == "sequence" else set()):
+                raise ValueError(f"a shard of {', '.join(files)}")
+            num_rows = entry["num_rows"]
+            if entry["first_row"] != next_row or not (isinstance(num_rows, int) and num_rows > 0):
                 raise ValueError(f"a shard that starts at row {entry['first_row']!r}")
-            shards.append(Shard(next_row, entry["num_rows"], files))
-            next_row += entry["num_rows"]
+            shards.append(Shard(next_row, num_rows, files))
+            next_row += num_rows
         if content["num_rows"] != next_row:
             raise ValueError(f"{content['num_rows']!r} rows, but shards of {next_row}")
         parts[name] = Part(
             directory, name, index["kind"], int(index["num_features"]), len(classes), next_row, tuple(shards)
         )
+    if not (index["vectorizer"] is None or _is_plain_name(index["vectorizer"])):
+        raise ValueError(f"a vectorizer named {index['vectorizer']!r}")
     return Dataset(
         directory=directory,
         kind=index["kind"],
@@ -371,9 +376,14 @@ def _parse(directory: Path, index: Mapping[str, Any]) -> Dataset:
         classes=classes,
         parts=parts,
         digest=index["digest"],
-        vectorizer=None if index["vectorizer"] is None else directory / Path(index["vectorizer"]).name,
+        vectorizer=None if index["vectorizer"] is None else directory / index["vectorizer"],
         details=dict(index["details"]),
     )
+
+
+def _is_plain_name(name: str) -> bool:
+    """Whether it names something inside a folder; an index from elsewhere must not reach beyond its own."""
+    return name not in ("", "..") and Path(name).name == name
 
 
 def _verify(path: Path, file: ShardFile, *, checksum: bool) -> None:

@@ -74,5 +74,6 @@ def _devices(wanted: str | None) -> list[str]:
     except RuntimeError as error:
         raise ConfigurationError(
             f"--devices {wanted} came too late: TensorFlow uses other devices in this process already ({error}). "
-            "Start a fresh process."
+            "Start a fresh process, and make no optimizer or metric before distrain.fit is called: compile the model "
+            "in build_model instead."
         ) from None

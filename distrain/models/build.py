@@ -40,10 +40,11 @@ class Built:
 
 def text_model(kind: str, *, num_features: int, num_classes: int, max_length: int | None, config: TrainConfig) -> Built:
     """The shipped model for prepared text: `NgramMLP` for n-grams, sepCNN for sequences."""
+    dropout: dict[str, Any] = {} if config.dropout is None else {"dropout": config.dropout}
     if kind == "ngram":
         from distrain.models.ngram_mlp import NgramMLP
 
-        model = NgramMLP(num_features, num_classes, units=config.units, dropout=config.dropout, seed=config.seed)
+        model = NgramMLP(num_features, num_classes, units=config.units, seed=config.seed, **dropout)
     else:
         from distrain.models.sepcnn import build_sepcnn
 
@@ -54,8 +55,8 @@ def text_model(kind: str, *, num_features: int, num_classes: int, max_length: in
             embedding=config.embedding,
             blocks=config.blocks,
             filters=config.filters,
-            dropout=config.dropout,
             seed=config.seed,
+            **dropout,
         )
     loss = keras.losses.BinaryCrossentropy() if num_classes == 2 else keras.losses.SparseCategoricalCrossentropy()
     return Built(model, keras.optimizers.Adam(config.learning_rate), loss, ["accuracy"])

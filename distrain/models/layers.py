@@ -80,7 +80,8 @@ class PositionalDropout(keras.layers.Layer):
         return tf.reshape(uniform >= self.rate, shape)
 
     def _keep_entries(self, rows: SparseRows, batch: Batch) -> Any:
-        salt = (self.seed * 2**16 + self.stream + 1) * GOLDEN % 2**64
+        high = self.seed >> 48  # the bits of a large seed that the first term shifts out
+        salt = ((self.seed * 2**16 + self.stream + 1) * GOLDEN + high * 2**32) % 2**64
         epoch = _mix(tf.cast(batch.epoch, tf.uint64) + tf.constant(salt, tf.uint64))
         position = tf.cast(batch.first_position + tf.cast(rows.row_ids, tf.int64), tf.uint64)
         mixed = _mix(

@@ -51,9 +51,7 @@ def test_scripts_can_be_run_and_tell_how_from_anywhere(script, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--what"], ["--np"], ["--np", "0"], ["--np", "two"], ["--np=1000"], ["2"]]
-)
+@pytest.mark.parametrize("arguments", [["--what"], ["--np"], ["--np", "0"], ["--np", "two"], ["--np=1000"], ["2"]])
 def test_quickstart_refuses_what_it_does_not_know(arguments, bare_machine):
     done = run("launch/quickstart.sh", *arguments, env={"PATH": str(bare_machine / "bin")})
     assert done.returncode == 2

@@ -1,0 +1,195 @@
+"""The commands end to end, each in a process of its own, as a user types them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SUMMARY = {
+    "validation_accuracy",
+    "validation_loss",
+    "train_seconds",
+    "samples_per_second",
+    "num_replicas",
+    "strategy",
+    "epochs",
+    "global_steps",
+    "examples_trained",
+    "weights_sha256",
+    "data_digest",
+}
+
+
+@pytest.fixture(scope="module")
+def trained(distrain, text, tmp_path_factory):
+    """A run on n-grams that is told its settings by a file, and what the command said."""
+    folder = tmp_path_factory.mktemp("trained")
+    settings = {"data": str(text["ngram"]), "epochs": 9, "patience": 0, "global_batch_size": 32, "learning_rate": 0.5}
+    lines = [f"{name} = {json.dumps(value)}" for name, value in settings.items()]
+    (folder / "settings.toml").write_text("\n".join(lines), encoding="utf-8")
+    assert tomllib.loads("\n".join(lines)) == settings
+    run = folder / "run"
+    over = ("--epochs", 3, "--learning-rate", 0.01)
+    done = distrain("train", "--config", folder / "settings.toml", "--run", run, *over, "--no-jit")
+    assert done.returncode == 0, done.stderr
+    return run, done
+
+
+def test_the_command_line_goes_over_the_file(trained, text):
+    run, _ = trained
+    settings = json.loads((run / "config.json").read_text())
+    named = ("data", "epochs", "learning_rate", "patience", "global_batch_size", "seed")
+    assert [settings[name] for name in named] == [str(text["ngram"]), 3, 0.01, 0, 32, 0]
+
+
+def test_a_run_directory_has_every_file(trained):
+    run, _ = trained
+    names = {"config.json", "metrics.jsonl", "summary.json", "checkpoints", "model.keras", "events", "report.html"}
+    assert names <= {path.name for path in run.iterdir()}
+    assert not list(run.rglob(".*.tmp*"))
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary.keys() >= SUMMARY
+    assert (summary["epochs"], summary["global_steps"], summary["examples_trained"]) == (3, 3 * 11, 3 * 331)
+    events = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert {"epoch", "checkpoint", "stop"} <= {event["event"] for event in events}
+    assert all({"step", "epoch", "time"} <= event.keys() for event in events)
+
+
+def test_output_that_is_no_terminal_has_a_line_per_epoch(trained):
+    _, done = trained
+    assert [line.split()[1] for line in done.stdout.splitlines() if line.startswith("epoch ")] == ["1/3", "2/3", "3/3"]
+
+
+def test_training_learns_and_evaluation_finds_the_same_figures(trained, distrain, text):
+    run, _ = trained
+    done = distrain("evaluate", "--run", run, "--data", text["ngram"])
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    summary = json.loads((run / "summary.json").read_text())
+    assert found["accuracy"] == pytest.approx(summary["validation_accuracy"], abs=1e-6)
+    assert found["loss"] == pytest.approx(summary["validation_loss"], abs=1e-6)
+    assert summary["validation_accuracy"] > 0.4  # of four classes
+
+
+def test_prediction_needs_the_run_directory_alone(trained, distrain, text, tmp_path):
+    run, _ = trained
+    moved = tmp_path / "moved"
+    shutil.copytree(run, moved)
+    settings = json.loads((moved / "config.json").read_text())
+    settings |= {"data": "/nowhere", "run": "/nowhere"}
+    (moved / "config.json").write_text(json.dumps(settings))
+    rows = (text["ngram"].parent / "test.csv").read_text(encoding="utf-8").splitlines()
+    texts = [row.split(",", 1)[1].strip('"') for row in rows]
+    done = distrain("predict", "--run", moved, stdin="".join(f"{line}\n" for line in [*texts, ""]))
+    assert done.returncode == 0, done.stderr
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(answers) == len(texts) + 1
+    assert all(0 <= answer["probability"] <= 1 for answer in answers)
+    labels = [row.split(",", 1)[0].strip('"') for row in rows]
+    right = np.mean([answer["label"] == label for answer, label in zip(answers, labels, strict=False)])
+    accuracy = json.loads((run / "summary.json").read_text())["validation_accuracy"]
+    assert right == pytest.approx(accuracy, abs=1e-6)
+
+
+def test_plan_proves_that_every_example_is_read_once(distrain, text):
+    done = distrain("plan", "--data", text["sequence"], "--replicas", 3, "--audit")
+    assert done.returncode == 0, done.stderr
+    assert "each of 331 examples is read exactly once" in " ".join(done.stdout.split())
+
+
+def test_a_report_of_two_runs_is_one_file(trained, distrain, tmp_path):
+    run, _ = trained
+    shutil.copytree(run, tmp_path / "another")
+    done = distrain("report", run, tmp_path / "another", "--out", tmp_path / "report.html")
+    assert done.returncode == 0, done.stderr
+    assert "another" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [(["--seed", 1], "seed = 0, not 1"), (["--learning-rate", 0.02], "learning_rate = 0.01, not 0.02")],
+)
+def test_a_run_goes_on_only_with_its_own_settings(arguments, says, trained, distrain, text):
+    run, _ = trained
+    before = (run / "config.json").read_bytes()
+    own = ("--data", text["ngram"], "--global-batch-size", 32, "--learning-rate", 0.01)
+    done = distrain("train", "--run", run, *own, *arguments)
+    assert (done.returncode, (run / "config.json").read_bytes()) == (4, before)
+    assert says in done.stderr.splitlines()[-1]
+
+
+def test_a_run_goes_on_only_with_its_own_data(trained, distrain, text):
+    run, _ = trained
+    own = ("--data", text["sequence"], "--global-batch-size", 32, "--learning-rate", 0.01)
+    done = distrain("train", "--run", run, *own)
+    assert done.returncode == 4
+    assert done.stderr.splitlines()[-1].startswith("distrain: error: ")
+    done = distrain("evaluate", "--run", run, "--data", text["sequence"])
+    assert done.returncode == 3
+
+
+def test_a_cut_shard_is_named(distrain, text, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(text["ngram"], data)
+    shard = max(data.glob("train-*.npy"), key=lambda path: path.stat().st_size)
+    shard.write_bytes(shard.read_bytes()[:-7])
+    done = distrain("train", "--data", data, "--run", tmp_path / "run")
+    assert done.returncode == 3
+    assert str(shard) in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_diverges_saves_nothing_more(distrain, text, tmp_path):
+    run = tmp_path / "run"
+    options = ("--learning-rate", 1e30, "--global-batch-size", 64, "--checkpoint-every", 1, "--no-jit")
+    done = distrain("train", "--data", text["ngram"], "--run", run, *options)
+    assert done.returncode == 6, done.stderr
+    assert "loss is nan at step 2 (epoch 1)" in done.stderr.splitlines()[-1]
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000001"]
+    assert not (run / "summary.json").exists()
+
+
+def test_a_validation_loss_that_is_not_finite_is_divergence_too(distrain, text, tmp_path):
+    run = tmp_path / "run"
+    options = ("--learning-rate", 1e30, "--global-batch-size", 331, "--no-jit")  # one step, whose own loss is fine
+    done = distrain("train", "--data", text["ngram"], "--run", run, *options)
+    assert done.returncode == 6, done.stderr
+    assert "validation loss is nan after step 1 (epoch 1)" in done.stderr.splitlines()[-1]
+    assert not list(run.glob("checkpoints/*"))
+
+
+def arrays(folder: Path, *, scale: float = 1.0) -> Path:
+    data = folder / "arrays"
+    data.mkdir()
+    rng = np.random.default_rng(1)
+    for part, count in (("train", 50), ("test", 20)):
+        labels = rng.integers(0, 3, count)
+        images = rng.normal(size=(count, 8, 8, 1)) + labels[:, None, None, None]
+        np.save(data / f"{part}.x.npy", (images * scale).astype(np.float32))
+        np.save(data / f"{part}.y.npy", labels)
+    return data
+
+
+def test_a_model_of_ones_own_on_arrays_with_fewer_batches_than_replicas(distrain, tmp_path):
+    options = ("--devices", "cpu:3", "--batch-size", 32, "--epochs", 1)
+    run = tmp_path / "run"
+    model = ("--model", "models_outside:compiled_image_model")
+    done = distrain("train", "--data", arrays(tmp_path), "--run", run, *options, *model)
+    assert done.returncode == 0, done.stderr
+    assert "warning: 50 training examples make 2 batches of 32, fewer than the 3 replicas" in done.stderr
+    summary = json.loads((run / "summary.json").read_text())
+    assert (summary["examples_trained"], summary["global_steps"], summary["num_replicas"]) == (50, 1, 3)
+
+
+def test_a_model_of_ones_own_on_prepared_text(distrain, text, tmp_path):
+    options = ("--model", "models_outside:text_model", "--epochs", 1)
+    done = distrain("train", "--data", text["ngram"], "--run", tmp_path / "run", *options)
+    assert done.returncode == 0, done.stderr
+    done = distrain("predict", "--run", tmp_path / "run", stdin="some words\n")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout).keys() == {"label", "probability"}

@@ -1,0 +1,93 @@
+"""A folder of arrays: what it must hold, and what is told when it does not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.sparse
+
+from distrain.data.array_folder import is_array_folder, open_array_folder
+from distrain.errors import DataError
+
+X = np.arange(12.0, dtype=np.float32).reshape(6, 2)
+Y = np.arange(6)
+
+
+def save(folder, **arrays):
+    for name, array in arrays.items():
+        np.save(folder / f"{name.replace('__', '.')}.npy", array)
+
+
+def first_rows(examples):
+    return examples.load(np.array([[0, 2]]))(np.array([1, 0]))
+
+
+def test_features_labels_weights_and_a_test_part(tmp_path):
+    assert not is_array_folder(tmp_path)
+    save(tmp_path, train__x=X, train__y=Y, train__weights=np.full(6, 0.5), test__x=X[:2], test__y=Y[:2])
+    assert is_array_folder(tmp_path)
+    parts = open_array_folder(tmp_path)
+    assert {name: part.num_examples for name, part in parts.items()} == {"train": 6, "test": 2}
+    features, labels = first_rows(parts["train"])
+    assert (features.tolist(), labels.tolist()) == ([[2.0, 3.0], [0.0, 1.0]], [1, 0])
+    assert parts["train"].weights.tolist() == [0.5] * 6
+    assert parts["test"].weights is None
+
+
+def test_named_inputs_dense_and_sparse(tmp_path):
+    save(tmp_path, train__x__left=X, train__y=Y)
+    scipy.sparse.save_npz(tmp_path / "train.x.right.npz", scipy.sparse.csr_matrix(X))
+    (examples,) = open_array_folder(tmp_path).values()
+    features, _ = first_rows(examples)
+    assert sorted(features) == ["left", "right"]
+    assert dict(examples.num_columns) == {"right": 2}
+    assert features["right"].values.tolist() == [2.0, 3.0, 1.0]
+
+
+def test_the_features_are_mapped_not_read(tmp_path):
+    """A sparse file of 8 GiB opens at once, in no memory, and its ends can be read."""
+    header = {"descr": "<f4", "fortran_order": False, "shape": (2**29, 4)}
+    with (tmp_path / "train.x.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        file.truncate(file.tell() + 2**33)
+    with (tmp_path / "train.y.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {**header, "descr": "|u1", "shape": (2**29,)})
+        file.truncate(file.tell() + 2**29)
+    (examples,) = open_array_folder(tmp_path).values()
+    assert examples.num_examples == 2**29
+    features, _ = examples.load(np.array([[2**29 - 3, 2**29]]))(np.array([2]))
+    assert features.tolist() == [[0.0] * 4]
+
+
+def damaged(folder, name, content):
+    (folder / name).write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda folder: (folder / "train.x.npy").unlink(), "not the features"),
+        (lambda folder: np.save(folder / "train.x.more.npy", X), "not the features"),
+        (lambda folder: damaged(folder, "train.x.npy", b"no array"), "train.x.npy"),
+        (lambda folder: damaged(folder, "train.x.npy", b""), "train.x.npy"),
+        (lambda folder: damaged(folder, "train.y.npy", (folder / "train.y.npy").read_bytes()[:-9]), "train.y.npy"),
+        (lambda folder: np.save(folder / "train.y.npy", np.array([{}] * 6), allow_pickle=True), "without pickle"),
+        (lambda folder: np.save(folder / "train.y.npy", Y[:3]), "train: .*3 labels"),
+        (lambda folder: np.save(folder / "train.weights.npy", -np.ones(6)), "train: .*negative"),
+        (lambda folder: np.save(folder / "test.y.npy", Y), "test.y.npy, but not the features"),
+    ],
+)
+def test_a_damaged_folder_is_told_by_file(tmp_path, spoil, words):
+    save(tmp_path, train__x=X, train__y=Y)
+    spoil(tmp_path)
+    with pytest.raises(DataError, match=words) as caught:
+        open_array_folder(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"no zip", b"", b"PK\x05\x06" + bytes(18)])
+def test_a_damaged_sparse_file_is_told_by_name(tmp_path, content):
+    save(tmp_path, train__y=Y)
+    damaged(tmp_path, "train.x.npz", content)
+    with pytest.raises(DataError, match=r"train\.x\.npz"):
+        open_array_folder(tmp_path)

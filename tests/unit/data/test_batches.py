@@ -1,0 +1,262 @@
+"""Batches: each example fed once with its weight; prefetching; the generator for a user's own loop."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+
+import numpy as np
+import pytest
+import scipy.sparse
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import distrain
+from distrain.batch import SparseRows
+from distrain.data.batches import BatchGenerator, epoch_batches, prefetched, sample_batch, validation_steps
+from distrain.data.examples import array_examples
+from distrain.data.plan import EpochPlan, epoch_order
+from distrain.errors import ConfigurationError
+
+
+def fed(examples, plan, *, seed=0, epoch=0, **settings):
+    order = epoch_order(plan.num_examples, seed=seed, epoch=epoch, **settings)
+    return list(epoch_batches(examples, plan, order, replicas=range(plan.num_replicas), epoch=epoch))
+
+
+def numbered(n, weights=None):
+    """Examples whose label and features are their number."""
+    return array_examples(np.arange(n, dtype=np.float32)[:, None], np.arange(n), weights)
+
+
+def dense_of(rows, num_rows, num_columns):
+    return scipy.sparse.coo_array((rows.values, (rows.row_ids, rows.columns)), (num_rows, num_columns)).toarray()
+
+
+@given(st.integers(1, 150), st.integers(1, 7), st.integers(1, 30), st.integers(0, 2**64 - 1), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_each_example_is_fed_once_with_its_own_weight(n, num_replicas, batch_size, seed, weighted):
+    weights = np.random.default_rng(0).uniform(0.5, 2, n).astype(np.float32) if weighted else None
+    plan = EpochPlan(n, num_replicas, batch_size)
+    steps = fed(numbered(n, weights), plan, seed=seed, epoch=5, block=40, run=4)
+    assert len(steps) == plan.num_steps
+    seen = {}
+    for step, batches in enumerate(steps):
+        assert len(batches) == num_replicas
+        total = sum(float(batch.weights.sum(dtype=np.float64)) for batch in batches)
+        for replica, batch in enumerate(batches):
+            assert batch.weights.dtype == np.float32
+            assert len(batch.labels) == len(batch.weights) == len(batch.features) >= 1
+            assert batch.epoch == 5
+            assert batch.global_weight == pytest.approx(total, rel=1e-6)
+            assert batch.features[:, 0].tolist() == batch.labels.tolist()
+            if plan.positions(step, replica):
+                assert batch.first_position == plan.positions(step, replica).start
+            for label, weight in zip(batch.labels.tolist(), batch.weights.tolist(), strict=True):
+                if weight > 0:
+                    assert label not in seen
+                    seen[label] = weight
+    expected = np.ones(n, np.float32) if weights is None else weights
+    assert [seen[number] for number in range(n)] == expected.tolist()
+
+
+def test_short_and_empty_batches_at_the_end():
+    ((a, b, c),) = fed(numbered(5), EpochPlan(5, 3, 4), shuffle=False)
+    assert a.labels.tolist() == [0, 1, 2, 3]
+    assert b.labels.tolist() == [4]
+    assert c.weights.tolist() == [0.0]  # takes part, adds nothing
+    assert [batch.global_weight for batch in (a, b, c)] == [5.0, 5.0, 5.0]
+
+
+def test_zero_weights_are_fed_as_zero():
+    ((batch,),) = fed(numbered(3, [0, 2, 0.5]), EpochPlan(3, 1, 8), shuffle=False)
+    assert batch.weights.tolist() == [0.0, 2.0, 0.5]
+    assert batch.global_weight == 2.5
+
+
+def test_replicas_are_fed_alone_as_together():
+    examples, plan = numbered(50), EpochPlan(50, 3, 4)
+    order = epoch_order(50, seed=2, epoch=0)
+    alone = [list(epoch_batches(examples, plan, order, replicas=range(r, r + 1))) for r in range(3)]
+    for step, batches in enumerate(fed(examples, plan, seed=2)):
+        for replica, batch in enumerate(batches):
+            assert batch.labels.tolist() == alone[replica][step][0].labels.tolist()
+
+
+@given(st.integers(0, 2**32), st.integers(1, 4), st.integers(1, 9))
+@settings(max_examples=25, deadline=None)
+def test_sparse_batches_are_scipys_rows_in_column_order(seed, num_replicas, batch_size):
+    matrix = scipy.sparse.random(37, 11, density=0.15, format="csr", dtype=np.float32, rng=seed)  # with empty rows
+    examples = array_examples(matrix, np.arange(37))
+    assert dict(examples.num_columns) == {"": 11}
+    for batch in itertools.chain(*fed(examples, EpochPlan(37, num_replicas, batch_size), seed=seed, block=8, run=2)):
+        rows, size = batch.features, len(batch.labels)
+        assert isinstance(rows, SparseRows)
+        assert np.array_equal(dense_of(rows, size, 11), matrix[batch.labels].toarray())
+        assert np.all(np.diff(rows.row_ids) >= 0)
+        assert rows.row_ids[-1] == size - 1  # so that a sum over rows has as many rows as the batch
+        in_order = rows.columns[rows.order]
+        assert np.all(np.diff(in_order) >= 0)
+        assert np.array_equal(rows.touched[rows.segments], in_order)
+        assert rows.touched.tolist() == sorted(set(rows.columns.tolist()))
+
+
+def test_rows_without_any_entry_are_fed():
+    examples = array_examples(scipy.sparse.csr_matrix((4, 3), dtype=np.float32), np.arange(4))
+    ((batch,),) = fed(examples, EpochPlan(4, 1, 4))
+    assert dense_of(batch.features, 4, 3).tolist() == np.zeros((4, 3)).tolist()
+
+
+def test_a_dict_of_inputs_keeps_them_together():
+    matrix = scipy.sparse.random(30, 5, density=0.4, format="csr", dtype=np.float32, rng=1)
+    inputs = {"image": np.arange(30 * 4, dtype=np.uint8).reshape(30, 2, 2), "words": matrix}
+    examples = array_examples(inputs, np.arange(30))
+    assert dict(examples.num_columns) == {"words": 5}
+    for batch in itertools.chain(*fed(examples, EpochPlan(30, 2, 4), block=7, run=3)):
+        assert set(batch.features) == {"image", "words"}
+        assert np.array_equal(batch.features["image"], inputs["image"][batch.labels])
+        assert np.array_equal(dense_of(batch.features["words"], len(batch.labels), 5), matrix[batch.labels].toarray())
+
+
+def test_one_block_is_held_at_a_time_and_read_once():
+    """Memory is bounded by the block: each block is loaded once, in order, and never more than its size."""
+    loaded = []
+    examples = numbered(100)
+
+    def load(runs):
+        loaded.append(int((runs[:, 1] - runs[:, 0]).sum()))
+        return examples.load(runs)
+
+    watched = type(examples)(100, load, {}, "")
+    fed(watched, EpochPlan(100, 3, 7), block=20, run=5)
+    assert loaded == [20] * 5
+
+
+def test_the_sample_is_the_first_two_examples():
+    assert sample_batch(numbered(9)).labels.tolist() == [0, 1]
+    assert sample_batch(numbered(1)).labels.tolist() == [0]
+
+
+def test_prefetching_keeps_the_order_and_ends():
+    with prefetched(iter(range(50)), depth=3) as items:
+        assert list(items) == list(range(50))
+
+
+def prefetch_threads():
+    return [thread for thread in threading.enumerate() if thread.name == "distrain-prefetch"]
+
+
+def test_prefetching_hands_on_an_error_in_its_place():
+    def items():
+        yield 1
+        yield 2
+        raise OSError("disk is gone")
+
+    seen = []
+    with pytest.raises(OSError, match="disk is gone"), prefetched(items()) as source:
+        seen.extend(source)
+    assert seen == [1, 2]
+    assert prefetch_threads() == []
+
+
+def test_closing_early_ends_the_thread_and_makes_no_more():
+    made = []
+
+    def items():
+        for number in itertools.count():
+            made.append(number)
+            yield number
+
+    with prefetched(items(), depth=2) as source:
+        assert next(source) == 0
+        assert len(prefetch_threads()) == 1
+    assert prefetch_threads() == []
+    count = len(made)
+    assert count <= 5  # what was taken, waits, and was under way
+    assert len(made) == count
+
+
+def guide_batches(x, y, batch_size):
+    """The generator of the text classification guide, for one process."""
+    num_batches = -(-len(y) // batch_size)
+    for number in range(num_batches):
+        start, end = number * batch_size, min((number + 1) * batch_size, len(y))
+        yield x[start:end], y[start:end]
+
+
+def same(batches, expected):
+    return all(
+        np.array_equal(x, xe) and np.array_equal(y, ye)
+        for (x, y), (xe, ye) in itertools.zip_longest(batches, expected, fillvalue=(None, None))
+    )
+
+
+X = np.random.default_rng(0).normal(size=(23, 4)).astype(np.float32)
+Y = np.arange(23)
+
+
+def test_one_rank_yields_the_batches_of_the_guide_over_and_over():
+    generator = BatchGenerator(X, Y, 4, 5)
+    assert len(generator) == generator.steps_per_epoch == 5
+    expected = list(guide_batches(X, Y, 5))
+    assert same(itertools.islice(generator, 10), expected * 2)
+    assert same(generator.epoch(), expected)
+
+
+@given(st.integers(1, 60), st.integers(1, 6), st.integers(1, 20), st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_ranks_share_the_batches_of_the_guide(n, size, batch_size, shuffle):
+    x, y = np.arange(2.0 * n).reshape(n, 2), np.arange(n)
+    ranks = [BatchGenerator(x, y, 2, batch_size, rank, size, shuffle=shuffle, seed=1) for rank in range(size)]
+    assert len({len(generator) for generator in ranks}) == 1  # nobody waits for ever in a collective
+    batches = [list(generator.epoch(2)) for generator in ranks]
+    in_order = [batch for step in zip(*batches, strict=True) for batch in step]
+    chosen = np.concatenate([labels for _, labels in in_order]).tolist()
+    expected = epoch_order(n, seed=1, epoch=2, shuffle=shuffle).examples(range(n)).tolist()
+    assert chosen == expected
+    assert sorted(chosen) == list(range(n))
+    assert shuffle or same([batch for batch in in_order if len(batch[1])], list(guide_batches(x, y, batch_size)))
+    assert all(np.array_equal(values, x[labels]) for values, labels in in_order)
+    assert all(values.shape[1] == 2 for values, _ in in_order)
+
+
+def test_shuffled_epochs_differ():
+    generator = BatchGenerator(X, Y, 4, 23, shuffle=True)
+    (_, first), (_, second) = itertools.islice(generator, 2)
+    assert first.tolist() != second.tolist()
+    assert sorted(first) == sorted(second)
+
+
+def test_memory_maps_and_sparse_matrices_give_the_same_batches(tmp_path):
+    np.save(tmp_path / "x.npy", X)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    expected = list(BatchGenerator(X, Y, 4, 6, 1, 2).epoch())
+    assert same(BatchGenerator(mapped, Y, 4, 6, 1, 2).epoch(), expected)
+    for kind in (scipy.sparse.csr_matrix, scipy.sparse.csr_array, scipy.sparse.coo_array):
+        assert same(BatchGenerator(kind(X), Y, 4, 6, 1, 2).epoch(), expected)
+    assert same(BatchGenerator(X, Y.tolist(), 4, 6, 1, 2).epoch(), expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((X, Y, 4, 0), "batch_size is 0"),
+        ((X, Y, 4, 5, 2, 2), "rank is 2"),
+        ((X, Y, 4, 5, -1, 2), "rank is -1"),
+        ((X, Y, 5, 5), "num_features is 5"),
+        ((X[:, 0], Y, 4, 5), "shape"),
+        ((X, Y[:-1], 4, 5), "23 rows"),
+        ((X[:0], Y[:0], 4, 5), "empty"),
+        ((X.astype(object), Y, 4, 5), "object"),
+    ],
+)
+def test_a_generator_says_what_does_not_fit(arguments, words):
+    with pytest.raises(ConfigurationError, match=words):
+        BatchGenerator(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("n", "batch_size", "size", "steps"), [(10, 3, 2, 2), (10, 3, 1, 4), (1, 8, 8, 1), (0, 3, 2, 0)]
+)
+def test_validation_steps(n, batch_size, size, steps):
+    assert validation_steps(n, batch_size, size) == distrain.steps_per_epoch(n, batch_size, size) == steps

@@ -1,0 +1,148 @@
+"""Arrays, sparse matrices, dicts and prepared rows as examples; what cannot be fed is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.sparse
+
+from distrain.data.examples import array_examples, part_examples, rows_examples
+from distrain.data.shards import DatasetWriter, Rows, open_dataset
+from distrain.errors import ConfigurationError, DataError
+
+RUNS = np.array([[10, 14], [2, 5]])  # examples 10, 11, 12, 13, 2, 3, 4
+ROWS = np.array([6, 0, 3])
+CHOSEN = [4, 10, 13]
+
+
+def taken(examples):
+    return examples.load(RUNS)(ROWS)
+
+
+def dense_of(rows, shape):
+    return scipy.sparse.coo_array((rows.values, (rows.row_ids, rows.columns)), shape).toarray()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8, np.int64, bool])
+def test_arrays_keep_shape_and_dtype(dtype):
+    x = (np.arange(20 * 6) % 7).reshape(20, 2, 3).astype(dtype)
+    features, labels = taken(array_examples(x, np.arange(40).reshape(20, 2)))
+    assert features.dtype == dtype
+    assert np.array_equal(features, x[CHOSEN])
+    assert labels[:, 0].tolist() == [8, 20, 26]
+
+
+def test_lists_and_memory_maps_are_taken(tmp_path):
+    np.save(tmp_path / "x.npy", np.arange(20.0))
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    for x in (mapped, list(range(20))):
+        features, labels = taken(array_examples(x, list(range(20))))
+        assert type(features) is np.ndarray  # read, no longer a view of the file
+        assert features.tolist() == labels.tolist() == CHOSEN
+
+
+@pytest.mark.parametrize("kind", ["csr_matrix", "csr_array", "coo_array", "csc_matrix", "lil_array"])
+def test_sparse_matrices_of_any_kind(kind):
+    dense = np.where(np.arange(100).reshape(20, 5) % 3 == 0, np.arange(100).reshape(20, 5), 0).astype(np.float64)
+    examples = array_examples(getattr(scipy.sparse, kind)(dense), np.arange(20))
+    features, _ = taken(examples)
+    assert features.values.dtype == np.float32
+    assert np.array_equal(dense_of(features, (3, 5)), dense[CHOSEN])
+
+
+def test_repeated_sparse_entries_are_summed_and_the_caller_keeps_his_matrix():
+    matrix = scipy.sparse.csr_matrix((20, 3), dtype=np.float32)
+    matrix.indptr = np.array([0] * 5 + [3] * 16, np.int32)
+    matrix.indices, matrix.data = np.array([2, 0, 2], np.int32), np.array([1, 5, 2], np.float32)
+    features, _ = taken(array_examples(matrix, np.arange(20)))
+    assert features.columns.tolist() == [0, 2]
+    assert features.values.tolist() == [5.0, 3.0]
+    assert matrix.indices.tolist() == [2, 0, 2]
+
+
+def test_the_digest_tells_data_apart():
+    x, y = np.arange(20.0).reshape(10, 2), np.arange(10)
+    sparse = scipy.sparse.csr_matrix(x)
+    changed = x.copy()
+    changed[9, 1] = 99
+    weights = np.ones(10)
+    variants = [
+        array_examples(*variant).digest
+        for variant in [
+            (x, y),
+            (changed, y),
+            (x, y + 1),
+            (x.astype(np.float32), y),
+            (x.reshape(10, 2, 1), y),
+            (sparse, y),
+            (x, y, weights),
+            (x, y, weights * 2),
+            ({"a": x, "b": changed}, y),
+        ]
+    ]
+    assert len(set(variants)) == len(variants)
+    assert array_examples(x.copy(), y.copy()).digest == variants[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((np.ones((3, 2)), np.ones(4)), "3 rows.*4 labels"),
+        ((np.ones((3, 2)), np.ones(0)), "empty"),
+        ((np.ones((3, 2)), np.float32(1)), "empty"),
+        (({}, np.ones(3)), "empty dict"),
+        (({"a": np.ones(3), "b": np.ones(2)}, np.ones(3)), "'b' has 2 rows"),
+        ((np.array(["a", "b", "c"]), np.ones(3)), "<U1"),
+        ((np.array([None] * 3), np.ones(3)), "object"),
+        ((np.float32(1), np.ones(3)), "shape"),
+        ((np.ones(3, np.complex64), np.ones(3)), "complex64"),
+        ((np.ones(3), np.ones(3), np.ones(2)), "weights have shape"),
+        ((np.ones(3), np.ones(3), np.ones((3, 1))), "weights have shape"),
+        ((np.ones(3), np.ones(3), [1, -1, 1]), "negative"),
+        ((np.ones(3), np.ones(3), [1, np.nan, 1]), "not finite"),
+        ((np.ones(3), np.ones(3), [1, np.inf, 1]), "not finite"),
+        ((scipy.sparse.csr_matrix((2, 2)), np.ones(3)), "2 rows"),
+    ],
+)
+def test_what_cannot_be_fed_is_refused(arguments, words):
+    with pytest.raises(ConfigurationError, match=words):
+        array_examples(*arguments)
+
+
+def test_weights_come_along_as_float32():
+    examples = array_examples(np.ones(3), np.ones(3), [0, 1, 2])
+    assert examples.weights.dtype == np.float32
+    assert examples.weights.tolist() == [0.0, 1.0, 2.0]
+
+
+NGRAMS = Rows(
+    np.array([0, 2, 2, 3]),
+    np.array([1, 4, 0], np.int32),
+    np.array([0.5, 1, 2], np.float32),
+    np.array([0, 1, 0], np.int32),
+)
+WORDS = NGRAMS._replace(values=None)
+
+
+def test_rows_in_memory_as_ngrams_and_as_sequences():
+    whole, rows = np.array([[0, 3]]), np.array([2, 1, 0])
+    features, labels = rows_examples(NGRAMS, kind="ngram", num_features=5, length=1).load(whole)(rows)
+    assert dense_of(features, (3, 5)).tolist() == [[2, 0, 0, 0, 0], [0] * 5, [0, 0.5, 0, 0, 1]]
+    assert labels.tolist() == [0, 1, 0]
+    features, _ = rows_examples(WORDS, kind="sequence", num_features=5, length=3).load(whole)(rows)
+    assert features.tolist() == [[0, 0, 0], [0, 0, 0], [1, 4, 0]]
+
+
+def test_prepared_parts_are_read_in_runs(tmp_path):
+    writer = DatasetWriter(tmp_path, kind="ngram", num_features=5, classes=["a", "b"], rows_per_shard=2)
+    writer.write("train", [NGRAMS, NGRAMS])
+    writer.write("test", [])
+    writer.finish()
+    dataset = open_dataset(tmp_path)
+    examples = part_examples(dataset.parts["train"], length=1)
+    assert (examples.num_examples, dict(examples.num_columns)) == (6, {"": 5})
+    features, labels = examples.load(np.array([[4, 6], [0, 2]]))(np.array([1, 2, 0]))  # rows 5, 0, 4
+    assert dense_of(features, (3, 5)).tolist() == [[2, 0, 0, 0, 0], [0, 0.5, 0, 0, 1], [0] * 5]
+    assert labels.tolist() == [0, 0, 1]
+    with pytest.raises(DataError, match="no test rows"):
+        part_examples(dataset.parts["test"], length=1)

@@ -1,0 +1,167 @@
+"""Settings: every bad value is refused by name; a TOML file with the command line over it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from distrain.config import PrepareConfig, TrainConfig, train_config
+from distrain.errors import ConfigurationError
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "option"),
+    [
+        ("strategy", "magic", "--strategy"),
+        ("devices", "tpu:2", "--devices"),
+        ("devices", "cpu:0", "--devices"),
+        ("devices", "cpu:1000", "--devices"),
+        ("devices", "cpu", "--devices"),
+        ("devices", "gpu:", "--devices"),
+        ("devices", "gpu:0,", "--devices"),
+        ("devices", "gpu:0 ", "--devices"),
+        ("devices", "", "--devices"),
+        ("model", "no_colon", "--model"),
+        ("model", "a:b:c", "--model"),
+        ("model", "os;rm:x", "--model"),
+        ("batch_size", 0, "--batch-size"),
+        ("global_batch_size", -1, "--global-batch-size"),
+        ("epochs", 0, "--epochs"),
+        ("patience", -1, "--patience"),
+        ("seed", -1, "--seed"),
+        ("seed", 2**63, "--seed"),
+        ("checkpoint_every", -1, "--checkpoint-every"),
+        ("keep", 0, "--keep"),
+        ("units", 0, "--units"),
+        ("embedding", 0, "--embedding"),
+        ("blocks", 0, "--blocks"),
+        ("filters", 0, "--filters"),
+        ("learning_rate", 0, "--learning-rate"),
+        ("learning_rate", float("inf"), "--learning-rate"),
+        ("learning_rate", float("nan"), "--learning-rate"),
+        ("dropout", 1.0, "--dropout"),
+        ("dropout", -0.1, "--dropout"),
+        ("dropout", float("nan"), "--dropout"),
+    ],
+)
+def test_a_bad_training_setting_is_named_with_its_value(name, value, option):
+    with pytest.raises(ConfigurationError) as caught:
+        TrainConfig(data="data", run="run", **{name: value})
+    assert str(caught.value).startswith(f"{option} is {value!r}, but it must be ")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "option"),
+    [
+        ("vectorizer", "bert", "--vectorizer"),
+        ("dataset", "imdb", "--dataset"),
+        ("text_columns", (), "--text-columns"),
+        ("text_columns", ("a", ""), "--text-columns"),
+        ("top_k", 0, "--top-k"),
+        ("max_length", 0, "--max-length"),
+        ("holdout", 0.0, "--holdout"),
+        ("holdout", 1.0, "--holdout"),
+        ("holdout", float("nan"), "--holdout"),
+        ("memory_mib", 255, "--memory-mib"),
+        ("workers", 0, "--workers"),
+    ],
+)
+def test_a_bad_preparing_setting_is_named_with_its_value(name, value, option):
+    with pytest.raises(ConfigurationError) as caught:
+        PrepareConfig(train="train.csv", out="data", **{name: value})
+    assert str(caught.value).startswith(f"{option} is {value!r}, but it must be ")
+
+
+def test_the_label_is_no_text():
+    with pytest.raises(ConfigurationError, match="--label-column is 'a'"):
+        PrepareConfig(train="train.csv", out="data", label_column="a", text_columns=("a", "b"))
+
+
+@pytest.mark.parametrize("devices", ["cpu:1", "cpu:12", "gpu:0", "gpu:0,1,15"])
+def test_devices_that_are_allowed(devices):
+    assert TrainConfig(data="d", run="r", devices=devices).devices == devices
+
+
+def test_one_batch_size_or_the_other():
+    with pytest.raises(ConfigurationError, match=r"--global-batch-size is 64.*--batch-size"):
+        TrainConfig(data="d", run="r", batch_size=32, global_batch_size=64)
+
+
+@pytest.mark.parametrize(
+    ("settings", "num_replicas", "expected"),
+    [
+        ({}, 1, 128),
+        ({}, 4, 32),
+        ({}, 3, 43),
+        ({"global_batch_size": 64}, 2, 32),
+        ({"global_batch_size": 5}, 5, 1),
+        ({"batch_size": 7}, 3, 7),
+    ],
+)
+def test_batch_size_of_a_replica(settings, num_replicas, expected):
+    assert TrainConfig(data="d", run="r", **settings).replica_batch_size(num_replicas) == expected
+
+
+def test_more_replicas_than_examples_in_a_step():
+    with pytest.raises(ConfigurationError, match=r"--global-batch-size is 4, .*replicas, 5"):
+        TrainConfig(data="d", run="r", global_batch_size=4).replica_batch_size(5)
+
+
+def test_settings_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        TrainConfig(data="d", run="r").epochs = 3
+
+
+def toml(folder, text):
+    path = folder / "settings.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_the_command_line_goes_over_the_file(tmp_path):
+    path = toml(tmp_path, 'data = "d"\nrun = "r"\nepochs = 3\nlearning_rate = 1\njit_compile = false\nseed = 5\n')
+    config = train_config({"epochs": 9, "run": "other", "seed": None}, path)
+    assert config == TrainConfig(data="d", run="other", epochs=9, learning_rate=1, jit_compile=False, seed=5)
+    assert isinstance(config.data, Path)
+
+
+def test_a_zero_on_the_command_line_is_not_left_out(tmp_path):
+    assert train_config({"patience": 0, "data": "d"}, toml(tmp_path, 'run = "r"\npatience = 7\n')).patience == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("epoch = 3", "'epoch' is not a setting; the settings are data, run"),
+        ('epochs = "3"', "epochs is '3', but it must be of type int"),
+        ("epochs = 3.0", "epochs is 3.0, but it must be of type int"),
+        ("epochs = true", "epochs is True, but it must be of type int"),
+        ("learning_rate = true", "learning_rate is True, but it must be of type float"),
+        ("jit_compile = 1", "jit_compile is 1, but it must be of type bool"),
+        ("data = 5", "data is 5, but it must be of type Path"),
+        ("devices = ['cpu:2']", "devices is .*, but it must be of type str"),
+        ("epochs = 0", "--epochs is 0"),
+        ("epochs = ", "cannot be read as TOML"),
+        ("[train]\nepochs = 3", "'train' is not a setting"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_told(tmp_path, text, words):
+    with pytest.raises(ConfigurationError, match=words):
+        train_config({"data": "d", "run": "r"} if not text.startswith("data") else {"run": "r"}, toml(tmp_path, text))
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
+    for path in (tmp_path / "absent.toml", tmp_path, tmp_path / "binary.toml"):
+        with pytest.raises(ConfigurationError, match="cannot be read as TOML") as caught:
+            train_config({"data": "d", "run": "r"}, path)
+        assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("missing", ["data", "run"])
+def test_data_and_run_must_be_given(missing):
+    given = {"data": "d", "run": "r"} | {missing: None}
+    with pytest.raises(ConfigurationError, match=f"--{missing} is None"):
+        train_config(given)

@@ -1,0 +1,51 @@
+"""Importing distrain, asking for help and planning load no TensorFlow; the public names are there."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import distrain
+
+ROOT = Path(distrain.__file__).parents[1]
+HEAVY = ("tensorflow", "keras")
+
+
+def loaded_by(code):
+    """Which heavy packages a fresh interpreter has loaded after this code."""
+    program = (
+        f"import sys\ntry:\n    {code}\nexcept SystemExit:\n    pass\nprint([m for m in {HEAVY} if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True)
+    return done.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import distrain, distrain.cli, distrain.loop, distrain.actions, distrain.checkpoint, distrain.run_directory",
+        "import runpy; sys.argv = ['distrain', '--help']; runpy.run_module('distrain', run_name='__main__')",
+        "import distrain; distrain.BatchGenerator, distrain.fit, distrain.TrainConfig, distrain.epoch_order",
+        "from distrain.cli import main; main(['plan', '--data', 'absent', '--replicas', '2'])",
+    ],
+)
+def test_no_tensorflow_is_loaded(code):
+    assert loaded_by(code) == "[]"
+
+
+def test_the_probe_sees_a_heavy_package():
+    assert loaded_by("import types; sys.modules['keras'] = types") == "['keras']"
+
+
+def test_the_public_names_are_there():
+    for name in distrain.__all__:
+        value = getattr(distrain, name)
+        home = importlib.import_module(value.__module__)
+        assert value is getattr(home, name)
+        assert value.__doc__
+    with pytest.raises(AttributeError, match="no attribute 'wings'"):
+        distrain.wings  # noqa: B018

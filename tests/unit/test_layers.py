@@ -1,0 +1,179 @@
+"""Dropout keyed by position, and the dense layer over sparse rows, against NumPy."""
+
+from __future__ import annotations
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+import scipy.sparse
+import tensorflow as tf
+
+from distrain.batch import Batch, SparseRows, feeding
+from distrain.data.csr import order_by_column
+from distrain.errors import ConfigurationError
+from distrain.models.layers import PositionalDropout, SparseDense
+
+
+def at(position, epoch=0):
+    """A batch that stands at `position` of its epoch; dropout needs no more of it."""
+    return Batch(None, None, None, tf.constant(epoch, tf.int64), tf.constant(position, tf.int64), None)
+
+
+def sparse_rows(matrix):
+    """`SparseRows` of a matrix whose last row has an entry."""
+    entries = scipy.sparse.csr_array(matrix).tocoo()
+    row_ids, columns = entries.row.astype(np.int32), entries.col.astype(np.int32)
+    parts = (row_ids, columns, entries.data.astype(np.float32), *order_by_column(columns, matrix.shape[1]))
+    return SparseRows(*map(tf.constant, parts))
+
+
+def dropped(inputs, position=0, *, rate=0.25, seed=3, stream=0, epoch=0):
+    with feeding(at(position, epoch)):
+        outputs = PositionalDropout(rate, seed=seed, stream=stream)(inputs, training=True)
+    return (outputs.values if isinstance(outputs, SparseRows) else outputs).numpy()
+
+
+CUTS = [0, 1, 2, 7, 7 + 16, 39, 40]
+
+
+@pytest.mark.parametrize("shape", [(8,), (4,), (1,), (3,), (6,), (7, 5), (2, 3, 4)])
+@pytest.mark.parametrize("first", [0, 1, 2**33 + 3])
+def test_a_dense_mask_is_the_same_however_the_batch_is_sliced(shape, first):
+    inputs = np.ones((40, *shape), np.float32)
+    whole = dropped(inputs, first)
+    sliced = [dropped(inputs[a:b], first + a) for a, b in itertools.pairwise(CUTS)]
+    assert np.array_equal(whole, np.concatenate(sliced))
+    assert 0 < np.count_nonzero(whole) < whole.size
+
+
+@pytest.mark.parametrize("first", [0, 5, 2**40])
+def test_a_sparse_mask_is_the_same_however_the_batch_is_sliced(first):
+    dense = np.random.default_rng(0).integers(0, 2, (40, 13)).astype(np.float32)
+    dense[:, 5] = 1
+    whole = dropped(sparse_rows(dense), first)
+    sliced = [dropped(sparse_rows(dense[a:b]), first + a) for a, b in itertools.pairwise(CUTS)]
+    assert np.array_equal(whole, np.concatenate(sliced))
+    assert 0 < np.count_nonzero(whole) < whole.size
+
+
+def test_the_fate_of_a_sparse_entry_does_not_hang_on_the_others():
+    full = np.ones((6, 10), np.float32)
+    thin = full.copy()
+    thin[:, ::2] = 0
+    assert np.array_equal(dropped(sparse_rows(full)).reshape(6, 10)[:, 1::2].ravel(), dropped(sparse_rows(thin)))
+
+
+@pytest.mark.parametrize("make", [np.asarray, sparse_rows], ids=["dense", "sparse"])
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
+def test_the_share_kept_and_its_scale(make, rate):
+    inputs = make(np.full((400, 250), 2, np.float32))
+    outputs = dropped(inputs, 17, rate=rate)
+    kept = outputs != 0
+    sigma = np.sqrt(rate * (1 - rate) / kept.size)
+    assert abs(kept.mean() - (1 - rate)) < 5 * sigma
+    assert np.allclose(outputs[kept], 2 / (1 - rate), rtol=1e-6)
+    grid = kept.reshape(400, 250)  # no row and no column is favoured; a sum of 250 or 400 draws
+    for axis in (0, 1):
+        assert np.all(np.abs(grid.mean(axis) - (1 - rate)) < 6 * np.sqrt(rate * (1 - rate) / grid.shape[axis]))
+
+
+@pytest.mark.parametrize("make", [np.asarray, sparse_rows], ids=["dense", "sparse"])
+def test_masks_of_epochs_streams_seeds_and_positions_are_unlike(make):
+    inputs = make(np.ones((64, 32), np.float32))
+    variants = [{}, {"epoch": 1}, {"stream": 1}, {"seed": 4}, {"seed": 3 + 2**48}, {"position": 64}]
+    variants += [{"epoch": 1, "stream": 1}, {"position": 1}]
+    masks = [dropped(inputs, rate=0.5, **variant).ravel() != 0 for variant in variants]
+    for number, mask in enumerate(masks):
+        for other in masks[:number]:
+            # Two unlike masks agree on half of 2048 entries, give or take 5 sigma of 22.6.
+            assert abs(np.count_nonzero(mask == other) - 1024) < 5 * 22.6
+    assert np.array_equal(masks[0], dropped(inputs, rate=0.5).ravel() != 0)
+
+
+def test_dropout_leaves_the_inputs_alone_outside_training_and_at_rate_zero():
+    inputs = np.ones((2, 3), np.float32)
+    assert np.array_equal(PositionalDropout(0.5, seed=0, stream=0)(inputs), inputs)
+    assert np.array_equal(dropped(inputs, rate=0.0), inputs)
+    assert np.array_equal(PositionalDropout(0.0, seed=0, stream=0)(inputs, training=True), inputs)
+
+
+def test_dropout_in_training_needs_to_know_where_it_is():
+    with pytest.raises(ConfigurationError, match=r"outside distrain's loop.*distrain\.fit"):
+        PositionalDropout(0.5, seed=0, stream=0)(np.ones((2, 3), np.float32), training=True)
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.0, float("nan")])
+def test_dropout_rates_are_checked(rate):
+    with pytest.raises(ConfigurationError, match="dropout rate is"):
+        PositionalDropout(rate, seed=0, stream=0)
+
+
+def test_dropout_gradient_is_its_mask():
+    inputs = tf.ones((5, 6))
+    with tf.GradientTape() as tape, feeding(at(3)):
+        tape.watch(inputs)
+        outputs = PositionalDropout(0.5, seed=1, stream=0)(inputs, training=True)
+    assert np.array_equal(tape.gradient(outputs, inputs).numpy(), outputs.numpy())
+
+
+MATRIX = np.where(np.random.default_rng(1).random((9, 14)) < 0.3, np.random.default_rng(2).normal(size=(9, 14)), 0)
+MATRIX[[0, 4, 5]] = 0  # empty rows, the first and two in a row
+MATRIX[:, 6] = 0  # a column that nobody touches
+MATRIX[8, 3] = 1.5
+MATRIX = MATRIX.astype(np.float32)
+
+
+@pytest.fixture
+def layer():
+    keras.utils.set_random_seed(0)
+    layer = SparseDense(5, 14, activation="tanh")
+    layer.bias.assign(np.linspace(-1, 1, 5))
+    return layer
+
+
+def expected_of(layer, upstream):
+    """tanh(x W + b) and its gradients, by NumPy."""
+    kernel, bias = layer.kernel.numpy().astype(np.float64), layer.bias.numpy().astype(np.float64)
+    outputs = np.tanh(MATRIX @ kernel + bias)
+    inner = upstream * (1 - outputs**2)
+    return outputs, MATRIX.T @ inner, inner.sum(0), (inner @ kernel.T)[MATRIX != 0]
+
+
+def test_sparse_dense_against_numpy(layer):
+    upstream = np.random.default_rng(3).normal(size=(9, 5))
+    outputs, of_kernel, of_bias, of_values = expected_of(layer, upstream)
+    rows = sparse_rows(MATRIX)
+    with tf.GradientTape() as tape:
+        tape.watch(rows.values)
+        got = layer(rows)
+        loss = tf.reduce_sum(got * upstream.astype(np.float32))
+    gradients = tape.gradient(loss, [layer.kernel.value, layer.bias.value, rows.values])
+    np.testing.assert_allclose(got.numpy(), outputs, atol=1e-5)
+    for gradient, expected in zip(gradients, (of_kernel, of_bias, of_values), strict=True):
+        assert tf.is_tensor(gradient)  # dense: no indexed slices to gather
+        np.testing.assert_allclose(gradient.numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["SparseTensor", "dense"])
+def test_sparse_dense_takes_other_forms_of_the_same_rows(layer, kind):
+    dense = tf.constant(MATRIX)
+    inputs = dense if kind == "dense" else tf.sparse.from_dense(dense)
+    results = []
+    for given in (sparse_rows(MATRIX), inputs):
+        with tf.GradientTape() as tape:
+            outputs = layer(given)
+            loss = tf.reduce_sum(outputs**2)
+        gradients = tape.gradient(loss, [layer.kernel.value, layer.bias.value])
+        results.append([outputs, *map(tf.convert_to_tensor, gradients)])
+    for one, two in zip(*results, strict=True):
+        np.testing.assert_allclose(one.numpy(), two.numpy(), atol=1e-5)
+
+
+def test_layers_are_rebuilt_from_their_config(layer):
+    for original in (layer, PositionalDropout(0.3, seed=2**62, stream=4)):
+        config = keras.saving.serialize_keras_object(original)
+        again = keras.saving.deserialize_keras_object(config)
+        assert type(again) is type(original)
+        assert again.get_config() == original.get_config()

@@ -1,0 +1,193 @@
+"""The outer loop with steps made of plain numbers: who is asked when, and where progress stands after each way out."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from distrain.data.plan import EpochPlan
+from distrain.errors import DivergenceError
+from distrain.loop import EpochSteps, evaluate_all, run_epochs
+from distrain.progress import Decision, Progress
+
+N, B = 10, 4  # 3 steps: 4, 4 and 2 examples
+
+
+class Training:
+    """A run of the loop over N examples; the loss of example i is i."""
+
+    def __init__(self, *, loss=float, evaluate=lambda: {"loss": 7.0}):
+        self.log = []
+        self.seen = []
+        self.open = 0
+        self._loss = loss
+        self._evaluate = evaluate
+
+    def open_epoch(self, progress):
+        self.log.append(f"epoch {progress.epoch} from {progress.position}")
+        plan = EpochPlan(N, 1, B, progress.position)
+
+        @contextmanager
+        def batches():
+            self.open += 1
+            yield ([plan.global_positions(step)] for step in range(plan.num_steps))
+            self.open -= 1
+
+        return EpochSteps(plan.num_steps, lambda step: len(plan.global_positions(step)), batches())
+
+    def train_step(self, batches):
+        self.seen += [example for batch in batches for example in batch]
+        losses = [self._loss(example) for batch in batches for example in batch]
+        return [np.float32(sum(losses)), np.float32(len(losses))]
+
+    def evaluate(self):
+        self.log.append("evaluate")
+        return self._evaluate()
+
+    def run(self, progress=None, *, num_epochs=2, after_step=(), after_epoch=()):
+        ticks = iter(range(1000))
+        return run_epochs(
+            progress or Progress(),
+            num_epochs=num_epochs,
+            open_epoch=self.open_epoch,
+            train_step=self.train_step,
+            evaluate=self.evaluate,
+            figures=lambda sums: {"loss": float(sums[0] / sums[1])},
+            after_step=after_step,
+            after_epoch=after_epoch,
+            clock=lambda: float(next(ticks)),
+        )
+
+
+def test_epochs_of_steps_with_figures_over_the_whole_epoch():
+    training, steps, epochs = Training(), [], []
+    progress, decision = training.run(
+        after_step=[lambda m: steps.append((m.epoch, m.step, m.num_steps, m.num_examples, m.figures()["loss"]))],
+        after_epoch=[
+            lambda m: epochs.append((m.epoch, m.num_examples, m.seconds, dict(m.figures()), m.progress.epoch))
+        ],
+    )
+    assert decision is Decision.GO_ON
+    assert training.seen == list(range(N)) * 2
+    assert training.log == ["epoch 0 from 0", "evaluate", "epoch 1 from 0", "evaluate"]
+    assert (progress.epoch, progress.position, progress.global_step) == (2, 0, 6)
+    assert (progress.examples_trained, progress.train_seconds, progress.sums) == (20, 6.0, ())
+    assert steps[:3] == [(0, 1, 3, 4, 1.5), (0, 2, 3, 4, 3.5), (0, 3, 3, 2, 4.5)]  # means of 0..3, 0..7, 0..9
+    assert epochs == [(n, 10, 3.0, {"loss": 4.5, "val_loss": 7.0}, n + 1) for n in (0, 1)]
+
+
+@pytest.mark.parametrize("last_step", [1, 2, 3, 4, 6])
+def test_a_stop_ends_at_that_step_and_the_rest_follows_later(last_step):
+    training, epochs = Training(), []
+    record = [lambda m: epochs.append(dict(m.figures()))]
+    stop = [lambda m: Decision.STOP if m.progress.global_step == last_step else None]
+    progress, decision = training.run(after_step=stop, after_epoch=record)
+    assert decision is Decision.STOP
+    assert progress.global_step == last_step
+    assert training.open == 0
+    progress, decision = training.run(progress, after_epoch=record)
+    assert decision is Decision.GO_ON
+    assert training.seen == list(range(N)) * 2
+    assert (progress.epoch, progress.global_step, progress.examples_trained) == (2, 6, 20)
+    assert epochs == [{"loss": 4.5, "val_loss": 7.0}] * 2  # of the whole epoch, not of what came after the stop
+
+
+def test_an_interrupted_evaluation_is_done_again_without_another_step():
+    training = Training(evaluate=lambda: None)
+    progress, decision = training.run()
+    assert decision is Decision.STOP
+    assert (progress.epoch, progress.position, progress.global_step) == (0, N, 3)
+    again, epochs = Training(), []
+    progress, _ = again.run(progress, num_epochs=1, after_epoch=[lambda m: epochs.append(dict(m.figures()))])
+    assert again.seen == []
+    assert again.log == ["epoch 0 from 10", "evaluate"]
+    assert epochs == [{"loss": 4.5, "val_loss": 7.0}]
+    assert (progress.epoch, progress.global_step) == (1, 3)
+
+
+def test_finishing_after_an_epoch():
+    training = Training()
+    progress, decision = training.run(num_epochs=9, after_epoch=[lambda m: Decision.FINISH])
+    assert (decision, progress.epoch, progress.global_step) == (Decision.FINISH, 1, 3)
+
+
+def test_a_finished_run_trains_no_more():
+    training = Training()
+    done = Progress(epoch=2, global_step=6)
+    assert training.run(done) == (done, Decision.GO_ON)
+    assert training.log == []
+
+
+def test_each_action_sees_what_those_before_it_decided_and_the_largest_counts():
+    seen = []
+
+    def answer(decision):
+        return lambda m: seen.append(m.decision) or decision
+
+    actions = [answer(None), answer(Decision.STOP), answer(Decision.FINISH), answer(Decision.GO_ON)]
+    _, decision = Training().run(after_step=actions)
+    assert seen == [Decision.GO_ON, Decision.GO_ON, Decision.STOP, Decision.STOP]
+    assert decision is Decision.STOP
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_a_loss_that_is_not_finite_ends_the_run_before_anything_is_saved(bad):
+    saved = []
+    training = Training(loss=lambda example: bad if example == 5 else 1.0)
+    with pytest.raises(DivergenceError, match=r"step 2 \(epoch 1\).*--learning-rate"):
+        training.run(after_step=[lambda m: saved.append(m.progress.global_step)])
+    assert saved == [1]
+
+
+def test_a_validation_loss_that_is_not_finite_ends_the_run():
+    saved = []
+    with pytest.raises(DivergenceError, match=r"validation loss is nan after step 3 \(epoch 1\)"):
+        Training(evaluate=lambda: {"loss": float("nan")}).run(after_epoch=[saved.append])
+    assert saved == []
+
+
+def test_without_validation_there_are_training_figures_alone():
+    epochs = []
+    Training(evaluate=dict).run(num_epochs=1, after_epoch=[lambda m: epochs.append(dict(m.figures()))])
+    assert epochs == [{"loss": 4.5}]
+
+
+def test_figures_of_a_moment_stay_those_of_its_step():
+    moments = []
+    Training().run(num_epochs=1, after_step=[moments.append])
+    assert [m.figures()["loss"] for m in moments] == [1.5, 3.5, 4.5]
+
+
+@contextmanager
+def steps_of(*batches):
+    yield iter(batches)
+
+
+def sums(batch):
+    return [np.float32(sum(batch)), np.float32(len(batch))]
+
+
+def mean(total):
+    return {"loss": float(total[0] / total[1])}
+
+
+def test_an_evaluation_counts_each_example_once():
+    assert evaluate_all(steps_of([1, 2, 3], [4], [10, 10]), sums, mean) == {"loss": 5.0}
+
+
+def test_an_evaluation_adds_up_in_float64():
+    total = evaluate_all(steps_of([2.0**24], [1], [1], [1]), sums, lambda total: {"sum": float(total[0])})
+    assert total == {"sum": 2.0**24 + 3}
+
+
+def test_an_evaluation_is_interrupted_between_two_steps():
+    done = []
+
+    def step(batch):
+        done.append(batch)
+        return sums(batch)
+
+    assert evaluate_all(steps_of([1], [2], [3]), step, mean, interrupted=lambda: len(done) == 2) is None
+    assert done == [[1], [2]]
