@@ -25,8 +25,8 @@ from distrain.world import find_world
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
+    options = _parser().parse_args(arguments)
     try:
-        options = _parser().parse_args(arguments)
         code = options.command(options) or 0
         sys.stdout.flush()  # here, where a reader that has left is no error
         return code
@@ -38,7 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except BrokenPipeError:  # the reader of our output has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        if options.may_be_cut:
+            return 0
+        print("distrain: error: standard output was closed; send it to a file and start again", file=sys.stderr)
+        return ConfigurationError.exit_code
     except KeyboardInterrupt:
         print("distrain: interrupted; nothing half-written is left", file=sys.stderr)
         return 130
@@ -52,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         "5 ranks disagree, 6 training diverged, 42 stopped on request with everything saved.",
     )
     parser.add_argument("--version", action="version", version=f"distrain {__version__}")
+    parser.set_defaults(may_be_cut=False)  # True where nothing is lost when the reader of the output leaves
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_synth(commands)
     _add_prepare(commands)
@@ -70,7 +74,7 @@ def _add_synth(commands: Any) -> None:
     command.add_argument("--classes", type=int, default=4, help="classes (default: %(default)s)")
     command.add_argument("--words-per-row", type=int, default=40, help="mean words a row (default: %(default)s)")
     command.add_argument("--seed", type=int, default=0, help="the same seed writes the same text (default: 0)")
-    command.set_defaults(command=_synth)
+    command.set_defaults(command=_synth, may_be_cut=True)
 
 
 def _synth(options: argparse.Namespace) -> None:
@@ -109,15 +113,14 @@ def _add_prepare(commands: Any) -> None:
 
 
 def _prepare(options: argparse.Namespace) -> None:
-    from rich.console import Console
-
     from distrain.config import PrepareConfig
     from distrain.prepare import prepare
+    from distrain.terminal import open_console
 
-    settings = {name: value for name, value in vars(options).items() if name != "command"}
+    settings = {name: value for name, value in vars(options).items() if name not in ("command", "may_be_cut")}
     if options.text_columns is not None:
         settings["text_columns"] = tuple(options.text_columns.split(","))
-    prepare(PrepareConfig(**settings), console=Console())
+    prepare(PrepareConfig(**settings), console=open_console())
 
 
 def _add_train(commands: Any) -> None:
@@ -161,7 +164,7 @@ def _add_model_sizes(command: Any) -> None:
 def _train_config(options: argparse.Namespace, **defaults: Any) -> Any:
     from distrain.config import train_config
 
-    others = {"command", "config", "replicas", "audit"}
+    others = {"command", "may_be_cut", "config", "replicas", "audit"}
     settings = {name: value for name, value in vars(options).items() if name not in others}
     return train_config({**defaults, **settings}, getattr(options, "config", None))
 
@@ -181,7 +184,7 @@ def _add_evaluate(commands: Any) -> None:
     command = commands.add_parser("evaluate", help="metrics of the best checkpoint on the test part, as JSON")
     command.add_argument("--run", type=Path, required=True, help="the run directory")
     command.add_argument("--data", type=Path, required=True, help="the prepared data it was trained on")
-    command.set_defaults(command=_evaluate)
+    command.set_defaults(command=_evaluate, may_be_cut=True)
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -194,7 +197,7 @@ def _add_predict(commands: Any) -> None:
     command = commands.add_parser("predict", help="one text a line in, one JSON object a line out")
     command.add_argument("--run", type=Path, required=True, help="the run directory; nothing else is needed")
     command.add_argument("file", nargs="?", type=Path, help="texts, one a line (default: standard input)")
-    command.set_defaults(command=_predict)
+    command.set_defaults(command=_predict, may_be_cut=True)
 
 
 def _predict(options: argparse.Namespace) -> None:
@@ -221,20 +224,21 @@ def _add_plan(commands: Any) -> None:
     command.add_argument("--seed", type=int, help="of the order (default: 0)")
     _add_batch_sizes(command)
     _add_model_sizes(command)
-    command.set_defaults(command=_plan)
+    command.set_defaults(command=_plan, may_be_cut=True)
 
 
 def _plan(options: argparse.Namespace) -> None:
     from distrain.data.shards import open_dataset
     from distrain.plan_table import plan_table
     from distrain.planning import audit, plan_run
+    from distrain.terminal import open_console
 
     if options.replicas < 1:
         raise ConfigurationError(f"--replicas is {options.replicas}, but it must be at least 1.")
     config = _train_config(options, run=".")
     dataset = open_dataset(config.data, verify=False)
     plan = plan_run(dataset, config, num_replicas=options.replicas)
-    console = _console()
+    console = open_console()
     console.print(plan_table(plan, dataset))
     if options.audit:
         for epoch in (0, 1):
@@ -244,21 +248,11 @@ def _plan(options: argparse.Namespace) -> None:
         )
 
 
-def _console() -> Any:
-    from rich.console import Console
-
-    class LeavingConsole(Console):
-        def on_broken_pipe(self) -> None:  # rich would exit with 1
-            raise BrokenPipeError
-
-    return LeavingConsole()
-
-
 def _add_report(commands: Any) -> None:
     command = commands.add_parser("report", help="report.html of one run, or of several side by side")
     command.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directories")
     command.add_argument("--out", type=Path, help="the file to write (default: report.html in the first run)")
-    command.set_defaults(command=_report)
+    command.set_defaults(command=_report, may_be_cut=True)
 
 
 def _report(options: argparse.Namespace) -> None:

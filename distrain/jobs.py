@@ -17,7 +17,7 @@ from distrain.data.array_folder import is_array_folder, open_array_folder
 from distrain.data.examples import part_examples
 from distrain.data.shards import open_dataset
 from distrain.errors import ConfigurationError
-from distrain.train import Job
+from distrain.job import Job
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,8 @@ def open_job(config: TrainConfig) -> Job:
     """
     if is_array_folder(config.data):
         return _array_job(config)
+    from distrain.models import build
+
     dataset = open_dataset(config.data)
     facts = TextFacts(dataset.kind, dataset.num_features, dataset.max_length, dataset.classes)
     length = dataset.max_length or 1
@@ -54,7 +56,10 @@ def open_job(config: TrainConfig) -> Job:
         train=part_examples(dataset.parts["train"], length=length),
         validation=part_examples(dataset.parts["test"], length=length),
         data_digest=dataset.digest,
-        facts={"text": {**asdict(facts), "classes": list(facts.classes)}},
+        facts={
+            "text": {**asdict(facts), "classes": list(facts.classes)},
+            "dropout": build.dropout_rate(config, facts.kind),
+        },
         vectorizer=dataset.vectorizer,
     )
 

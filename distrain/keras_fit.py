@@ -17,7 +17,8 @@ from typing import Any
 from distrain.config import TrainConfig
 from distrain.data.examples import array_examples
 from distrain.errors import ConfigurationError
-from distrain.train import Job, Result, run_job
+from distrain.job import Job
+from distrain.train import Result, run_job
 
 
 def fit(

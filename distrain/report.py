@@ -26,6 +26,7 @@ from rich.console import Console
 
 from distrain.report_bar import Mark, ProgressBar
 from distrain.report_log import MetricsLog, plain
+from distrain.terminal import open_console
 
 LOG_SECONDS = 1.0  # a step is logged at most this often: a week of training is some 90 MB
 SHOW_SECONDS = 0.1  # the bar moves at most this often: faster is not seen
@@ -118,7 +119,7 @@ class RunReporter(Reporter):
         """
         self._run = run
         self._num_epochs = num_epochs
-        self._console = console or Console()
+        self._console = console or open_console()
         self._clock = clock
         self._log = MetricsLog(run / "metrics.jsonl")
         self._scalars = _Scalars(run / "events") if tensorboard else None

@@ -58,6 +58,8 @@ def staged(out: Path) -> Iterator[tuple[Path, Path]]:
             finally:
                 _restore(out, work)
                 shutil.rmtree(work, ignore_errors=True)
+    except BrokenPipeError:  # of the output that a person reads, not of a file
+        raise
     except OSError as error:
         raise ConfigurationError(
             f"--out {out} cannot be written: {error.strerror or error}. Write access to it and to "

@@ -5,7 +5,7 @@ Decides: the order of things in a run. Never: how any of them is done.
     summary = train(TrainConfig(data="data", run="runs/1"))
     result = run_job(job, config, reporter)
 
-A `Job` is what is trained on what; `fit.py` makes one from a user's arrays, `train` from a folder.
+A `Job` is what is trained on what; `keras_fit.py` makes one from a user's arrays, `jobs.py` from a folder.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,33 +27,12 @@ from distrain.data.batches import epoch_batches, prefetched, sample_batch
 from distrain.data.examples import Examples
 from distrain.data.plan import EpochPlan, epoch_order
 from distrain.errors import ConfigurationError, StopRequested
+from distrain.job import Job
+from distrain.jobs import open_job
 from distrain.loop import EpochSteps, evaluate_all, run_epochs
 from distrain.progress import Decision, Moment, Progress
 from distrain.report import Reporter, RunReporter
 from distrain.world import find_world
-
-
-@dataclass(frozen=True)
-class Job:
-    """What is trained on what.
-
-    Attributes:
-        build: makes model, optimizer, loss and metrics (`models.build.Built`); called in the distribution's scope.
-        train: the training examples.
-        validation: the examples that judge each epoch, or None.
-        data_digest: names the data; a run goes on only with the same.
-        facts: what `config.json` says of the data besides.
-        vectorizer: the folder that makes rows of new text; copied into the run directory.
-        callbacks: Keras callbacks.
-    """
-
-    build: Callable[[], Any]
-    train: Examples
-    validation: Examples | None
-    data_digest: str
-    facts: dict[str, Any] = field(default_factory=dict)
-    vectorizer: Path | None = None
-    callbacks: Sequence[Any] = ()
 
 
 @dataclass(frozen=True)
@@ -76,8 +55,6 @@ def train(config: TrainConfig) -> dict[str, Any]:
     Raises:
         DistrainError: of the kind that says what the user can mend.
     """
-    from distrain.jobs import open_job
-
     return run_job(open_job(config), config).summary
 
 

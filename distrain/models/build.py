@@ -40,11 +40,11 @@ class Built:
 
 def text_model(kind: str, *, num_features: int, num_classes: int, max_length: int | None, config: TrainConfig) -> Built:
     """The shipped model for prepared text: `NgramMLP` for n-grams, sepCNN for sequences."""
-    dropout: dict[str, Any] = {} if config.dropout is None else {"dropout": config.dropout}
+    dropout = dropout_rate(config, kind)
     if kind == "ngram":
         from distrain.models.ngram_mlp import NgramMLP
 
-        model = NgramMLP(num_features, num_classes, units=config.units, seed=config.seed, **dropout)
+        model = NgramMLP(num_features, num_classes, units=config.units, seed=config.seed, dropout=dropout)
     else:
         from distrain.models.sepcnn import build_sepcnn
 
@@ -56,10 +56,17 @@ def text_model(kind: str, *, num_features: int, num_classes: int, max_length: in
             blocks=config.blocks,
             filters=config.filters,
             seed=config.seed,
-            **dropout,
+            dropout=dropout,
         )
     loss = keras.losses.BinaryCrossentropy() if num_classes == 2 else keras.losses.SparseCategoricalCrossentropy()
     return Built(model, keras.optimizers.Adam(config.learning_rate), loss, ["accuracy"])
+
+
+def dropout_rate(config: TrainConfig, kind: str) -> float:
+    """The share that a shipped model drops: as configured, else the default of its kind (see the models' modules)."""
+    if config.dropout is not None:
+        return config.dropout
+    return 0.4 if kind == "ngram" else 0.2
 
 
 def user_model(
