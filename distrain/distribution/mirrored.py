@@ -15,6 +15,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from distrain.distribution.packing import compile_packed
+
 
 class Mirrored:
     """One replica per device of this process.
@@ -47,7 +49,7 @@ class Mirrored:
     def compile(self, replica_step: Callable[[Any], Sequence[Any]], specs: Any) -> Callable[[Sequence[Any]], list[Any]]:
         """Compile the step for all replicas as one function of all their batches."""
 
-        def all_replicas(batches: Sequence[Any]) -> list[Any]:
+        def all_replicas(batches: list[Any]) -> list[Any]:
             def one_replica() -> list[Any]:
                 replica = tf.distribute.get_replica_context().replica_id_in_sync_group
                 return list(replica_step(batches[int(tf.get_static_value(replica))]))
@@ -55,9 +57,7 @@ class Mirrored:
             outputs = self._strategy.run(one_replica)
             return [self._strategy.experimental_local_results(output)[0] for output in outputs]
 
-        signature = [[specs] * self.num_replicas]
-        compiled = tf.function(all_replicas, input_signature=signature, autograph=False)
-        return lambda batches: compiled(list(batches))
+        return compile_packed(all_replicas, specs, num_batches=self.num_replicas)
 
     def sum(self, tensors: Sequence[Any]) -> list[Any]:
         """Each tensor summed over the replicas, in one grouped all-reduce per dtype, which is what can be grouped."""

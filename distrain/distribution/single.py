@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import tensorflow as tf
+from distrain.distribution.packing import compile_packed
 
 
 class SingleDevice:
@@ -32,8 +32,7 @@ class SingleDevice:
 
     def compile(self, replica_step: Callable[[Any], Sequence[Any]], specs: Any) -> Callable[[Sequence[Any]], list[Any]]:
         """Compile the step for the one replica."""
-        compiled = tf.function(lambda batch: list(replica_step(batch)), input_signature=[specs], autograph=False)
-        return lambda batches: compiled(batches[0])
+        return compile_packed(lambda batches: list(replica_step(batches[0])), specs, num_batches=1)
 
     def sum(self, tensors: Sequence[Any]) -> list[Any]:
         """The tensors themselves."""
