@@ -136,9 +136,9 @@ def main() -> None:
             speeds = [statistics.median(column) for column in zip(*rounds, strict=True)]
             ratios = [statistics.median(row[0] / row[rival] for row in rounds) for rival in (1, 2)]
             print(
-                f"batch {batch_size}, {entries:.0f} entries a row: distrain {speeds[0]:,.0f} samples/s; guide's "
-                f"generator {speeds[1]:,.0f}, ratio {ratios[0]:.1f}; dense matrix {speeds[2]:,.0f}, ratio {ratios[1]:.1f} "
-                f"(medians of {options.rounds} in turn)"
+                f"batch {batch_size}, {entries:.0f} entries a row: distrain {speeds[0]:,.0f} samples/s; "
+                f"guide's generator {speeds[1]:,.0f}, ratio {ratios[0]:.1f}; "
+                f"dense matrix {speeds[2]:,.0f}, ratio {ratios[1]:.1f} (medians of {options.rounds} in turn)"
             )
 
 
