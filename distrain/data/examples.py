@@ -129,6 +129,10 @@ def _digest(arrays: list[np.ndarray]) -> str:
 def _checked(name: object, value: Any, num_examples: int) -> Any:
     if scipy.sparse.issparse(value):
         matrix = value.tocsr()
+        try:
+            matrix.check_format(full_check=True)  # row kernels index memory by what it holds
+        except ValueError as error:
+            raise ConfigurationError(f"Input {name!r} is a damaged sparse matrix: {error}.") from None
         if not matrix.has_canonical_format:
             matrix = matrix.copy()
             matrix.sum_duplicates()

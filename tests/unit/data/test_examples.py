@@ -146,3 +146,11 @@ def test_prepared_parts_are_read_in_runs(tmp_path):
     assert labels.tolist() == [0, 0, 1]
     with pytest.raises(DataError, match="no test rows"):
         part_examples(dataset.parts["test"], length=1)
+
+
+def test_a_sparse_matrix_that_points_outside_is_refused():
+    """Row kernels index memory by its columns: NumPy's and SciPy's own files can hold anything."""
+    matrix = scipy.sparse.csr_matrix(np.eye(3, dtype=np.float32))
+    matrix.indices[1] = 2**30
+    with pytest.raises(ConfigurationError, match="Input 'x' is a damaged sparse matrix"):
+        array_examples(matrix, np.zeros(3))
