@@ -106,7 +106,7 @@ class TrainConfig:
         learning_rate: of Adam.
         seed: of weights, order and dropout.
         resume: "auto" to go on where the run directory stands, "never" to refuse one that is in use, or the
-            path of a checkpoint.
+            path of a checkpoint: the run's own, or where a new run is to begin.
         checkpoint_every: steps between checkpoints; 0 saves at the end of each epoch only.
         keep: newest checkpoints kept, besides the best.
         units: width of the n-gram model's hidden layer.

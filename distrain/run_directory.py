@@ -77,8 +77,23 @@ def open_run(
         has_begun = bool(list_checkpoints(run / "checkpoints"))
         if before is not None and has_begun:  # a run that was never saved may begin again with other settings
             _check_same_run(run, before, settings)
+        is_own = explicit is not None and explicit.resolve().parent == (run / "checkpoints").resolve()
+        if explicit and has_begun and not is_own:
+            raise CheckpointError(
+                f"{run} has checkpoints of its own, and --resume names {explicit}. Leave --resume out to go on in "
+                f"{run}, or choose another --run to branch off."
+            )
         restored = load_checkpoint(explicit) if explicit else newest_checkpoint(run / "checkpoints", warn=warn)
+        if restored is not None and restored.state.get("data_digest") != settings["data_digest"]:
+            raise CheckpointError(f"{restored.path} was trained on other data, whose positions mean nothing here.")
         run.mkdir(parents=True, exist_ok=True)
+        if explicit and restored is not None:
+            best = load_best(explicit.parent, restored)
+            if is_own:
+                _remove_later(restored, run / "checkpoints", warn=warn)
+            else:
+                for path in {restored.path, best.path}:
+                    _take_over(path, run / "checkpoints")
         if vectorizer is not None and not has_begun:
             _copy_folder(vectorizer, run / VECTORIZER_NAME)
         _write_json(run / CONFIG_NAME, settings)
@@ -99,10 +114,19 @@ def open_finished(run: Path) -> tuple[dict[str, Any], Checkpoint]:
     newest = newest_checkpoint(run / "checkpoints", warn=lambda message: None)
     if newest is None:
         raise CheckpointError(f"{run} has no checkpoint yet. Train for longer, or with --checkpoint-every.")
-    best_step = (newest.state.get("early_stopping") or {}).get("best_step")
-    if best_step is None or checkpoint_path(run / "checkpoints", best_step) == newest.path:
-        return settings, newest
-    return settings, load_checkpoint(checkpoint_path(run / "checkpoints", best_step))
+    return settings, load_best(run / "checkpoints", newest)
+
+
+def load_best(directory: Path, checkpoint: Checkpoint) -> Checkpoint:
+    """The best checkpoint so far, as `checkpoint` knows it: itself, or another in the same folder.
+
+    Raises:
+        CheckpointError: it is damaged or gone.
+    """
+    best_step = (checkpoint.state.get("early_stopping") or {}).get("best_step")
+    if best_step is None or best_step == checkpoint.state.get("global_step"):
+        return checkpoint
+    return load_checkpoint(checkpoint_path(directory, int(best_step)))
 
 
 def config_of(settings: Mapping[str, Any]) -> TrainConfig:
@@ -213,6 +237,19 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
         file.flush()
         os.fsync(file.fileno())
     beside.replace(path)
+
+
+def _remove_later(checkpoint: Checkpoint, directory: Path, *, warn: Callable[[str], None]) -> None:
+    paths = list_checkpoints(directory)
+    names = [path.name for path in paths]
+    for path in paths[names.index(checkpoint.path.name) + 1 :]:  # training comes by them again
+        warn(f"{path} is beyond {checkpoint.path.name}, where training begins anew: it is removed.")
+        shutil.rmtree(path)
+
+
+def _take_over(checkpoint: Path, directory: Path) -> None:
+    directory.mkdir(exist_ok=True)
+    _copy_folder(checkpoint, directory / checkpoint.name)
 
 
 def _copy_folder(source: Path, target: Path) -> None:

@@ -171,6 +171,7 @@ def run_job(job: Job, config: TrainConfig, *, reporter: Callable[[Path], Reporte
                     **model_state.layout(),
                     "early_stopping": early_stopping.state(),
                     "finished": finished,
+                    "data_digest": job.data_digest,
                 },
             )
             retain_checkpoints(config.run / "checkpoints", keep=config.keep, best_step=best_step)

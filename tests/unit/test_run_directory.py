@@ -43,6 +43,7 @@ def save(config, step=3, *, best_step=None, finished="", epochs_since=0, progres
         **progress_state(progress),
         "early_stopping": {"best_step": best_step, "best_figures": {}, "epochs_since": epochs_since},
         "finished": finished,
+        "data_digest": RESOLVED["data_digest"],
     }
     return save_checkpoint(config.run / "checkpoints", step, progress_arrays(progress), state)
 
@@ -72,8 +73,11 @@ def test_a_run_goes_on_from_its_newest_checkpoint(config):
 def test_a_checkpoint_may_be_named(config):
     take_up(config)
     first = save(config, 3)
-    save(config, 5)
-    assert take_up(dataclasses.replace(config, resume=str(first))).path == first
+    later = save(config, 5)
+    told = []
+    assert take_up(dataclasses.replace(config, resume=str(first)), warn=told.append).path == first
+    assert not later.exists()  # or the next start would go on from it
+    assert ["step-00000005" in message for message in told] == [True]
     with pytest.raises(CheckpointError, match="nowhere"):
         take_up(dataclasses.replace(config, resume="nowhere"))
 
@@ -257,3 +261,25 @@ def test_a_model_that_keras_cannot_write_is_told(tmp_path):
     write_model(tmp_path, Odd(len), warn=warnings.append)
     assert "Odd" in warnings[0]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_new_run_begins_where_a_checkpoint_of_another_stands(config, tmp_path):
+    take_up(config)
+    save(config, step=2, best_step=2)
+    path = save(config, step=5, best_step=2)
+    branch = dataclasses.replace(config, run=tmp_path / "runs" / "2", resume=str(path), learning_rate=0.5)
+    assert take_up(branch).path == path
+    assert {each.name for each in (branch.run / "checkpoints").iterdir()} == {"step-00000002", "step-00000005"}
+    with pytest.raises(CheckpointError, match="has checkpoints of its own"):
+        take_up(branch)
+    again = take_up(dataclasses.replace(branch, resume="auto"))
+    assert again.path == branch.run / "checkpoints" / "step-00000005"
+
+
+def test_a_checkpoint_of_other_data_is_refused(config, tmp_path):
+    take_up(config)
+    path = save(config)
+    branch = dataclasses.replace(config, run=tmp_path / "runs" / "2", resume=str(path))
+    with pytest.raises(CheckpointError, match="trained on other data"):
+        take_up(branch, data_digest="xyz")
+    assert not branch.run.exists()
