@@ -13,7 +13,6 @@ needs the run directory alone.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -30,6 +29,7 @@ from distrain.data.shards import open_dataset
 from distrain.data.vectorizers import load_vectorizer
 from distrain.errors import CheckpointError, DataError
 from distrain.jobs import TextFacts, model_builder
+from distrain.keras_backend import require_tensorflow
 from distrain.loop import evaluate_all
 from distrain.run_directory import VECTORIZER_NAME, config_of, open_finished
 
@@ -46,6 +46,7 @@ def evaluate_run(run: Path, data: Path) -> dict[str, Any]:
         CheckpointError: the run cannot be used.
         DataError: the data is missing, damaged, or not what the run was trained on.
     """
+    require_tensorflow()
     from distrain.task import batch_specs
 
     settings, checkpoint = open_finished(run)
@@ -73,6 +74,7 @@ def predict_lines(run: Path, texts: Iterable[str]) -> Iterator[str]:
         CheckpointError: the run cannot be used.
         DataError: its vectorizer is damaged.
     """
+    require_tensorflow()
     import tensorflow as tf
 
     from distrain.step import model_inputs
@@ -104,8 +106,6 @@ def predict_lines(run: Path, texts: Iterable[str]) -> Iterator[str]:
 
 
 def _task(settings: dict[str, Any], checkpoint: Checkpoint, examples: Examples) -> tuple[Any, Any]:
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from distrain import step as steps
     from distrain.models.state import ModelState
     from distrain.task import make_task

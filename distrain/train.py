@@ -26,9 +26,10 @@ from distrain.config import TrainConfig
 from distrain.data.batches import epoch_batches, prefetched, sample_batch
 from distrain.data.examples import Examples
 from distrain.data.plan import EpochPlan, epoch_order
-from distrain.errors import ConfigurationError, StopRequested
+from distrain.errors import StopRequested
 from distrain.job import Job
 from distrain.jobs import open_job
+from distrain.keras_backend import require_tensorflow
 from distrain.loop import EpochSteps, evaluate_all, run_epochs
 from distrain.progress import Decision, Moment, Progress
 from distrain.report import Reporter, RunReporter
@@ -55,6 +56,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
     Raises:
         DistrainError: of the kind that says what the user can mend.
     """
+    require_tensorflow()
     return run_job(open_job(config), config).summary
 
 
@@ -72,19 +74,13 @@ def run_job(job: Job, config: TrainConfig, *, reporter: Callable[[Path], Reporte
         CheckpointError: the run directory holds another run, or its checkpoints are damaged.
         ConfigurationError, DataError: the settings or the data do not allow it.
     """
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    require_tensorflow()
     import keras
 
     from distrain import step as steps
     from distrain.distribution import choose
     from distrain.models.state import ModelState
     from distrain.task import batch_specs, make_task
-
-    if keras.backend.backend() != "tensorflow":
-        raise ConfigurationError(
-            f"Keras runs on {keras.backend.backend()!r}; distrain needs TensorFlow. Set KERAS_BACKEND=tensorflow."
-        )
 
     # The replicas, and what each is fed.
     distribution = choose(config.strategy, devices=config.devices, world=find_world(os.environ))

@@ -25,7 +25,7 @@ LEVELS = (
     ("loop", "actions", "task", "run_directory", "report", "data", "distribution", "models"),
     ("step", "checkpoint"),
     ("metrics",),
-    ("batch", "config", "progress", "terminal", "world"),
+    ("batch", "config", "keras_backend", "progress", "terminal", "world"),
     ("errors",),
 )
 LEVEL = {component: level for level, components in enumerate(LEVELS) for component in components}

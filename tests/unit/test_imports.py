@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -49,3 +50,10 @@ def test_the_public_names_are_there():
         assert value.__doc__
     with pytest.raises(AttributeError, match="no attribute 'wings'"):
         distrain.wings  # noqa: B018
+
+
+def test_another_keras_backend_is_refused_by_name():
+    command = [sys.executable, "-c", "from distrain.keras_backend import require_tensorflow; require_tensorflow()"]
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert "ConfigurationError: Keras is set to run on 'jax'" in done.stderr
