@@ -163,6 +163,13 @@ class TrainConfig:
         require(self.dropout is None or 0 <= self.dropout < 1, "--dropout", self.dropout, "at least 0 and below 1")
         require(self.seed < 2**63, "--seed", self.seed, "below 2**63")
 
+    @property
+    def wanted_global_batch_size(self) -> int | None:
+        """Examples per step over all replicas, G, as asked for or by default; None when B was given instead."""
+        if self.batch_size is not None:
+            return None
+        return self.global_batch_size or DEFAULT_GLOBAL_BATCH_SIZE
+
     def replica_batch_size(self, num_replicas: int) -> int:
         """Examples per replica, B: as given, or the global batch divided by N and rounded.
 
@@ -171,7 +178,8 @@ class TrainConfig:
         """
         if self.batch_size is not None:
             return self.batch_size
-        wanted = self.global_batch_size or DEFAULT_GLOBAL_BATCH_SIZE
+        wanted = self.wanted_global_batch_size
+        assert wanted is not None
         rule = f"at least the number of replicas, {num_replicas}"
         require(wanted >= num_replicas, "--global-batch-size", wanted, rule)
         return max(1, round(wanted / num_replicas))

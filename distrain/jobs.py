@@ -80,7 +80,7 @@ def model_builder(config: TrainConfig, facts: TextFacts) -> Callable[[], Any]:
     takes_facts = len(inspect.signature(function).parameters) > 0
 
     def build_model() -> Any:
-        return function(facts) if takes_facts else function()  # type: ignore[call-arg]
+        return function(facts) if takes_facts else function()
 
     return lambda: build.user_model(build_model, learning_rate=config.learning_rate)
 

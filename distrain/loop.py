@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -94,7 +95,7 @@ def run_epochs(
                     num_steps=steps.num_steps,
                     num_examples=steps.num_examples(step),
                     seconds=now - before,
-                    figures=lambda sums=progress.sums: figures(sums),  # type: ignore[misc]
+                    figures=partial(figures, progress.sums),
                     decision=Decision.GO_ON,
                 )
                 decision = _ask(after_step, moment)
@@ -118,7 +119,7 @@ def run_epochs(
             num_steps=steps.num_steps,
             num_examples=sum(map(steps.num_examples, range(steps.num_steps))),
             seconds=progress.train_seconds - began_seconds,
-            figures=lambda judged=judged: judged,  # type: ignore[misc]
+            figures=partial(dict, judged),
             decision=Decision.GO_ON,
         )
         progress = moment.progress

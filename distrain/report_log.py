@@ -37,13 +37,13 @@ LARGEST_VALUE = 1e100  # beyond it sums of squares overflow in whoever draws the
 Event = dict[str, Any]
 
 
-def plain(value: object) -> Any:
+def plain(value: Any) -> Any:
     """`value` as strict JSON can hold it: NumPy and tensor scalars as numbers, NaN and infinities as None."""
     if value is None or isinstance(value, (str, bool)):
         return value
     if isinstance(value, Integral):
         return int(value)
-    number = float(value)  # type: ignore[arg-type]
+    number = float(value)
     return number if math.isfinite(number) else None
 
 

@@ -95,6 +95,7 @@ def run_job(job: Job, config: TrainConfig, *, reporter: Callable[[Path], Reporte
         "strategy": distribution.name,
         "num_replicas": num_replicas,
         "replica_batch_size": batch_size,
+        "global_batch_size": config.wanted_global_batch_size,
     }
     restored = run_directory.open_run(config, resolved, vectorizer=job.vectorizer, warn=warn)
     is_finished = restored is not None and run_directory.is_finished(config, restored)
@@ -275,9 +276,10 @@ def _reporter(config: TrainConfig) -> Callable[[Path], Reporter]:
 
 
 def _tell_about_batches(config: TrainConfig, num_examples: int, num_replicas: int, batch_size: int) -> None:
-    if config.global_batch_size and batch_size * num_replicas != config.global_batch_size:
+    wanted = config.wanted_global_batch_size
+    if wanted is not None and batch_size * num_replicas != wanted:
         warn(
-            f"--global-batch-size {config.global_batch_size} does not divide by {num_replicas} replicas; using the "
+            f"--global-batch-size {wanted} does not divide by {num_replicas} replicas; using the "
             f"nearest, {num_replicas} x {batch_size} = {num_replicas * batch_size}. The model differs a little from "
             "one trained with the size asked for."
         )

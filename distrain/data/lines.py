@@ -165,7 +165,7 @@ class _CountedFile(io.FileIO):
         super().__init__(path)
         self._tally = tally
 
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+    def readinto(self, buffer: Any) -> int:
         count = super().readinto(buffer)
         self._tally.num_bytes += count
         return count
@@ -183,7 +183,7 @@ class _ZstdFile(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+    def readinto(self, buffer: Any) -> int:
         while not self._waiting:
             piece = self._file.read(_ZSTD_PIECE)
             if not piece:

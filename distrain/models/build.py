@@ -110,7 +110,7 @@ def user_model(
     return Built(model, optimizer, keras.losses.get(loss), list(metrics or []))
 
 
-def find_function(name: str) -> Callable[[], Any]:
+def find_function(name: str) -> Callable[..., Any]:
     """The function that "package.module:function" names; modules in the current folder are found too.
 
     Raises:

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -362,11 +363,32 @@ def test_a_failed_prepare_keeps_the_older_data(tmp_path):
     assert tree(out) == before
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_cannot_be_written(tmp_path):
-    train = write_csv(tmp_path / "a.csv", rows(40))
-    (tmp_path / "locked").mkdir(mode=0o500)
-    fails(ConfigurationError, "Permission denied", train=train, out=tmp_path / "locked" / "out")
+@pytest.fixture
+def nobody(tmp_path):
+    """Go on as a user who may not write everywhere, where the tests run as root."""
+    if os.geteuid() != 0:
+        yield
+        return
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.is_relative_to(tempfile.gettempdir()) and folder != Path(tempfile.gettempdir()):
+            folder.chmod(0o755)
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.fixture
+def locked(tmp_path):
+    folder = tmp_path / "locked"
+    folder.mkdir(mode=0o555)
+    write_csv(tmp_path / "a.csv", rows(40))
+    return folder
+
+
+def test_a_folder_that_cannot_be_written(locked, nobody):
+    fails(ConfigurationError, "Permission denied", train=locked.parent / "a.csv", out=locked / "out")
 
 
 @pytest.mark.parametrize(
