@@ -20,7 +20,9 @@ from typing import Any
 
 from distrain.progress import Action, Decision, Moment
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# SIGUSR1 is what Open MPI's mpirun passes on to its processes, where it turns the others into a quick end; cluster
+# schedulers send it too, as a warning.
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 class EarlyStopping:
@@ -63,18 +65,10 @@ class EarlyStopping:
 
 
 class StopRequest:
-    """Whether somebody asked the process to stop."""
+    """Whether somebody asked this process to stop: `signal_name` says by what."""
 
     def __init__(self) -> None:
         self.signal_name: str | None = None
-
-    def requested(self) -> bool:
-        """Whether to stop."""
-        return self.signal_name is not None
-
-    def action(self, moment: Moment) -> Decision:
-        """Ask to stop here if it was requested, unless training is complete anyway."""
-        return Decision.STOP if self.requested() and moment.decision is Decision.GO_ON else Decision.GO_ON
 
 
 class Throughput:
@@ -97,28 +91,72 @@ class Throughput:
         return self._num_examples / self._seconds if self._seconds > 0 else None
 
 
-@contextmanager
-def stop_requests() -> Iterator[StopRequest]:
-    """Take SIGTERM and SIGINT as requests to stop at the next step; a second SIGINT interrupts at once.
+def listen_for_stop() -> StopRequest:
+    """Take SIGTERM, SIGINT and SIGUSR1 as requests to stop, from here to the end of the process.
 
-    Outside the main thread, where Python allows no handlers, signals keep their meaning.
+    A second SIGINT interrupts at once. Outside the main thread, where Python allows no handlers, signals keep their
+    meaning.
     """
     request = StopRequest()
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if request.requested() and number == signal.SIGINT:
+        if request.signal_name is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         request.signal_name = signal.Signals(number).name
 
-    if threading.current_thread() is not threading.main_thread():
-        yield request
-        return
-    before = {number: signal.signal(number, handle) for number in STOP_SIGNALS}
+    if threading.current_thread() is threading.main_thread():
+        for number in STOP_SIGNALS:
+            signal.signal(number, handle)
+    return request
+
+
+def ignore_stop() -> None:
+    """From here on a request to stop is none: a launcher may repeat it while the process ends."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+@contextmanager
+def stop_requests() -> Iterator[StopRequest]:
+    """The same for as long as the context lasts."""
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     try:
-        yield request
+        yield listen_for_stop()
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def report_steps(report: Any) -> Action:
+    """Tell a `Reporter` of each step."""
+
+    def tell(moment: Moment) -> None:
+        report.step(
+            epoch=moment.epoch + 1,
+            step=moment.progress.global_step,
+            steps_per_epoch=moment.num_steps,
+            num_examples=moment.num_examples,
+            logs=moment.figures,
+        )
+
+    return tell
+
+
+def report_epochs(report: Any, history: list[dict[str, float]]) -> Action:
+    """Tell a `Reporter` of each epoch, and add its figures to `history`."""
+
+    def tell(moment: Moment) -> None:
+        history.append(dict(moment.figures()))
+        report.epoch(
+            epoch=moment.epoch + 1,
+            step=moment.progress.global_step,
+            num_examples=moment.num_examples,
+            seconds=moment.seconds,
+            logs=history[-1],
+        )
+
+    return tell
 
 
 def every_steps(steps: int, action: Action) -> Action:

@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import numpy as np
+
 
 class SparseRows(NamedTuple):
     """Sparse rows of one batch in row order, with what a sum over columns needs.
@@ -49,6 +51,7 @@ class Batch(NamedTuple):
         epoch: int64 scalar; dropout keys on it.
         first_position: int64 scalar: where the batch stands in the epoch; dropout and audits key on it.
         global_weight: float32 scalar: sum of the weights of all replicas in this step.
+        notices: float32 `[3]`: what the process that feeds it has to tell all others with this step, see `notices`.
     """
 
     features: Any
@@ -57,6 +60,18 @@ class Batch(NamedTuple):
     epoch: Any
     first_position: Any
     global_weight: Any
+    notices: Any
+
+
+def notices(replica: int, *, stop: bool = False, failed: bool = False) -> np.ndarray:
+    """What a process tells all others with a step.
+
+    Args:
+        replica: the replica that is fed, from 0.
+        stop: the process was asked to stop.
+        failed: it has nothing to feed and no way to go on.
+    """
+    return np.array([stop, failed, replica + 1], np.float32)
 
 
 _current = threading.local()  # MirroredStrategy traces each replica in a thread of its own

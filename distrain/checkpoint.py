@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load, load_file, save, save_file
 
 from distrain.errors import CheckpointError
 
@@ -91,8 +91,10 @@ def save_checkpoint(directory: Path, step: int, arrays: Mapping[str, np.ndarray]
         else:
             beside.rename(final)
         _sync(directory)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(beside, ignore_errors=True)
+        if isinstance(error, SafetensorError):  # its word for a full disk
+            raise OSError(str(error)) from None
         raise
     return final
 
@@ -124,6 +126,20 @@ def list_checkpoints(directory: Path) -> list[Path]:
         return []
     paths = [path for path in directory.iterdir() if re.fullmatch(r"step-\d{8,}", path.name)]
     return sorted(paths, key=lambda path: int(path.name.removeprefix("step-")))
+
+
+def pack_checkpoint(checkpoint: Checkpoint) -> bytes:
+    """A checkpoint as bytes, to send to another process."""
+    arrays = save({name: np.asarray(array, order="C") for name, array in checkpoint.arrays.items()})
+    head = json.dumps({"path": str(checkpoint.path), "state": checkpoint.state}).encode()
+    return len(head).to_bytes(8, "little") + head + arrays
+
+
+def unpack_checkpoint(content: bytes) -> Checkpoint:
+    """The checkpoint that `pack_checkpoint` packed."""
+    first = 8 + int.from_bytes(content[:8], "little")
+    head = json.loads(content[8:first])
+    return Checkpoint(Path(head["path"]), load(content[first:]), head["state"])
 
 
 def newest_checkpoint(directory: Path, *, warn: Callable[[str], None]) -> Checkpoint | None:

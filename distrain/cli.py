@@ -14,13 +14,14 @@ import argparse
 import json
 import os
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from distrain import __version__
 from distrain.errors import ConfigurationError, DataError, DistrainError, StopRequested
-from distrain.world import find_world
+from distrain.world import World, find_world
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,10 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()  # here, where a reader that has left is no error
         return code
     except DistrainError as error:
-        world = find_world(os.environ)
-        rank = f"rank {world.rank}: " if world.size > 1 else ""
-        kind = "stopped" if isinstance(error, StopRequested) else "error"
-        print(f"distrain: {kind}: {rank}{error}", file=sys.stderr)
+        _tell(error)
         return error.exit_code
     except BrokenPipeError:  # the reader of our output has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -45,6 +43,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("distrain: interrupted; nothing half-written is left", file=sys.stderr)
         return 130
+
+
+def _world() -> World:
+    try:
+        return find_world(os.environ)
+    except ConfigurationError:  # which is an error of its own, elsewhere
+        return World()
+
+
+def _tell(error: DistrainError) -> None:
+    """Print an error, unless it is another rank that tells of it."""
+    world = _world()
+    if error.told_by is None or error.told_by == world.rank:
+        rank = f"rank {world.rank}: " if world.size > 1 else ""
+        kind = "stopped" if isinstance(error, StopRequested) else "error"
+        notes = getattr(error, "__notes__", [])  # where it happened, if it reached the other ranks
+        print(f"distrain: {kind}: {rank}{' '.join([str(error), *notes])}", file=sys.stderr, flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -134,6 +149,10 @@ def _add_train(commands: Any) -> None:
     )
     command.add_argument("--model", help="package.module:build_model, for a model of your own")
     _add_batch_sizes(command)
+    command.add_argument(
+        "--accumulation-steps", type=int, metavar="K", help="batches a replica takes for one update (default: 1)"
+    )
+    command.add_argument("--compression", help="none, or fp16: gradients travel in half precision (default: none)")
     command.add_argument("--epochs", type=int, help="the most epochs (default: 100)")
     command.add_argument(
         "--patience", type=int, help="epochs without a lower validation loss to stop after (default: 2)"
@@ -170,14 +189,48 @@ def _train_config(options: argparse.Namespace, **defaults: Any) -> Any:
 
 
 def _train(options: argparse.Namespace) -> None:
+    from distrain.actions import ignore_stop, listen_for_stop
     from distrain.train import train
 
+    stop = listen_for_stop()  # before the slow imports, and to the end: a request is never lost
     config = _train_config(options)
-    summary = train(config)
+    try:
+        summary = train(config, stop=stop)
+    except Exception as error:
+        if _world().size > 1:
+            _end_at_once(error)
+        raise
+    if _world().size > 1:
+        ignore_stop()  # Python gives the handlers back before the process ends
+    if find_world(os.environ).rank > 0:
+        return
     accuracy = summary["validation_accuracy"]
     if accuracy is not None:
         print(f"validation accuracy {accuracy:.4f}, loss {summary['validation_loss']:.4f}, in {config.run}")
     _write_report([config.run], config.run / "report.html")
+
+
+def _end_at_once(error: Exception) -> None:
+    """End one of many processes without what Python does at a normal exit.
+
+    That takes seconds with TensorFlow, and launchers that pass on a request to stop wait for five at most; and it would
+    wait for the other processes, which are gone where they did not agree to leave.
+    """
+    from distrain.actions import ignore_stop
+    from distrain.distribution import leave
+
+    code = DistrainError.exit_code
+    if isinstance(error, DistrainError):
+        _tell(error)
+        code = error.exit_code
+        if error.told_by is not None:
+            ignore_stop()
+            leave()
+    else:
+        traceback.print_exception(error)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _add_evaluate(commands: Any) -> None:

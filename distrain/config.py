@@ -19,6 +19,7 @@ from typing import Any
 from distrain.errors import ConfigurationError
 
 STRATEGIES = ("auto", "single", "mirrored", "horovod", "mpi")
+COMPRESSIONS = ("none", "fp16")
 DEFAULT_GLOBAL_BATCH_SIZE = 128  # that of Google's text classification guide
 VECTORIZERS = ("auto", "ngram", "sequence")
 DATASETS = ("ag_news", "dbpedia", "yelp_polarity", "yelp_full", "amazon_polarity", "amazon_full")
@@ -101,6 +102,9 @@ class TrainConfig:
         batch_size: examples per replica and step, B; excludes `global_batch_size`.
         global_batch_size: examples per step over all replicas, G; default 128, so that the model does not depend on
             the number of replicas.
+        accumulation_steps: batches that each replica takes one after the other for one update, K: G = N * B * K. For
+            global batches that do not fit the device's memory; the model is that of the same G without it.
+        compression: "fp16" to let gradients travel between processes in half precision, at the price of exactness.
         epochs: the most epochs to train.
         patience: epochs without a lower validation loss after which training ends; 0 trains all epochs.
         learning_rate: of Adam.
@@ -124,6 +128,8 @@ class TrainConfig:
     model: str | None = None
     batch_size: int | None = None
     global_batch_size: int | None = None
+    accumulation_steps: int = 1
+    compression: str = "none"
     epochs: int = 100
     patience: int = 2
     learning_rate: float = 1e-3
@@ -154,6 +160,8 @@ class TrainConfig:
             require(
                 re.fullmatch(r"[\w.]+:\w+", self.model) is not None, "--model", self.model, "package.module:function"
             )
+        rule = f"one of {', '.join(COMPRESSIONS)}"
+        require(self.compression in COMPRESSIONS, "--compression", self.compression, rule)
         both = self.batch_size is not None and self.global_batch_size is not None
         require(not both, "--global-batch-size", self.global_batch_size, "left out when --batch-size is given")
         for name, least in _LEAST.items():
@@ -171,23 +179,27 @@ class TrainConfig:
         return self.global_batch_size or DEFAULT_GLOBAL_BATCH_SIZE
 
     def replica_batch_size(self, num_replicas: int) -> int:
-        """Examples per replica, B: as given, or the global batch divided by N and rounded.
+        """Examples per replica and batch, B: as given, or the global batch divided by N * K and rounded.
 
         Raises:
-            ConfigurationError: there are more replicas than examples in the global batch.
+            ConfigurationError: there are more batches in a step than examples in the global batch.
         """
         if self.batch_size is not None:
             return self.batch_size
         wanted = self.wanted_global_batch_size
         assert wanted is not None
+        num_batches = num_replicas * self.accumulation_steps
         rule = f"at least the number of replicas, {num_replicas}"
-        require(wanted >= num_replicas, "--global-batch-size", wanted, rule)
-        return max(1, round(wanted / num_replicas))
+        if self.accumulation_steps > 1:
+            rule = f"at least replicas x accumulation steps, {num_replicas} x {self.accumulation_steps}"
+        require(wanted >= num_batches, "--global-batch-size", wanted, rule)
+        return max(1, round(wanted / num_batches))
 
 
 _LEAST = {
     "batch_size": 1,
     "global_batch_size": 1,
+    "accumulation_steps": 1,
     "epochs": 1,
     "patience": 0,
     "seed": 0,

@@ -14,9 +14,15 @@ from __future__ import annotations
 
 
 class DistrainError(Exception):
-    """Base of every error that is the user's to mend; `exit_code` is what the process returns."""
+    """Base of every error that is the user's to mend.
+
+    Attributes:
+        exit_code: what the process returns.
+        told_by: the rank that tells of it, where all ranks raise the same error; None: whoever raises it.
+    """
 
     exit_code = 1
+    told_by: int | None = None
 
 
 class ConfigurationError(DistrainError, ValueError):

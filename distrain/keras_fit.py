@@ -73,9 +73,9 @@ def fit(
         callbacks=callbacks,
     )
     if run is not None:
-        return run_job(job, TrainConfig(data=Path(), run=Path(run), patience=patience, **settings))
+        return run_job(lambda: job, TrainConfig(data=Path(), run=Path(run), patience=patience, **settings))
     with tempfile.TemporaryDirectory(prefix="distrain-") as folder:
-        return run_job(job, TrainConfig(data=Path(), run=Path(folder) / "run", patience=patience, **settings))
+        return run_job(lambda: job, TrainConfig(data=Path(), run=Path(folder) / "run", patience=patience, **settings))
 
 
 def _builder(build_model: Any, optimizer: Any, loss: Any, metrics: Any, learning_rate: float) -> Callable[[], Any]:

@@ -51,6 +51,7 @@ def run_epochs(
     figures: Callable[[Sums], dict[str, float]],
     after_step: Sequence[Action],
     after_epoch: Sequence[Action],
+    where_diverged: Callable[[], str] = lambda: "",
     clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[Progress, Decision]:
     """Train from `progress` on, until the last epoch is over or an action decides otherwise.
@@ -64,6 +65,7 @@ def run_epochs(
         figures: sums -> loss and metrics.
         after_step: asked after each step, in order.
         after_epoch: asked after each epoch's evaluation, in order.
+        where_diverged: where a loss was not finite, as in " on rank 1".
         clock: seconds.
 
     Returns:
@@ -83,7 +85,8 @@ def run_epochs(
                 sums = train_step(step_batches)
                 if not math.isfinite(sums[0]):
                     raise DivergenceError(
-                        f"The loss is {float(sums[0])} at step {progress.global_step + 1} (epoch {epoch + 1}). Lower "
+                        f"The loss is {float(sums[0])} at step {progress.global_step + 1} (epoch {epoch + 1})"
+                        f"{where_diverged()}. Lower "
                         "--learning-rate, or look for values in the data that are not finite."
                     )
                 now = clock()
@@ -108,8 +111,8 @@ def run_epochs(
             return progress, Decision.STOP
         if not math.isfinite(evaluated.get("loss", 0.0)):
             raise DivergenceError(
-                f"The validation loss is {evaluated['loss']} after step {progress.global_step} (epoch {epoch + 1}). "
-                "Lower --learning-rate, or look for values in the data that are not finite."
+                f"The validation loss is {evaluated['loss']} after step {progress.global_step} (epoch {epoch + 1})"
+                f"{where_diverged()}. Lower --learning-rate, or look for values in the data that are not finite."
             )
         judged = {**trained, **{f"val_{name}": value for name, value in evaluated.items()}}
         moment = Moment(

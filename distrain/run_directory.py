@@ -8,6 +8,7 @@ Decides: which settings a run must keep to go on, and the names of its files. Ne
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -41,7 +42,7 @@ _MAY_CHANGE = {
     "keep",
     "jit_compile",
 }
-_MAY_CHANGE |= {"num_replicas", "replica_batch_size"}
+_MAY_CHANGE |= {"num_replicas", "replica_batch_size", "accumulation_steps"}
 
 
 def open_run(
@@ -100,6 +101,26 @@ def open_run(
     except OSError as error:
         raise ConfigurationError(f"--run {run} cannot be used: {error}") from None
     return restored
+
+
+def hold_run(run: Path) -> int:
+    """Keep other processes from training in a run directory, until the file descriptor returned is closed.
+
+    Raises:
+        CheckpointError: another process trains in it.
+    """
+    descriptor = os.open(run, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise CheckpointError(
+            f"another process trains in {run} already. Wait for it, or choose another --run. If the processes were "
+            "meant to train together, their launcher was not recognized: use mpirun, horovodrun or srun."
+        ) from None
+    except OSError:  # a file system that knows no locks
+        pass
+    return descriptor
 
 
 def open_finished(run: Path) -> tuple[dict[str, Any], Checkpoint]:
@@ -221,12 +242,13 @@ def _check_same_run(run: Path, before: Mapping[str, Any], now: Mapping[str, Any]
         raise CheckpointError(
             f"{run} was made with {what}. Give the same settings to go on, or choose another --run for a new one."
         )
-    if now["batch_size"] is not None and before["num_replicas"] != now["num_replicas"]:
-        global_batch = before["num_replicas"] * before["replica_batch_size"]
+    shares_before, shares_now = (of["num_replicas"] * of.get("accumulation_steps", 1) for of in (before, now))
+    if now["batch_size"] is not None and shares_before != shares_now:
         raise CheckpointError(
-            f"{run} was trained with {before['num_replicas']} replicas of --batch-size {now['batch_size']}. On "
-            f"{now['num_replicas']} replicas that is another global batch, and another model. Choose another --run, "
-            f"with --global-batch-size {global_batch} if the number of replicas is to vary."
+            f"{run} was trained with {shares_before} replicas (x accumulation steps) of --batch-size "
+            f"{now['batch_size']}. With {shares_now} that is another global batch, and another model. Choose another "
+            f"--run, with --global-batch-size {shares_before * before['replica_batch_size']} if the number of replicas "
+            "is to vary."
         )
 
 

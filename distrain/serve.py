@@ -62,7 +62,7 @@ def evaluate_run(run: Path, data: Path) -> dict[str, Any]:
     plan, order = _in_data_order(examples, config.replica_batch_size(1))
     batches = prefetched(epoch_batches(examples, plan, order, replicas=range(1)))
     step = steps.make_evaluate_step(task, _single(), batch_specs(sample_batch(examples)))
-    figures = evaluate_all(batches, step, lambda sums: steps.figures(sums, task.metrics))
+    figures = evaluate_all(batches, lambda fed: step(fed).sums, lambda sums: steps.figures(sums, task.metrics))
     assert figures is not None
     return {**figures, "examples": examples.num_examples, "step": checkpoint.state["global_step"]}
 

@@ -3,17 +3,21 @@
 Decides: what is computed from one global batch. Never: which batch that is, when a step runs, or how replicas meet.
 
     train = make_train_step(task, distribution, specs)
-    sums = train([batch_of_each_local_replica])       # [sum of weighted losses, sum of weights, sums of metrics...]
+    outcome = train(batches_of_the_local_replicas)
+    outcome.sums                # [sum of weighted losses, sum of weights, sums of metrics...]
 
 The loss of a step is sum(weight * loss) / sum(weight) over the global batch: each replica divides by the global weight
-and gradients are summed. Losses that a layer adds (regularization) count once: each replica takes 1 / N of them.
+and gradients are summed. Losses that a layer adds (regularization) count once: each replica takes its share of them.
+
+What a process has to tell the others (`Batch.notices`) is summed beside the gradients, so that all know it after the
+same step. Where one failed, or a loss is not finite, the step leaves the weights as they were.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import keras
 import numpy as np
@@ -23,19 +27,40 @@ from distrain.batch import Batch, SparseRows, feeding
 from distrain.errors import ConfigurationError
 from distrain.metrics import MetricSums
 
-Step = Callable[[Sequence[Batch]], list[np.ndarray]]
+
+class Outcome(NamedTuple):
+    """What a step gives, the same on every process.
+
+    Attributes:
+        sums: over the global batch: weighted losses, weights, then the metrics' sums.
+        num_stops: replicas whose process was asked to stop.
+        num_failures: replicas whose process cannot go on.
+        num_diverged: replicas on whose examples the loss was not finite.
+        diverged: sum of the numbers of these replicas.
+    """
+
+    sums: list[np.ndarray]
+    num_stops: int
+    num_failures: int
+    num_diverged: int
+    diverged: int
+
+
+Step = Callable[[Sequence[Batch]], Outcome]
 
 
 class Replicas(Protocol):
     """What a step needs of a distribution."""
 
     num_replicas: int
-    jit_update: bool
+    local_update: bool
 
-    def compile(self, replica_step: Callable[[Any], Sequence[Any]], specs: Any) -> Callable[[Sequence[Any]], list[Any]]:
+    def compile(
+        self, replica_step: Callable[[Sequence[Any]], Sequence[Any]], specs: Any, *, num_batches: int = 1
+    ) -> Callable[[Sequence[Any]], list[Any]]:
         """Compile a step for all replicas."""
 
-    def sum(self, tensors: Sequence[Any]) -> list[Any]:
+    def sum(self, gradients: Sequence[Any], figures: Sequence[Any]) -> tuple[list[Any], list[Any]]:
         """Sum tensors over all replicas."""
 
 
@@ -60,60 +85,91 @@ class Task:
     jit_compile: bool = True
 
 
-def make_train_step(task: Task, replicas: Replicas, specs: Any) -> Step:
+def make_train_step(task: Task, replicas: Replicas, specs: Any, *, accumulation_steps: int = 1) -> Step:
     """Compile the training step.
 
     Args:
         task: what is trained.
         replicas: the distribution that it runs under.
         specs: a `Batch` of `tf.TensorSpec`.
+        accumulation_steps: batches that each replica takes one after the other for one update.
 
     Returns:
-        A function from the local replicas' batches to sums over the global batch.
+        A function from the local replicas' batches, replica after replica, to sums over the global batch.
     """
     variables = list(task.model.trainable_variables)
     if not variables:
         raise ConfigurationError("The model has no trainable weights; there is nothing to train.")
+    num_shares = replicas.num_replicas * accumulation_steps
 
-    def update(gradients: Sequence[Any]) -> None:
+    def update(gradients: Sequence[Any]) -> Any:
         task.optimizer.apply(gradients, variables)
+        return tf.zeros(())
 
-    if replicas.jit_update and task.jit_compile:
+    if replicas.local_update and task.jit_compile:
         update = tf.function(update, jit_compile=True, autograph=False)
 
-    def replica_step(batch: Batch) -> list[Any]:
+    def gradients_of(batch: Batch) -> tuple[list[Any], list[Any]]:
         with tf.GradientTape() as tape:
             outputs = _call(task, batch, training=True)
             losses = example_losses(task.loss, batch.labels, outputs)
             weighted = tf.reduce_sum(batch.weights * losses)
             added = tf.add_n([tf.cast(loss, tf.float32) for loss in task.model.losses] or [tf.zeros(())])
             mean = tf.math.divide_no_nan(weighted, batch.global_weight)  # a whole step may weigh nothing
-            loss = mean + added / replicas.num_replicas
+            loss = mean + added / num_shares
             loss = task.optimizer.scale_loss(loss)
         gradients = tape.gradient(loss, [v.value for v in variables])
-        gradients = [_dense(g, v) for g, v in zip(gradients, variables, strict=True)]
-        sums = [weighted, tf.reduce_sum(batch.weights), *task.metrics.of_batch(batch.labels, outputs, batch.weights)]
-        reduced = replicas.sum([*gradients, *sums])
-        update(reduced[: len(gradients)])
-        return reduced[len(gradients) :]
+        gradients = [_of_known_shape(g, v) for g, v in zip(gradients, variables, strict=True)]
+        return gradients, [weighted, *_weight_and_metrics(task, batch, outputs)]
 
-    return _as_arrays(replicas.compile(replica_step, specs))
+    def replica_step(batches: Sequence[Batch]) -> list[Any]:
+        gradients, sums = gradients_of(batches[0])
+        for batch in batches[1:]:
+            with tf.control_dependencies(sums + gradients):  # one after the other: that is what saves memory
+                more_gradients, more_sums = gradients_of(batch)
+            gradients = list(map(_added, gradients, more_gradients))
+            sums = list(map(_added, sums, more_sums))
+        gradients, sums = replicas.sum(gradients, [*sums, _notices(batches[0], sums[0])])
+        if replicas.local_update:
+            is_sound = tf.math.is_finite(sums[0]) & (sums[-1][1] == 0)
+            tf.cond(is_sound, lambda: update(gradients), lambda: tf.zeros(()))
+        else:  # one process, which keeps nothing of a step that failed
+            update(gradients)
+        return sums
+
+    return _outcomes(replicas.compile(replica_step, specs, num_batches=accumulation_steps))
 
 
 def make_evaluate_step(task: Task, replicas: Replicas, specs: Any) -> Step:
     """Compile the evaluation step: the same sums, without dropout and without an update."""
 
-    def replica_step(batch: Batch) -> list[Any]:
+    def replica_step(batches: Sequence[Batch]) -> list[Any]:
+        (batch,) = batches
         outputs = _call(task, batch, training=False)
         weighted = tf.reduce_sum(batch.weights * example_losses(task.loss, batch.labels, outputs))
-        sums = [weighted, tf.reduce_sum(batch.weights), *task.metrics.of_batch(batch.labels, outputs, batch.weights)]
-        return replicas.sum(sums)
+        sums = [weighted, *_weight_and_metrics(task, batch, outputs), _notices(batch, weighted)]
+        return replicas.sum([], sums)[1]
 
-    return _as_arrays(replicas.compile(replica_step, specs))
+    return _outcomes(replicas.compile(replica_step, specs))
 
 
-def _as_arrays(compiled: Callable[[Sequence[Any]], list[Any]]) -> Step:
-    return lambda batches: [output.numpy() for output in compiled(batches)]
+def _weight_and_metrics(task: Task, batch: Batch, outputs: Any) -> list[Any]:
+    return [tf.reduce_sum(batch.weights), *task.metrics.of_batch(batch.labels, outputs, batch.weights)]
+
+
+def _notices(batch: Batch, weighted_loss: Any) -> Any:
+    """What is summed beside the gradients, float32 `[4]`, in the order of `Outcome`."""
+    stop, failed, replica = tf.unstack(batch.notices, num=3)
+    diverged = tf.cast(~tf.math.is_finite(weighted_loss), tf.float32)
+    return tf.stack([stop, failed, diverged, diverged * (replica - 1)])
+
+
+def _outcomes(compiled: Callable[[Sequence[Any]], list[Any]]) -> Step:
+    def step(batches: Sequence[Batch]) -> Outcome:
+        *sums, noticed = (output.numpy() for output in compiled(batches))
+        return Outcome(sums, *map(int, noticed))
+
+    return step
 
 
 def figures(sums: Sequence[np.ndarray], metrics: MetricSums) -> dict[str, float]:
@@ -155,7 +211,18 @@ def example_losses(loss: Any, labels: Any, outputs: Any) -> Any:
     return tf.reduce_mean(values, axis=list(range(1, values.shape.rank))) if values.shape.rank > 1 else values
 
 
-def _dense(gradient: Any, variable: Any) -> Any:
-    if gradient is None:  # the loss does not depend on it: Keras leaves such a weight alone only if all replicas agree
+def _of_known_shape(gradient: Any, variable: Any) -> Any:
+    """A gradient as a tensor, or as rows with the variable's shape; zeros where the loss does not depend on it."""
+    if gradient is None:  # Keras leaves such a weight alone only if all replicas agree
         return tf.zeros(variable.shape, variable.dtype)
-    return tf.convert_to_tensor(gradient)
+    if isinstance(gradient, tf.IndexedSlices):
+        return tf.IndexedSlices(gradient.values, gradient.indices, tf.constant(tuple(variable.shape), tf.int64))
+    return gradient
+
+
+def _added(a: Any, b: Any) -> Any:
+    if not isinstance(a, tf.IndexedSlices):
+        return a + b
+    return tf.IndexedSlices(
+        tf.concat([a.values, b.values], axis=0), tf.concat([a.indices, b.indices], axis=0), a.dense_shape
+    )

@@ -6,13 +6,14 @@ usage() {
   cat <<'TEXT'
 Usage: launch/quickstart.sh [--np N]
 
-Installs distrain into .venv, writes a demo corpus, prepares it, and trains a text classifier on it with N replicas
-(default 2): on GPUs where there are as many, else on logical CPU devices. Everything is written to quickstart/.
+Installs distrain into .venv, writes a demo corpus, prepares it, and trains a text classifier on it in N processes
+(default 2): on GPUs where there are as many, else on the CPU. They use Horovod where ./launch/install_horovod.sh has
+built it, else MPI. Everything is written to quickstart/.
 Needs Python >= 3.11 and, the first time, a way to the Python package index.
 TEXT
 }
 
-replicas=2
+processes=2
 while [ $# -gt 0 ]; do
   case $1 in
     -h | --help)
@@ -20,10 +21,10 @@ while [ $# -gt 0 ]; do
       exit 0
       ;;
     --np) # a missing number is caught below, like a wrong one
-      replicas=${2:-}
+      processes=${2:-}
       shift
       ;;
-    --np=*) replicas=${1#--np=} ;;
+    --np=*) processes=${1#--np=} ;;
     *)
       printf 'error: unknown argument %s\n\n' "$1" >&2
       usage >&2
@@ -32,8 +33,8 @@ while [ $# -gt 0 ]; do
   esac
   shift || true
 done
-if ! [[ $replicas =~ ^[1-9][0-9]{0,2}$ ]]; then
-  printf 'error: --np is "%s", but it must be a number of replicas from 1 to 999\n\n' "$replicas" >&2
+if ! [[ $processes =~ ^[1-9][0-9]{0,2}$ ]]; then
+  printf 'error: --np is "%s", but it must be a number of processes from 1 to 999\n\n' "$processes" >&2
   usage >&2
   exit 2
 fi
@@ -43,7 +44,7 @@ source "$repository/launch/setup_venv.sh"
 cd "$repository"
 export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-2} # TensorFlow's own notes would drown what is said here
 
-setup_venv ""
+setup_venv mpi
 distrain=$venv/bin/distrain
 
 text=quickstart/text
@@ -62,18 +63,14 @@ else
   "$distrain" prepare --train "$text/train.csv" --test "$text/test.csv" --out "$data"
 fi
 
-run=quickstart/run-$replicas
-if [ "$replicas" -gt 1 ]; then strategy=mirrored; else strategy=single; fi
-if [ "$(count_gpus)" -ge "$replicas" ]; then
-  devices=gpu:$(seq -s , 0 $((replicas - 1)))
-else
-  devices=cpu:$replicas
-fi
+run=quickstart/run-$processes
 if [ -e "$run/summary.json" ]; then # written last
   say "3/3  The model is trained: $run (rm -r $run, to train it again)"
 else
-  say "3/3  Training with --strategy $strategy --devices $devices: $run"
-  "$distrain" train --data "$data" --run "$run" --strategy "$strategy" --devices "$devices" --epochs 20
+  say "3/3  Training with --np $processes: $run"
+  devices=cpu:1
+  [ "$(count_gpus)" -lt "$processes" ] || devices=gpu:$(seq -s , 0 $((processes - 1)))
+  launch/single_node.sh -n "$processes" --data "$data" --run "$run" --devices "$devices" --epochs 20
 fi
 
 [ -e "$run/report.html" ] || "$distrain" report "$run" # training draws it, unless it was killed just then
@@ -85,7 +82,8 @@ summary = json.loads((run / "summary.json").read_text())
 print()
 print(
     f"Accuracy {summary['validation_accuracy']:.4f} on rows not trained on, after {summary['epochs']} epochs "
-    f"on {summary['num_replicas']} replicas at {summary['samples_per_second']:,.0f} samples/s."
+    f"with --np {summary['num_replicas']}, strategy {summary['strategy']}, "
+    f"at {summary['samples_per_second']:,.0f} samples/s."
 )
 print(f"Report:   {(run / 'report.html').resolve()}")
 print(f"Try it:   echo 'some text' | .venv/bin/distrain predict --run {run}")

@@ -48,8 +48,9 @@ count_gpus() {
 }
 
 # Makes .venv and installs distrain with its extras, unless that was done for this very pyproject.toml.
-setup_venv() { # extra, or ""
-  local python build=cpu extras stamp wanted
+# The build of TensorFlow is the one for GPUs where there are any, or where tensorflow_build=gpu asks for it.
+setup_venv() { # extras with commas between them, or ""
+  local python build=${tensorflow_build:-cpu} extras stamp wanted
   [ "$(count_gpus)" -eq 0 ] || build=gpu
   if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
     python=$(find_python)
@@ -65,7 +66,7 @@ setup_venv() { # extra, or ""
     build=gpu
   fi
   extras=$build${1:+,$1}
-  stamp=$venv/installed-${extras/,/-}
+  stamp=$venv/installed-${extras//,/-}
   wanted=$(cksum <"$repository/pyproject.toml")
   if [ -e "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
     return

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Checks everything: lint, format, types, tests. Sets up what that needs in .venv first.
+# Checks everything: lint, format, types, tests. Sets up what that needs in .venv first, Horovod too.
 set -euo pipefail
 
 usage() {
   cat <<'TEXT'
 Usage: launch/test.sh [--fast] [PYTEST ARGUMENT ...]
 
-  --fast  lint, types and unit tests only: under two minutes
+  --fast  lint, types and unit tests only: under two minutes, and no building of Horovod
 
 All other arguments go to pytest, for example: launch/test.sh tests/unit/data -k shards
 TEXT
@@ -31,6 +31,7 @@ cd "$repository"
 export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-2} # TensorFlow's own notes would drown a failure
 
 setup_venv dev
+[ -n "${tests[*]-}" ] || "$repository/launch/install_horovod.sh"
 python=$venv/bin/python
 
 say "ruff check"

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import numpy as np
 import scipy.sparse
 
-from distrain.batch import Batch, SparseRows
+from distrain.batch import Batch, SparseRows, notices
 from distrain.data.csr import order_by_column
 from distrain.data.examples import CsrRows, Examples, Features, Take, array_examples
 from distrain.data.plan import Block, EpochPlan, Order, epoch_order, steps_per_epoch
@@ -48,8 +48,17 @@ def epoch_batches(
             features, labels = reader.take(fed)
             weights = reader.weights(positions) if positions else np.zeros(1, np.float32)
             features = _in_column_order(features, len(fed), examples.num_columns)
-            first_position = np.int64(positions.start)
-            batches.append(Batch(features, labels, weights, np.int64(epoch), first_position, np.float32(global_weight)))
+            batches.append(
+                Batch(
+                    features,
+                    labels,
+                    weights,
+                    epoch=np.int64(epoch),
+                    first_position=np.int64(positions.start),
+                    global_weight=np.float32(global_weight),
+                    notices=notices(replica),
+                )
+            )
         yield batches
 
 
@@ -59,6 +68,12 @@ def sample_batch(examples: Examples) -> Batch:
     order = epoch_order(plan.num_examples, seed=0, epoch=0, shuffle=False)
     (batch,) = next(epoch_batches(examples, plan, order, replicas=range(1)))
     return batch
+
+
+def idle_batch(sample: Batch, replica: int) -> Batch:
+    """A batch that weighs nothing, for a replica that has nothing to feed but must take part in a step."""
+    weights = np.zeros_like(sample.weights)
+    return sample._replace(weights=weights, global_weight=np.float32(0), notices=notices(replica))
 
 
 class _BlockReader:

@@ -1,39 +1,63 @@
-"""How the replicas of a run meet: `choose` returns one of the distributions, all with the same small interface.
+"""Four ways to distribute training, all with the interface of `base.Distribution`.
 
-Decides: which distribution and which devices. Never: trains.
+Decides: which one is used. Never: trains.
 
-    distribution = choose("mirrored", devices="cpu:2", world=find_world(os.environ))
+    distribution = choose(TrainConfig(data="data", run="run"), os.environ)
 """
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from distrain.errors import ConfigurationError
-from distrain.world import World
+from distrain.config import TrainConfig
+from distrain.distribution.heartbeat import leave_process
+from distrain.errors import ConfigurationError, RankError
+from distrain.world import World, check_places, find_world
 
 if TYPE_CHECKING:
     from distrain.distribution.base import Distribution
+    from distrain.distribution.processes import Collectives
+
+START_SECONDS = 180.0  # longer than the slowest start seen; whoever waits for the others' TensorFlow waits here
+
+_joined: list[Collectives] = []
 
 
-def choose(strategy: str, *, devices: str | None = None, world: World) -> Distribution:
-    """The distribution to train under.
+def choose(config: TrainConfig, environ: Mapping[str, str]) -> Distribution:
+    """The distribution to train under; joins the other processes, and fixes this one's devices.
 
     Args:
-        strategy: "single", "mirrored", or "auto": mirrored with several devices, else single.
-        devices: "cpu:N", "gpu:0,1", or None for all GPUs, else the CPU. Takes effect before TensorFlow first uses a
-            device in this process.
-        world: the processes of this run.
+        config: its strategy ("auto": Horovod where it is built, else MPI, as one of several processes; mirrored with
+            several devices; else single), devices and compression.
+        environ: of this process, which tells of the others.
 
     Raises:
         ConfigurationError: the strategy or the devices cannot be had here.
+        RankError: the other processes cannot be joined.
     """
-    if strategy in ("horovod", "mpi") or world.size > 1:
+    world = find_world(environ)
+    strategy = config.strategy
+    if strategy == "auto" and world.size > 1:
+        strategy = "horovod" if _is_installed("horovod") else "mpi"
+    if strategy in ("horovod", "mpi"):
+        return _join(strategy, config, world, environ)
+    if world.size > 1:
         raise ConfigurationError(
-            f"This is process {world.rank} of {world.size} with --strategy {strategy}, but this version trains in one "
-            "process. Start 'distrain train' directly; it uses all GPUs of the machine."
+            f"This is process {world.rank} of {world.size} (started by {world.launcher}), but --strategy {strategy} "
+            "trains in one process: each would train a model of its own. Use --strategy horovod or mpi, or start "
+            "'distrain train' directly."
         )
-    names = _devices(devices)
+    from distrain.distribution.devices import local_devices
+
+    names = local_devices(config.devices)
     if strategy == "auto":
         strategy = "mirrored" if len(names) > 1 else "single"
     if strategy == "mirrored":
@@ -50,30 +74,75 @@ def choose(strategy: str, *, devices: str | None = None, world: World) -> Distri
     return SingleDevice()
 
 
-def _devices(wanted: str | None) -> list[str]:
-    import tensorflow as tf
+def _join(strategy: str, config: TrainConfig, world: World, environ: Mapping[str, str]) -> Distribution:
+    package, cure = {
+        "horovod": ("horovod", "Build it with ./launch/install_horovod.sh, or use --strategy mpi."),
+        "mpi": ("mpi4py", "Install it with: pip install 'distrain[mpi]'"),
+    }[strategy]
+    if not _is_installed(package):
+        raise ConfigurationError(f"--strategy {strategy} needs {package}, which is not installed. {cure}")
+    if strategy == "mpi" and world.launcher == "srun" and not {"PMIX_RANK", "PMI_RANK"} & set(environ):
+        raise ConfigurationError(  # MPI itself would end the process without a word that helps
+            "srun started these processes without the help that MPI needs to join them. Use srun --mpi=pmix, "
+            "launch/slurm.sbatch, or --strategy horovod."
+        )
+    from distrain.distribution.devices import own_device
+    from distrain.distribution.processes import Processes
 
-    gpus = tf.config.list_physical_devices("GPU")
-    kind, _, numbers = (wanted or ("gpu" if gpus else "cpu:1")).partition(":")
+    on_gpu = own_device(environ, world, config.devices)  # before the backend touches TensorFlow
+    with _alarm(world):
+        collectives: Collectives
+        if strategy == "horovod":
+            from distrain.distribution import horovod
+
+            collectives = horovod
+        else:
+            from distrain.distribution import mpi
+
+            collectives = mpi
+        collectives.start(world, on_gpu=on_gpu)
+        _check_places(collectives.exchange, world)
+    if collectives not in _joined:
+        _joined.append(collectives)
+    return Processes(collectives, world, compression=config.compression)
+
+
+@contextmanager
+def _alarm(world: World) -> Iterator[None]:
+    """End the process if the others do not come; until they have, nothing else watches them."""
+    message = (
+        f"rank {world.rank}: not all {world.size} ranks met within {START_SECONDS:g} s. One of them hangs, or they "
+        "were started with different strategies. Look at what each says, and start them by one command."
+    )
+    seconds = START_SECONDS + 15 * (world.rank > 0)  # one message is enough, if rank 0 is there to give it
+    alarm = threading.Timer(seconds, leave_process, (RankError.exit_code, message))
+    alarm.daemon = True
+    alarm.start()
     try:
-        if kind == "cpu":
-            cpu = tf.config.list_physical_devices("CPU")[0]
-            tf.config.set_visible_devices([], "GPU")
-            if int(numbers) > 1:
-                logical = [tf.config.LogicalDeviceConfiguration() for _ in range(int(numbers))]
-                tf.config.set_logical_device_configuration(cpu, logical)
-            return [f"CPU:{number}" for number in range(int(numbers))]
-        chosen = [int(number) for number in numbers.split(",")] if numbers else list(range(len(gpus)))
-        if len(set(chosen)) != len(chosen) or any(number >= len(gpus) for number in chosen):
-            raise ConfigurationError(
-                f"--devices {wanted} names a GPU twice or one that is not there: TensorFlow sees {len(gpus)} GPUs "
-                "here. Name other devices, or try --devices cpu:2."
-            )
-        tf.config.set_visible_devices([gpus[number] for number in chosen], "GPU")
-        return [f"GPU:{number}" for number in range(len(chosen))]
-    except RuntimeError as error:
-        raise ConfigurationError(
-            f"--devices {wanted} came too late: TensorFlow uses other devices in this process already ({error}). "
-            "Start a fresh process, and make no optimizer or metric before distrain.fit is called: compile the model "
-            "in build_model instead."
-        ) from None
+        yield
+    finally:
+        alarm.cancel()
+
+
+def leave() -> None:
+    """Leave the other processes for good, where this one has joined any; all must call it.
+
+    At the end of the process this happens anyway, but later.
+    """
+    while _joined:
+        _joined.pop().stop()
+
+
+def _check_places(exchange: Callable[[bytes], list[bytes]], world: World) -> None:
+    """Refuse processes that are not where their environment says, on all of them alike."""
+    own = {"host": os.environ.get("HOROVOD_HOSTNAME") or socket.gethostname(), **asdict(world)}
+    places = [json.loads(content) for content in exchange(json.dumps(own).encode())]
+    try:
+        check_places([(place.pop("host"), World(**place)) for place in places])
+    except RankError as error:
+        error.told_by = 0 if len(places) > 1 else None
+        raise
+
+
+def _is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None

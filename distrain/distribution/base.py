@@ -3,7 +3,7 @@
 Decides: what the step and the loop may ask for. Never: how it is done.
 
     step = distribution.compile(replica_step, specs)
-    outputs = step([batch_of_each_local_replica])
+    outputs = step(batches_of_the_local_replicas)
 """
 
 from __future__ import annotations
@@ -17,18 +17,25 @@ class Distribution(Protocol):
     """Copies of one model on one or more devices, in one or more processes.
 
     Attributes:
-        name: "single", "mirrored", ...
+        name: "single", "mirrored", "horovod" or "mpi".
+        version: of the library that carries it, with its name.
         num_replicas: copies of the model over all processes, N.
         local_replicas: the replicas that this process feeds.
-        is_chief: whether this process writes files and prints.
-        jit_update: whether the optimizer's update may be compiled by XLA (it may hold no collective).
+        num_processes: processes of the run.
+        rank: of this process among them.
+        is_chief: whether this process writes files and prints: rank 0.
+        local_update: whether the optimizer's update takes place within a replica, so that XLA may compile it and a
+            condition may hold it.
     """
 
     name: str
+    version: str
     num_replicas: int
     local_replicas: range
+    num_processes: int
+    rank: int
     is_chief: bool
-    jit_update: bool
+    local_update: bool
 
     def scope(self) -> AbstractContextManager[Any]:
         """The context in which model and optimizer are built."""
@@ -36,16 +43,43 @@ class Distribution(Protocol):
     def adopt(self, optimizer: Any) -> None:
         """Make `optimizer.apply` take gradients that are summed over all replicas already."""
 
-    def compile(self, replica_step: Callable[[Any], Sequence[Any]], specs: Any) -> Callable[[Sequence[Any]], list[Any]]:
-        """Compile a step: a function from one replica's batch to tensors that are equal on all replicas.
+    def compile(
+        self, replica_step: Callable[[Sequence[Any]], Sequence[Any]], specs: Any, *, num_batches: int = 1
+    ) -> Callable[[Sequence[Any]], list[Any]]:
+        """Compile a step: a function from a replica's batches to tensors that are equal on all replicas.
 
         Args:
-            replica_step: called once per local replica, with tensors of `specs`; it may call `sum`.
-            specs: a structure of `tf.TensorSpec` like one replica's batch.
+            replica_step: called once per local replica, with `num_batches` structures of tensors; it may call
+                `sum` once.
+            specs: a structure of `tf.TensorSpec` like one batch.
+            num_batches: batches that each replica is given in a step: several, where gradients are accumulated.
 
         Returns:
-            A function from one batch of arrays per local replica to the tensors of the first.
+            A function from the arrays of `num_batches` batches per local replica, replica after replica, to the tensors
+            of the first replica.
         """
 
-    def sum(self, tensors: Sequence[Any]) -> list[Any]:
-        """Inside a compiled step: each tensor summed over all replicas."""
+    def sum(self, gradients: Sequence[Any], figures: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+        """Inside a compiled step: each tensor summed over all replicas.
+
+        Args:
+            gradients: tensors, or `tf.IndexedSlices` of a known dense shape. They may travel in reduced precision where
+                that was asked for.
+            figures: tensors; these are exact.
+
+        Returns:
+            The sums of the gradients, as dense tensors, and of the figures: bitwise the same on all replicas.
+        """
+
+    def synchronize(self, variables: Sequence[Any]) -> None:
+        """Outside a compiled step: make variables that each process changes by itself the mean over all processes.
+
+        For the moving averages of batch normalization, which are linear in what they average: the mean taken now is
+        what they were had it been taken at each step. Variables that are not floats stay. All processes must call it.
+        """
+
+    def exchange(self, content: bytes) -> list[bytes]:
+        """Outside a compiled step: what each process gave, in rank order. All processes must call it."""
+
+    def broadcast(self, content: bytes) -> bytes:
+        """Outside a compiled step: what the chief gave, on every process. All processes must call it."""

@@ -15,6 +15,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from distrain.distribution.gradients import dense
 from distrain.distribution.packing import compile_packed
 
 
@@ -26,8 +27,11 @@ class Mirrored:
     """
 
     name = "mirrored"
+    version = f"tensorflow {tf.__version__}"
+    num_processes = 1
+    rank = 0
     is_chief = True
-    jit_update = False  # under a strategy the update runs in a cross-replica context, which XLA cannot enter
+    local_update = False  # under a strategy the update runs in a cross-replica context
 
     def __init__(self, devices: Sequence[str]) -> None:
         # TensorFlow numbers collectives from the same start in each strategy and tells them apart by number alone, so
@@ -46,26 +50,41 @@ class Mirrored:
         optimizer = getattr(optimizer, "inner_optimizer", optimizer)
         optimizer._all_reduce_sum_gradients = lambda grads_and_vars: grads_and_vars
 
-    def compile(self, replica_step: Callable[[Any], Sequence[Any]], specs: Any) -> Callable[[Sequence[Any]], list[Any]]:
+    def compile(
+        self, replica_step: Callable[[Sequence[Any]], Sequence[Any]], specs: Any, *, num_batches: int = 1
+    ) -> Callable[[Sequence[Any]], list[Any]]:
         """Compile the step for all replicas as one function of all their batches."""
 
         def all_replicas(batches: list[Any]) -> list[Any]:
             def one_replica() -> list[Any]:
                 replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-                return list(replica_step(batches[int(tf.get_static_value(replica))]))
+                first = int(tf.get_static_value(replica)) * num_batches
+                return list(replica_step(batches[first : first + num_batches]))
 
             outputs = self._strategy.run(one_replica)
             return [self._strategy.experimental_local_results(output)[0] for output in outputs]
 
-        return compile_packed(all_replicas, specs, num_batches=self.num_replicas)
+        return compile_packed(all_replicas, specs, num_batches=self.num_replicas * num_batches)
 
-    def sum(self, tensors: Sequence[Any]) -> list[Any]:
+    def sum(self, gradients: Sequence[Any], figures: Sequence[Any]) -> tuple[list[Any], list[Any]]:
         """Each tensor summed over the replicas, in one grouped all-reduce per dtype, which is what can be grouped."""
         context = tf.distribute.get_replica_context()
+        tensors = [*map(dense, gradients), *figures]
         sums = list(tensors)
         for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
             numbers = [number for number, tensor in enumerate(tensors) if tensor.dtype == dtype]
             reduced = context.all_reduce(tf.distribute.ReduceOp.SUM, [tensors[number] for number in numbers])
             for number, total in zip(numbers, reduced, strict=True):
                 sums[number] = total
-        return sums
+        return sums[: len(gradients)], sums[len(gradients) :]
+
+    def synchronize(self, variables: Sequence[Any]) -> None:
+        """There is one process."""
+
+    def exchange(self, content: bytes) -> list[bytes]:
+        """There is one process."""
+        return [content]
+
+    def broadcast(self, content: bytes) -> bytes:
+        """There is one process."""
+        return content

@@ -11,6 +11,9 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import tensorflow as tf
+
+from distrain.distribution.gradients import dense
 from distrain.distribution.packing import compile_packed
 
 
@@ -18,10 +21,13 @@ class SingleDevice:
     """The whole global batch on the device that TensorFlow chooses: the first GPU, else the CPU."""
 
     name = "single"
+    version = f"tensorflow {tf.__version__}"
     num_replicas = 1
     local_replicas = range(1)
+    num_processes = 1
+    rank = 0
     is_chief = True
-    jit_update = True
+    local_update = True
 
     def scope(self) -> AbstractContextManager[Any]:
         """No context is needed."""
@@ -30,10 +36,23 @@ class SingleDevice:
     def adopt(self, optimizer: Any) -> None:
         """Nothing to do: there is nothing to sum."""
 
-    def compile(self, replica_step: Callable[[Any], Sequence[Any]], specs: Any) -> Callable[[Sequence[Any]], list[Any]]:
+    def compile(
+        self, replica_step: Callable[[Sequence[Any]], Sequence[Any]], specs: Any, *, num_batches: int = 1
+    ) -> Callable[[Sequence[Any]], list[Any]]:
         """Compile the step for the one replica."""
-        return compile_packed(lambda batches: list(replica_step(batches[0])), specs, num_batches=1)
+        return compile_packed(lambda batches: list(replica_step(batches)), specs, num_batches=num_batches)
 
-    def sum(self, tensors: Sequence[Any]) -> list[Any]:
-        """The tensors themselves."""
-        return list(tensors)
+    def sum(self, gradients: Sequence[Any], figures: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+        """The tensors themselves, gradients as dense ones."""
+        return [dense(gradient) for gradient in gradients], list(figures)
+
+    def synchronize(self, variables: Sequence[Any]) -> None:
+        """There is one process."""
+
+    def exchange(self, content: bytes) -> list[bytes]:
+        """There is one process."""
+        return [content]
+
+    def broadcast(self, content: bytes) -> bytes:
+        """There is one process."""
+        return content

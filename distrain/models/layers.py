@@ -111,7 +111,7 @@ class SparseDense(keras.layers.Layer):
     """A dense layer over `SparseRows`; also takes a `tf.SparseTensor` or a dense tensor `[b, num_features]`.
 
     On `SparseRows` both products are sums over neighbours: forward over the entries of a row, backward over the
-    entries of a column in the column order that came with the batch, and then one write of the touched rows.
+    entries of a column in the column order that came with the batch: the gradient holds the touched rows only.
 
     Args:
         units: width of the output.
@@ -160,7 +160,7 @@ def _sparse_product(rows: SparseRows, kernel: Any) -> Any:
             entries = tf.gather(upstream, tf.gather(rows.row_ids, rows.order))
             entries *= tf.gather(values, rows.order)[:, tf.newaxis]
             touched = tf.math.segment_sum(entries, rows.segments)
-            of_kernel = tf.scatter_nd(rows.touched[:, tf.newaxis], touched, tf.shape(kernel))
+            of_kernel = tf.IndexedSlices(touched, rows.touched, tf.shape(kernel))
             of_values = tf.reduce_sum(tf.gather(upstream, rows.row_ids) * picked, axis=1)
             return of_values, of_kernel
 

@@ -11,7 +11,15 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SCRIPTS = ["launch/quickstart.sh", "launch/test.sh", ".ci/run"]
+SCRIPTS = [
+    "launch/quickstart.sh",
+    "launch/install_horovod.sh",
+    "launch/single_node.sh",
+    "launch/multi_node.sh",
+    "launch/test.sh",
+    ".ci/run",
+]
+SOURCED = ["launch/setup_venv.sh", "launch/ranks.sh"]
 NEEDED = ["bash", "dirname", "cat", "grep", "cksum", "env"]  # what the scripts call before there is a Python
 
 
@@ -38,7 +46,7 @@ def quickstart_on(machine: Path) -> subprocess.CompletedProcess:
     return run(str(script), env={"PATH": str(machine / "bin")}, cwd=machine)
 
 
-@pytest.mark.parametrize("script", [*SCRIPTS, "launch/setup_venv.sh"])
+@pytest.mark.parametrize("script", [*SCRIPTS, *SOURCED])
 def test_scripts_parse(script):
     subprocess.run(["bash", "-n", str(REPOSITORY / script)], check=True)
 
@@ -59,6 +67,27 @@ def test_quickstart_refuses_what_it_does_not_know(arguments, bare_machine):
     assert done.stderr.startswith("error: ")
     assert "Usage: launch/quickstart.sh" in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wrong"),
+    [
+        ([], "no host is named"),
+        (["-H"], "no host is named"),
+        (["-H", "one:2,two:x"], '"two:x"'),
+        (["-H", "one:0"], '"one:0"'),
+        (["-H", "one:1,-oProxyCommand=touch broken"], '"-oProxyCommand=touch broken"'),
+        (["--data", "d", "-H", "one:2", "--interface", "eth0 eth1"], '"eth0 eth1"'),
+        (["--hostfile", "no such file"], '"no such file"'),
+    ],
+)
+def test_multi_node_refuses_what_is_no_host(arguments, wrong, tmp_path):
+    done = run("launch/multi_node.sh", *arguments, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ")
+    assert wrong in done.stderr.splitlines()[0]
+    assert "Usage: launch/multi_node.sh" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_machine_without_python_is_told_where_to_get_one(bare_machine):

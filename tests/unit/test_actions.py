@@ -14,7 +14,6 @@ from distrain.actions import (
     STOP_SIGNALS,
     EarlyStopping,
     KerasCallbacks,
-    StopRequest,
     Throughput,
     every_steps,
     stop_requests,
@@ -100,23 +99,13 @@ def test_every_steps_counts_global_steps_after_a_resume():
     assert asked == [12]
 
 
-def test_a_request_to_stop_counts_unless_training_is_complete():
-    request = StopRequest()
-    assert request.action(moment()) is GO_ON
-    request.signal_name = "SIGTERM"
-    assert request.requested()
-    assert request.action(moment()) is Decision.STOP
-    assert request.action(moment(decision=FINISH)) is GO_ON
-
-
 @pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_signals_become_requests_and_are_given_back(number):
     before = [signal.getsignal(each) for each in STOP_SIGNALS]
     with stop_requests() as stop:
-        assert not stop.requested()
+        assert stop.signal_name is None
         os.kill(os.getpid(), number)
         assert stop.signal_name == signal.Signals(number).name
-        assert stop.action(moment()) is Decision.STOP
         if number == signal.SIGINT:
             with pytest.raises(KeyboardInterrupt):
                 os.kill(os.getpid(), signal.SIGINT)
@@ -131,12 +120,12 @@ def test_other_threads_keep_the_handlers():
 
     def work():
         with stop_requests() as stop:
-            inside.append(([signal.getsignal(each) for each in STOP_SIGNALS], stop.requested()))
+            inside.append(([signal.getsignal(each) for each in STOP_SIGNALS], stop.signal_name))
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    assert inside == [(before, False)]
+    assert inside == [(before, None)]
 
 
 def test_throughput_leaves_out_the_first_step():

@@ -19,26 +19,30 @@ LEVELS = (
     ("__main__",),
     ("cli",),
     ("keras_fit", "serve", "prepare", "planning"),
-    ("train",),
+    ("train", "horovod"),
+    ("saving",),
     ("jobs",),
     ("job",),
-    ("loop", "actions", "task", "run_directory", "report", "data", "distribution", "models"),
+    ("loop", "actions", "notices", "task", "run_directory", "report", "data", "distribution", "models"),
     ("step", "checkpoint"),
     ("metrics",),
-    ("batch", "config", "keras_backend", "progress", "terminal", "world"),
+    ("agreement", "batch", "config", "keras_backend", "progress", "terminal", "world"),
     ("errors",),
 )
 LEVEL = {component: level for level, components in enumerate(LEVELS) for component in components}
 APART = {"loop", "actions", "step", "report", "checkpoint", "data", "distribution"}
 WITHOUT_TENSORFLOW = (
+    "agreement",
     "batch",
     "checkpoint",
     "config",
     "errors",
     "loop",
+    "notices",
     "planning",
     "progress",
     "run_directory",
+    "saving",
     "world",
 )
 FRAMEWORKS = {"tensorflow", "keras"}
@@ -99,8 +103,8 @@ def test_data_knows_what_a_batch_and_an_error_is_and_nothing_else():
 
 
 def test_the_bottom_imports_nothing():
-    assert {(a, b) for a, b in ARROWS if a in ("errors", "world", "batch", "progress")} == set()
-    assert {b for a, b in ARROWS if a == "config"} == {"errors"}
+    assert {(a, b) for a, b in ARROWS if a in ("errors", "batch", "progress")} == set()
+    assert {b for a, b in ARROWS if a in ("config", "world", "agreement")} == {"errors"}
 
 
 def test_the_reader_sees_arrows():
@@ -116,6 +120,9 @@ def test_one_file_for_each_way_to_distribute():
     """Strategies and collectives are used in `distribution` alone."""
     users = {module for module, path in SOURCES.items() if "tf.distribute." in path.read_text(encoding="utf-8")}
     assert users == {"distrain.distribution.mirrored"}
+    packages = {(name.split(".")[0], module) for module, path in SOURCES.items() for name in imports(path)}
+    assert {module for package, module in packages if package == "horovod"} == {"distrain.distribution.horovod"}
+    assert {module for package, module in packages if package == "mpi4py"} == {"distrain.distribution.mpi"}
 
 
 def test_no_file_is_too_long_and_each_says_what_it_decides():

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -15,6 +18,7 @@ from distrain.errors import CheckpointError, ConfigurationError
 from distrain.progress import Progress
 from distrain.run_directory import (
     config_of,
+    hold_run,
     is_finished,
     open_finished,
     open_run,
@@ -137,7 +141,7 @@ def test_a_batch_per_replica_is_another_model_on_more_replicas(config):
     config = dataclasses.replace(config, batch_size=16)
     take_up(config, num_replicas=2, replica_batch_size=16)
     save(config)
-    with pytest.raises(CheckpointError, match=r"2 replicas of --batch-size 16.*--global-batch-size 32"):
+    with pytest.raises(CheckpointError, match=r"2 replicas .*of --batch-size 16.*--global-batch-size 32"):
         take_up(config, num_replicas=4, replica_batch_size=16)
 
 
@@ -283,3 +287,14 @@ def test_a_checkpoint_of_other_data_is_refused(config, tmp_path):
     with pytest.raises(CheckpointError, match="trained on other data"):
         take_up(branch, data_digest="xyz")
     assert not branch.run.exists()
+
+
+def test_two_processes_do_not_train_in_one_run_directory(config):
+    take_up(config)
+    descriptor = hold_run(config.run)
+    script = "import pathlib, sys; from distrain import run_directory as r; r.hold_run(pathlib.Path(sys.argv[1]))"
+    command = [sys.executable, "-c", script, str(config.run)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "CheckpointError: another process trains in" in done.stderr
+    os.close(descriptor)
+    assert subprocess.run(command, check=False).returncode == 0

@@ -8,8 +8,8 @@ import pytest
 import scipy.sparse
 import tensorflow as tf
 
-from distrain.batch import Batch
-from distrain.data.batches import epoch_batches, sample_batch
+from distrain.batch import notices
+from distrain.data.batches import epoch_batches, idle_batch, sample_batch
 from distrain.data.examples import array_examples
 from distrain.data.plan import EpochPlan, epoch_order
 from distrain.distribution.single import SingleDevice
@@ -68,7 +68,7 @@ def test_one_step_is_gradient_descent_on_the_weighted_mean():
     task, specs = task_of(examples)
     before = weights_of(task)
     residual = np.mean((X @ before[0] + before[1] - Y) ** 2, axis=1)
-    sums = make_train_step(task, SingleDevice(), specs)(batches_of(examples)[0])
+    sums = make_train_step(task, SingleDevice(), specs)(batches_of(examples)[0]).sums
     assert sums[0] == pytest.approx((WEIGHTS * residual).sum(), rel=1e-5)
     assert sums[1] == WEIGHTS.sum()
     shown = figures(sums, task.metrics)
@@ -87,7 +87,7 @@ def test_uneven_replicas_add_up_to_the_gradient_of_the_whole(num_replicas, batch
     for batch in batches:
         task, specs = task_of(examples)
         before = weights_of(task)
-        sums = sums + np.array(make_train_step(task, Replica(num_replicas), specs)([batch])[:2])
+        sums = sums + np.array(make_train_step(task, Replica(num_replicas), specs)([batch]).sums[:2])
         updates = updates + np.concatenate([(a - b).ravel() for a, b in zip(weights_of(task), before, strict=True)])
     expected = np.concatenate([-RATE * gradient.ravel() for gradient in numpy_gradient(*before, WEIGHTS)])
     np.testing.assert_allclose(updates, expected, atol=1e-6)
@@ -99,9 +99,8 @@ def test_regularization_counts_once_over_all_replicas(num_replicas):
     """With labels that are met exactly nothing but the penalty is left, of which each replica takes its share."""
     task, specs = task_of(array_examples(X, Y), model=lambda: linear(keras.regularizers.L2(0.5)))
     kernel, bias = weights_of(task)
-    exact = Batch(
-        X, (X @ kernel + bias).astype(np.float32), np.ones(11, np.float32), 0, 0, np.float32(11 * num_replicas)
-    )
+    exact = batches_of(array_examples(X, (X @ kernel + bias).astype(np.float32)))[0][0]
+    exact = exact._replace(global_weight=np.float32(11 * num_replicas))
     make_train_step(task, Replica(num_replicas), specs)([exact])
     np.testing.assert_allclose(weights_of(task)[0], kernel - RATE * 2 * 0.5 * kernel / num_replicas, atol=1e-6)
 
@@ -110,8 +109,8 @@ def test_a_batch_of_weight_zero_adds_nothing():
     examples = array_examples(X, Y)
     task, specs = task_of(examples)
     before = weights_of(task)
-    empty = Batch(X[:1], Y[:1], np.zeros(1, np.float32), 0, 0, np.float32(8))
-    sums = make_train_step(task, Replica(2), specs)([empty])
+    empty = idle_batch(sample_batch(examples), 0)._replace(global_weight=np.float32(8))
+    sums = make_train_step(task, Replica(2), specs)([empty]).sums
     assert [float(np.sum(value)) for value in sums] == [0.0] * len(sums)
     assert all(np.array_equal(a, b) for a, b in zip(weights_of(task), before, strict=True))
 
@@ -120,7 +119,7 @@ def test_a_step_that_weighs_nothing_changes_nothing():
     examples = array_examples(X, Y, np.zeros(11))
     task, specs = task_of(examples)
     before = weights_of(task)
-    sums = make_train_step(task, SingleDevice(), specs)(batches_of(examples)[0])
+    sums = make_train_step(task, SingleDevice(), specs)(batches_of(examples)[0]).sums
     assert figures(sums, task.metrics)["loss"] == 0
     assert all(np.array_equal(a, b) for a, b in zip(weights_of(task), before, strict=True))
 
@@ -135,6 +134,42 @@ def test_clipping_acts_on_the_global_gradient():
     norm = np.sqrt(sum(np.sum(part**2) for part in gradient))
     for after, start, part in zip(weights_of(task), before, gradient, strict=True):
         np.testing.assert_allclose(after - start, -part * 0.01 / norm, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "features", [X, scipy.sparse.csr_matrix(np.where(np.abs(X) > 0.5, X, 0))], ids=["dense", "sparse"]
+)
+@pytest.mark.parametrize("accumulation_steps", [2, 3])
+def test_accumulated_batches_make_one_step_of_their_union(features, accumulation_steps):
+    """Uneven weights, a ragged tail with empty batches, a penalty, clipping: as two steps over 6 and 5 examples."""
+    examples = array_examples(features, Y, WEIGHTS)
+    ends = []
+    for parts in (1, accumulation_steps):
+        optimizer = keras.optimizers.Adam(0.01, global_clipnorm=0.1)
+        task, specs = task_of(examples, optimizer=optimizer, model=lambda: linear(keras.regularizers.L2(0.1)))
+        step = make_train_step(task, SingleDevice(), specs, accumulation_steps=parts)
+        sums = [step(batches).sums[:2] for batches in batches_of(examples, parts, 6 // parts)]
+        ends.append([*weights_of(task), np.array(sums), task.optimizer.iterations.numpy()])
+    for whole, accumulated in zip(*ends, strict=True):
+        np.testing.assert_allclose(accumulated, whole, atol=1e-6)
+    assert ends[0][-1] == 2
+
+
+@pytest.mark.parametrize("bad", ["a failed process", "a loss that is not finite"])
+def test_an_unsound_step_leaves_the_weights_and_says_so(bad):
+    features = X.copy()
+    if bad != "a failed process":
+        features[7, 0] = np.inf
+    examples = array_examples(features, Y)
+    task, specs = task_of(examples, optimizer=keras.optimizers.Adam(0.01))
+    before = weights_of(task)
+    (batch,) = batches_of(examples)[0]
+    batch = batch._replace(notices=notices(3, stop=True, failed=bad == "a failed process"))
+    outcome = make_train_step(task, SingleDevice(), specs)([batch])
+    assert all(np.array_equal(a, b) for a, b in zip(weights_of(task), before, strict=True))
+    assert int(task.optimizer.iterations) == 0
+    told = (outcome.num_stops, outcome.num_failures, outcome.num_diverged, outcome.diverged)
+    assert told == ((1, 1, 0, 0) if bad == "a failed process" else (1, 0, 1, 3))
 
 
 def test_epochs_of_keras_itself_end_at_the_same_weights():
@@ -157,8 +192,8 @@ def test_evaluation_gives_the_same_sums_and_changes_nothing():
     task, specs = task_of(examples)
     before = weights_of(task)
     evaluate = make_evaluate_step(task, SingleDevice(), specs)
-    whole = evaluate(batches_of(examples)[0])
-    parts = [evaluate(batches) for batches in batches_of(examples, 1, 4)]
+    whole = evaluate(batches_of(examples)[0]).sums
+    parts = [evaluate(batches).sums for batches in batches_of(examples, 1, 4)]
     assert len(parts) == 3
     for value, pieces in zip(whole, zip(*parts, strict=True), strict=True):
         np.testing.assert_allclose(value, sum(pieces), rtol=1e-5)
@@ -174,7 +209,7 @@ def test_a_stock_model_takes_sparse_rows_as_a_sparse_tensor():
         examples = array_examples(features, Y)
         task, specs = task_of(examples)
         step = make_train_step(task, SingleDevice(), specs)
-        sums = [step(batches)[0] for batches in batches_of(examples, 1, 4)]
+        sums = [step(batches).sums[0] for batches in batches_of(examples, 1, 4)]
         results.append([*sums, *weights_of(task)])
     for one, two in zip(*results, strict=True):
         np.testing.assert_allclose(one, two, atol=1e-5)

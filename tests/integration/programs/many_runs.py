@@ -65,7 +65,7 @@ def train(settings: dict[str, Any], callbacks: list[Any]) -> None:
         Path(settings["run"], "history.json").write_text(json.dumps(content), encoding="utf-8")
     else:
         config = TrainConfig(**settings)
-        run_job(replace(open_job(config), callbacks=callbacks), config)
+        run_job(lambda: replace(open_job(config), callbacks=callbacks), config)
 
 
 def main() -> None:

@@ -1,0 +1,103 @@
+"""Which devices this process uses, and how many threads.
+
+Decides: what TensorFlow may see in this process. Never: what runs on it.
+
+    names = local_devices("cpu:2")                                   # one process: all of its replicas
+    on_gpu = own_device(os.environ, world, None)                     # one of many processes: one replica
+
+Both take effect before TensorFlow first uses a device in this process, and only then.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import tensorflow as tf
+
+from distrain.errors import ConfigurationError
+from distrain.world import World, choose_gpu, cpu_threads
+
+
+def local_devices(wanted: str | None) -> list[str]:
+    """TensorFlow's names of the devices of a run in one process.
+
+    Args:
+        wanted: "cpu:N" for N logical CPU devices, "gpu:0,1" for these GPUs; None for all GPUs, else the CPU.
+
+    Raises:
+        ConfigurationError: they are not there, or TensorFlow uses others already.
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    kind, numbers = _parsed(wanted, len(gpus))
+    try:
+        if kind == "cpu":
+            cpu = tf.config.list_physical_devices("CPU")[0]
+            tf.config.set_visible_devices([], "GPU")
+            if len(numbers) > 1:
+                logical = [tf.config.LogicalDeviceConfiguration() for _ in numbers]
+                tf.config.set_logical_device_configuration(cpu, logical)
+            return [f"CPU:{number}" for number in numbers]
+        tf.config.set_visible_devices([gpus[number] for number in numbers], "GPU")
+        return [f"GPU:{place}" for place in range(len(numbers))]
+    except RuntimeError as error:
+        raise _too_late(wanted, error) from None
+
+
+def own_device(environ: Mapping[str, str], world: World, wanted: str | None) -> bool:
+    """Pin this rank to its GPU, or to the CPU, and take its share of the cores.
+
+    Args:
+        environ: of this process.
+        world: this process among all.
+        wanted: "cpu:1" for the CPU, "gpu:0,1" for the GPUs that the local ranks share out; None for all GPUs, else the
+            CPU.
+
+    Returns:
+        Whether it is a GPU.
+
+    Raises:
+        ConfigurationError: there are fewer GPUs than local ranks, or TensorFlow uses other devices already.
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    kind, numbers = _parsed(wanted, len(gpus))
+    if kind == "cpu" and len(numbers) > 1:
+        raise ConfigurationError(
+            f"--devices {wanted} asks for {len(numbers)} replicas in each of {world.size} processes; a process has one "
+            "replica then. Use --devices cpu:1, and more processes."
+        )
+    num_threads = cpu_threads(
+        environ,
+        num_cores=len(os.sched_getaffinity(0)),
+        local_size=world.local_size,
+        machine_cores=os.cpu_count(),
+    )
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(num_threads)
+        tf.config.threading.set_inter_op_parallelism_threads(num_threads)
+        chosen = [gpus[numbers[choose_gpu(environ, world, len(numbers))]]] if kind == "gpu" else []
+        tf.config.set_visible_devices(chosen, "GPU")
+    except RuntimeError as error:
+        raise _too_late(wanted, error) from None
+    return bool(chosen)
+
+
+def _parsed(wanted: str | None, num_gpus: int) -> tuple[str, list[int]]:
+    kind, _, numbers = (wanted or ("gpu" if num_gpus else "cpu:1")).partition(":")
+    if kind == "cpu":
+        return kind, list(range(int(numbers)))
+    chosen = [int(number) for number in numbers.split(",")] if numbers else list(range(num_gpus))
+    if len(set(chosen)) != len(chosen) or any(number >= num_gpus for number in chosen):
+        raise ConfigurationError(
+            f"--devices {wanted} names a GPU twice or one that is not there: TensorFlow sees {num_gpus} GPUs "
+            "here. Name other devices, or try --devices cpu:2."
+        )
+    return kind, chosen
+
+
+def _too_late(wanted: str | None, error: RuntimeError) -> ConfigurationError:
+    return ConfigurationError(
+        f"--devices {wanted or '(the default)'} came too late: TensorFlow uses other devices in this process already "
+        f"({error}). Start a fresh process, and make no optimizer or metric before distrain.fit or "
+        "distrain.horovod.init is called: with distrain.fit, compile the model in build_model."
+    )

@@ -1,0 +1,85 @@
+"""Many processes for a user's own `model.fit` script, over Horovod.
+
+Decides: which process this is, its device, its share of the cores, and the names such a script uses. Never: trains;
+`model.fit` does.
+
+    import distrain.horovod as hvd
+
+    world = hvd.init()                                              # before TensorFlow uses a device
+    batches = hvd.RankBatches(x, y, batch_size=64, shuffle=True)    # this rank's stride of batches of 64
+    model.compile(hvd.DistributedOptimizer("adam"), loss=...)
+    callbacks = [hvd.BroadcastCallback(), hvd.MetricAverageCallback(batches), ...]
+    held_out = hvd.RankBatches(xv, yv, batch_size=64, training=False)
+    model.fit(batches, shuffle=False, validation_data=held_out, callbacks=callbacks, verbose=2 * (world.rank == 0))
+    if world.rank == 0:
+        model.save("model.keras")                                   # a plain model: it loads without distrain
+
+Started by `mpirun -n 4 --bind-to none python script.py` or `horovodrun --gloo -np 4 python script.py`; as one process
+the same script trains alone. Horovod's own `DistributedOptimizer` and callbacks synchronize nothing on Keras 3.
+
+All ranks end with bitwise the same weights, and with those of one process that is fed the joint batches, up to float
+rounding: with a ragged last step, clipping, gradient accumulation, moving averages of weights, loss scaling. What a
+script around `fit` does not get:
+- stock dropout draws other masks than one process would;
+- batch normalization sees the rank's own batch, and its moving statistics differ by rank until the next broadcast;
+- a loss that a layer adds is averaged over ranks: right for regularizers of weights, not for a sum over the examples;
+- a loss with masks, or a reduction other than "sum_over_batch_size", weighs the ranks' batches alike.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from distrain.errors import ConfigurationError
+from distrain.world import World, find_world
+
+if TYPE_CHECKING:
+    from distrain.horovod.batches import RankBatches
+    from distrain.horovod.metrics import MetricAverageCallback
+    from distrain.horovod.optimizer import BroadcastCallback, DistributedOptimizer
+
+_HOMES = {
+    "BroadcastCallback": "distrain.horovod.optimizer",
+    "DistributedOptimizer": "distrain.horovod.optimizer",
+    "MetricAverageCallback": "distrain.horovod.metrics",
+    "RankBatches": "distrain.horovod.batches",
+}
+
+__all__ = ["BroadcastCallback", "DistributedOptimizer", "MetricAverageCallback", "RankBatches", "World", "init"]
+
+
+@cache
+def init() -> World:
+    """Join the other ranks, pin this one to its GPU (or the CPU) and take its share of the cores; harmless twice.
+
+    Returns:
+        This process among all: `rank`, `size`, `local_rank`, `local_size`; rank 0 of 1 where no launcher started it.
+
+    Raises:
+        ConfigurationError: TensorFlow uses devices already, there are fewer GPUs than local ranks, Horovod is not
+            installed, or the environment makes no sense.
+        RankError: the others cannot be joined.
+    """
+    world = find_world(os.environ)
+    if world.size > 1:
+        from distrain.distribution.devices import own_device
+
+        on_gpu = own_device(os.environ, world, None)  # before Horovod touches TensorFlow
+        try:
+            from distrain.distribution import horovod
+        except ImportError as error:
+            raise ConfigurationError(
+                f"This is rank {world.rank} of {world.size}, but Horovod cannot be imported ({error}). Build it with "
+                "./launch/install_horovod.sh."
+            ) from None
+        horovod.start(world, on_gpu=on_gpu)
+    return world
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'distrain.horovod' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,151 @@
+"""An optimizer that averages its gradients over all ranks, and the callback that makes the ranks equal before.
+
+Decides: when ranks meet in training. Never: how tensors travel (`distribution` does), or which rank this is.
+
+    model.compile(DistributedOptimizer("adam"), loss="mse")
+    model.fit(batches, shuffle=False, callbacks=[BroadcastCallback()])
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from distrain.errors import ConfigurationError, RankError
+from distrain.horovod import init
+
+
+def DistributedOptimizer(optimizer: Any, *, compression: str = "none") -> Any:  # noqa: N802 - Horovod's name for it
+    """Make an optimizer average its gradients over all ranks before it does anything else with them.
+
+    It is averaged at every call of `apply`: clipping, accumulation, weight decay, moving averages and the decision of a
+    `LossScaleOptimizer` to skip a step see the global gradient, and are the same on all ranks. With
+    `gradient_accumulation_steps` each micro-step is averaged, which is exact, and costs one reduction each.
+
+    Of an embedding only the rows that were touched travel, and the gradient arrives dense, rows that occur twice added
+    up. Keras alone squares and clips such parts one by one, so that one process differs there (Keras 3.15).
+
+    Args:
+        optimizer: a Keras optimizer, built or not, or its name. It is changed in place, so that its state, class,
+            schedule and configuration stay what they were; a saved model holds the plain optimizer, and must be given
+            to this function again after loading: `DistributedOptimizer(model.optimizer)`.
+        compression: "fp16" to let gradients travel in half precision; "none".
+
+    Returns:
+        The same optimizer.
+
+    Raises:
+        ConfigurationError: the compression is unknown. Later, in `fit`: `BroadcastCallback` was left out.
+    """
+    if compression not in ("none", "fp16"):
+        raise ConfigurationError(f"compression is {compression!r}, but it must be 'none' or 'fp16'.")
+    optimizer = keras.optimizers.get(optimizer)
+    if init().size > 1 and not isinstance(optimizer.apply, _AveragedApply):
+        optimizer.apply = _AveragedApply(optimizer.apply, compression)
+    return optimizer
+
+
+class _AveragedApply:
+    """Stands in for an optimizer's `apply`; refuses to work before the ranks were made equal."""
+
+    def __init__(self, apply: Any, compression: str) -> None:
+        from distrain.distribution import horovod
+        from distrain.distribution.processes import Processes
+
+        self.compression = compression
+        self.ranks_are_equal = False
+        self._apply = apply
+        self._ranks = Processes(horovod, init(), compression=compression)
+
+    def __call__(self, grads: Sequence[Any], trainable_variables: Any = None) -> Any:
+        if not self.ranks_are_equal:
+            raise ConfigurationError(
+                "The ranks start from weights of their own. Give fit(callbacks=[distrain.horovod.BroadcastCallback(), "
+                "...])."
+            )
+        averaged = list(grads)
+        present = [place for place, gradient in enumerate(averaged) if gradient is not None]
+        sums, _ = self._ranks.sum([averaged[place] for place in present], [])
+        for place, total in zip(present, sums, strict=True):
+            averaged[place] = total / init().size
+        return self._apply(averaged, trainable_variables)
+
+
+class BroadcastCallback(keras.callbacks.Callback):
+    """Give all ranks the weights and the optimizer's state of rank 0 whenever `fit` begins.
+
+    Needed in every `fit`; it also checks that the ranks are about to train alike, and turns `jit_compile` off, which on
+    a GPU is Keras' default and cannot compile a reduction over ranks. Where `compile` put a `LossScaleOptimizer` around
+    the optimizer (policy mixed_float16), averaging moves to the outer one, so that all ranks skip the same steps.
+
+    Raises:
+        ConfigurationError: at the begin of `fit`: the model is not built, or its optimizer is not distributed.
+        RankError: the ranks have other models, optimizers, epochs or steps per epoch.
+    """
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Check, build the optimizer, broadcast."""
+        if init().size == 1:
+            return
+        model = self.model
+        apply = _averaged_apply(model.optimizer)
+        if not model.built or not model.trainable_variables:
+            raise ConfigurationError(
+                f"The model {model.name!r} has no weights before its first batch, and so there is nothing to "
+                "broadcast. Begin it with keras.Input(shape), or call model.build(input_shape) before fit."
+            )
+        if not model.optimizer.built:
+            model.optimizer.build(model.trainable_variables)
+        if model.jit_compile:
+            model.jit_compile = False
+            model.make_train_function(force=True)
+        variables = [*model.weights, *model.optimizer.variables]
+        _require_alike(
+            {
+                "epochs": self.params["epochs"],
+                "steps per epoch": self.params["steps"],
+                "optimizer": type(model.optimizer).__name__,
+                "number of weights": len(variables),
+                **{f"weight {number}": f"{v.dtype}{list(v.shape)}" for number, v in enumerate(variables)},
+            }
+        )
+        _broadcast(variables)
+        apply.ranks_are_equal = True
+
+
+def _averaged_apply(optimizer: Any) -> _AveragedApply:
+    inner = getattr(getattr(optimizer, "inner_optimizer", None), "apply", None)
+    if isinstance(inner, _AveragedApply):
+        del optimizer.inner_optimizer.apply
+        optimizer.apply = _AveragedApply(optimizer.apply, inner.compression)
+    if not isinstance(optimizer.apply, _AveragedApply):
+        raise ConfigurationError(
+            f"The optimizer {optimizer.name!r} does not average gradients over the ranks, which would train a model "
+            "each. Use model.compile(distrain.horovod.DistributedOptimizer(optimizer), ...)."
+        )
+    return optimizer.apply
+
+
+def _require_alike(facts: dict[str, Any]) -> None:
+    from distrain.distribution.horovod import exchange
+
+    of_ranks = [json.loads(content) for content in exchange(json.dumps(facts).encode())]
+    for rank, theirs in enumerate(of_ranks):
+        for name, value in of_ranks[0].items():
+            if theirs[name] != value:
+                raise RankError(
+                    f"Rank {rank} has {name} {theirs[name]}, rank 0 has {value}. All ranks must build the same "
+                    "model and take the same number of steps: run one script with the same arguments on all of them."
+                )
+
+
+def _broadcast(variables: Sequence[Any]) -> None:
+    from distrain.distribution.horovod import broadcast
+
+    for variable in variables:  # one by one: a large model is not held twice
+        own = variable.numpy()
+        variable.assign(np.frombuffer(broadcast(own.tobytes()), own.dtype).reshape(own.shape))

@@ -1,0 +1,139 @@
+"""The contract of `Distribution`: each operation once on this process; what came of it is written down.
+
+write_contract(distribution, folder, strategy="mpi")      # folder/contract.RANK.npz and .json; a judge reads them
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from ranks_contract_inputs import CASES, CONTENTS, Rows, Tensors, contents, variables
+from ranks_notes import Notes
+
+from distrain.distribution.base import Distribution
+
+
+def write_contract(choose: Callable[[str], Distribution], folder: Path, *, collectives: Any) -> None:
+    """Call everything, and write what it gives.
+
+    Args:
+        choose: compression -> the distribution.
+        folder: where to.
+        collectives: the backend's module, for what is sent; None where there is none.
+    """
+    distribution = choose("none")
+    notes = {name: Notes() for name in CASES}
+    arrays: dict[str, np.ndarray] = {}
+    for name in CASES:
+        arrays |= _sums(distribution, name, notes[name], collectives)
+    arrays |= {f"two batches/0/{key}": value for key, value in _sum_of_two_batches(distribution).items()}
+    if collectives is not None:
+        halving = choose("fp16")
+        for name in ("rounding", "figures"):
+            arrays |= {f"fp16/{key}": sums for key, sums in _sums(halving, name, Notes(), collectives).items()}
+    arrays |= {f"variables/{name}": value for name, value in _synchronized(distribution).items()}
+    facts = {
+        "name": distribution.name,
+        "version": distribution.version,
+        "num_replicas": distribution.num_replicas,
+        "local_replicas": list(distribution.local_replicas),
+        "num_processes": distribution.num_processes,
+        "rank": distribution.rank,
+        "is_chief": distribution.is_chief,
+        "heard": {kind: _heard(distribution, kind) for kind in CONTENTS},
+        "sent": {name: [list(sizes) for sizes in note.sent] for name, note in notes.items()},
+    }
+    np.savez(folder / f"contract.{distribution.rank}.npz", **arrays)
+    (folder / f"contract.{distribution.rank}.json").write_text(json.dumps(facts), encoding="utf-8")
+
+
+def _sums(distribution: Distribution, name: str, notes: Notes, collectives: Any) -> dict[str, np.ndarray]:
+    """Sums of a case on two occasions, by "case/occasion/number"."""
+    sample = CASES[name](replica=0, occasion=0)
+
+    def replica_step(batches: Sequence[Any]) -> list[Any]:
+        (batch,) = batches
+        gradients, figures = distribution.sum(*_tensors(batch, sample))
+        return [*gradients, *figures]
+
+    with notes.of_sending(collectives):
+        step = distribution.compile(replica_step, _specs(sample))
+    sums = {}
+    for occasion in (0, 1):
+        outputs = step([_flat(CASES[name](replica=r, occasion=occasion)) for r in distribution.local_replicas])
+        sums |= {f"{name}/{occasion}/{number}": output.numpy() for number, output in enumerate(outputs)}
+    return sums
+
+
+def _sum_of_two_batches(distribution: Distribution) -> dict[str, np.ndarray]:
+    """Sums of 10 * first batch + second batch."""
+    sample = CASES["dense"](replica=0, occasion=0)
+
+    def replica_step(batches: Sequence[Any]) -> list[Any]:
+        first, second = (_tensors(batch, sample) for batch in batches)
+        joined = [[10 * a + b for a, b in zip(*parts, strict=True)] for parts in zip(first, second, strict=True)]
+        gradients, figures = distribution.sum(*joined)
+        return [*gradients, *figures]
+
+    step = distribution.compile(replica_step, _specs(sample), num_batches=2)
+    both = [_flat(CASES["dense"](replica=r, occasion=o)) for r in distribution.local_replicas for o in (0, 1)]
+    return {str(number): output.numpy() for number, output in enumerate(step(both))}
+
+
+def _flat(tensors: Tensors) -> list[np.ndarray]:
+    """A batch: the arrays one after the other."""
+    arrays: list[np.ndarray] = []
+    for gradient in tensors.gradients:
+        arrays += [gradient.values, gradient.indices] if isinstance(gradient, Rows) else [gradient]
+    return arrays + tensors.figures
+
+
+def _specs(sample: Tensors) -> list[tf.TensorSpec]:
+    specs = []
+    for gradient in sample.gradients:
+        if isinstance(gradient, Rows):
+            specs += [
+                tf.TensorSpec((None, gradient.values.shape[1]), gradient.values.dtype),
+                tf.TensorSpec((None,), "int64"),
+            ]
+        else:
+            specs.append(tf.TensorSpec(gradient.shape, gradient.dtype))
+    return specs + [tf.TensorSpec(figure.shape, figure.dtype) for figure in sample.figures]
+
+
+def _tensors(batch: Sequence[Any], sample: Tensors) -> tuple[list[Any], list[Any]]:
+    """The batch's tensors as gradients and figures, of shapes that are known, as a step's are."""
+    fields = iter(batch)
+    gradients = []
+    for gradient in sample.gradients:
+        if isinstance(gradient, Rows):
+            shape = tf.constant((gradient.num_rows, gradient.values.shape[1]), tf.int64)
+            gradients.append(tf.IndexedSlices(next(fields), next(fields), shape))
+        else:
+            gradients.append(tf.ensure_shape(next(fields), gradient.shape))
+    return gradients, [tf.ensure_shape(next(fields), figure.shape) for figure in sample.figures]
+
+
+def _synchronized(distribution: Distribution) -> dict[str, np.ndarray]:
+    own = {
+        name: keras.Variable(value, dtype=value.dtype.name, trainable=False, name=name)
+        for name, value in variables(distribution.rank).items()
+    }
+    distribution.synchronize([])
+    distribution.synchronize([own["seed"]])
+    distribution.synchronize(list(own.values()))
+    return {name: variable.numpy() for name, variable in own.items()}
+
+
+def _heard(distribution: Distribution, kind: str) -> dict[str, Any]:
+    """Digests of what `exchange` and `broadcast` gave."""
+    content = contents(kind, rank=distribution.rank)
+    everyone = [hashlib.sha256(heard).hexdigest() for heard in distribution.exchange(content)]
+    return {"exchange": everyone, "broadcast": hashlib.sha256(distribution.broadcast(content)).hexdigest()}

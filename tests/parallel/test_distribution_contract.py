@@ -1,0 +1,146 @@
+"""The contract of `Distribution`, the same for every way of distributing; see programs/ranks_contract.py.
+
+What the ranks wrote is compared with NumPy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+from launching import needs_horovod, needs_mpi
+from ranks_contract_inputs import CASES, CONTENTS, Rows, contents, variables
+
+pytestmark = pytest.mark.timeout(900)
+
+LAUNCHES = [
+    pytest.param("", "single", 1, id="single"),
+    pytest.param("", "mirrored", 2, id="mirrored"),
+    *[pytest.param("mpirun", "mpi", size, id=f"mpirun-mpi-{size}", marks=needs_mpi) for size in (1, 2, 3)],
+    *[
+        pytest.param(launcher, "horovod", size, id=f"{launcher}-horovod-{size}", marks=needs_horovod)
+        for launcher, sizes in (("mpirun", (1, 2, 3)), ("horovodrun --gloo", (2, 3)), ("horovodrun --mpi", (2, 3)))
+        for size in sizes
+    ],
+]
+PARAMETERS = ("launcher", "strategy", "num_replicas")
+
+
+@pytest.fixture
+def ranks(launched, launcher, strategy, num_replicas):
+    return launched(launcher, strategy, 1 if strategy == "mirrored" else num_replicas)
+
+
+def expected_sums(case, num_replicas, occasion):
+    """The sums over all replicas, in the order in which a step gives them."""
+    given = [CASES[case](replica=replica, occasion=occasion) for replica in range(num_replicas)]
+    dense = [
+        [g.dense() if isinstance(g, Rows) else g for g in tensors.gradients] + tensors.figures for tensors in given
+    ]
+    return [np.sum(parts, axis=0, dtype=parts[0].dtype) for parts in zip(*dense, strict=True)]
+
+
+def found_sums(arrays, case, occasion):
+    prefix = f"{case}/{occasion}/"
+    names = sorted((name for name in arrays if name.startswith(prefix)), key=lambda name: int(name.split("/")[-1]))
+    return [arrays[name] for name in names]
+
+
+@pytest.mark.parametrize(PARAMETERS, LAUNCHES)
+class TestContract:
+    """Each test reads what one launch wrote."""
+
+    @pytest.mark.parametrize("case", [case for case in CASES if case != "rounding"])
+    @pytest.mark.parametrize("occasion", [0, 1])
+    def test_whole_numbers_add_up_exactly(self, ranks, num_replicas, case, occasion):
+        expected = expected_sums(case, num_replicas, occasion)
+        for arrays in ranks.arrays("contract"):
+            found = found_sums(arrays, case, occasion)
+            assert [(a.dtype, a.shape) for a in found] == [(a.dtype, a.shape) for a in expected]
+            for sums, wanted in zip(found, expected, strict=True):
+                np.testing.assert_array_equal(sums, wanted)
+
+    def test_sums_are_right_up_to_rounding(self, ranks, num_replicas):
+        for occasion in (0, 1):
+            expected = expected_sums("rounding", num_replicas, occasion)
+            for sums, wanted in zip(
+                found_sums(ranks.arrays("contract")[0], "rounding", occasion), expected, strict=True
+            ):
+                np.testing.assert_allclose(sums, wanted, rtol=1e-5, atol=1e-5)
+
+    def test_all_ranks_hold_bitwise_the_same_sums(self, ranks):
+        first, *others = ranks.arrays("contract")
+        for arrays in others:
+            assert arrays.keys() == first.keys()
+            for name in set(first) - {"variables/count", "variables/seed"}:
+                assert arrays[name].tobytes() == first[name].tobytes(), name
+
+    def test_a_step_may_take_two_batches_of_each_replica(self, ranks, num_replicas):
+        given = [[CASES["dense"](replica=r, occasion=o) for o in (0, 1)] for r in range(num_replicas)]
+        of_replicas = [
+            [10 * a + b for part in zip(first, second, strict=True) for a, b in zip(*part, strict=True)]
+            for first, second in given
+        ]
+        expected = [np.sum(parts, axis=0) for parts in zip(*of_replicas, strict=True)]
+        for sums, wanted in zip(found_sums(ranks.arrays("contract")[0], "two batches", 0), expected, strict=True):
+            np.testing.assert_array_equal(sums, wanted)
+
+    def test_halved_gradients_are_close_and_figures_exact(self, ranks, strategy, num_replicas):
+        if strategy in ("single", "mirrored"):
+            pytest.skip("nothing travels between processes")
+        arrays = ranks.arrays("contract")[0]
+        *halved, figure = found_sums(arrays, "fp16/rounding", 0)
+        *full, full_figure = found_sums(arrays, "rounding", 0)
+        largest = np.abs(full[0]).max()
+        assert figure == full_figure
+        assert 0 < np.abs(halved[0] - full[0]).max() <= 2e-3 * num_replicas * largest
+        np.testing.assert_allclose(halved[1], full[1], atol=2e-2)
+        np.testing.assert_array_equal(halved[2], full[2])  # double precision is not for halving
+        for found, wanted in zip(found_sums(arrays, "fp16/figures", 1), found_sums(arrays, "figures", 1), strict=True):
+            np.testing.assert_array_equal(found, wanted)
+
+    def test_of_few_touched_rows_only_these_travel(self, ranks, strategy, num_replicas):
+        if strategy in ("single", "mirrored"):
+            pytest.skip("nothing travels between processes")
+        for facts in ranks.facts("contract"):
+            unions = [
+                {
+                    int(i)
+                    for r in range(num_replicas)
+                    for i in CASES["few_rows"](replica=r, occasion=o).gradients[place].indices
+                }
+                for o in (0, 1)
+                for place in (1, 3)
+            ]
+            sizes = [
+                [2, 3 * len(unions[0]), 4, 2 * len(unions[1]), 1],
+                [2, 3 * len(unions[2]), 4, 2 * len(unions[3]), 1],
+            ]
+            assert sorted(facts["sent"]["few_rows"]) == sorted(sizes)
+            assert facts["sent"]["all_rows"] == [[8, 3, 1]]  # the matrix as it is
+
+    def test_each_replica_is_fed_by_one_process(self, ranks, strategy, num_replicas):
+        facts = ranks.facts("contract")
+        assert [number for rank in facts for number in rank["local_replicas"]] == list(range(num_replicas))
+        for number, rank in enumerate(facts):
+            told = [rank[name] for name in ("name", "num_replicas", "num_processes", "rank", "is_chief")]
+            assert told == [strategy, num_replicas, ranks.size, number, number == 0]
+            assert any(digit.isdigit() for digit in rank["version"])
+
+    @pytest.mark.parametrize("kind", CONTENTS)
+    def test_bytes_reach_everyone(self, ranks, kind):
+        everyone = [hashlib.sha256(contents(kind, rank=rank)).hexdigest() for rank in range(ranks.size)]
+        for facts in ranks.facts("contract"):
+            assert facts["heard"][kind]["exchange"] == everyone
+            assert facts["heard"][kind]["broadcast"] == everyone[0]
+
+    def test_synchronized_variables_are_the_mean(self, ranks):
+        given = [variables(rank) for rank in range(ranks.size)]
+        for rank, arrays in enumerate(ranks.arrays("contract")):
+            for name in ("mean", "precise"):
+                found = arrays[f"variables/{name}"]
+                assert found.dtype == given[0][name].dtype
+                np.testing.assert_allclose(found, np.mean([own[name] for own in given], axis=0), rtol=1e-7)
+            for name in ("count", "seed"):
+                np.testing.assert_array_equal(arrays[f"variables/{name}"], given[rank][name])

@@ -1,0 +1,172 @@
+"""The same model by N processes as by one; see conftest.py for the runs of each launch."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from launching import needs_horovod, needs_mpi
+from ranks_data import DATA, EPOCHS, MOMENTUM, digest_of, examples_of_text
+
+pytestmark = pytest.mark.timeout(900)
+
+SIZES = (2, 3)
+MPIRUN = [
+    *[pytest.param("mpirun", "mpi", size, id=f"mpirun-mpi-{size}", marks=needs_mpi) for size in SIZES],
+    *[pytest.param("mpirun", "horovod", size, id=f"mpirun-horovod-{size}", marks=needs_horovod) for size in SIZES],
+]
+LAUNCHES = MPIRUN + [
+    pytest.param(launcher, "horovod", size, id=f"{launcher}-{size}", marks=needs_horovod)
+    for launcher in ("horovodrun --gloo", "horovodrun --mpi")
+    for size in SIZES
+]
+PARAMETERS = ("launcher", "strategy", "size")
+TEXT = ("ngram", "sequence")
+CASES = ("weighted", "words", "letters")
+
+
+@pytest.fixture
+def ranks(launched, launcher, strategy, size):
+    return launched(launcher, strategy, size)
+
+
+def distance(weights, others):
+    """The largest difference relative to the largest weight."""
+    largest = max(np.abs(array).max() for array in others)
+    return max(np.abs(a - b).max() for a, b in zip(weights, others, strict=True)) / largest
+
+
+def examples_of(case, part):
+    """Each example of a case and its weight, as often as it is there; those of no weight left out."""
+    features, labels, *weights = DATA[case]()[part]
+    weights = weights[0] if weights else np.ones(len(labels))
+    rows = zip(features, labels, weights, strict=True)
+    return Counter((digest_of(np.arange(row.size), row, label), float(w)) for row, label, w in rows if w > 0)
+
+
+def assert_alike_on_all_ranks(ranks, run):
+    first, *others = ranks.arrays(run)
+    assert len(first) >= EPOCHS
+    assert len(others) == ranks.size - 1
+    for arrays in others:
+        assert arrays.keys() == first.keys()
+        assert all(arrays[name].tobytes() == first[name].tobytes() for name in first)
+    figures = [facts["figures"] for facts in ranks.facts(run)]
+    assert all(theirs == figures[0] for theirs in figures)
+
+
+def assert_same_figures(ranks, others, run):
+    own, theirs = (each.facts(run)[0]["figures"] for each in (ranks, others))
+    assert len(own) == len(theirs) == EPOCHS
+    for epoch, reference in zip(own, theirs, strict=True):
+        assert {"loss", "accuracy", "val_loss", "val_accuracy"} == epoch.keys()
+        assert epoch == pytest.approx(reference, rel=0, abs=1e-6)
+
+
+@pytest.mark.parametrize(PARAMETERS, LAUNCHES)
+class TestText:
+    """The shipped models, dropout on, three epochs with a ragged end."""
+
+    @pytest.mark.parametrize("run", TEXT)
+    def test_weights_are_those_of_one_process(self, ranks, alone, run):
+        assert distance(ranks.weights(run), alone.weights(run)) <= 1e-5
+
+    @pytest.mark.parametrize("run", TEXT)
+    def test_all_ranks_hold_bitwise_the_same(self, ranks, run):
+        assert_alike_on_all_ranks(ranks, run)
+
+    @pytest.mark.parametrize("run", TEXT)
+    def test_figures_are_those_of_one_process(self, ranks, alone, run):
+        assert_same_figures(ranks, alone, run)
+
+    @pytest.mark.parametrize("run", TEXT)
+    def test_each_example_is_fed_once_an_epoch(self, ranks, text, run):
+        rows = examples_of_text(text[run], "train")
+        assert len(rows) == rows.total() == 331  # no two are alike
+        for epoch in range(EPOCHS):
+            assert ranks.fed(run, "train", epoch=epoch) == rows
+
+    @pytest.mark.parametrize("run", TEXT)
+    def test_each_validation_example_counts_once_an_evaluation(self, ranks, text, run):
+        rows = examples_of_text(text[run], "test")
+        assert ranks.fed(run, "evaluate") == Counter({row: EPOCHS * count for row, count in rows.items()})
+
+    def test_a_rank_without_examples_still_takes_its_step(self, ranks):
+        calls = [facts["fed"] for facts in ranks.facts("ngram")]
+        ends = [[len(call["examples"]) for call in of_rank if call["purpose"] == "train"][5] for of_rank in calls]
+        assert ends == [1] + [0] * (ranks.size - 1)
+
+    def test_only_the_chief_has_a_run_directory(self, ranks):
+        assert (ranks.folder / "runs" / "ngram" / "summary.json").is_file()
+        assert not (ranks.folder / "not the chief's").exists()
+
+    @pytest.mark.parametrize("run", TEXT)
+    def test_nobody_complains(self, ranks, run):
+        assert [facts["said"] for facts in ranks.facts(run)] == [""] * ranks.size
+
+
+@pytest.mark.parametrize(PARAMETERS, MPIRUN)
+class TestArrays:
+    """A user's models by `distrain.fit`."""
+
+    @pytest.mark.parametrize("case", CASES)
+    def test_weights_are_those_of_one_process(self, ranks, alone, case):
+        assert distance(ranks.weights(case), alone.weights(case)) <= 1e-5
+        assert_same_figures(ranks, alone, case)
+
+    @pytest.mark.parametrize("run", [*CASES, "accumulated", "halved", "normalized"])
+    def test_all_ranks_hold_bitwise_the_same(self, ranks, run):
+        assert_alike_on_all_ranks(ranks, run)
+
+    @pytest.mark.parametrize("run", [*CASES, "accumulated", "normalized"])
+    def test_each_example_is_fed_once_an_epoch(self, ranks, run):
+        case = "weighted" if run == "accumulated" else run
+        for epoch in range(EPOCHS):
+            assert ranks.fed(run, "train", epoch=epoch) == examples_of(case, "train")
+        validation = examples_of(case, "validation")
+        assert ranks.fed(run, "evaluate") == Counter({row: EPOCHS * count for row, count in validation.items()})
+
+    def test_weights_are_those_of_plain_keras(self, ranks, witness):
+        assert distance(ranks.weights("weighted"), witness) <= 1e-5
+
+    def test_accumulating_gives_the_model_of_the_same_global_batch(self, ranks, alone):
+        train_calls = [call for call in ranks.facts("accumulated")[0]["fed"] if call["purpose"] == "train"]
+        assert len(train_calls) == EPOCHS * 2 * 9
+        assert distance(ranks.weights("accumulated"), alone.weights("weighted")) <= 1e-5
+
+    def test_halved_gradients_train_nearly_the_same(self, ranks):
+        apart = distance(ranks.weights("halved"), ranks.weights("weighted"))
+        assert 1e-7 < apart < 2e-2
+        assert "float16" not in {array.dtype.name for array in ranks.weights("halved")}
+
+    def test_of_a_large_embedding_only_touched_rows_travel(self, ranks):
+        for facts in ranks.facts("words"):
+            embeddings = {sizes[0]: count for sizes, count in facts["sent"] if sizes[1:3] == [8 * 3, 3]}
+            assert sum(embeddings.values()) == EPOCHS * 9
+            assert max(embeddings) < 12 * 5 * 8 < 500 * 8
+
+    def test_a_small_embedding_travels_whole(self, ranks):
+        for facts in ranks.facts("letters"):
+            whole = sum(count for sizes, count in facts["sent"] if sizes[:3] == [7 * 8, 8 * 3, 3])
+            assert whole >= EPOCHS * 8  # the last step of an epoch is of one example
+
+    def test_moving_averages_are_the_mean_of_the_ranks(self, ranks):
+        rows, labels = DATA["normalized"]()["train"]
+        digests = [digest_of(np.arange(row.size), row, label) for row, label in zip(rows, labels, strict=True)]
+        number_of = {digest: number for number, digest in enumerate(digests)}
+        calls = [[c for c in facts["fed"] if c["purpose"] == "train"] for facts in ranks.facts("normalized")]
+        averages = np.tile([[0.0], [1.0]], (1, 4))
+        for epoch in range(EPOCHS):
+            of_ranks = []
+            for of_rank in calls:
+                own = averages
+                for call in [call for call in of_rank if call["epoch"] == epoch]:
+                    batch = rows[[number_of[example] for example in call["examples"]]].astype(np.float64)
+                    own = MOMENTUM * own + (1 - MOMENTUM) * np.stack([batch.mean(axis=0), batch.var(axis=0)])
+                of_ranks.append(own)
+            assert np.abs(of_ranks[0] - of_ranks[1]).max() > 0.01  # there was something to average
+            averages = np.mean(of_ranks, axis=0)
+            arrays = ranks.arrays("normalized")[-1]
+            found = np.stack([arrays[f"{epoch}/{number}"] for number in (2, 3)])
+            np.testing.assert_allclose(found, averages, rtol=1e-4, atol=1e-5)

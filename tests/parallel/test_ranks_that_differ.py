@@ -1,0 +1,113 @@
+"""Ranks that were not started alike: all stop before the first step, with one message that names rank and field."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from launching import environment, launcher_command, needs_mpi, run_ranks
+
+from distrain.data.shards import open_dataset
+
+pytestmark = [pytest.mark.timeout(600), needs_mpi]
+
+PROGRAM = Path(__file__).parent / "programs" / "ranks_that_differ.py"
+
+
+@pytest.fixture(scope="module")
+def folder(text, tmp_path_factory):
+    """Where two ranks wrote how each run ended."""
+    folder = tmp_path_factory.mktemp("differ")
+    other_keras = folder / "other" / "keras-99.0.dist-info"
+    other_keras.mkdir(parents=True)
+    (other_keras / "METADATA").write_text("Metadata-Version: 2.1\nName: keras\nVersion: 99.0\n")
+    alike = {"strategy": "mpi", "epochs": 3, "data": str(text["ngram"])}
+
+    def alike_but(name, *, path=None, **more):
+        own = [{**alike, "run": str(folder / "runs" / f"{name}.{rank}")} for rank in (0, 1)]
+        return {"name": name, "settings": [own[0], {**own[1], **more}], "paths": [None, path]}
+
+    plan = [
+        alike_but("seed", seed=1),
+        alike_but("epochs", epochs=4),
+        alike_but("dropout", dropout=0.25),
+        alike_but("data", data=str(text["other"])),
+        alike_but("version", path=str(other_keras.parent)),
+        alike_but("missing", data=str(folder / "nowhere")),
+    ]
+    (folder / "plan.json").write_text(json.dumps(plan))
+    done = run_ranks("mpirun", 2, [sys.executable, str(PROGRAM), str(folder)])
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def ends(folder, name):
+    return [json.loads((folder / f"{name}.{rank}.json").read_text()) for rank in (0, 1)]
+
+
+def test_nothing_is_written(folder):
+    assert not (folder / "runs").exists()
+
+
+@pytest.mark.parametrize("name", ["seed", "epochs", "dropout", "version", "data"])
+def test_all_ranks_end_with_one_message_that_names_rank_and_field(name, folder, text):
+    digests = [open_dataset(text[key]).digest[:64] for key in ("ngram", "other")]
+    field, here, there = {
+        "seed": ("seed", "0", "1"),
+        "epochs": ("epochs", "3", "4"),
+        "dropout": ("dropout", "None", "0.25"),
+        "version": ("keras's version", version("keras"), "99.0"),
+        "data": ("the data", *digests),
+    }[name]
+    for end in ends(folder, name):
+        assert (end["code"], end["told_by"], end["said"]) == (5, 0, "")
+        message = f"rank 1 differs from rank 0 in {field}: {there} there, {here} on rank 0. Give all ranks the same"
+        assert end["message"].startswith(message)
+
+
+def test_a_folder_that_one_rank_lacks_ends_all_with_its_message(folder):
+    for end in ends(folder, "missing"):
+        assert (end["code"], end["told_by"], end["said"]) == (3, 1, "")
+        assert str(folder / "nowhere") in end["message"]
+
+
+@pytest.mark.parametrize(
+    ("difference", "code", "told"),
+    [
+        (["--seed", "1"], 5, "rank 0: rank 1 differs from rank 0 in seed: 1 there, 0 on rank 0."),
+        (["--data", "nowhere"], 3, "rank 1: nowhere"),
+    ],
+)
+def test_the_command_says_it_once_and_the_launcher_returns_the_code(difference, code, told, text, tmp_path):
+    train = [
+        sys.executable,
+        "-m",
+        "distrain",
+        "train",
+        "--data",
+        str(text["ngram"]),
+        "--run",
+        "run",
+        "--strategy",
+        "mpi",
+    ]
+    command = [*launcher_command("mpirun", 1), *train, ":", "-n", "1", *train, *difference]
+    done = subprocess.run(
+        command,
+        env=environment(),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+    assert done.returncode == code
+    (line,) = [line for line in done.stderr.splitlines() if "distrain: " in line]
+    assert line.startswith(f"distrain: error: {told}")
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
