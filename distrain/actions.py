@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
@@ -72,23 +73,45 @@ class StopRequest:
 
 
 class Throughput:
-    """Measures samples per second over the steps of this process, without the first, which compiles."""
+    """Measures samples per second over the steps of this process, without the first call, which compiles."""
 
     def __init__(self) -> None:
-        self._num_steps = 0
+        self._num_calls = 0
         self._num_examples = 0
         self._seconds = 0.0
 
     def __call__(self, moment: Moment) -> None:
-        """Count one step."""
-        self._num_steps += 1
-        if self._num_steps > 1:
+        """Count what was trained since the last moment."""
+        self._num_calls += 1
+        if self._num_calls > 1:
             self._num_examples += moment.num_examples
             self._seconds += moment.seconds
 
     def samples_per_second(self) -> float | None:
-        """Examples over all replicas per second of training; None before the second step."""
+        """Examples over all replicas per second of training; None before the second call."""
         return self._num_examples / self._seconds if self._seconds > 0 else None
+
+
+class FirstStep:
+    """Tells a `Reporter` how long this process took from its start to the end of its first step.
+
+    Args:
+        report: is told.
+        began: when the process, or what it was asked for, began; in seconds since 1970.
+        clock: seconds since 1970.
+    """
+
+    def __init__(self, report: Any, *, began: float, clock: Callable[[], float] = time.time) -> None:
+        self._report = report
+        self._began = began
+        self._clock = clock
+        self.seconds: float | None = None
+
+    def __call__(self, moment: Moment) -> None:
+        """Note the first step; pass over the others."""
+        if self.seconds is None:
+            self.seconds = self._clock() - self._began
+            self._report.note(f"first step after {self.seconds:.1f} s")
 
 
 def listen_for_stop() -> StopRequest:
@@ -160,10 +183,13 @@ def report_epochs(report: Any, history: list[dict[str, float]]) -> Action:
 
 
 def every_steps(steps: int, action: Action) -> Action:
-    """Ask `action` each `steps` global steps, but not at the last step of an epoch, whose end is its own occasion."""
+    """Ask `action` each `steps` global steps, but not at the last step of an epoch, whose end is its own occasion.
+
+    Where several steps are taken in one call, it is asked after the call that takes that step.
+    """
 
     def ask(moment: Moment) -> Decision | None:
-        due = moment.progress.global_step % steps == 0 and moment.step < moment.num_steps
+        due = moment.progress.global_step % steps < moment.new_steps and moment.step < moment.num_steps
         return action(moment) if due else None
 
     return ask
@@ -199,17 +225,17 @@ class KerasCallbacks:
         if self._list:
             self._list.on_epoch_begin(epoch)
 
-    def around_step(self, train_step: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        """A train step that calls `on_train_batch_begin` first."""
+    def around_steps(self, train_steps: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """A function that calls `on_train_batch_begin` first; as in Keras, once where it takes several steps."""
         if not self._list:
-            return train_step
+            return train_steps
         callbacks = self._list
 
-        def step(batches: Any) -> Any:
+        def run(steps: Any) -> Any:
             callbacks.on_train_batch_begin(self._step)
-            return train_step(batches)
+            return train_steps(steps)
 
-        return step
+        return run
 
     def around_evaluation(self, evaluate: Callable[[], Any]) -> Callable[[], Any]:
         """An evaluation with `on_test_begin` before and `on_test_end` behind it."""

@@ -20,7 +20,7 @@ import numpy as np
 
 
 class SparseRows(NamedTuple):
-    """Sparse rows of one batch in row order, with what a sum over columns needs.
+    """Sparse rows of one batch in row order.
 
     The last row always has an entry (a zero, if need be), so that a sum over `row_ids` has as many rows as the batch.
 
@@ -28,14 +28,33 @@ class SparseRows(NamedTuple):
         row_ids: int32 `[nnz]`, ascending: the row of each entry.
         columns: int32 `[nnz]`: the column of each entry.
         values: float32 `[nnz]`.
-        order: int32 `[nnz]`: the entries by ascending column.
-        segments: int32 `[nnz]`, ascending: for each place of `order`, which of `touched` the entry's column is.
-        touched: int32 `[m]`: the columns present, ascending.
+        first_entry: int64 scalar: entries of all rows before, from the beginning of the epoch; dropout keys on it.
     """
 
     row_ids: Any
     columns: Any
     values: Any
+    first_entry: Any
+
+
+class WordRows(NamedTuple):
+    """Rows of word ids, one after the other without padding: what a step computes is in proportion to the words.
+
+    The places for words are *slots*. A row begins at a multiple of some unit of slots, and ends with a gap of at least
+    that unit, so that layers that look at neighbours, or take the units' slots together, keep rows apart.
+
+    Attributes:
+        words: int32 `[slots]`: the id of the word in each slot; 0 in a gap.
+        row_ids: int32 `[slots / unit]`, ascending: the row that each unit belongs to.
+        first_slot: int64 scalar: slots of all rows before, from the beginning of the epoch; dropout keys on it.
+        order: int32 `[words]`: the slots with a word, by ascending id.
+        segments: int32 `[words]`, ascending: for each place of `order`, which of `touched` the word is.
+        touched: int32 `[m]`: the words present, ascending.
+    """
+
+    words: Any
+    row_ids: Any
+    first_slot: Any
     order: Any
     segments: Any
     touched: Any
@@ -45,7 +64,7 @@ class Batch(NamedTuple):
     """What one replica is fed in one step.
 
     Attributes:
-        features: an array `[b, ...]`, `SparseRows`, or a dict of these by input name.
+        features: an array `[b, ...]`, `SparseRows`, or a dict of these by input name; or `WordRows`.
         labels: `[b, ...]`.
         weights: float32 `[b]`; a single 0 for an empty batch.
         epoch: int64 scalar; dropout keys on it.
@@ -78,16 +97,26 @@ _current = threading.local()  # MirroredStrategy traces each replica in a thread
 
 
 @contextmanager
-def feeding(batch: Batch) -> Iterator[None]:
-    """Make `batch` the current one of this thread while a model is called on it."""
-    before = current_batch()
-    _current.batch = batch
+def feeding(batch: Batch, *, sparse_gradients: bool = False) -> Iterator[None]:
+    """Make `batch` the current one of this thread while a model is called on it.
+
+    Args:
+        batch: what the model is called on.
+        sparse_gradients: whether a layer that touches few rows of its weights should give the gradient of these alone.
+    """
+    before = current_batch(), sparse_gradients_wanted()
+    _current.batch, _current.sparse_gradients = batch, sparse_gradients
     try:
         yield
     finally:
-        _current.batch = before
+        _current.batch, _current.sparse_gradients = before
 
 
 def current_batch() -> Batch | None:
     """The batch that a model is being called on in this thread, if a step is calling it."""
     return getattr(_current, "batch", None)
+
+
+def sparse_gradients_wanted() -> bool:
+    """Whether a layer that touches few rows of its weights should give the gradient of these alone."""
+    return getattr(_current, "sparse_gradients", False)

@@ -123,19 +123,23 @@ def _add_prepare(commands: Any) -> None:
     command.add_argument("--holdout", type=float, default=0.1, help="share held out without --test (default: 0.1)")
     command.add_argument("--seed", type=int, default=0, help="chooses the held-out rows (default: 0)")
     command.add_argument("--memory-mib", type=int, default=1024, help="bound on memory used, in MiB (default: 1024)")
-    command.add_argument("--workers", type=int, default=1, help="processes (default: 1)")
+    command.add_argument("--workers", type=int, help="processes (default: one a core, at most 8; with little text one)")
     command.set_defaults(command=_prepare)
 
 
 def _prepare(options: argparse.Namespace) -> None:
     from distrain.config import PrepareConfig
-    from distrain.prepare import prepare
+    from distrain.prepare_team import gathered_team
     from distrain.terminal import open_console
 
     settings = {name: value for name, value in vars(options).items() if name not in ("command", "may_be_cut")}
     if options.text_columns is not None:
         settings["text_columns"] = tuple(options.text_columns.split(","))
-    prepare(PrepareConfig(**settings), console=open_console())
+    config = PrepareConfig(**settings)
+    with gathered_team(config) as team:
+        from distrain.prepare import prepare  # while other processes start
+
+        prepare(config, console=open_console(), team=team)
 
 
 def _add_train(commands: Any) -> None:
@@ -151,6 +155,9 @@ def _add_train(commands: Any) -> None:
     _add_batch_sizes(command)
     command.add_argument(
         "--accumulation-steps", type=int, metavar="K", help="batches a replica takes for one update (default: 1)"
+    )
+    command.add_argument(
+        "--steps-per-execution", type=int, metavar="K", help="steps taken in one call into TensorFlow (default: 1)"
     )
     command.add_argument("--compression", help="none, or fp16: gradients travel in half precision (default: none)")
     command.add_argument("--epochs", type=int, help="the most epochs (default: 100)")
@@ -183,19 +190,20 @@ def _add_model_sizes(command: Any) -> None:
 def _train_config(options: argparse.Namespace, **defaults: Any) -> Any:
     from distrain.config import train_config
 
-    others = {"command", "may_be_cut", "config", "replicas", "audit"}
+    others = {"command", "may_be_cut", "config", "replicas", "audit", "measured_run", "step_ms", "bandwidth_gbs"}
     settings = {name: value for name, value in vars(options).items() if name not in others}
     return train_config({**defaults, **settings}, getattr(options, "config", None))
 
 
 def _train(options: argparse.Namespace) -> None:
     from distrain.actions import ignore_stop, listen_for_stop
+    from distrain.startup import process_began
     from distrain.train import train
 
     stop = listen_for_stop()  # before the slow imports, and to the end: a request is never lost
     config = _train_config(options)
     try:
-        summary = train(config, stop=stop)
+        summary = train(config, stop=stop, began=process_began())
     except Exception as error:
         if _world().size > 1:
             _end_at_once(error)
@@ -275,6 +283,12 @@ def _add_plan(commands: Any) -> None:
     command.add_argument("--replicas", type=int, required=True, metavar="N", help="copies of the model")
     command.add_argument("--audit", action="store_true", help="walk an epoch and prove that every example is read once")
     command.add_argument("--seed", type=int, help="of the order (default: 0)")
+    step = command.add_mutually_exclusive_group()
+    step.add_argument("--step-ms", type=float, metavar="MS", help="measured time of a step: predict an epoch's")
+    step.add_argument("--run", dest="measured_run", type=Path, metavar="RUN", help="take it from this run")
+    command.add_argument(
+        "--bandwidth-gbs", type=float, metavar="GBS", help="bandwidth of a replica in each direction, 10^9 bytes/s"
+    )
     _add_batch_sizes(command)
     _add_model_sizes(command)
     command.set_defaults(command=_plan, may_be_cut=True)
@@ -283,6 +297,7 @@ def _add_plan(commands: Any) -> None:
 def _plan(options: argparse.Namespace) -> None:
     from distrain.data.shards import open_dataset
     from distrain.plan_table import plan_table
+    from distrain.plan_time import measured_step_seconds, plan_time
     from distrain.planning import audit, plan_run
     from distrain.terminal import open_console
 
@@ -291,8 +306,21 @@ def _plan(options: argparse.Namespace) -> None:
     config = _train_config(options, run=".")
     dataset = open_dataset(config.data, verify=False)
     plan = plan_run(dataset, config, num_replicas=options.replicas)
+    time = None
+    if options.step_ms is not None or options.measured_run is not None:
+        bandwidth = options.bandwidth_gbs and options.bandwidth_gbs * 1e9
+        if options.measured_run is None:
+            step_seconds = options.step_ms / 1000
+        else:
+            alone = bandwidth is not None
+            step_seconds = measured_step_seconds(options.measured_run, batch_size=plan.batch_size, alone=alone)
+        time = plan_time(plan, step_seconds=step_seconds, bytes_per_second=bandwidth)
+    elif options.bandwidth_gbs is not None:
+        raise ConfigurationError("--bandwidth-gbs needs the time of a step: give --step-ms, or --run of a run.")
+    for warning in plan.warnings:
+        print(f"distrain: warning: {warning}", file=sys.stderr)
     console = open_console()
-    console.print(plan_table(plan, dataset))
+    console.print(plan_table(plan, dataset, time))
     if options.audit:
         for epoch in (0, 1):
             audit(plan, seed=config.seed, epoch=epoch)

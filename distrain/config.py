@@ -51,7 +51,8 @@ class PrepareConfig:
         holdout: share of the training rows held out when there is no `test`.
         seed: chooses the held-out rows.
         memory_mib: bound on what preparing holds in memory, in MiB, above what Python itself needs.
-        workers: processes to use; this version uses one whatever the number, and says so.
+        workers: processes to use, each within `memory_mib`; the result is the same whatever their number. Default: one
+            for each core, at most 8, and fewer for less than 16 MiB of text each; under mpirun its processes are used.
     """
 
     train: Path
@@ -66,7 +67,7 @@ class PrepareConfig:
     holdout: float = 0.1
     seed: int = 0
     memory_mib: int = 1024
-    workers: int = 1
+    workers: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("train", "out", "test"):
@@ -86,7 +87,7 @@ class PrepareConfig:
         require(self.max_length >= 1, "--max-length", self.max_length, "at least 1")
         require(0 < self.holdout < 1, "--holdout", self.holdout, "between 0 and 1")
         require(self.memory_mib >= 256, "--memory-mib", self.memory_mib, "at least 256")
-        require(self.workers >= 1, "--workers", self.workers, "at least 1")
+        require(self.workers is None or 1 <= self.workers <= 256, "--workers", self.workers, "from 1 to 256")
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,8 @@ class TrainConfig:
             the number of replicas.
         accumulation_steps: batches that each replica takes one after the other for one update, K: G = N * B * K. For
             global batches that do not fit the device's memory; the model is that of the same G without it.
+        steps_per_execution: steps taken in one call into TensorFlow, so that what a call costs is paid once for all;
+            callbacks, checkpoints and requests to stop wait for the end of a call. The model is the same.
         compression: "fp16" to let gradients travel between processes in half precision, at the price of exactness.
         epochs: the most epochs to train.
         patience: epochs without a lower validation loss after which training ends; 0 trains all epochs.
@@ -129,6 +132,7 @@ class TrainConfig:
     batch_size: int | None = None
     global_batch_size: int | None = None
     accumulation_steps: int = 1
+    steps_per_execution: int = 1
     compression: str = "none"
     epochs: int = 100
     patience: int = 2
@@ -200,6 +204,7 @@ _LEAST = {
     "batch_size": 1,
     "global_batch_size": 1,
     "accumulation_steps": 1,
+    "steps_per_execution": 1,
     "epochs": 1,
     "patience": 0,
     "seed": 0,

@@ -50,11 +50,11 @@ def open_job(config: TrainConfig) -> Job:
 
     dataset = open_dataset(config.data)
     facts = TextFacts(dataset.kind, dataset.num_features, dataset.max_length, dataset.classes)
-    length = dataset.max_length or 1
+    layout = row_layout(config, facts)
     return Job(
         build=model_builder(config, facts),
-        train=part_examples(dataset.parts["train"], length=length),
-        validation=part_examples(dataset.parts["test"], length=length),
+        train=part_examples(dataset.parts["train"], **layout),
+        validation=part_examples(dataset.parts["test"], **layout),
         data_digest=dataset.digest,
         facts={
             "text": {**asdict(facts), "classes": list(facts.classes)},
@@ -62,6 +62,16 @@ def open_job(config: TrainConfig) -> Job:
         },
         vectorizer=dataset.vectorizer,
     )
+
+
+def row_layout(config: TrainConfig, facts: TextFacts) -> dict[str, Any]:
+    """How the model takes rows of words, for `part_examples`: packed where it is the shipped one, else padded."""
+    unit = None
+    if config.model is None and facts.kind == "sequence":
+        from distrain.models.sepcnn import packing_unit
+
+        unit = packing_unit(config.blocks)
+    return {"length": facts.max_length or 1, "unit": unit}
 
 
 def model_builder(config: TrainConfig, facts: TextFacts) -> Callable[[], Any]:
@@ -73,7 +83,6 @@ def model_builder(config: TrainConfig, facts: TextFacts) -> Callable[[], Any]:
             facts.kind,
             num_features=facts.num_features,
             num_classes=len(facts.classes),
-            max_length=facts.max_length,
             config=config,
         )
     function = build.find_function(config.model)

@@ -1,14 +1,18 @@
 """Keras on TensorFlow, and TensorFlow quiet.
 
-Decides: the environment variables that Keras and TensorFlow read when they are first imported. Never: overrides what
-the user has set.
+Decides: the environment variables that Keras and TensorFlow read when they are first imported, and what the garbage
+collector makes of them. Never: overrides what the user has set.
 
     require_tensorflow()       # before the first import of Keras
 """
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from distrain.errors import ConfigurationError
 
@@ -23,7 +27,8 @@ def require_tensorflow() -> None:
     backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     if backend == "tensorflow":
         try:
-            import keras
+            with _kept_modules():
+                import keras
         except ImportError as error:
             raise ConfigurationError(
                 f"TensorFlow cannot be imported ({error}). Install one of its builds: pip install 'distrain[cpu]', or "
@@ -34,3 +39,21 @@ def require_tensorflow() -> None:
         raise ConfigurationError(
             f"Keras is set to run on {backend!r}; distrain needs TensorFlow. Set KERAS_BACKEND=tensorflow."
         )
+
+
+@contextmanager
+def _kept_modules() -> Iterator[None]:
+    """Import without garbage collection, and leave what was imported out of later ones.
+
+    The collector would walk TensorFlow's 600,000 objects, none of them garbage, again and again while they are made,
+    and once more when the process ends: a second in all.
+    """
+    if "keras" in sys.modules or not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        gc.enable()

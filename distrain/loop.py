@@ -5,7 +5,7 @@ step owns the weights. Actions see a `Moment`; they save, show and decide, and n
 
 Decides: when a step runs, when an epoch is over, whose decision counts. Never: what a step computes, what is saved.
 
-    progress, decision = run_epochs(Progress(), num_epochs=10, open_epoch=..., train_step=..., evaluate=...,
+    progress, decision = run_epochs(Progress(), num_epochs=10, open_epoch=..., train_steps=..., evaluate=...,
                                     figures=..., after_step=[save_every_100], after_epoch=[stop_early, save])
 """
 
@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -46,11 +47,12 @@ def run_epochs(
     *,
     num_epochs: int,
     open_epoch: Callable[[Progress], EpochSteps],
-    train_step: Callable[[list[Batch]], Sums],
+    train_steps: Callable[[list[list[Batch]]], list[Sums]],
     evaluate: Callable[[], Figures | None],
     figures: Callable[[Sums], dict[str, float]],
     after_step: Sequence[Action],
     after_epoch: Sequence[Action],
+    steps_per_execution: int = 1,
     where_diverged: Callable[[], str] = lambda: "",
     clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[Progress, Decision]:
@@ -60,11 +62,13 @@ def run_epochs(
         progress: where to go on.
         num_epochs: epochs in all.
         open_epoch: progress -> the steps left in its epoch.
-        train_step: one batch per local replica -> sums; the first is the weighted loss, the second the weight.
+        train_steps: for each of some steps one batch per local replica -> the sums of each; the first is the weighted
+            loss, the second the weight.
         evaluate: figures on the validation data; None when it was interrupted by a request to stop.
         figures: sums -> loss and metrics.
-        after_step: asked after each step, in order.
+        after_step: asked after each call of `train_steps`, in order.
         after_epoch: asked after each epoch's evaluation, in order.
+        steps_per_execution: steps that `train_steps` is given at a time; fewer at the end of an epoch.
         where_diverged: where a loss was not finite, as in " on rank 1".
         clock: seconds.
 
@@ -80,23 +84,27 @@ def run_epochs(
         moment = None
         began_seconds = progress.train_seconds
         with steps.batches as batches:
-            before = clock()
-            for step, step_batches in enumerate(batches):
-                sums = train_step(step_batches)
-                if not math.isfinite(sums[0]):
-                    raise DivergenceError(
-                        f"The loss is {float(sums[0])} at step {progress.global_step + 1} (epoch {epoch + 1})"
-                        f"{where_diverged()}. Lower "
-                        "--learning-rate, or look for values in the data that are not finite."
-                    )
+            before, done = clock(), 0
+            while group := list(islice(batches, min(steps_per_execution, steps.num_steps - done))):
+                sums_of_steps = train_steps(group)
                 now = clock()
-                progress = progress.after_step(sums, steps.num_examples(step), now - before)
+                num_examples = [steps.num_examples(done + place) for place in range(len(group))]
+                for sums, of_step in zip(sums_of_steps, num_examples, strict=False):  # the last ones may be missing
+                    if not math.isfinite(sums[0]):
+                        raise DivergenceError(
+                            f"The loss is {float(sums[0])} at step {progress.global_step + 1} (epoch {epoch + 1})"
+                            f"{where_diverged()}. Lower "
+                            "--learning-rate, or look for values in the data that are not finite."
+                        )
+                    progress = progress.after_step(sums, of_step, (now - before) / len(group))
+                done += len(group)
                 moment = Moment(
                     epoch=epoch,
                     progress=progress,
-                    step=step + 1,
+                    step=done,
                     num_steps=steps.num_steps,
-                    num_examples=steps.num_examples(step),
+                    new_steps=len(group),
+                    num_examples=sum(num_examples),
                     seconds=now - before,
                     figures=partial(figures, progress.sums),
                     decision=Decision.GO_ON,
@@ -120,6 +128,7 @@ def run_epochs(
             progress=progress.after_epoch(),
             step=steps.num_steps,
             num_steps=steps.num_steps,
+            new_steps=steps.num_steps,
             num_examples=sum(map(steps.num_examples, range(steps.num_steps))),
             seconds=progress.train_seconds - began_seconds,
             figures=partial(dict, judged),

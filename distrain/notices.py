@@ -4,9 +4,9 @@ Decides: what is said and heard, and what follows from it at the same step on ev
 to a step; the notices travel with its sums.
 
     notices = Notices(distribution, stop)
-    train_step = notices.around(compiled_step, shares_per_process=1)
+    train_steps = notices.around_steps(compiled_steps, shares_per_process=1)
     batches = notices.guarded(batches, [idle_batch(sample, 0)])    # an error in it ends the run on all processes alike
-    run_epochs(..., train_step=train_step, after_step=[..., notices.action])
+    run_epochs(..., train_steps=train_steps, after_step=[..., notices.action])
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ class Notices:
         self._distribution = distribution
         self._stop = stop
         self._failure: Exception | None = None
-        self._where = f"step {global_step + 1}: "
+        self._global_step = global_step
         self._stops = False
         self._diverged = ""
 
     def around(self, step: Callable[[list[Batch]], Any], *, shares_per_process: int) -> Callable[[list[Batch]], Sums]:
-        """The step, telling and hearing; gives its sums.
+        """The evaluation step, telling and hearing; gives its sums.
 
         Args:
             step: of `step.py`.
@@ -53,16 +53,16 @@ class Notices:
         Raises (the function does):
             DistrainError: a process failed; on every process alike.
         """
+        return lambda batches: self._heard(step(self._told(batches)), shares_per_process, place=0)
 
-        def run(batches: list[Batch]) -> Sums:
-            outcome = step(self._told(batches))
-            self._stops |= outcome.num_stops > 0
-            if outcome.num_failures:
-                agreement.together(self._distribution, self._fail, where=self._where)
-            if outcome.num_diverged and self._distribution.num_processes > 1:
-                rank = outcome.diverged // shares_per_process
-                self._diverged = f" on rank {rank}" if outcome.num_diverged == 1 else " on several ranks"
-            return outcome.sums
+    def around_steps(
+        self, steps: Callable[[list[list[Batch]]], list[Any]], *, shares_per_process: int
+    ) -> Callable[[list[list[Batch]]], list[Sums]]:
+        """The same for the training steps, of which several may be taken in a call."""
+
+        def run(group: list[list[Batch]]) -> list[Sums]:
+            outcomes = steps([self._told(batches) for batches in group])
+            return [self._heard(outcome, shares_per_process, place=place) for place, outcome in enumerate(outcomes)]
 
         return run
 
@@ -70,7 +70,7 @@ class Notices:
     def guarded(
         self, batches: AbstractContextManager[Iterator[list[Batch]]], idle: list[Batch]
     ) -> Iterator[Iterator[list[Batch]]]:
-        """The same batches; when making one fails, `idle` ones for the step in which all others are told."""
+        """The same batches; when making one fails, `idle` ones for the steps in which all others are told."""
         with batches as steps:
             yield steps if self._distribution.num_processes == 1 else self._guarded(steps, idle)
 
@@ -84,7 +84,7 @@ class Notices:
 
     def action(self, moment: Moment) -> Decision:
         """Stop here if that is agreed, unless training is complete anyway."""
-        self._where = f"step {moment.progress.global_step + 1}: "
+        self._global_step = moment.progress.global_step
         return Decision.STOP if self._stops and moment.decision is Decision.GO_ON else Decision.GO_ON
 
     def stopped_by(self) -> str:
@@ -95,20 +95,37 @@ class Notices:
         return ", ".join(f"{name} to rank {rank}" for rank, name in enumerate(names) if name)
 
     def _told(self, batches: list[Batch]) -> list[Batch]:
-        stop, failed = self._stop.signal_name is not None, self._failure is not None
-        if not (stop or failed):
-            return batches
-        return [
-            batch._replace(notices=notices(int(batch.notices[2]) - 1, stop=stop, failed=failed)) for batch in batches
-        ]
+        return _telling(batches, stop=True) if self._stop.signal_name is not None else batches
+
+    def _heard(self, outcome: Any, shares_per_process: int, *, place: int) -> Sums:
+        """Note what the others told with the step at this place of a call."""
+        self._stops |= outcome.num_stops > 0
+        if outcome.num_failures:
+            agreement.together(self._distribution, self._fail, where=f"step {self._global_step + place + 1}: ")
+        if outcome.num_diverged and self._distribution.num_processes > 1 and not self._diverged:
+            rank = outcome.diverged // shares_per_process
+            self._diverged = f" on rank {rank}" if outcome.num_diverged == 1 else " on several ranks"
+        sums: Sums = outcome.sums
+        return sums
 
     def _guarded(self, steps: Iterator[list[Batch]], idle: list[Batch]) -> Iterator[list[Batch]]:
         try:
             yield from steps
         except Exception as error:
             self._failure = error
-            yield idle
+            while True:  # the others may have begun several steps
+                yield _telling(idle, failed=True)
 
     def _fail(self) -> None:
         if self._failure is not None:
             raise self._failure
+
+
+def _telling(batches: list[Batch], *, stop: bool = False, failed: bool = False) -> list[Batch]:
+    """The same batches with these notices, besides what they tell already."""
+    told = []
+    for batch in batches:
+        was_stop, was_failed, replica = batch.notices
+        own = notices(int(replica) - 1, stop=stop or bool(was_stop), failed=failed or bool(was_failed))
+        told.append(batch._replace(notices=own))
+    return told

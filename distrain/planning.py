@@ -1,25 +1,31 @@
 """What a run will take, worked out before GPUs are booked: `distrain plan`.
 
-Decides: how steps, examples, memory and traffic are estimated. Never: loads TensorFlow or trains.
+Decides: how steps, examples, memory and traffic are worked out. Never: loads TensorFlow or trains.
 
-    facts = plan_run(open_dataset("data"), num_replicas=8, config=config)
-    facts["steps per epoch"]
+    plan = plan_run(open_dataset("data"), config, num_replicas=8)
+    plan.num_steps, plan.touched_bytes
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from distrain.config import TrainConfig
+from distrain.config import DEFAULT_GLOBAL_BATCH_SIZE, TrainConfig
 from distrain.data.batches import PREFETCH_STEPS
 from distrain.data.plan import SHUFFLE_BLOCK, EpochPlan, count_reads, epoch_order, examples_per_replica
 from distrain.data.shards import Dataset, Part
+from distrain.distribution.host_sum import LARGEST_UNION
 from distrain.errors import DataError
+from distrain.traffic import expected_touched, sample_frequencies
 
 FLOAT_BYTES = 4
-ENTRY_BYTES = 24  # a sparse entry in a batch: row, column, value, order, segment, and the column if it is new
+# An entry of a row in a batch, see `SparseRows` and `WordRows`.
+ENTRY_BYTES = {
+    "ngram": 24,  # row, column, value, order, segment, and the column if it is new
+    "sequence": 16,  # word, order, segment, and the word if it is new; gaps between rows apart
+}
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,11 @@ class RunPlan:
         model_bytes: weights, gradients and Adam's two moments, per replica.
         batch_bytes: one replica's batch, at the mean row length.
         host_bytes: shuffle block and prefetched batches, per process of one replica.
-        all_reduce_bytes: gradients that each replica sums with the others per step.
+        all_reduce_bytes: gradients that each replica sums with the others per step, all of them; 0 for one replica.
+        num_rows: rows of the first layer's weights: one for each n-gram or word.
+        touched_rows: how many of them a global batch is expected to touch, by a sample of the data.
+        touched_bytes: what the replicas sum per step where only these rows travel.
+        warnings: what does not fit together, in sentences.
     """
 
     num_replicas: int
@@ -57,6 +67,10 @@ class RunPlan:
     batch_bytes: int
     host_bytes: int
     all_reduce_bytes: int
+    num_rows: int
+    touched_rows: float
+    touched_bytes: int
+    warnings: tuple[str, ...]
 
 
 def plan_run(dataset: Dataset, config: TrainConfig, *, num_replicas: int) -> RunPlan:
@@ -66,14 +80,30 @@ def plan_run(dataset: Dataset, config: TrainConfig, *, num_replicas: int) -> Run
         ConfigurationError: the batch does not divide among the replicas.
     """
     part = dataset.parts["train"]
+    warnings = []
+    if config.batch_size is None and config.global_batch_size is None and num_replicas > DEFAULT_GLOBAL_BATCH_SIZE:
+        warnings.append(
+            f"The default --global-batch-size, {DEFAULT_GLOBAL_BATCH_SIZE}, gives {num_replicas:,} replicas less "
+            f"than one example each: 'distrain train' refuses it. This is the plan for --batch-size "
+            f"{DEFAULT_GLOBAL_BATCH_SIZE}."
+        )
+        config = replace(config, batch_size=DEFAULT_GLOBAL_BATCH_SIZE)
     batch_size = config.replica_batch_size(num_replicas)
     plan = EpochPlan(part.num_rows, num_replicas, batch_size)
+    if plan.num_batches < num_replicas:
+        warnings.append(
+            f"{part.num_rows:,} training examples make {plan.num_batches:,} batches of {batch_size:,}: "
+            f"{num_replicas - plan.num_batches:,} of {num_replicas:,} replicas have nothing to do. Use fewer replicas "
+            "or a smaller batch."
+        )
     validation = EpochPlan(dataset.parts["test"].num_rows, num_replicas, batch_size)
     num_weights = count_weights(dataset, config)
-    row_bytes = _row_bytes(dataset, part)
     block_bytes = min(SHUFFLE_BLOCK, part.num_rows) * _stored_row_bytes(part)
-    batch_bytes = int(batch_size * row_bytes)
+    batch_bytes = int(batch_size * ENTRY_BYTES[part.kind] * _mean_entries(part))
     last_step = plan.num_steps - 1
+    all_reduce_bytes = FLOAT_BYTES * num_weights if num_replicas > 1 else 0
+    global_batch_size = min(plan.global_batch_size, part.num_rows)
+    touched = expected_touched(sample_frequencies(part), global_batch_size, num_rows=part.num_rows)
     return RunPlan(
         num_replicas=num_replicas,
         batch_size=batch_size,
@@ -88,7 +118,11 @@ def plan_run(dataset: Dataset, config: TrainConfig, *, num_replicas: int) -> Run
         model_bytes=4 * FLOAT_BYTES * num_weights,
         batch_bytes=batch_bytes,
         host_bytes=int(block_bytes + (PREFETCH_STEPS + 2) * batch_bytes),
-        all_reduce_bytes=FLOAT_BYTES * num_weights if num_replicas > 1 else 0,
+        all_reduce_bytes=all_reduce_bytes,
+        num_rows=part.num_features,
+        touched_rows=touched,
+        touched_bytes=_touched_bytes(dataset, config, touched, all_reduce_bytes),
+        warnings=tuple(warnings),
     )
 
 
@@ -124,10 +158,15 @@ def count_weights(dataset: Dataset, config: TrainConfig) -> int:
     return weights + (width + 1) * outputs
 
 
-def _row_bytes(dataset: Dataset, part: Part) -> float:
-    if dataset.kind == "sequence":
-        return FLOAT_BYTES * (dataset.max_length or 1)
-    return ENTRY_BYTES * _mean_entries(part)
+def _touched_bytes(dataset: Dataset, config: TrainConfig, touched: float, all_reduce_bytes: int) -> int:
+    """Bytes that are summed where only touched rows travel: these, a byte a row to agree on them, and all the rest."""
+    if not all_reduce_bytes:
+        return 0
+    agreed = dataset.num_features
+    if touched >= LARGEST_UNION * dataset.num_features:
+        return all_reduce_bytes + agreed
+    width = config.units if dataset.kind == "ngram" else config.embedding
+    return all_reduce_bytes + agreed - int(FLOAT_BYTES * width * (dataset.num_features - touched))
 
 
 def _stored_row_bytes(part: Part) -> float:

@@ -28,20 +28,15 @@ from distrain.data.lines import Tally
 from distrain.data.ngrams import learn_ngrams
 from distrain.data.sequences import learn_sequences
 from distrain.data.shards import DatasetWriter, Rows
+from distrain.data.team import Team
 from distrain.data.tokens import TokenStore
 from distrain.data.vectorizers import Vectorizer
 from distrain.errors import DataError
 from distrain.prepare_display import Display
-from distrain.prepare_input import (
-    TextBlock,
-    Training,
-    check_inputs,
-    header_hint,
-    read_held_out,
-    read_test,
-    read_training,
-)
-from distrain.staging import VECTORIZER_NAME, staged
+from distrain.prepare_input import HeldOut, TextBlock, Training, check_inputs, read_test, read_training
+from distrain.prepare_rows import in_order
+from distrain.prepare_team import errors_told, gathered_team, shared_folders
+from distrain.staging import VECTORIZER_NAME
 
 # Google's text classification guide: n-grams do better below this ratio of rows to words per row.
 SEQUENCE_RATIO = 1500
@@ -49,39 +44,67 @@ SEQUENCE_RATIO = 1500
 Warn = Callable[[str], None]
 
 
-def prepare(config: PrepareConfig, *, console: Console, warnings: Console | None = None) -> None:
+def prepare(
+    config: PrepareConfig, *, console: Console, warnings: Console | None = None, team: Team | None = None
+) -> None:
     """Make the data set that `config` asks for.
 
     Args:
         config: all settings.
         console: where progress and results go.
         warnings: where warnings go; standard error by default.
+        team: the processes that share the work, each of which must call this with the same settings; their chief
+            alone prints. By default this process, with as many others as `config.workers` asks for.
 
     Raises:
         DataError: the text cannot be used; the message names the file and the row.
         ConfigurationError: a setting does not fit the text, or `config.out` cannot be written.
+        RankError: a process of the team was lost.
     """
+    if team is None:
+        with gathered_team(config) as gathered:
+            prepare(config, console=console, warnings=warnings, team=gathered)
+        return
     sentences: list[str] = []
     try:
-        _prepare(config, console, sentences.append)
+        _prepare(config, team, console if team.rank == 0 else Console(quiet=True), sentences.append)
     finally:  # not earlier, as a live bar may stand on the same terminal
-        for sentence in sentences:
+        for sentence in sentences if team.rank == 0 else ():
             (warnings or Console(stderr=True)).print(Text(f"warning: {sentence}"), soft_wrap=True)
 
 
-def _prepare(config: PrepareConfig, console: Console, warn: Warn) -> None:
+def _prepare(config: PrepareConfig, team: Team, console: Console, warn: Warn) -> None:
     started = time.monotonic()
-    if config.workers > 1:
-        warn(f"--workers {config.workers} has no effect: this version prepares with one process.")
-    check_inputs(config)
-    with staged(config.out) as (new, scratch), Display(console) as display:
-        store = TokenStore(_new_folder(scratch / "tokens"), memory_mib=config.memory_mib)
-        held_out = scratch / "held-out.jsonl"
+    with errors_told(team):
+        check_inputs(config)
+    with shared_folders(team, config.out) as (new, scratch), Display(console) as display:
+        store = TokenStore(scratch, memory_mib=config.memory_mib, team=team)
+        held_out = HeldOut(scratch, team.rank)
         training = read_training(config, store, held_out, display)
         _check_training(config, training, store, warn)
         kind, why = _choose_vectorizer(config.vectorizer, store)
         display.say(why)
         vectorizer, rows = _learn(kind, config, store, display)
+        train_rows = _written(rows, training.class_numbers, sum(store.block_rows), display)
+        test_tally = Tally()
+        if config.test is None:
+            test_block_rows = held_out.block_rows
+            texts = held_out.blocks(training.class_numbers)
+        else:
+            test_block_rows = []
+            texts = read_test(config, training.classes, test_tally, display, team, test_block_rows)
+        test_rows = _vectorized(texts, vectorizer)
+        parts = {
+            part: in_order(team, scratch, part, own_rows, block_rows, has_values=kind == "ngram")
+            for part, own_rows, block_rows in (
+                ("train", train_rows, store.block_rows),
+                ("test", test_rows, test_block_rows),
+            )
+        }
+        if team.rank:
+            for rows in parts.values():
+                assert not [*rows]  # they go to the chief
+            return
         vectorizer.save(new / VECTORIZER_NAME)
         writer = DatasetWriter(
             new,
@@ -90,26 +113,17 @@ def _prepare(config: PrepareConfig, console: Console, warn: Warn) -> None:
             classes=training.classes.names,
             max_length=getattr(vectorizer, "max_length", None),
         )
-        num_train = writer.write("train", _written(rows, training.class_numbers, store.num_rows, display))
-        test_tally = Tally()
-        if config.test is None:
-            texts = read_held_out(held_out, training.class_numbers)
-        else:
-            texts = read_test(config, training.classes, test_tally, display)
-        num_test = writer.write("test", _vectorized(texts, vectorizer))
+        num_rows = {part: writer.write(part, rows) for part, rows in parts.items()}
         if config.test is not None:
             _warn_of_input(config, config.test, test_tally, "test", warn)
         writer.finish(vectorizer=VECTORIZER_NAME, details=_details(config, why, new / VECTORIZER_NAME))
-        sizes = [sum(file.stat().st_size for file in new.glob(f"{part}-*")) for part in ("train", "test")]
+        sizes = {part: sum(file.stat().st_size for file in new.glob(f"{part}-*")) for part in parts}
     features = f"{vectorizer.num_features:,}"
     classes = f"{len(training.classes.names):,}"
     display.table(
         f"{config.out}: {'n-grams' if kind == 'ngram' else 'sequences'}",
         ["part", "rows", "classes", "features", "MB"],
-        [
-            [part, f"{num_rows:,}", classes, features, f"{size / 1e6:,.1f}"]
-            for part, num_rows, size in zip(("train", "test"), (num_train, num_test), sizes, strict=True)
-        ],
+        [[part, f"{num_rows[part]:,}", classes, features, f"{sizes[part] / 1e6:,.1f}"] for part in parts],
     )
     display.say(f"done in {time.monotonic() - started:.1f} s")
 
@@ -123,14 +137,14 @@ def _check_training(config: PrepareConfig, training: Training, store: TokenStore
         only = names[int(sizes.argmax())]
         raise DataError(
             f"{path}: all rows are of class {only[:100]!r}, so there is nothing to tell apart. "
-            f"Check --label-column.{header_hint(training.first)}"
+            f"Check --label-column.{training.hint}"
         )
     if not store.num_words:
         raise DataError(
             f"{path}: no text holds a word (two or more letters or digits), so there is nothing to learn. "
             "Check --text-columns."
         )
-    if config.test is None and not training.num_held_out:
+    if config.test is None and training.tally.rows == store.num_rows:
         raise DataError(
             f"{path}: --holdout {config.holdout:g} of its {store.num_rows:,} rows is none. "
             "Give the test rows with --test, or use more rows or a larger --holdout."
@@ -140,8 +154,9 @@ def _check_training(config: PrepareConfig, training: Training, store: TokenStore
         few = np.flatnonzero(sizes == count)
         if len(few):
             shown = ", ".join(repr(names[number][:40]) for number in few[:5]) + (", ..." if len(few) > 5 else "")
-            is_header = sizes[training.class_numbers[0]] == count == 1 and training.classes.known is False
-            hint = header_hint(training.first) if is_header else ""
+            first_class = training.class_numbers[training.first_class]
+            is_header = sizes[first_class] == count == 1 and training.classes.known is False
+            hint = training.hint if is_header else ""
             warn(f"{path}: {len(few):,} of {len(names):,} classes have {what}: {shown}.{hint}")
 
 
@@ -169,7 +184,7 @@ def _choose_vectorizer(wanted: str, store: TokenStore) -> tuple[str, str]:
 def _learn(kind: str, config: PrepareConfig, store: TokenStore, display: Display) -> tuple[Vectorizer, Iterator[Rows]]:
     if kind == "ngram":
         return learn_ngrams(store, top_k=config.top_k, progress=display.show)
-    return learn_sequences(store, top_k=config.top_k, max_length=config.max_length, progress=display.show)
+    return learn_sequences(store, top_k=config.top_k, max_length=config.max_length)
 
 
 def _written(rows: Iterable[Rows], class_numbers: np.ndarray, num_rows: int, display: Display) -> Iterator[Rows]:
@@ -196,8 +211,3 @@ def _details(config: PrepareConfig, why: str, vectorizer: Path) -> dict[str, obj
         "seed": None if config.test else config.seed,
         "vectorizer_sha256": checksums,
     }
-
-
-def _new_folder(path: Path) -> Path:
-    path.mkdir()
-    return path

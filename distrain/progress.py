@@ -75,8 +75,9 @@ class Moment:
         progress: where training would go on from here.
         step: steps of this epoch so far, counted from where this process took it up.
         num_steps: of how many.
-        num_examples: examples of the last step, or of the whole epoch.
-        seconds: of the last step, or of the epoch's training since this process took it up.
+        new_steps: steps since the moment before; all of them, where the epoch is over.
+        num_examples: examples of these steps.
+        seconds: that these steps took.
         figures: gives loss and metrics of the epoch so far; at its end with `val_...`.
         decision: what was decided before this action was asked.
     """
@@ -85,6 +86,7 @@ class Moment:
     progress: Progress
     step: int
     num_steps: int
+    new_steps: int
     num_examples: int
     seconds: float
     figures: Callable[[], Figures]

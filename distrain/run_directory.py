@@ -41,6 +41,7 @@ _MAY_CHANGE = {
     "checkpoint_every",
     "keep",
     "jit_compile",
+    "steps_per_execution",
 }
 _MAY_CHANGE |= {"num_replicas", "replica_batch_size", "accumulation_steps"}
 

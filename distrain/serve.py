@@ -28,7 +28,7 @@ from distrain.data.plan import EpochPlan, epoch_order
 from distrain.data.shards import open_dataset
 from distrain.data.vectorizers import load_vectorizer
 from distrain.errors import CheckpointError, DataError
-from distrain.jobs import TextFacts, model_builder
+from distrain.jobs import TextFacts, model_builder, row_layout
 from distrain.keras_backend import require_tensorflow
 from distrain.loop import evaluate_all
 from distrain.run_directory import VECTORIZER_NAME, config_of, open_finished
@@ -56,9 +56,9 @@ def evaluate_run(run: Path, data: Path) -> dict[str, Any]:
             f"{data} is not the data that {run} was trained on: its columns may mean something else. Give the folder "
             "of that run, or prepare and train again."
         )
-    examples = part_examples(dataset.parts["test"], length=dataset.max_length or 1)
-    task, steps = _task(settings, checkpoint, examples)
     config = config_of(settings)
+    examples = part_examples(dataset.parts["test"], **row_layout(config, _facts(run, settings)))
+    task, steps = _task(settings, checkpoint, examples)
     plan, order = _in_data_order(examples, config.replica_batch_size(1))
     batches = prefetched(epoch_batches(examples, plan, order, replicas=range(1)))
     step = steps.make_evaluate_step(task, _single(), batch_specs(sample_batch(examples)))
@@ -86,11 +86,12 @@ def predict_lines(run: Path, texts: Iterable[str]) -> Iterator[str]:
             f"{run} has no {VECTORIZER_NAME} folder, which makes numbers of text. Copy the whole run."
         )
     vectorizer = load_vectorizer(run / VECTORIZER_NAME)
+    layout = row_layout(config_of(settings), facts)
     task = None
     waiting = iter(texts)
     while block := list(islice(waiting, TEXTS_AT_ONCE)):
         rows = vectorizer.transform(block)
-        examples = rows_examples(rows, kind=facts.kind, num_features=facts.num_features, length=facts.max_length or 1)
+        examples = rows_examples(rows, kind=facts.kind, num_features=facts.num_features, **layout)
         if task is None:
             task, _ = _task(settings, checkpoint, examples)
         plan, order = _in_data_order(examples, len(block))

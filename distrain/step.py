@@ -2,15 +2,16 @@
 
 Decides: what is computed from one global batch. Never: which batch that is, when a step runs, or how replicas meet.
 
-    train = make_train_step(task, distribution, specs)
-    outcome = train(batches_of_the_local_replicas)
+    train = make_train_steps(task, distribution, specs)
+    (outcome,) = train([batches_of_the_local_replicas])
     outcome.sums                # [sum of weighted losses, sum of weights, sums of metrics...]
 
 The loss of a step is sum(weight * loss) / sum(weight) over the global batch: each replica divides by the global weight
 and gradients are summed. Losses that a layer adds (regularization) count once: each replica takes its share of them.
 
 What a process has to tell the others (`Batch.notices`) is summed beside the gradients, so that all know it after the
-same step. Where one failed, or a loss is not finite, the step leaves the weights as they were.
+same step. Where one failed, or a loss is not finite, the step leaves the weights as they were, and so do those that
+follow it in the same call.
 """
 
 from __future__ import annotations
@@ -45,8 +46,14 @@ class Outcome(NamedTuple):
     num_diverged: int
     diverged: int
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether a training step changed the weights."""
+        return self.num_failures == 0 and self.num_diverged == 0
+
 
 Step = Callable[[Sequence[Batch]], Outcome]
+Steps = Callable[[Sequence[Sequence[Batch]]], list[Outcome]]
 
 
 class Replicas(Protocol):
@@ -54,6 +61,7 @@ class Replicas(Protocol):
 
     num_replicas: int
     local_update: bool
+    sparse_gradients: bool
 
     def compile(
         self, replica_step: Callable[[Sequence[Any]], Sequence[Any]], specs: Any, *, num_batches: int = 1
@@ -85,7 +93,9 @@ class Task:
     jit_compile: bool = True
 
 
-def make_train_step(task: Task, replicas: Replicas, specs: Any, *, accumulation_steps: int = 1) -> Step:
+def make_train_steps(
+    task: Task, replicas: Replicas, specs: Any, *, accumulation_steps: int = 1, steps_per_execution: int = 1
+) -> Steps:
     """Compile the training step.
 
     Args:
@@ -93,9 +103,12 @@ def make_train_step(task: Task, replicas: Replicas, specs: Any, *, accumulation_
         replicas: the distribution that it runs under.
         specs: a `Batch` of `tf.TensorSpec`.
         accumulation_steps: batches that each replica takes one after the other for one update.
+        steps_per_execution: steps that are compiled into one call: what a call costs is then paid once for all.
 
     Returns:
-        A function from the local replicas' batches, replica after replica, to sums over the global batch.
+        A function from the batches of one step or several, at most `steps_per_execution`, to the outcome of each. A
+        step's batches are those of the local replicas, replica after replica. After a step that leaves the weights as
+        they were, outcomes are missing or mean nothing.
     """
     variables = list(task.model.trainable_variables)
     if not variables:
@@ -111,7 +124,7 @@ def make_train_step(task: Task, replicas: Replicas, specs: Any, *, accumulation_
 
     def gradients_of(batch: Batch) -> tuple[list[Any], list[Any]]:
         with tf.GradientTape() as tape:
-            outputs = _call(task, batch, training=True)
+            outputs = _call(task, batch, training=True, sparse_gradients=replicas.sparse_gradients)
             losses = example_losses(task.loss, batch.labels, outputs)
             weighted = tf.reduce_sum(batch.weights * losses)
             added = tf.add_n([tf.cast(loss, tf.float32) for loss in task.model.losses] or [tf.zeros(())])
@@ -122,7 +135,7 @@ def make_train_step(task: Task, replicas: Replicas, specs: Any, *, accumulation_
         gradients = [_of_known_shape(g, v) for g, v in zip(gradients, variables, strict=True)]
         return gradients, [weighted, *_weight_and_metrics(task, batch, outputs)]
 
-    def replica_step(batches: Sequence[Batch]) -> list[Any]:
+    def replica_step(batches: Sequence[Batch], is_sound: Any) -> tuple[list[Any], Any]:
         gradients, sums = gradients_of(batches[0])
         for batch in batches[1:]:
             with tf.control_dependencies(sums + gradients):  # one after the other: that is what saves memory
@@ -131,13 +144,38 @@ def make_train_step(task: Task, replicas: Replicas, specs: Any, *, accumulation_
             sums = list(map(_added, sums, more_sums))
         gradients, sums = replicas.sum(gradients, [*sums, _notices(batches[0], sums[0])])
         if replicas.local_update:
-            is_sound = tf.math.is_finite(sums[0]) & (sums[-1][1] == 0)
+            is_sound &= tf.math.is_finite(sums[0]) & (sums[-1][1] == 0)
             tf.cond(is_sound, lambda: update(gradients), lambda: tf.zeros(()))
         else:  # one process, which keeps nothing of a step that failed
             update(gradients)
-        return sums
+        return sums, is_sound
 
-    return _outcomes(replicas.compile(replica_step, specs, num_batches=accumulation_steps))
+    def replica_steps(batches: Sequence[Batch]) -> list[Any]:
+        outputs, is_sound = [], tf.constant(True)
+        for first in range(0, len(batches), accumulation_steps):
+            sums, is_sound = replica_step(batches[first : first + accumulation_steps], is_sound)
+            outputs += sums
+        return outputs
+
+    one_step = _outcomes(replicas.compile(replica_steps, specs, num_batches=accumulation_steps))
+    if steps_per_execution == 1:
+        all_steps = one_step
+    else:
+        num_batches = accumulation_steps * steps_per_execution
+        all_steps = _outcomes(replicas.compile(replica_steps, specs, num_batches=num_batches), steps_per_execution)
+
+    def run(steps: Sequence[Sequence[Batch]]) -> list[Outcome]:
+        if len(steps) == steps_per_execution:
+            shares = range(0, len(steps[0]), accumulation_steps)
+            return all_steps([batch for s in shares for step in steps for batch in step[s : s + accumulation_steps]])
+        outcomes = []
+        for step in steps:  # fewer are left at the end of an epoch
+            outcomes += one_step(step)
+            if not outcomes[-1].is_sound:
+                break
+        return outcomes
+
+    return run
 
 
 def make_evaluate_step(task: Task, replicas: Replicas, specs: Any) -> Step:
@@ -150,7 +188,8 @@ def make_evaluate_step(task: Task, replicas: Replicas, specs: Any) -> Step:
         sums = [weighted, *_weight_and_metrics(task, batch, outputs), _notices(batch, weighted)]
         return replicas.sum([], sums)[1]
 
-    return _outcomes(replicas.compile(replica_step, specs))
+    evaluate = _outcomes(replicas.compile(replica_step, specs))
+    return lambda batches: evaluate(batches)[0]
 
 
 def _weight_and_metrics(task: Task, batch: Batch, outputs: Any) -> list[Any]:
@@ -164,12 +203,16 @@ def _notices(batch: Batch, weighted_loss: Any) -> Any:
     return tf.stack([stop, failed, diverged, diverged * (replica - 1)])
 
 
-def _outcomes(compiled: Callable[[Sequence[Any]], list[Any]]) -> Step:
-    def step(batches: Sequence[Batch]) -> Outcome:
-        *sums, noticed = (output.numpy() for output in compiled(batches))
-        return Outcome(sums, *map(int, noticed))
+def _outcomes(
+    compiled: Callable[[Sequence[Any]], list[Any]], num_steps: int = 1
+) -> Callable[[Sequence[Batch]], list[Outcome]]:
+    def run(batches: Sequence[Batch]) -> list[Outcome]:
+        outputs = [output.numpy() for output in compiled(batches)]
+        width = len(outputs) // num_steps
+        steps = [outputs[first : first + width] for first in range(0, len(outputs), width)]
+        return [Outcome(sums, *map(int, noticed)) for *sums, noticed in steps]
 
-    return step
+    return run
 
 
 def figures(sums: Sequence[np.ndarray], metrics: MetricSums) -> dict[str, float]:
@@ -179,8 +222,8 @@ def figures(sums: Sequence[np.ndarray], metrics: MetricSums) -> dict[str, float]
     return {"loss": loss, **metrics.results(sums[2:])}
 
 
-def _call(task: Task, batch: Batch, *, training: bool) -> Any:
-    with feeding(batch):
+def _call(task: Task, batch: Batch, *, training: bool, sparse_gradients: bool = False) -> Any:
+    with feeding(batch, sparse_gradients=sparse_gradients):
         return task.model(model_inputs(task.model, batch.features, task.num_columns), training=training)
 
 

@@ -3,7 +3,7 @@
 Decides: how a model that builds itself on its first call is built. Never: trains.
 
     task = make_task(build, sample_batch, scope=distribution.scope(), num_columns={})
-    step = make_train_step(task, distribution, batch_specs(sample_batch))
+    steps = make_train_steps(task, distribution, batch_specs(sample_batch))
 """
 
 from __future__ import annotations

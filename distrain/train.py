@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import sys
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from distrain import __version__, run_directory
 from distrain.actions import (
     EarlyStopping,
+    FirstStep,
     KerasCallbacks,
     StopRequest,
     Throughput,
@@ -36,7 +38,7 @@ from distrain.actions import (
 from distrain.agreement import check_alike, code_digest, folder_digest, largest, together
 from distrain.checkpoint import Checkpoint, checkpoint_path, load_checkpoint, pack_checkpoint, unpack_checkpoint
 from distrain.config import TrainConfig
-from distrain.data.batches import epoch_batches, idle_batch, prefetched, sample_batch
+from distrain.data.batches import PREFETCH_STEPS, epoch_batches, idle_batch, prefetched, sample_batch
 from distrain.data.examples import Examples
 from distrain.data.plan import EpochPlan, epoch_order
 from distrain.errors import DistrainError, DivergenceError, StopRequested
@@ -104,17 +106,18 @@ def warn(message: str) -> None:
     print(f"distrain: warning: {message}", file=sys.stderr)
 
 
-def train(config: TrainConfig, *, stop: StopRequest | None = None) -> dict[str, Any]:
+def train(config: TrainConfig, *, stop: StopRequest | None = None, began: float | None = None) -> dict[str, Any]:
     """Train on a prepared data set or a folder of arrays; returns the summary.
 
     Args:
         config: what is trained, and how.
         stop: of `listen_for_stop`; default: listens while training lasts.
+        began: when the command was started, in seconds since 1970; default: now.
 
     Raises:
         DistrainError: of the kind that says what the user can mend.
     """
-    return run_job(lambda: open_job(config), config, stop=stop).summary
+    return run_job(lambda: open_job(config), config, stop=stop, began=began).summary
 
 
 def run_job(
@@ -123,6 +126,7 @@ def run_job(
     *,
     reporter: Callable[[Path], Reporter] | None = None,
     stop: StopRequest | None = None,
+    began: float | None = None,
 ) -> Result:
     """Train a job to its end, together with all other processes of the run.
 
@@ -131,6 +135,7 @@ def run_job(
         config: how.
         reporter: run directory -> who reports; default: the console and the run directory.
         stop: whether somebody asks to stop; default: listens while training lasts.
+        began: when it was asked for, in seconds since 1970; default: now.
 
     Raises:
         StopRequested: somebody asked to stop; everything is saved.
@@ -139,6 +144,7 @@ def run_job(
         CheckpointError: the run directory holds another run, or its checkpoints are damaged.
         ConfigurationError, DataError: the settings or the data do not allow it.
     """
+    began = time.time() if began is None else began
     require_tensorflow()
     from distrain.distribution import choose
     from distrain.distribution.heartbeat import watching
@@ -150,7 +156,7 @@ def run_job(
             try:
                 with ExitStack() as held:
                     run = _open(open_job, config, distribution, held)
-                    result = _train(run, watch, reporter or _reporter(config), stop)
+                    result = _train(run, watch, reporter or _reporter(config), stop, began)
             except DistrainError as error:
                 if error.told_by is None:  # the others do not know of it: the watch tells them
                     raise
@@ -221,7 +227,7 @@ def _open(open_job: Callable[[], Job], config: TrainConfig, distribution: Distri
     return _Run(config, distribution, job, batch_size, restored, task, model_state)
 
 
-def _train(run: _Run, watch: Any, reporter: Callable[[Path], Reporter], stop: StopRequest) -> Result:
+def _train(run: _Run, watch: Any, reporter: Callable[[Path], Reporter], stop: StopRequest, began: float) -> Result:
     """The loop, and what comes of it."""
     from distrain import step as steps
     from distrain.task import batch_specs
@@ -232,13 +238,17 @@ def _train(run: _Run, watch: Any, reporter: Callable[[Path], Reporter], stop: St
     sample = sample_batch(job.train)
     specs = batch_specs(sample)
 
-    def compile_steps() -> tuple[steps.Step, steps.Step]:
-        return (
-            steps.make_train_step(task, distribution, specs, accumulation_steps=config.accumulation_steps),
-            steps.make_evaluate_step(task, distribution, specs),
+    def compile_steps() -> tuple[steps.Steps, steps.Step]:
+        train_steps = steps.make_train_steps(
+            task,
+            distribution,
+            specs,
+            accumulation_steps=config.accumulation_steps,
+            steps_per_execution=config.steps_per_execution,
         )
+        return train_steps, steps.make_evaluate_step(task, distribution, specs)
 
-    train_step, evaluate_step = together(distribution, compile_steps)
+    train_steps, evaluate_step = together(distribution, compile_steps)
     local = run.local_shares
     progress = run_directory.read_progress(run.restored)
     notices = Notices(distribution, stop, global_step=progress.global_step)
@@ -253,7 +263,7 @@ def _train(run: _Run, watch: Any, reporter: Callable[[Path], Reporter], stop: St
         plan = EpochPlan(job.train.num_examples, run.num_shares, run.batch_size, progress.position)
         order = epoch_order(plan.num_examples, seed=config.seed, epoch=progress.epoch)
         callbacks.before_epoch(progress.epoch)
-        batches = _batches(job.train, plan, order, local, progress.epoch)
+        batches = _batches(job.train, plan, order, local, progress.epoch, config.steps_per_execution)
         idle = [idle_batch(sample, share) for share in local]
         return EpochSteps(plan.num_steps, lambda step: len(plan.global_positions(step)), notices.guarded(batches, idle))
 
@@ -291,6 +301,7 @@ def _train(run: _Run, watch: Any, reporter: Callable[[Path], Reporter], stop: St
     throughput = Throughput()
 
     with reporter(config.run) if distribution.is_chief else Reporter() as report:
+        first_step = FirstStep(report, began=began)
         saver = Saver(
             config,
             model_state,
@@ -316,12 +327,16 @@ def _train(run: _Run, watch: Any, reporter: Callable[[Path], Reporter], stop: St
                     progress,
                     num_epochs=config.epochs,
                     open_epoch=open_epoch,
-                    train_step=callbacks.around_step(notices.around(train_step, shares_per_process=len(local))),
+                    train_steps=callbacks.around_steps(
+                        notices.around_steps(train_steps, shares_per_process=len(local))
+                    ),
+                    steps_per_execution=config.steps_per_execution,
                     evaluate=callbacks.around_evaluation(evaluate),
                     figures=figures,
                     after_step=[
                         follow,
                         throughput,
+                        first_step,
                         report_steps(report),
                         callbacks.after_step,
                         *every,
@@ -362,7 +377,10 @@ def _train(run: _Run, watch: Any, reporter: Callable[[Path], Reporter], stop: St
         best_step = early_stopping.best_step
         if best_step is not None and best_step != progress.global_step:
             model_state.restore(_best(run, best_step))
-        summary = _summary(run, progress, early_stopping.best_figures, throughput.samples_per_second())
+        summary = {
+            **_summary(run, progress, early_stopping.best_figures, throughput.samples_per_second()),
+            "startup_seconds": first_step.seconds,
+        }
         if distribution.is_chief:
             if is_finished:
                 summary = run_directory.read_summary(config.run) or summary
@@ -466,8 +484,9 @@ def _say_start(report: Reporter, run: _Run, num_steps: int) -> None:
 
 
 def _batches(
-    examples: Examples, plan: EpochPlan, order: Any, replicas: range, epoch: int
+    examples: Examples, plan: EpochPlan, order: Any, replicas: range, epoch: int, steps_per_execution: int = 1
 ) -> AbstractContextManager[Any]:
     if plan.num_steps == 0:  # an epoch whose last step was trained before the run stopped
         return nullcontext(iter(()))
-    return prefetched(epoch_batches(examples, plan, order, replicas=replicas, epoch=epoch))
+    depth = max(PREFETCH_STEPS, 2 * steps_per_execution)
+    return prefetched(epoch_batches(examples, plan, order, replicas=replicas, epoch=epoch), depth=depth)

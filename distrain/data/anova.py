@@ -13,41 +13,42 @@ from __future__ import annotations
 
 import numpy as np
 
-from distrain.data.compiled import compiled
+from distrain.compiled import compiled
 
 _SCORE_BITS = 40
 
 
-def f_scores(sums: np.ndarray, class_sizes: np.ndarray) -> np.ndarray:
+def f_scores(sums: np.ndarray, class_sizes: np.ndarray, *, scale: float = 1.0) -> np.ndarray:
     """F value of each feature: variance between classes over variance within them.
 
     The formula, and the order of its sums, are those of `sklearn.feature_selection.f_oneway` (Heiman, Research
     Methods in Statistics, 2002, p. 394), so that scores that are nothing but rounding come out alike.
 
     Args:
-        sums: float64 `[features, classes, 2]`: each class's sum of values, and of their squares.
+        sums: `[features, classes, 2]`: each class's sum of values, and of their squares, times `scale`.
         class_sizes: `[classes]`: rows of each class, all above 0.
+        scale: a power of two.
 
     Returns:
         float64 `[features]`; infinite or NaN where nothing varies within the classes.
     """
     num_classes, num_rows = len(class_sizes), int(class_sizes.sum())
-    between, within = _sums_of_squares(sums, class_sizes.astype(np.float64))
+    between, within = _sums_of_squares(sums, class_sizes.astype(np.float64), 1 / scale)
     with np.errstate(divide="ignore", invalid="ignore"):
         return (between / np.float64(num_classes - 1)) / (within / np.float64(num_rows - num_classes))
 
 
 @compiled
-def _sums_of_squares(sums: np.ndarray, class_sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _sums_of_squares(sums: np.ndarray, class_sizes: np.ndarray, unit: float) -> tuple[np.ndarray, np.ndarray]:
     """Sums of squares between the classes and within them, for each feature."""
     num_rows = class_sizes.sum()
     between, within = np.empty(len(sums)), np.empty(len(sums))
     for feature in range(len(sums)):
         total, squares, class_squares = 0.0, 0.0, 0.0
         for label in range(len(class_sizes)):
-            class_sum = sums[feature, label, 0]
+            class_sum = sums[feature, label, 0] * unit
             total += class_sum
-            squares += sums[feature, label, 1]
+            squares += sums[feature, label, 1] * unit
             class_squares += class_sum * class_sum / class_sizes[label]
         total_squared = total * total / num_rows
         between[feature] = class_squares - total_squared

@@ -13,22 +13,24 @@ collective and adds exactly nothing.
 
 from __future__ import annotations
 
-import queue
 import threading
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
 import scipy.sparse
 
-from distrain.batch import Batch, SparseRows, notices
-from distrain.data.csr import order_by_column
-from distrain.data.examples import CsrRows, Examples, Features, Take, array_examples
+from distrain.batch import Batch, notices
+from distrain.data.examples import CsrRows, Examples, Features, PackedRows, Take, array_examples
+from distrain.data.packing import RowStream, sparse_rows, word_rows
 from distrain.data.plan import Block, EpochPlan, Order, epoch_order, steps_per_epoch
 from distrain.errors import ConfigurationError
 
-PREFETCH_STEPS = 4  # steps made ahead of the device; more only holds memory
+PREFETCH_STEPS = 4  # steps made ahead of the device, at least
+PREFETCH_BYTES = 2**25  # and as many more as fit in here: small batches outrun the reading of a block
+MOST_PREFETCH_STEPS = 64
 
 Item = TypeVar("Item")
 
@@ -38,6 +40,7 @@ def epoch_batches(
 ) -> Iterator[list[Batch]]:
     """Yield, for each step of the plan, one `Batch` per replica in `replicas`."""
     reader = _BlockReader(examples, order)
+    streams = {name: RowStream(sizes, order) for name, sizes in examples.sizes.items()}
     for step in range(plan.num_steps):
         of_all = plan.global_positions(step)
         global_weight = reader.weights(of_all).sum(dtype=np.float64)
@@ -47,7 +50,7 @@ def epoch_batches(
             fed = positions or of_all[:1]
             features, labels = reader.take(fed)
             weights = reader.weights(positions) if positions else np.zeros(1, np.float32)
-            features = _in_column_order(features, len(fed), examples.num_columns)
+            features = _placed(features, streams, fed, examples.num_columns)
             batches.append(
                 Batch(
                     features,
@@ -124,58 +127,75 @@ def _concatenate(pieces: list[tuple[Features, np.ndarray]]) -> tuple[Features, n
     def join(features: list[Features]) -> Features:
         if isinstance(features[0], dict):
             return {name: join([piece[name] for piece in features]) for name in features[0]}
-        if isinstance(features[0], CsrRows):
+        if isinstance(features[0], (CsrRows, PackedRows)):
             row_ids = [piece.row_ids + np.int32(first) for piece, first in zip(features, first_rows, strict=True)]
-            columns, values = ([piece[part] for piece in features] for part in (1, 2))
-            return CsrRows(np.concatenate(row_ids), np.concatenate(columns), np.concatenate(values))
+            others = zip(*(piece[1:] for piece in features), strict=True)
+            return type(features[0])(np.concatenate(row_ids), *map(np.concatenate, others))
         return np.concatenate(features)
 
     return join([features for features, _ in pieces]), np.concatenate(labels)
 
 
-def _in_column_order(features: Features, num_rows: int, num_columns: Any, name: str = "") -> Features:
+def _placed(
+    features: Features, streams: Mapping[str, RowStream], fed: range, num_columns: Mapping[str, int], name: str = ""
+) -> Features:
+    """Rows of any length as a step takes them; other features as they are."""
     if isinstance(features, dict):
-        return {key: _in_column_order(value, num_rows, num_columns, key) for key, value in features.items()}
-    if not isinstance(features, CsrRows):
-        return features
-    row_ids, columns, values = features
-    if not len(row_ids) or row_ids[-1] != num_rows - 1:
-        row_ids = np.append(row_ids, np.int32(num_rows - 1))
-        columns = np.append(columns, np.int32(0))
-        values = np.append(values, np.float32(0))
-    return SparseRows(row_ids, columns, values, *order_by_column(columns, num_columns[name]))
+        return {key: _placed(value, streams, fed, num_columns, key) for key, value in features.items()}
+    if isinstance(features, PackedRows):
+        return word_rows(features, streams[name].before(fed.start), num_columns[name])
+    if isinstance(features, CsrRows):
+        return sparse_rows(features, streams[name].before(fed.start), len(fed))
+    return features
 
 
 @contextmanager
 def prefetched(items: Iterator[Item], *, depth: int = PREFETCH_STEPS) -> Iterator[Iterator[Item]]:
-    """Make items in a thread beside their consumer, at most `depth` ahead; the thread ends with the context.
+    """Make items in a thread beside their consumer; the thread ends with the context.
 
-    An exception of `items` reaches the consumer in its place.
+    An exception of `items` reaches the consumer in its place. Items are made in bursts: once the thread is `depth`
+    ahead it sleeps until three quarters of that are taken, as every time that it wakes it takes the interpreter from
+    its consumer for a moment (a tenth of a small step).
+
+    Args:
+        items: batches, alone or in lists.
+        depth: items made ahead, at most; more, where items are like the first and fit into `PREFETCH_BYTES`.
     """
-    ready: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=depth)
-    closed = threading.Event()
+    ready: deque[tuple[str, Any]] = deque()
+    changed = threading.Condition()
+    limit = depth
+    closed = False
 
-    def put(entry: tuple[str, Any]) -> None:
-        while not closed.is_set():
-            try:
-                return ready.put(entry, timeout=0.1)
-            except queue.Full:
-                continue
-        return None
+    def put(kind: str, content: Any = None) -> None:
+        with changed:
+            if len(ready) >= limit:
+                changed.wait_for(lambda: closed or len(ready) <= limit // 4)
+            ready.append((kind, content))
+            if len(ready) == 1:
+                changed.notify_all()
 
     def produce() -> None:
+        nonlocal limit
         try:
-            for item in items:
-                put(("item", item))
-                if closed.is_set():
+            for number, item in enumerate(items):
+                if number == 0:
+                    limit = max(depth, _depth_of(_bytes_of(item)))
+                put("item", item)
+                if closed:
                     return
-            put(("end", None))
+            put("end")
         except BaseException as error:  # whatever it is, it belongs to the consumer
-            put(("error", error))
+            put("error", error)
 
     def consume() -> Iterator[Item]:
         while True:
-            kind, content = ready.get()
+            if not ready:
+                with changed:
+                    changed.wait_for(lambda: ready)
+            kind, content = ready.popleft()
+            if len(ready) == limit // 4:
+                with changed:
+                    changed.notify_all()
             if kind == "end":
                 return
             if kind == "error":
@@ -187,8 +207,23 @@ def prefetched(items: Iterator[Item], *, depth: int = PREFETCH_STEPS) -> Iterato
     try:
         yield consume()
     finally:
-        closed.set()
+        with changed:
+            closed = True
+            changed.notify_all()
         thread.join()
+
+
+def _depth_of(num_bytes: int) -> int:
+    return min(MOST_PREFETCH_STEPS, PREFETCH_BYTES // num_bytes) if num_bytes else 0
+
+
+def _bytes_of(item: Any) -> int:
+    """Bytes of the arrays in a structure of tuples, lists and dicts."""
+    if isinstance(item, dict):
+        return sum(map(_bytes_of, item.values()))
+    if isinstance(item, (list, tuple)):
+        return sum(map(_bytes_of, item))
+    return item.nbytes if isinstance(item, np.ndarray) else 0
 
 
 class BatchGenerator:

@@ -1,17 +1,20 @@
-"""Row kernels over CSR arrays: pick rows, and put their entries in column order.
+"""Row kernels over CSR arrays: pick rows as they are, padded or packed, and put their entries in column order.
 
-Decides: nothing. Never: checks its input, which must be in range (`shards.py` and `batches.py` see to that). The
-kernels run without the interpreter's lock, so that they work beside a training step.
+Decides: how much room a packed row has. Never: checks its input, which must be in range (`shards.py` and `batches.py`
+see to that). The kernels run without the interpreter's lock, so that they work beside a training step.
 
     row_ids, columns, values = gather_rows(row_splits, columns, values, np.array([4, 2]))
+    row_ids, words = pack_rows(row_splits, columns, np.array([4, 2]), 3)
     order, segments, touched = order_by_column(columns, num_columns)
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from distrain.data.compiled import compiled
+from distrain.compiled import compiled
 
 
 @compiled
@@ -37,11 +40,12 @@ def gather_rows(
     out_values = np.empty(total, np.float32)
     at = 0
     for number in range(len(rows)):
-        for entry in range(row_splits[rows[number]], row_splits[rows[number] + 1]):
-            row_ids[at] = number
-            out_columns[at] = columns[entry]
-            out_values[at] = values[entry]
-            at += 1
+        start, stop = row_splits[rows[number]], row_splits[rows[number] + 1]
+        end = at + stop - start
+        row_ids[at:end] = number
+        out_columns[at:end] = columns[start:stop]
+        out_values[at:end] = values[start:stop]
+        at = end
     return row_ids, out_columns, out_values
 
 
@@ -54,6 +58,37 @@ def pad_rows(row_splits: np.ndarray, columns: np.ndarray, rows: np.ndarray, leng
         for place in range(min(length, row_splits[rows[number] + 1] - start)):
             padded[number, place] = columns[start + place]
     return padded
+
+
+@compiled
+def units_of_rows(lengths: Any, unit: int) -> Any:
+    """Units of `unit` slots that a packed row of `lengths` words takes, its gap included; a number or an array."""
+    return (lengths + unit - 1) // unit + 1
+
+
+@compiled
+def pack_rows(
+    row_splits: np.ndarray, columns: np.ndarray, rows: np.ndarray, unit: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The chosen rows one after the other, each from a multiple of `unit` slots on, with a gap of 0 behind it.
+
+    Returns:
+        row_ids int32 `[slots / unit]`: the row of each unit, ascending; words int32 `[slots]`.
+    """
+    num_units = 0
+    for row in rows:
+        num_units += units_of_rows(row_splits[row + 1] - row_splits[row], unit)
+    row_ids = np.empty(num_units, np.int32)
+    words = np.zeros(num_units * unit, np.int32)
+    first_unit = 0
+    for number in range(len(rows)):
+        start, stop = row_splits[rows[number]], row_splits[rows[number] + 1]
+        for place in range(stop - start):
+            words[first_unit * unit + place] = columns[start + place]
+        next_unit = first_unit + units_of_rows(stop - start, unit)
+        row_ids[first_unit:next_unit] = number
+        first_unit = next_unit
+    return row_ids, words
 
 
 @compiled

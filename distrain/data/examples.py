@@ -6,20 +6,21 @@ Decides: how rows become the arrays a model is fed. Never: which rows, or in whi
     take = examples.load(np.array([[0, 256]]))      # read these neighbours
     features, labels = take(np.array([17, 3]))      # then pick among them
 
-Features are an array, `CsrRows`, or a dict of these by input name.
+Features are an array, `CsrRows`, or a dict of these by input name; or `PackedRows`.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse
 
-from distrain.data.csr import gather_rows, pad_rows
+from distrain.data.csr import gather_rows, pack_rows, pad_rows, units_of_rows
 from distrain.data.shards import Part, Rows, concatenate_rows
 from distrain.errors import ConfigurationError, DataError
 
@@ -41,7 +42,19 @@ class CsrRows(NamedTuple):
     values: np.ndarray
 
 
-Features = Any  # np.ndarray | CsrRows | dict[str, Features]
+class PackedRows(NamedTuple):
+    """Rows of word ids one after the other, as in `WordRows`.
+
+    Attributes:
+        row_ids: int32 `[slots / unit]`, ascending: the row of each unit.
+        words: int32 `[slots]`, 0 in gaps.
+    """
+
+    row_ids: np.ndarray
+    words: np.ndarray
+
+
+Features = Any  # np.ndarray | CsrRows | dict[str, Features] | PackedRows
 Take = Callable[[np.ndarray], tuple[Features, np.ndarray]]
 
 
@@ -53,9 +66,11 @@ class Examples:
         num_examples: how many there are.
         load: runs `[r, 2]` of neighbouring examples -> a function from row numbers within the concatenated runs to
             (features, labels) of those rows.
-        num_columns: width of the sparse features, by input name ("" for a bare input); empty where all are dense.
+        num_columns: width of the sparse features, by input name ("" for a bare input), or words that there are for
+            packed rows; empty where all features are dense.
         digest: names the data (hex).
         weights: float32 `[num_examples]`, the weight of each example in loss and metrics; None for 1.
+        sizes: by input name, of sparse or packed rows: runs -> entries, or slots, of each of their rows, int64.
     """
 
     num_examples: int
@@ -63,6 +78,7 @@ class Examples:
     num_columns: Mapping[str, int]
     digest: str
     weights: np.ndarray | None = None
+    sizes: Mapping[str, Callable[[np.ndarray], np.ndarray]] = field(default_factory=dict)
 
 
 def array_examples(features: Features, labels: Any, weights: Any = None) -> Examples:
@@ -104,11 +120,12 @@ def array_examples(features: Features, labels: Any, weights: Any = None) -> Exam
 
         return take
 
-    num_columns = {name: value.shape[1] for name, value in inputs.items() if scipy.sparse.issparse(value)}
+    sparse = {name: value for name, value in inputs.items() if scipy.sparse.issparse(value)}
+    num_columns = {name: value.shape[1] for name, value in sparse.items()}
+    sizes = {name: _sizes_of(partial(_lengths_between, value.indptr)) for name, value in sparse.items()}
     arrays = [*(array for value in inputs.values() for array in _arrays_of(value)), labels]
-    return Examples(
-        len(labels), load, num_columns, _digest([*arrays, *([] if weights is None else [weights])]), weights
-    )
+    digest = _digest([*arrays, *([] if weights is None else [weights])])
+    return Examples(len(labels), load, num_columns, digest, weights, sizes)
 
 
 def _arrays_of(value: Any) -> list[np.ndarray]:
@@ -161,16 +178,26 @@ def _take_rows(value: Any, rows: np.ndarray) -> Features:
     return np.asarray(value[rows])
 
 
-def rows_examples(rows: Rows, *, kind: str, num_features: int, length: int) -> Examples:
-    """A block of rows in memory: `CsrRows` for n-grams, int32 `[b, length]` padded with 0 for sequences."""
+def rows_examples(rows: Rows, *, kind: str, num_features: int, length: int, unit: int | None = None) -> Examples:
+    """A block of rows in memory: `CsrRows` for n-grams; sequences as int32 `[b, length]` padded with 0, or packed.
 
-    def load(runs: np.ndarray) -> Take:
-        return _take_of(concatenate_rows([rows.slice(int(start), int(stop)) for start, stop in runs]), length)
+    Args:
+        rows: the block.
+        kind: "ngram" or "sequence".
+        num_features: columns, or word ids, are below it.
+        length: of padded rows.
+        unit: slots that packed rows begin at multiples of; None pads them.
+    """
 
-    return Examples(rows.num_rows, load, {"": num_features} if kind == "ngram" else {}, "")
+    def read(start: int, stop: int) -> Rows:
+        return rows.slice(start, stop)
+
+    return _ragged_examples(
+        read, partial(_lengths_between, rows.row_splits), rows.num_rows, kind, num_features, length, unit
+    )
 
 
-def part_examples(part: Part, *, length: int) -> Examples:
+def part_examples(part: Part, *, length: int, unit: int | None = None) -> Examples:
     """The rows of a prepared part, in the same forms.
 
     Raises:
@@ -178,21 +205,51 @@ def part_examples(part: Part, *, length: int) -> Examples:
     """
     if part.num_rows == 0:
         raise DataError(f"{part.directory} has no {part.name} rows. Run 'distrain prepare' with more rows.")
+    return _ragged_examples(part.read, part.lengths, part.num_rows, part.kind, part.num_features, length, unit)
 
+
+def _ragged_examples(
+    read: Callable[[int, int], Rows],
+    lengths: Callable[[int, int], np.ndarray],
+    num_rows: int,
+    kind: str,
+    num_features: int,
+    length: int,
+    unit: int | None,
+) -> Examples:
     def load(runs: np.ndarray) -> Take:
-        rows = concatenate_rows([part.read(int(start), int(stop)) for start, stop in runs])
-        return _take_of(rows, length)
+        rows = concatenate_rows([read(int(start), int(stop)) for start, stop in runs])
+        return _take_of(rows, length, unit)
 
-    return Examples(part.num_rows, load, {"": part.num_features} if part.kind == "ngram" else {}, "")
+    if kind == "sequence" and unit is None:
+        return Examples(num_rows, load, {}, "")
+    sizes = _sizes_of(lengths, unit if kind == "sequence" else None)
+    return Examples(num_rows, load, {"": num_features}, "", sizes={"": sizes})
 
 
-def _take_of(rows: Rows, length: int) -> Take:
+def _sizes_of(lengths: Callable[[int, int], np.ndarray], unit: int | None = None) -> Callable[[np.ndarray], np.ndarray]:
+    """Runs -> entries of each of their rows; slots, where rows are packed in units."""
+
+    def sizes(runs: np.ndarray) -> np.ndarray:
+        entries = np.concatenate([lengths(int(start), int(stop)) for start, stop in runs]).astype(np.int64)
+        return entries if unit is None else units_of_rows(entries, unit) * unit
+
+    return sizes
+
+
+def _lengths_between(row_splits: np.ndarray, start: int, stop: int) -> np.ndarray:
+    return np.diff(row_splits[start : stop + 1])
+
+
+def _take_of(rows: Rows, length: int, unit: int | None) -> Take:
     splits, columns, labels = np.asarray(rows.row_splits), np.asarray(rows.columns), np.asarray(rows.labels)
     values = None if rows.values is None else np.asarray(rows.values)
 
     def take(chosen: np.ndarray) -> tuple[Features, np.ndarray]:
         if values is not None:
             return CsrRows(*gather_rows(splits, columns, values, chosen)), labels[chosen]
+        if unit is not None:
+            return PackedRows(*pack_rows(splits, columns, chosen, unit)), labels[chosen]
         return pad_rows(splits, columns, chosen, length), labels[chosen]
 
     return take

@@ -6,6 +6,8 @@ what a line means.
     tally = Tally()
     for line in read_lines(Path("train.csv.gz"), tally, max_bytes=2**26):
         ...                                                  # str with its line end
+    for piece in read_pieces(Path("train.csv.gz"), tally, max_bytes=2**26):
+        ...                                                  # or many lines at once, as bytes
     tally.sentences(Path("train.csv.gz"))                    # what was mended, for people
 
 Bytes that are not UTF-8 become U+FFFD and NUL bytes become spaces, both counted; a byte order
@@ -29,6 +31,7 @@ import zstandard
 from distrain.errors import DataError
 
 _BUFFER = 2**20
+PIECE_BYTES = 2**20
 _ZSTD_PIECE = 2**10  # zstd grows what it is fed up to 2**15 times: 32 MiB at most
 _ZSTD_MAX_WINDOW = 2**27  # what the zstd command itself accepts without --long
 READ_ERRORS = (OSError, EOFError, zlib.error, zstandard.ZstdError)
@@ -77,6 +80,15 @@ class Tally:
             self._first.setdefault("nul", _line(path, line))
         return text
 
+    def clean_lines(self, piece: bytes, path: Path, number: int) -> bytes:
+        """Whole lines, of which the first has this number, as valid UTF-8 without NUL; mended lines are counted."""
+        if number == 1:
+            piece = piece.removeprefix(BOM)
+        if b"\0" not in piece and (piece.isascii() or _is_utf8(piece)):
+            return piece
+        lines = enumerate(piece.split(b"\n"), start=number)
+        return "\n".join([self.clean(line, path, at) for at, line in lines]).encode()
+
     def count_empty(self, place: str) -> None:
         """Count a row with an empty text."""
         self.empty += 1
@@ -96,32 +108,56 @@ class Tally:
         ] + self.notes
 
 
-def read_lines(path: Path, tally: Tally, *, max_bytes: int) -> Iterator[str]:
-    """The lines of a text file with their ends, split at newlines only.
+def read_pieces(path: Path, tally: Tally, *, max_bytes: int) -> Iterator[bytes]:
+    """A text file in pieces of whole lines, split at newlines only: valid UTF-8 without NUL.
 
     Args:
         path: a file, plain or compressed by gzip or zstd.
         tally: counts bytes read and what was mended.
-        max_bytes: longest line.
+        max_bytes: longest line; pieces are of about `PIECE_BYTES`, or one line where a line is longer.
 
     Raises:
         DataError: the file cannot be read, is damaged, cut short or no UTF-8 text, or a line is too long.
     """
+    # At most half a line's bound, so that only the first line of a piece can be too long.
+    size = max(1, min(PIECE_BYTES, max_bytes // 2))
+    number, rest = 1, [b""]
     try:
         with open_bytes(path, tally) as file:
-            number = 0
-            while raw := file.readline(max_bytes + 1):
-                number += 1
-                if len(raw) > max_bytes:
-                    raise DataError(
-                        f"{path}, line {number:,} is longer than {max_bytes / 2**20:,.0f} MiB. "
-                        "Is this a text file with line ends? A larger --memory-mib allows longer lines."
-                    )
-                if number == 1:
-                    raw = raw.removeprefix(BOM)
-                yield tally.clean(raw, path, number)
+            while raw := file.read(size):
+                end = raw.rfind(b"\n") + 1
+                if end:
+                    piece = b"".join([*rest, raw[:end]])
+                    rest = [raw[end:]]
+                    _check_line(path, number, piece.find(b"\n") + 1, max_bytes)
+                    yield tally.clean_lines(piece, path, number)
+                    number += piece.count(b"\n")
+                else:
+                    rest.append(raw)
+                    _check_line(path, number, sum(map(len, rest)), max_bytes)
+        if last := b"".join(rest):
+            yield tally.clean_lines(last, path, number)
     except READ_ERRORS as error:
         raise unreadable(path, error) from None
+
+
+def _check_line(path: Path, number: int, num_bytes: int, max_bytes: int) -> None:
+    if num_bytes > max_bytes:
+        raise DataError(
+            f"{path}, line {number:,} is longer than {max_bytes / 2**20:,.0f} MiB. "
+            "Is this a text file with line ends? A larger --memory-mib allows longer lines."
+        )
+
+
+def read_lines(path: Path, tally: Tally, *, max_bytes: int) -> Iterator[str]:
+    """The lines of a text file with their ends, as `read_pieces` reads it."""
+    for piece in read_pieces(path, tally, max_bytes=max_bytes):
+        yield from split_lines(piece)
+
+
+def split_lines(piece: bytes) -> Iterator[str]:
+    """The lines of one piece, with their ends."""
+    yield from io.StringIO(piece.decode(), newline="\n")
 
 
 @contextmanager
@@ -152,6 +188,14 @@ def unreadable(path: Path, error: Exception) -> DataError:
         return DataError(f"{path} cannot be read: {error.strerror}. Check the path and your permissions.")
     what = "ends too early" if isinstance(error, EOFError) else f"is damaged ({error})"
     return DataError(f"{path} is compressed and {what}. Copy or download it again.")
+
+
+def _is_utf8(raw: bytes) -> bool:
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _line(path: Path, line: int) -> str:

@@ -3,7 +3,7 @@
 Decides: nothing but the layout of its tables. Never: checks its input, keeps state.
 
     keys = np.array([0 << 32, pair_key(0, 1), 1 << 32])      # "new", "new york", "york"
-    slots = key_slots(keys, 8, seed)
+    slots = pair_slots(keys, 8, seed)
     found = find_ngrams(row_splits, ranks, np.array([0, 2]), keys, slots, seed)
 
 A word's rank is its place among the kept words in UTF-8 order, -1 for a word that is not kept. An n-gram is a
@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from distrain.data.compiled import compiled
+from distrain.compiled import compiled
 
-PART_BITS = 16  # bits of a key's hash that tell parts of the pairs apart; the others find a slot
+_AHEAD = 256  # look-ups begun at once
 
 
 @compiled
@@ -28,106 +28,146 @@ def _hash(key: np.int64, seed: np.uint64) -> np.int64:
 
 
 @compiled
+def _shift(slots: int) -> int:
+    """How far a hash of 63 bits is to be shifted to be a slot: tables grow in order, so that growing is a stream."""
+    bits = 0
+    while 1 << bits < slots:
+        bits += 1
+    return 63 - bits
+
+
+@compiled
 def pair_key(first: np.int32, second: np.int32) -> np.int64:
     """The number of the n-gram of two words, by their ranks."""
     return np.int64(first) << 32 | (np.int64(second) + 1)
 
 
 @compiled
-def count_rows_with_word(
-    row_splits: np.ndarray, ids: np.ndarray, first_row: int, last: np.ndarray, rows: np.ndarray
-) -> None:
-    """Add to `rows` (int32 `[words]`) the rows that hold each word; `last` (int32 `[words]`, from -1) is scratch."""
+def _pair_keys(row_splits: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+    """The key of the pair that begins at each place, int64 `[len(ranks)]`; 0 where none does."""
+    keys = np.empty(len(ranks), np.int64)
+    for at in range(len(ranks) - 1):
+        keys[at] = pair_key(ranks[at], ranks[at + 1]) if ranks[at] >= 0 and ranks[at + 1] >= 0 else 0
     for row in range(len(row_splits) - 1):
-        for place in range(row_splits[row], row_splits[row + 1]):
-            word = ids[place]
-            if last[word] != first_row + row:
-                last[word] = first_row + row
-                rows[word] += 1
+        if row_splits[row + 1] > row_splits[row]:
+            keys[row_splits[row + 1] - 1] = 0
+    return keys
 
 
 @compiled
 def count_pairs(
-    row_splits: np.ndarray,
-    ranks: np.ndarray,
-    first_row: int,
-    row: int,
-    place: int,
-    table: np.ndarray,
-    count: int,
-    seed: np.uint64,
-    bits: int,
-    part: int,
-) -> tuple[int, int, int]:
-    """Count the rows that hold each pair of neighbouring words, of one part of the pairs, until the table is half full.
+    row_splits: np.ndarray, ranks: np.ndarray, first_row: int, table: np.ndarray, count: int, seed: np.uint64
+) -> int:
+    """Count the rows that hold each pair of neighbouring words.
 
     Args:
         row_splits: int64 `[n + 1]`.
         ranks: int32: the rows' words.
         first_row: number of the block's first row.
-        row: row of the block to begin at.
-        place: place in `ranks` to begin at.
-        table: int64 `[slots, 2]`, `slots` a power of two: key (0: free), and the number of the last row with it
-            plus 1 << 32 | rows with it.
+        table: int64 `[slots, 2]`, `slots` a power of two, with room for all pairs: key (0: free), and the number of
+            the last row with it plus 1 << 32 | rows with it.
         count: slots taken.
         seed: of the hash.
-        bits: a part is the pairs whose hash ends in these bits:
-        part: these.
 
     Returns:
-        (row, place, count): where it stopped; `row` is `n` when the block is done.
+        Slots taken now.
     """
-    mask = len(table) - 1
-    part_mask = (1 << bits) - 1
-    for at_row in range(row, len(row_splits) - 1):
-        row_mark = first_row + at_row + 1
-        for at in range(max(place, row_splits[at_row]), row_splits[at_row + 1] - 1):
-            if ranks[at] < 0 or ranks[at + 1] < 0:
+    mask, shift = len(table) - 1, _shift(len(table))
+    keys = _pair_keys(row_splits, ranks)
+    ahead, slots = np.empty(_AHEAD, np.int64), np.empty(_AHEAD, np.int64)
+    row = 0
+    for first in range(0, len(keys), _AHEAD):
+        last = min(first + _AHEAD, len(keys))
+        # Most look-ups miss the processor's caches: a loop without branches keeps many on their way at once.
+        for at in range(first, last):
+            slots[at - first] = _hash(keys[at], seed) >> shift
+        for at in range(last - first):
+            ahead[at] = table[slots[at], 0]
+        for at in range(first, last):
+            while row_splits[row + 1] <= at:
+                row += 1
+            key = keys[at]
+            if key == 0:
                 continue
-            key = pair_key(ranks[at], ranks[at + 1])
-            code = _hash(key, seed)
-            if code & part_mask != part:
-                continue
-            slot = (code >> PART_BITS) & mask
+            row_mark = first_row + row + 1
+            slot = slots[at - first]
             while table[slot, 0] != key and table[slot, 0] != 0:
                 slot = (slot + 1) & mask
-            if table[slot, 0] == 0:
-                if 2 * (count + 1) > len(table):
-                    return at_row, at, count
-                table[slot, 0] = key
-                table[slot, 1] = row_mark << 32 | 1
-                count += 1
-            elif table[slot, 1] >> 32 != row_mark:
-                table[slot, 1] = row_mark << 32 | (table[slot, 1] & 0xFFFFFFFF) + 1
-    return len(row_splits) - 1, 0, count
+            # Written without branches, as every second pair is new and the processor cannot guess which.
+            count += table[slot, 0] == 0
+            table[slot, 0] = key
+            rows = table[slot, 1]
+            table[slot, 1] = row_mark << 32 | (rows & 0xFFFFFFFF) + (rows >> 32 != row_mark)
+    return count
 
 
 @compiled
-def refill(table: np.ndarray, slots: int, seed: np.uint64, bits: int, part: int) -> tuple[np.ndarray, int]:
-    """A table of `slots` slots with the pairs of `table` that belong to the part, and how many they are."""
-    refilled = np.zeros((slots, 2), np.int64)
-    count = 0
+def refill(table: np.ndarray, larger: np.ndarray, seed: np.uint64) -> None:
+    """Bring the pairs of `table` into an empty, larger one."""
+    mask, shift = len(larger) - 1, _shift(len(larger))
     for taken in range(len(table)):
-        key = table[taken, 0]
-        code = _hash(key, seed)
-        if key and code & ((1 << bits) - 1) == part:
-            slot = (code >> PART_BITS) & (slots - 1)
-            while refilled[slot, 0]:
-                slot = (slot + 1) & (slots - 1)
-            refilled[slot] = table[taken]
-            count += 1
-    return refilled, count
+        if table[taken, 0]:
+            slot = _hash(table[taken, 0], seed) >> shift
+            while larger[slot, 0]:
+                slot = (slot + 1) & mask
+            larger[slot, 0] = table[taken, 0]
+            larger[slot, 1] = table[taken, 1]
 
 
 @compiled
-def key_slots(keys: np.ndarray, size: int, seed: np.uint64) -> np.ndarray:
-    """A hash table of `size` slots, a power of two, over distinct keys: int32, place in `keys` + 1, or 0: free."""
-    slots = np.zeros(size, np.int32)
+def take_pairs(table: np.ndarray, least: int, part_of: np.ndarray, parts: int) -> tuple:
+    """The pairs in at least so many rows, brought together by the part of their first word.
+
+    Args:
+        table: as `count_pairs` fills it.
+        least: rows that a pair must be in.
+        part_of: uint8: part of each first word, by rank.
+        parts: number of parts.
+
+    Returns:
+        keys int64, rows with each int32, and where each part ends, int64 `[parts]`.
+    """
+    ends = np.zeros(parts + 1, np.int64)
+    for slot in range(len(table)):
+        if table[slot, 0] and table[slot, 1] & 0xFFFFFFFF >= least:
+            ends[part_of[table[slot, 0] >> 32] + 1] += 1
+    ends = ends.cumsum()
+    keys, rows = np.empty(ends[-1], np.int64), np.empty(ends[-1], np.int32)
+    used = ends[:-1].copy()
+    for slot in range(len(table)):
+        if table[slot, 0] and table[slot, 1] & 0xFFFFFFFF >= least:
+            part = part_of[table[slot, 0] >> 32]
+            keys[used[part]] = table[slot, 0]
+            rows[used[part]] = table[slot, 1] & 0xFFFFFFFF
+            used[part] += 1
+    return keys, rows, ends[1:]
+
+
+@compiled
+def _place_bits(num_keys: int) -> int:
+    """Bits of a slot that hold a place + 1; the others hold bits of the key's hash, which tell most keys apart."""
+    bits = 1
+    while 1 << bits <= num_keys:
+        bits += 1
+    return bits
+
+
+@compiled
+def pair_slots(keys: np.ndarray, size: int, seed: np.uint64) -> np.ndarray:
+    """A hash table of `size` slots, a power of two, over those of distinct keys that are pairs.
+
+    Returns:
+        uint32: bits of the key's hash, then its place in `keys` + 1; 0 is free.
+    """
+    slots = np.zeros(size, np.uint32)
+    shift, bits = _shift(size), _place_bits(len(keys))
     for place in range(len(keys)):
-        slot = (_hash(keys[place], seed) >> PART_BITS) & (size - 1)
-        while slots[slot]:
-            slot = (slot + 1) & (size - 1)
-        slots[slot] = place + 1
+        if keys[place] & 0xFFFFFFFF:
+            code = _hash(keys[place], seed)
+            slot = code >> shift
+            while slots[slot]:
+                slot = (slot + 1) & (size - 1)
+            slots[slot] = (code << bits | (place + 1)) & 0xFFFFFFFF
     return slots
 
 
@@ -147,38 +187,47 @@ def find_ngrams(
         ranks: int32: the rows' words.
         unigrams: int32 `[kept words]`: n-gram number of each word, -1 for none.
         keys: int64, ascending: the kept n-grams.
-        slots: `key_slots` of `keys`.
+        slots: `pair_slots` of `keys`.
         seed: that `slots` was made with.
 
     Returns:
         int64: row << 32 | n-gram number (place in `keys`). Sorted, these are rows of ascending n-grams.
     """
-    mask = len(slots) - 1
-    # Most look-ups miss the processor's caches: a loop without branches keeps many on their way at once.
-    first = np.empty(len(ranks), np.int32)
-    for at in range(len(ranks) - 1):
-        first[at] = slots[(_hash(pair_key(ranks[at], ranks[at + 1]), seed) >> PART_BITS) & mask]
-    found = np.empty(2 * len(ranks), np.int64)
-    used = 0
-    for row in range(len(row_splits) - 1):
-        end = row_splits[row + 1]
-        for at in range(row_splits[row], end):
-            if ranks[at] < 0:
-                continue
-            if unigrams[ranks[at]] >= 0:
-                found[used] = row << 32 | unigrams[ranks[at]]
-                used += 1
-            if at + 1 < end and ranks[at + 1] >= 0 and first[at]:
-                key = pair_key(ranks[at], ranks[at + 1])
-                number = first[at] - 1
-                if keys[number] != key:
-                    slot = (_hash(key, seed) >> PART_BITS) & mask
-                    while slots[slot] and keys[slots[slot] - 1] != key:
-                        slot = (slot + 1) & mask
-                    number = slots[slot] - 1
-                if number >= 0:
-                    found[used] = row << 32 | number
-                    used += 1
+    mask, shift, bits = len(slots) - 1, _shift(len(slots)), _place_bits(len(keys))
+    place_mask, print_mask = (1 << bits) - 1, 0xFFFFFFFF >> bits
+    pairs = _pair_keys(row_splits, ranks)
+    found = np.empty(2 * len(ranks) + 1, np.int64)  # one more, as what is not found is written and not kept
+    used, row = 0, 0
+    rows, places, prints = np.empty(_AHEAD, np.int64), np.empty(_AHEAD, np.int64), np.empty(_AHEAD, np.int64)
+    entries, waiting = np.empty(_AHEAD, np.int64), np.empty(_AHEAD, np.int64)
+    for first in range(0, len(pairs), _AHEAD):
+        # Written without branches, as the processor can guess neither what is found nor where.
+        num_waiting = 0
+        for place in range(min(_AHEAD, len(pairs) - first)):
+            at = first + place
+            while row_splits[row + 1] <= at:
+                row += 1
+            unigram = unigrams[max(ranks[at], 0)]
+            found[used] = row << 32 | max(unigram, 0)
+            used += (ranks[at] >= 0) & (unigram >= 0)
+            code = _hash(pairs[at], seed)
+            rows[place], places[place], prints[place] = row << 32, code >> shift, code & print_mask
+            waiting[num_waiting] = place
+            num_waiting += pairs[at] > 0
+        while num_waiting:
+            for number in range(num_waiting):
+                entries[number] = slots[places[waiting[number]]]
+            still_waiting = 0
+            for number in range(num_waiting):
+                place, entry = waiting[number], entries[number]
+                ngram = (entry & place_mask) - 1 if entry >> bits == prints[place] else -1
+                is_found = (ngram >= 0) & (keys[max(ngram, 0)] == pairs[first + place])
+                found[used] = rows[place] | max(ngram, 0)
+                used += is_found
+                places[place] = (places[place] + 1) & mask
+                waiting[still_waiting] = place
+                still_waiting += (entry != 0) & (not is_found)
+            num_waiting = still_waiting
     return found[:used]
 
 
@@ -192,7 +241,13 @@ def _longest(row_splits: np.ndarray) -> int:
 
 @compiled
 def _weigh(
-    features: np.ndarray, start: int, end: int, idf: np.ndarray, distinct: np.ndarray, values: np.ndarray
+    features: np.ndarray,
+    start: int,
+    end: int,
+    row_counts: np.ndarray,
+    weights: np.ndarray,
+    distinct: np.ndarray,
+    values: np.ndarray,
 ) -> int:
     """Fill `distinct` n-grams of one row and their TF-IDF `values`; returns how many.
 
@@ -205,7 +260,7 @@ def _weigh(
             count += 1
             start += 1
         distinct[used] = feature
-        values[used] = count * idf[feature]
+        values[used] = count * weights[row_counts[feature]]
         squares += values[used] * values[used]
         used += 1
     norm = np.sqrt(squares)
@@ -219,8 +274,10 @@ def add_class_sums(
     row_splits: np.ndarray,
     features: np.ndarray,
     labels: np.ndarray,
-    idf: np.ndarray,
+    row_counts: np.ndarray,
+    weights: np.ndarray,
     first: int,
+    scale: float,
     sums: np.ndarray,
 ) -> None:
     """Add each row's TF-IDF values and their squares to the sums of its class.
@@ -229,32 +286,36 @@ def add_class_sums(
         row_splits: int64 `[n + 1]`.
         features: int32, ascending in a row: as `find_ngrams` returns them.
         labels: `[n]`: class numbers.
-        idf: float64: weight of each n-gram.
+        row_counts: int32: rows that hold each n-gram.
+        weights: float64: weight of an n-gram by the rows that hold it.
         first: n-gram of the first line of `sums`; n-grams beyond its lines are left out.
-        sums: float64 `[n-grams, classes, 2]`: sums of values, and of their squares.
+        scale: what a value of 1 counts in `sums`.
+        sums: int64 `[n-grams, classes, 2]`: sums of values, and of their squares. They are whole numbers, as these
+            give the same sum in any order.
     """
     longest = _longest(row_splits)
     distinct, values = np.empty(longest, np.int32), np.empty(longest, np.float64)
     for row in range(len(row_splits) - 1):
         label = labels[row]
-        used = _weigh(features, row_splits[row], row_splits[row + 1], idf, distinct, values)
+        used = _weigh(features, row_splits[row], row_splits[row + 1], row_counts, weights, distinct, values)
         for place in range(used):
             line = distinct[place] - first
             if 0 <= line < len(sums):
-                sums[line, label, 0] += values[place]
-                sums[line, label, 1] += values[place] * values[place]
+                sums[line, label, 0] += np.int64(values[place] * scale + 0.5)
+                sums[line, label, 1] += np.int64(values[place] * values[place] * scale + 0.5)
 
 
 @compiled
 def weigh_rows(
-    row_splits: np.ndarray, features: np.ndarray, idf: np.ndarray, columns: np.ndarray
+    row_splits: np.ndarray, features: np.ndarray, row_counts: np.ndarray, weights: np.ndarray, columns: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """TF-IDF values of the chosen n-grams; the norm is over all.
 
     Args:
         row_splits: int64 `[n + 1]`.
         features: int32, ascending in a row: as `find_ngrams` returns them.
-        idf: float64: weight of each n-gram.
+        row_counts: int32: rows that hold each n-gram.
+        weights: float64: weight of an n-gram by the rows that hold it.
         columns: int32: column of each n-gram, -1 where it is not chosen.
 
     Returns:
@@ -267,7 +328,7 @@ def weigh_rows(
     chosen_values = np.empty(len(features), np.float32)
     kept = 0
     for row in range(len(row_splits) - 1):
-        used = _weigh(features, row_splits[row], row_splits[row + 1], idf, distinct, values)
+        used = _weigh(features, row_splits[row], row_splits[row + 1], row_counts, weights, distinct, values)
         for place in range(used):
             column = columns[distinct[place]]
             if column >= 0:

@@ -10,37 +10,35 @@ strip_accents="unicode")` followed by `SelectKBest(f_classif)`: kept are the n-g
 weights are count x (ln((1 + rows) / (1 + rows with it)) + 1); rows are divided by their L2 norm over all kept
 n-grams; chosen are the `top_k` of largest F value, ties as `anova.best` rules.
 
-Learning walks over integers on disk: rows with each word; rows with each pair of kept words, in as many parts as
-memory asks for; the kept n-grams of each row, spilled; sums by class, in as many parts; the rows. Besides the
-memory bound, a kept n-gram takes about 50 bytes.
+Learning walks over integers on disk: rows with each pair of kept words; the kept n-grams of each row, spilled, and
+their sums by class, in as many parts as memory asks for; the rows. Besides the memory bound, a kept n-gram takes
+12 bytes, and up to 24 while they are found or saved.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from distrain.data.anova import best, f_scores
-from distrain.data.ngram_kernels import (
-    PART_BITS,
-    add_class_sums,
-    count_pairs,
-    count_rows_with_word,
-    find_ngrams,
-    key_slots,
-    refill,
-    weigh_rows,
-)
+from distrain.data.ngram_kernels import add_class_sums, find_ngrams, pair_slots, weigh_rows
+from distrain.data.pairs import kept_ngrams
+from distrain.data.ragged import RaggedFile
 from distrain.data.shards import Rows
-from distrain.data.tokens import NO_WORDS, Progress, RaggedFile, TokenStore
+from distrain.data.team import exchange_arrays, exchange_shares
+from distrain.data.texts import Texts
+from distrain.data.tokens import NO_WORDS, Progress, TokenBlock, TokenStore
 from distrain.data.vectorizer_files import damaged, save_arrays, take_array, take_count, take_words
+from distrain.data.vocabulary import alphabetical, kept_words, word_ranks
 from distrain.data.words import Words, WordTable, random_key
 from distrain.errors import DataError
+
+_MANY = 2**22
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,12 +72,13 @@ class NgramVectorizer:
         pairs = zip(firsts.tolist(), seconds.tolist(), strict=True)
         return [words[first] if second < 0 else f"{words[first]} {words[second]}" for first, second in pairs]
 
-    def transform(self, texts: Sequence[str]) -> Rows:
+    def transform(self, texts: Sequence[str] | Texts) -> Rows:
         """TF-IDF rows of `texts`; labels are zeros. A text without a chosen n-gram gives an empty row."""
+        block = texts if isinstance(texts, Texts) else Texts.of(texts)
         row_splits, columns, values = weigh_rows(
-            *self._index.find(*self._table.rows(texts, add=False)), self._idf, self._columns
+            *self._index.find(*self._table.rows(block, add=False)), self.row_counts, self._weights, self._columns
         )
-        return Rows(row_splits, columns, values, np.zeros(len(texts), np.int32))
+        return Rows(row_splits, columns, values, np.zeros(block.num_rows, np.int32))
 
     def save(self, directory: Path) -> None:
         """Write `vectorizer.json` and its arrays into `directory`, which is made if need be."""
@@ -127,8 +126,8 @@ class NgramVectorizer:
         return _NgramIndex(self.keys, len(self.words))
 
     @cached_property
-    def _idf(self) -> np.ndarray:
-        return _idf(self.row_counts, self.num_rows)
+    def _weights(self) -> np.ndarray:
+        return _weights(self.row_counts, self.num_rows)
 
     @cached_property
     def _columns(self) -> np.ndarray:
@@ -157,19 +156,17 @@ def learn_ngrams(
     """
     if not store.num_words:
         raise DataError(NO_WORDS)
-    ranks, words, word_rows = _keep_words(store, min_df, progress)
-    if not len(words):
+    counted = kept_words(store, lambda words: words.row_counts >= min_df)
+    if not len(counted.ends):
         raise DataError(
             f"No word is in {min_df} training rows or more, so there is no n-gram to learn from. "
             "Check the text columns, or use more rows."
         )
-    pairs, pair_rows = _frequent_pairs(store, ranks, min_df, progress)
-    keys = np.concatenate([np.arange(len(words), dtype=np.int64) << 32, pairs])
-    order = np.argsort(keys)
-    keys, row_counts = keys[order], np.concatenate([word_rows, pair_rows])[order]
-    idf = _idf(row_counts, store.num_rows)
-    found = _spill_ngrams(store, ranks, _NgramIndex(keys, len(words)), progress)
-    chosen = best(_scores(store, found, idf, progress), top_k)
+    counted = counted.select(alphabetical(counted))
+    store.renumber(word_ranks(store, counted))
+    keys, row_counts = kept_ngrams(store, counted.row_counts, min_df=min_df, progress=progress)
+    found, chosen = _find_and_choose(store, keys, row_counts, len(counted.ends), top_k, progress)
+    words = Words.from_units(counted.units, counted.ends)
     vectorizer = NgramVectorizer(words, keys, row_counts, store.num_rows, chosen)
     return vectorizer, _training_rows(store, found, vectorizer)
 
@@ -180,10 +177,12 @@ class _NgramIndex:
     def __init__(self, keys: np.ndarray, num_words: int) -> None:
         self._keys = keys
         self._seed = random_key()
-        self._slots = key_slots(keys, 2 ** int(2 * len(keys) - 1).bit_length(), self._seed)
-        firsts, seconds = _ranks_of(keys)
-        self._unigrams = np.full(num_words, -1, np.int32)
-        self._unigrams[firsts[seconds < 0]] = np.flatnonzero(seconds < 0)
+        # Of many n-grams room counts for more than speed.
+        room = 2 * len(keys) if len(keys) < _MANY else 4 * len(keys) // 3
+        self._slots = pair_slots(keys, 2 ** room.bit_length(), self._seed)
+        unigrams = np.arange(num_words, dtype=np.int64) << 32
+        places = np.minimum(np.searchsorted(keys, unigrams), len(keys) - 1)
+        self._unigrams = np.where(keys[places] == unigrams, places, -1).astype(np.int32)
 
     def find(self, row_splits: np.ndarray, ranks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Row splits and n-gram numbers (int32), ascending in a row, each as often as it occurs."""
@@ -198,87 +197,62 @@ def _ranks_of(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return keys >> 32, (keys & 0xFFFFFFFF) - 1
 
 
-def _idf(row_counts: np.ndarray, num_rows: int) -> np.ndarray:
-    """scikit-learn's smooth IDF, in its order of operations: ln((1 + rows) / (1 + rows with it)) + 1."""
-    return np.log((num_rows + 1) / (row_counts + 1.0)) + 1.0
+def _weights(row_counts: np.ndarray, num_rows: int) -> np.ndarray:
+    """The weight of an n-gram that is in 0, 1, 2, ... rows, up to the most that any is in.
 
-
-def _keep_words(store: TokenStore, min_df: int, progress: Progress | None) -> tuple[np.ndarray, Words, np.ndarray]:
-    """Rank of each word of the store (-1: in fewer than `min_df` rows), the kept words by rank, rows with each."""
-    rows = np.zeros(len(store.words), np.int32)
-    last = np.full(len(rows), -1, np.int32)
-    for block in store.reported_blocks("counting words", progress):
-        count_rows_with_word(block.row_splits, block.ids, block.first_row, last, rows)
-    kept = np.flatnonzero(rows >= min_df)
-    words = store.words.take(kept)
-    order = np.array(sorted(range(len(words)), key=words.__getitem__), np.int64)
-    ranks = np.full(len(rows), -1, np.int32)
-    ranks[kept[order]] = np.arange(len(kept))
-    return ranks, Words.from_list([words[place] for place in order]), rows[kept[order]]
-
-
-def _frequent_pairs(
-    store: TokenStore, ranks: np.ndarray, min_df: int, progress: Progress | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Keys of the pairs of neighbouring kept words that are in `min_df` rows, and rows with each; in no order.
-
-    Counts in one hash table. When the table would outgrow its memory, half of the pairs, by their hash, are struck
-    from it and left to another walk over the rows; what stays has been counted from the first row on.
+    scikit-learn's smooth IDF, in its order of operations: ln((1 + rows) / (1 + rows with it)) + 1.
     """
-    seed = random_key()
-    most_slots = max(2**12, store.memory_bytes // (4 * 16))  # 16 bytes a slot; old and new table stand side by side
-    first_slots = min(most_slots, max(2**12, store.num_words // 4))
-    first_slots = 2 ** (first_slots.bit_length() - 1)
-    keys: list[np.ndarray] = []
-    rows: list[np.ndarray] = []
-    to_do = [(0, 0)]
-    while to_do:
-        bits, part = to_do.pop()
-        table, count = np.zeros((first_slots, 2), np.int64), 0
-        for block in store.reported_blocks("counting pairs of words", progress):
-            block_ranks = ranks[block.ids]
-            row, place = 0, 0
-            while True:
-                row, place, count = count_pairs(
-                    block.row_splits, block_ranks, block.first_row, row, place, table, count, seed, bits, part
-                )
-                if row == len(block.labels):
-                    break
-                slots = 2 * len(table)
-                if slots > most_slots and bits < PART_BITS:
-                    slots = len(table)
-                    to_do.append((bits + 1, part | 1 << bits))
-                    bits += 1
-                table, count = refill(table, slots, seed, bits, part)
-        frequent = table[(table[:, 1] & 0xFFFFFFFF) >= min_df]
-        keys.append(frequent[:, 0])
-        rows.append((frequent[:, 1] & 0xFFFFFFFF).astype(np.int32))
-    return np.concatenate(keys), np.concatenate(rows)
+    return np.log((num_rows + 1) / (np.arange(row_counts.max() + 1) + 1.0)) + 1.0
 
 
-def _spill_ngrams(store: TokenStore, ranks: np.ndarray, index: _NgramIndex, progress: Progress | None) -> RaggedFile:
-    """The kept n-grams of every row, on disk: found and sorted once, read by both passes that follow."""
-    found = RaggedFile(store.scratch, "ngrams")
-    for block in store.reported_blocks("finding n-grams", progress):
-        found.append(*index.find(block.row_splits, ranks[block.ids]))
-    return found
+def _find_and_choose(
+    store: TokenStore, keys: np.ndarray, row_counts: np.ndarray, num_words: int, top_k: int, progress: Progress | None
+) -> tuple[RaggedFile, np.ndarray]:
+    """The kept n-grams of every row of this process, on disk; and the n-grams of highest F value over all rows.
 
-
-def _scores(store: TokenStore, found: RaggedFile, idf: np.ndarray, progress: Progress | None) -> np.ndarray:
-    """F value of each kept n-gram, in as many walks over the rows as the sums by class need memory."""
+    The sums by class are of whole numbers, so that they do not depend on how the rows were shared out. They take as
+    many walks over the rows as they need memory; the first finds the n-grams.
+    """
     present = np.flatnonzero(store.class_sizes)
     class_numbers = np.zeros(len(store.class_sizes), np.int32)
     class_numbers[present] = np.arange(len(present))
-    at_once = max(1, store.memory_bytes // (2 * (16 * len(present) + 64)))  # 64: what `f_scores` itself takes
-    scores = np.empty(len(idf))
-    for first in range(0, len(idf), at_once):
-        sums = np.zeros((min(at_once, len(idf) - first), len(present), 2))
-        for block in store.reported_blocks("testing n-grams", progress, found):
-            add_class_sums(block.row_splits, block.ids, class_numbers[block.labels], idf, first, sums)
-        scores[first : first + len(sums)] = f_scores(sums, store.class_sizes[present])
-    return scores
+    weights = _weights(row_counts, store.num_rows)
+    scale = 2.0 ** (62 - store.num_rows.bit_length())  # a value is at most 1, and so is its square
+    at_once = max(1, store.memory_bytes // (3 * (16 * len(present) + 64)))  # 64: what the scores themselves take
+    found = RaggedFile(store.scratch, f"ngrams-{store.team.rank}")
+    index = _NgramIndex(keys, num_words)
+    chosen, chosen_scores = np.empty(0, np.int64), np.empty(0)
+    for first in range(0, len(keys), at_once):
+        sums = np.zeros((min(at_once, len(keys) - first), len(present), 2), np.int64)
+        if first == 0:
+            blocks = _found(store, index, found, progress)
+        else:
+            blocks = store.reported_blocks("testing n-grams", progress, found)
+        for block in blocks:
+            labels = class_numbers[block.labels]
+            add_class_sums(block.row_splits, block.ids, labels, row_counts, weights, first, scale, sums)
+        scores = np.concatenate([chosen_scores, _team_scores(store, sums, store.class_sizes[present], scale)])
+        places = np.concatenate([chosen, np.arange(first, first + len(sums))])
+        kept = best(scores, top_k)
+        chosen, chosen_scores = places[kept], scores[kept]
+    return found, chosen
+
+
+def _found(store: TokenStore, index: _NgramIndex, found: RaggedFile, progress: Progress | None) -> Iterator[TokenBlock]:
+    for block in store.reported_blocks("finding n-grams", progress):
+        row_splits, ngrams = index.find(block.row_splits, block.ids)
+        found.append(row_splits, ngrams)
+        yield block._replace(row_splits=row_splits, ids=ngrams)
+
+
+def _team_scores(store: TokenStore, sums: np.ndarray, class_sizes: np.ndarray, scale: float) -> np.ndarray:
+    """F values from the sums of all processes: each adds up its share of the n-grams, and all get all."""
+    total = reduce(np.add, exchange_shares(store.team, store.scratch, "sums", sums))
+    scores = f_scores(total, class_sizes, scale=scale)
+    return np.concatenate(exchange_arrays(store.team, store.scratch, "scores", scores))
 
 
 def _training_rows(store: TokenStore, found: RaggedFile, vectorizer: NgramVectorizer) -> Iterator[Rows]:
+    by_count = (vectorizer.row_counts, vectorizer._weights)
     for block in store.blocks(found):
-        yield Rows(*weigh_rows(block.row_splits, block.ids, vectorizer._idf, vectorizer._columns), block.labels)
+        yield Rows(*weigh_rows(block.row_splits, block.ids, *by_count, vectorizer._columns), block.labels)

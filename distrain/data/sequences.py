@@ -20,8 +20,11 @@ from typing import Any
 import numpy as np
 
 from distrain.data.shards import Rows
-from distrain.data.tokens import NO_WORDS, Progress, TokenStore
+from distrain.data.texts import Texts
+from distrain.data.tokens import NO_WORDS, TokenStore
 from distrain.data.vectorizer_files import damaged, save_arrays, take_count, take_words
+from distrain.data.vocabulary import alphabetical, kept_words, word_ranks
+from distrain.data.word_runs import CountedWords
 from distrain.data.words import Words, WordTable
 from distrain.errors import DataError
 
@@ -52,11 +55,12 @@ class SequenceVectorizer:
         """The same as `vocabulary_size`."""
         return self.vocabulary_size
 
-    def transform(self, texts: Sequence[str]) -> Rows:
+    def transform(self, texts: Sequence[str] | Texts) -> Rows:
         """The first `max_length` word ids of each text; labels are zeros. No words give an empty row."""
-        row_splits, numbers = self._table.rows(texts, add=False)
+        block = texts if isinstance(texts, Texts) else Texts.of(texts)
+        row_splits, numbers = self._table.rows(block, add=False)
         ids = np.where(numbers < 0, UNKNOWN, numbers + FIRST_WORD).astype(np.int32)
-        return _cut(row_splits, ids, np.zeros(len(texts), np.int32), self.max_length)
+        return _cut(row_splits, ids, np.zeros(block.num_rows, np.int32), self.max_length)
 
     def save(self, directory: Path) -> None:
         """Write `vectorizer.json` and its arrays into `directory`, which is made if need be."""
@@ -80,16 +84,13 @@ class SequenceVectorizer:
         return WordTable(self.words)
 
 
-def learn_sequences(
-    store: TokenStore, *, top_k: int, max_length: int, progress: Progress | None = None
-) -> tuple[SequenceVectorizer, Iterator[Rows]]:
+def learn_sequences(store: TokenStore, *, top_k: int, max_length: int) -> tuple[SequenceVectorizer, Iterator[Rows]]:
     """Choose the words of the training rows.
 
     Args:
         store: the training rows.
         top_k: words kept, at most.
         max_length: ids kept of a row, at most.
-        progress: called now and then with (what is being done, share of it done).
 
     Returns:
         The vectorizer, and the training rows in order: made as they are walked, to be walked once.
@@ -99,24 +100,28 @@ def learn_sequences(
     """
     if not store.num_words:
         raise DataError(NO_WORDS)
-    counts = np.zeros(len(store.words), np.int64)
-    for block in store.reported_blocks("counting words", progress):
-        counts += np.bincount(block.ids, minlength=len(counts))
-    # Only words that can be kept are looked at as text: those at least as frequent as the last place.
-    least = -np.partition(-counts, top_k - 1)[top_k - 1] if top_k < len(counts) else 1
-    candidates = np.flatnonzero(counts >= least)
-    words = store.words.take(candidates)
-    order = sorted(range(len(words)), key=lambda place: (-counts[candidates[place]], words[place]))[:top_k]
-    ids = np.full(len(counts), UNKNOWN, np.int32)
-    ids[candidates[order]] = np.arange(len(order)) + FIRST_WORD
-    kept = Words.from_list([words[place] for place in order])
+
+    def may_be_kept(words: CountedWords) -> np.ndarray:
+        return words.counts >= _kth_largest(words.counts, top_k)
+
+    counted = kept_words(store, may_be_kept)
+    counted = counted.select(alphabetical(counted))
+    counted = counted.select(np.argsort(-counted.counts.astype(np.int64), kind="stable")[:top_k])
+    ids = [np.where(ranks < 0, UNKNOWN, ranks + FIRST_WORD).astype(np.int32) for ranks in word_ranks(store, counted)]
+    store.renumber(ids)
+    kept = Words.from_units(counted.units, counted.ends)
     vectorizer = SequenceVectorizer(kept, min(max_length, store.longest_row))
-    return vectorizer, _training_rows(store, ids, vectorizer.max_length)
+    return vectorizer, _training_rows(store, vectorizer.max_length)
 
 
-def _training_rows(store: TokenStore, ids: np.ndarray, max_length: int) -> Iterator[Rows]:
+def _kth_largest(counts: np.ndarray, k: int) -> int:
+    """Words that occur less often are not among the `k` most frequent."""
+    return int(np.partition(counts, len(counts) - k)[len(counts) - k]) if k < len(counts) else 1
+
+
+def _training_rows(store: TokenStore, max_length: int) -> Iterator[Rows]:
     for block in store.blocks():
-        yield _cut(block.row_splits, ids[block.ids], block.labels, max_length)
+        yield _cut(block.row_splits, block.ids, block.labels, max_length)
 
 
 def _cut(row_splits: np.ndarray, ids: np.ndarray, labels: np.ndarray, max_length: int) -> Rows:

@@ -167,18 +167,21 @@ _DTYPES = {"row_splits": np.int64, "columns": np.int32, "values": np.float32, "l
 
 
 def _reblock(blocks: Iterable[Rows], rows_per_shard: int) -> Iterator[Rows]:
+    """Blocks of a shard's size; which rows are in which does not depend on how they were handed in."""
     waiting: list[Rows] = []
     num_rows = num_bytes = 0
     for block in blocks:
         while block.num_rows:
             width = 8 if block.values is not None else 4
-            room = np.searchsorted(block.row_splits * width, SHARD_BYTES - num_bytes, side="right") - 1
-            taken = max(1, min(rows_per_shard - num_rows, int(room), block.num_rows))
-            waiting.append(block.slice(0, taken))
-            num_rows += taken
-            num_bytes += int(block.row_splits[taken]) * width
-            block = block.slice(taken, block.num_rows)
-            if num_rows == rows_per_shard or num_bytes >= SHARD_BYTES or block.num_rows:
+            room = int(np.searchsorted(block.row_splits * width, SHARD_BYTES - num_bytes, side="right")) - 1
+            room = max(0 if waiting else 1, room)  # one row may be larger than a shard should be
+            taken = min(rows_per_shard - num_rows, room, block.num_rows)
+            if taken:
+                waiting.append(block.slice(0, taken))
+                num_rows += taken
+                num_bytes += int(block.row_splits[taken]) * width
+                block = block.slice(taken, block.num_rows)
+            if block.num_rows:
                 yield concatenate_rows(waiting)
                 waiting, num_rows, num_bytes = [], 0, 0
     if waiting:
@@ -221,9 +224,16 @@ class Part:
 
     def row_lengths(self) -> np.ndarray:
         """Number of columns of every row, int64 `[num_rows]`."""
-        if not self.shards:
-            return np.zeros(0, np.int64)
-        return np.concatenate([np.diff(self._open(number).row_splits) for number in range(len(self.shards))])
+        return self.lengths(0, self.num_rows)
+
+    def lengths(self, start: int, stop: int) -> np.ndarray:
+        """Number of columns of rows `start` up to `stop`, int64 `[stop - start]`; the rows themselves are not read."""
+        pieces = [np.zeros(0, np.int64)]
+        for number, shard in enumerate(self.shards):
+            first, last = max(start - shard.first_row, 0), min(stop - shard.first_row, shard.num_rows)
+            if first < last:
+                pieces.append(np.diff(self._open(number).row_splits[first : last + 1]))
+        return np.concatenate(pieces)
 
     def read(self, start: int, stop: int) -> Rows:
         """Rows `start` up to `stop` (views of the files where one shard holds them all), checked to be in range."""

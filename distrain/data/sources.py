@@ -20,7 +20,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from distrain.data.delimited import delimited_rows
+from distrain.data.blocks import LabelledBlock, grouped
+from distrain.data.delimited import delimited_blocks, delimited_rows
 from distrain.data.layout import LabelledText, Layout
 from distrain.data.lines import BOM, READ_ERRORS, Tally, open_bytes, unreadable
 from distrain.data.records import json_rows, parquet_rows
@@ -54,6 +55,29 @@ def read_rows(
         if not row.text or row.text.isspace():
             tally.count_empty(row.place)
         yield row
+    if tally.rows == rows_before:
+        raise DataError(f"{path} holds no rows. Each row needs a label and a text.")
+
+
+def read_blocks(
+    path: Path, layout: Layout, tally: Tally, *, max_row_bytes: int = MAX_ROW_BYTES
+) -> Iterator[LabelledBlock]:
+    """The rows of `read_rows` in blocks, and several times faster where a file is plain CSV or TSV.
+
+    Of a text in a block only the words are what they are in `read_rows`: see `Texts`.
+    """
+    rows_before = tally.rows
+    reader = _reader(path)
+    blocks: Iterator[LabelledBlock]
+    if isinstance(reader, partial):
+        blocks = delimited_blocks(path, layout, tally, max_row_bytes, **reader.keywords)
+    else:
+        blocks = grouped(reader(path, layout, tally, max_row_bytes))
+    for block in blocks:
+        tally.rows += block.texts.num_rows
+        for index in block.empty.tolist():
+            tally.count_empty(block.place(index))
+        yield block
     if tally.rows == rows_before:
         raise DataError(f"{path} holds no rows. Each row needs a label and a text.")
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from distrain.data.compiled import compiled
+from distrain.compiled import compiled
 
 LABEL_NOISE = 0.05  # share of rows that carry the label of another class
 TOPIC_SHARE = 0.12  # share of draws that give a word of some class

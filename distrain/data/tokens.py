@@ -1,29 +1,34 @@
 """The training text as integers on disk: read and tokenized once, walked as often as a learner needs.
 
 Decides: how word numbers are spilled, and in what blocks they come back. Never: what a word is (`words.py`),
-which words are kept, what is written to the data set.
+which words are kept (`vocabulary.py`), what is written to the data set.
 
     store = TokenStore(scratch, memory_mib=1024)       # scratch: an existing, empty folder
     for texts, labels in blocks:                       # a few thousand rows each
         store.add(texts, labels)
+    store.finish()
     store.num_rows, store.median_words_per_row()
     vectorizer, rows = learn_ngrams(store, top_k=20_000)       # rows: the training rows, walked once
-    writer.write("train", rows)
-    writer.write("test", (vectorizer.transform(texts)._replace(labels=labels) for texts, labels in tests))
-    vectorizer.save(out / "vectorizer")
 
-What stays in memory is the dictionary of distinct words (about 50 MB a million) and one block.
+Words are numbered in runs: when the dictionary of distinct words has taken its share of the memory it is written to
+disk, and the next row begins a new one. In a team each process has a store of its own, with its share of the rows;
+what `finish` sums up is of all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from distrain.data.words import Words, WordTable
+from distrain.data.ragged import RaggedFile, append_array, read_array
+from distrain.data.team import Alone, Team
+from distrain.data.texts import Texts
+from distrain.data.word_runs import CountedWords, load_run, save_run, table_words
+from distrain.data.words import WordTable, random_key
 from distrain.errors import DataError
 
 Progress = Callable[[str, float], None]  # (what is being done, share of it done: 0..1), called now and then
@@ -31,19 +36,18 @@ NO_WORDS = (
     "No training text has a word (two or more letters or digits), so there is nothing to learn from. "
     "Check the text columns."
 )
-BLOCK_VALUES = 2**18  # integers in a block read back: 1 MiB, or one row where a row is longer
-_LENGTHS_READ = 2**16
 _MAX_ROWS = 2**31 - 2  # row numbers are packed beside counts
+_MAX_RUN_WORDS = 2**30  # occurrences in a run are counted in 32 bits
+_TABLE_SHARE = 4  # part of the memory that the dictionary may take; twice that while it grows
 
 
 class TokenBlock(NamedTuple):
     """A block of consecutive training rows.
 
     Attributes:
-        first_row: number of its first row.
+        first_row: number of its first row among those of this store.
         row_splits: int64 `[n + 1]`, from 0.
-        ids: int32 `[row_splits[-1]]`: word numbers in text order, as `TokenStore.words` counts them,
-            or what another file holds of the same rows.
+        ids: int32 `[row_splits[-1]]`: word numbers in text order, or what another file holds of the same rows.
         labels: int32 `[n]`.
     """
 
@@ -53,109 +57,83 @@ class TokenBlock(NamedTuple):
     labels: np.ndarray
 
 
-class RaggedFile:
-    """Ragged rows of int32 on disk, appended to, then read from the start in blocks.
-
-    How the rows come back does not depend on how they were handed in. The files are made new.
-
-    Args:
-        directory: an existing folder.
-        name: stem of the two files in it.
-    """
-
-    def __init__(self, directory: Path, name: str) -> None:
-        self._lengths = Path(directory) / f"{name}.lengths"
-        self._values = Path(directory) / f"{name}.values"
-        for path in (self._lengths, self._values):
-            path.write_bytes(b"")
-
-    def append(self, row_splits: np.ndarray, values: np.ndarray) -> None:
-        """Add rows: row_splits int64 `[n + 1]` from 0, values int32."""
-        _append(self._lengths, np.diff(row_splits).astype(np.int32))
-        _append(self._values, values)
-
-    def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yields (row_splits int64 from 0, values int32) over all rows in order."""
-        with self._lengths.open("rb") as lengths_file, self._values.open("rb") as values_file:
-            while len(lengths := _read(lengths_file, _LENGTHS_READ)):
-                ends = lengths.cumsum(dtype=np.int64)
-                start, done = 0, 0
-                while start < len(ends):
-                    stop = max(start + 1, int(np.searchsorted(ends, done + BLOCK_VALUES, side="right")))
-                    row_splits = np.concatenate([[0], ends[start:stop] - done])
-                    yield row_splits, _read(values_file, int(row_splits[-1]))
-                    start, done = stop, int(ends[stop - 1])
-
-
-def _append(path: Path, array: np.ndarray) -> None:
-    with path.open("ab") as file:
-        file.write(array.data)
-
-
-def _read(file: IO[bytes], count: int) -> np.ndarray:
-    return np.fromfile(file, np.int32, count)
-
-
 class TokenStore:
-    """The training rows as word numbers, spilled to `scratch`.
+    """The training rows of this process as word numbers, spilled to `scratch`.
 
     Args:
-        scratch: an existing, empty folder for temporary files (about two thirds of the text's size, and three
-            times that while n-grams are learnt); the caller removes it.
+        scratch: an existing, empty folder for temporary files, the same for all of a team (about two thirds of the
+            text's size, and three times that while n-grams are learnt); the caller removes it.
         memory_mib: bound in MiB on what learners hold at a time, beside the words and n-grams that are kept.
+        team: who else has a share of the rows.
 
     Attributes:
-        num_rows: rows added.
+        block_rows: rows of each block that was added.
+        own_words: words in the rows of this store.
+        num_rows: rows of all stores of the team, after `finish`, as are the next three.
         num_words: words in all rows.
         longest_row: words in the longest row.
         class_sizes: int64 `[largest label + 1]`: rows of each class.
     """
 
-    def __init__(self, scratch: Path, *, memory_mib: int) -> None:
+    def __init__(self, scratch: Path, *, memory_mib: int, team: Team | None = None) -> None:
         self.scratch = Path(scratch)
         self.memory_bytes = memory_mib * 2**20
-        self.num_rows = 0
-        self.num_words = 0
-        self.longest_row = 0
+        self.team: Team = team or Alone()
+        self.block_rows: list[int] = []
+        self.own_words = self.num_rows = self.num_words = self.longest_row = 0
         self.class_sizes = np.zeros(0, np.int64)
+        self._own_rows = self._run_words = 0
         self._rows_by_length: dict[int, int] = {}
-        self._table = WordTable()
-        self._tokens = RaggedFile(self.scratch, "tokens")
-        self._labels = self.scratch / "labels"
+        self._tables: list[WordTable | Path] = []  # a run's words: in memory, or the stem of their files
+        self._tokens: list[RaggedFile] = []
+        self._ranks: list[np.ndarray] = []
+        self._part_key = np.frombuffer(self.team.exchange(random_key().tobytes())[0], np.uint64)[0]
+        self._labels = self.scratch / f"labels-{self.team.rank}"
         self._labels.write_bytes(b"")
 
-    @property
-    def words(self) -> Words:
-        """The distinct words, by number."""
-        return self._table.words
-
-    def add(self, texts: Sequence[str], labels: np.ndarray) -> None:
-        """Tokenize and append rows.
+    def add(self, texts: Texts, labels: np.ndarray) -> None:
+        """Tokenize and append a block of rows.
 
         Args:
             texts: one text a row; may be empty.
-            labels: integers `[len(texts)]`: class numbers from 0.
+            labels: integers `[texts.num_rows]`: class numbers from 0.
 
         Raises:
             ValueError: labels are negative, or not one a text.
             DataError: more than 2**31 - 2 rows in all.
         """
         labels = np.ascontiguousarray(labels, np.int32)
-        if labels.shape != (len(texts),) or (len(labels) and labels.min() < 0):
+        if labels.shape != (texts.num_rows,) or (len(labels) and labels.min() < 0):
             raise ValueError("labels must be one number from 0 for each text")
-        if self.num_rows + len(texts) > _MAX_ROWS:
+        if self._own_rows + texts.num_rows > _MAX_ROWS:
             raise DataError(
                 f"The training part has over {_MAX_ROWS:,} rows, the most that can be learnt from; use fewer."
             )
-        for row_splits, ids in self._table.chunks(texts, add=True):
-            self._tokens.append(row_splits, ids)
-            for length, rows in zip(*np.unique(np.diff(row_splits), return_counts=True), strict=True):
-                self._rows_by_length[int(length)] = self._rows_by_length.get(int(length), 0) + int(rows)
-        _append(self._labels, labels)
-        sizes = np.bincount(labels, minlength=len(self.class_sizes))
-        sizes[: len(self.class_sizes)] += self.class_sizes
-        self.class_sizes = sizes
-        self.num_rows += len(texts)
+        table = self._open_run()
+        for row_splits, ids in table.chunks(texts, add=True, first_row=self._own_rows):
+            self._tokens[-1].append(row_splits, ids)
+            self._run_words += len(ids)
+            self.own_words += len(ids)
+            for length, rows in enumerate(np.bincount(np.diff(row_splits)).tolist()):
+                if rows:
+                    self._rows_by_length[length] = self._rows_by_length.get(length, 0) + rows
+        append_array(self._labels, labels)
+        self.class_sizes = _sum([self.class_sizes, np.bincount(labels)])
+        self.block_rows.append(texts.num_rows)
+        self._own_rows += texts.num_rows
+
+    def finish(self) -> None:
+        """No more rows come: sum up over the team."""
+        if self.team.size > 1 or len(self._tables) > 1:
+            self._spill_words()
+        own = {"lengths": sorted(self._rows_by_length.items()), "classes": self.class_sizes.tolist()}
+        shares = [json.loads(share) for share in self.team.exchange(json.dumps(own).encode())]
+        self.class_sizes = _sum([np.array(share["classes"], np.int64) for share in shares])
+        self._rows_by_length = {}
+        for share in shares:
+            for length, rows in share["lengths"]:
+                self._rows_by_length[length] = self._rows_by_length.get(length, 0) + rows
+        self.num_rows = sum(self._rows_by_length.values())
         self.num_words = sum(length * rows for length, rows in self._rows_by_length.items())
         self.longest_row = max(self._rows_by_length, default=0)
 
@@ -168,13 +146,34 @@ class TokenStore:
         middle = np.array([(self.num_rows - 1) // 2, self.num_rows // 2])
         return float(lengths[np.searchsorted(rows_up_to, middle, side="right")].mean())
 
+    @property
+    def only_run(self) -> CountedWords | None:
+        """All words of the team, where they are in memory: one process, one run."""
+        only = self._tables[0] if len(self._tables) == 1 else None
+        return table_words(only) if isinstance(only, WordTable) else None
+
+    def runs(self) -> Iterator[CountedWords]:
+        """The words of each run of this store."""
+        for table in self._tables:
+            yield table_words(table) if isinstance(table, WordTable) else load_run(table)
+
+    def run_stems(self) -> list[Path]:
+        """The files of all runs of the team, for `word_runs.load_parts`."""
+        counts = self.team.exchange(str(len(self._tables)).encode())
+        return [self._stem(rank, run) for rank, count in enumerate(counts) for run in range(int(count))]
+
+    def renumber(self, ranks: list[np.ndarray]) -> None:
+        """From now on word `i` of run `r` is `ranks[r][i]` (int32)."""
+        self._ranks = ranks
+        self._tables = []
+
     def blocks(self, other: RaggedFile | None = None) -> Iterator[TokenBlock]:
-        """All rows from the first, in order; with the rows of `other`, one for each here, in place of the words."""
+        """All rows of this store in order, renumbered; with the rows of `other`, one for each here, in their place."""
         first_row = 0
         with self._labels.open("rb") as labels_file:
-            for row_splits, ids in (other or self._tokens).blocks():
+            for row_splits, ids in other.blocks() if other else self._ranked():
                 rows = len(row_splits) - 1
-                yield TokenBlock(first_row, row_splits, ids, _read(labels_file, rows))
+                yield TokenBlock(first_row, row_splits, ids, read_array(labels_file, np.int32, rows))
                 first_row += rows
 
     def reported_blocks(
@@ -183,7 +182,43 @@ class TokenStore:
         """`blocks`, reporting what is being done and the share of the rows walked."""
         for block in self.blocks(other):
             if progress:
-                progress(doing, block.first_row / self.num_rows)
+                progress(doing, block.first_row / self._own_rows)
             yield block
         if progress:
             progress(doing, 1.0)
+
+    def _ranked(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for tokens, ranks in zip(self._tokens, self._ranks, strict=True):
+            for row_splits, ids in tokens.blocks():
+                yield row_splits, ranks[ids]
+
+    def _open_run(self) -> WordTable:
+        """The table of the run that the next rows belong to."""
+        table = self._tables[-1] if self._tables else None
+        if isinstance(table, WordTable):
+            if table.num_bytes <= self.memory_bytes // _TABLE_SHARE and self._run_words < _MAX_RUN_WORDS:
+                return table
+            self._spill_words()
+        self._tokens.append(RaggedFile(self.scratch, f"tokens-{self.team.rank}-{len(self._tables)}"))
+        table = WordTable()
+        self._tables.append(table)
+        self._run_words = 0
+        return table
+
+    def _spill_words(self) -> None:
+        """Write the last run's words to disk."""
+        if self._tables and isinstance(self._tables[-1], WordTable):
+            stem = self._stem(self.team.rank, len(self._tables) - 1)
+            save_run(stem, table_words(self._tables[-1]), self._part_key)
+            self._tables[-1] = stem
+
+    def _stem(self, rank: int, run: int) -> Path:
+        return self.scratch / f"words-{rank}-{run}"
+
+
+def _sum(counts: list[np.ndarray]) -> np.ndarray:
+    """The sum of arrays of different lengths, int64."""
+    total = np.zeros(max(map(len, counts)), np.int64)
+    for count in counts:
+        total[: len(count)] += count
+    return total

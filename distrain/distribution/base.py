@@ -26,6 +26,7 @@ class Distribution(Protocol):
         is_chief: whether this process writes files and prints: rank 0.
         local_update: whether the optimizer's update takes place within a replica, so that XLA may compile it and a
             condition may hold it.
+        sparse_gradients: whether gradients of few rows of a matrix are better given as these rows.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Distribution(Protocol):
     rank: int
     is_chief: bool
     local_update: bool
+    sparse_gradients: bool
 
     def scope(self) -> AbstractContextManager[Any]:
         """The context in which model and optimizer are built."""

@@ -4,7 +4,8 @@ Decides: how tensors and bytes travel between ranks by Horovod. Never: uses its 
 callbacks or objects: on Keras 3 they synchronize nothing, or pickle.
 
     start(find_world(os.environ), on_gpu=False)
-    grouped_sum([tf.ones(3), tf.ones(2)])        # inside a tf.function or outside
+    sum_in_place(np.ones(5, np.float32), halved=False)
+    on_device().grouped_sum([tf.ones(3), tf.ones(2)])        # with a GPU: inside a tf.function or outside
     exchange(b"mine")                            # [b"of rank 0", b"of rank 1", ...]
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -59,6 +61,23 @@ def start(world: World, *, on_gpu: bool) -> None:
 def stop() -> None:
     """Leave the other ranks for good; all must call it."""
     hvd.shutdown()
+
+
+def on_device() -> Any:
+    """This module's `grouped_sum` and `maximum`, if this process has a GPU."""
+    return sys.modules[__name__] if tf.config.list_logical_devices("GPU") else None
+
+
+def sum_in_place(buffer: np.ndarray, *, halved: bool) -> None:
+    """Sum a one-dimensional buffer over all ranks; in half precision, where `halved`."""
+    with np.errstate(over="ignore"):  # too large for half precision is infinite, and found as such
+        wire = tf.constant(buffer.astype(np.float16) if halved else buffer)
+    buffer[:] = hvd.allreduce(wire, op=hvd.Sum, name=f"distrain.host.sum.{wire.dtype.name}").numpy()
+
+
+def union_in_place(mask: np.ndarray) -> None:
+    """Make a uint8 mask the union over all ranks."""
+    mask[:] = hvd.allreduce(tf.constant(mask), op=hvd.Max, name="distrain.host.union").numpy()
 
 
 def grouped_sum(tensors: Sequence[Any], *, compression: str = "none") -> list[Any]:

@@ -32,6 +32,7 @@ class Mirrored:
     rank = 0
     is_chief = True
     local_update = False  # under a strategy the update runs in a cross-replica context
+    sparse_gradients = False
 
     def __init__(self, devices: Sequence[str]) -> None:
         # TensorFlow numbers collectives from the same start in each strategy and tells them apart by number alone, so

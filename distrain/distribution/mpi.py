@@ -3,7 +3,7 @@
 Decides: how tensors and bytes travel between ranks by MPI. Never: used beside Horovod in one run.
 
     start(find_world(os.environ), on_gpu=False)
-    grouped_sum([tf.ones(3), tf.ones(2)])        # inside a tf.function or outside
+    sum_in_place(np.ones(5, np.float32), halved=False)
     exchange(b"mine")                            # [b"of rank 0", b"of rank 1", ...]
 
 Buffers are reduced where NumPy sees them, on the host: tensors of a GPU are copied there and back.
@@ -15,12 +15,11 @@ its own and meets TensorFlow's on the way ends in a segmentation fault (Open MPI
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 import mpi4py
 import numpy as np
-import tensorflow as tf
+import tensorflow  # noqa: F401 - before MPI, as said above
 from mpi4py import MPI
 
 from distrain.world import World
@@ -51,42 +50,27 @@ def stop() -> None:
     MPI.Finalize()
 
 
-def grouped_sum(tensors: Sequence[Any], *, compression: str = "none") -> list[Any]:
-    """Each dense tensor summed over all ranks: one reduction per dtype.
-
-    Args:
-        tensors: of any shapes, the same on every rank.
-        compression: "fp16" to let float32 tensors travel in half precision; "none".
-    """
-
-    def reduce(*arrays: np.ndarray) -> list[np.ndarray]:
-        sums = list(arrays)
-        for dtype in dict.fromkeys(array.dtype for array in arrays):
-            places = [place for place, array in enumerate(arrays) if array.dtype == dtype]
-            buffer = np.concatenate([arrays[place].ravel() for place in places])
-            _sum_in_place(buffer, halved=compression == "fp16" and dtype == np.float32)
-            ends = np.cumsum([arrays[place].size for place in places])
-            for place, part in zip(places, np.split(buffer, ends[:-1]), strict=True):
-                sums[place] = part.reshape(arrays[place].shape)
-        return sums
-
-    sums = tf.numpy_function(reduce, list(tensors), [tensor.dtype for tensor in tensors])
-    for total, tensor in zip(sums, tensors, strict=True):
-        total.set_shape(tensor.shape)
-    return sums
+def on_device() -> None:
+    """MPI sums on the host only."""
 
 
-def maximum(tensor: Any) -> Any:
-    """The greatest value at each place over all ranks."""
+def sum_in_place(buffer: np.ndarray, *, halved: bool) -> None:
+    """Sum a one-dimensional buffer over all ranks; in half precision, where `halved`."""
+    per_chunk = CHUNK_BYTES // buffer.itemsize
+    for first in range(0, len(buffer), per_chunk):
+        chunk = buffer[first : first + per_chunk]
+        if halved:
+            with np.errstate(over="ignore"):
+                travelling = chunk.astype(np.float16)
+            MPI.COMM_WORLD.Allreduce(MPI.IN_PLACE, [travelling, MPI.UINT16_T], _HALF_SUM)
+            chunk[:] = travelling
+        else:
+            MPI.COMM_WORLD.Allreduce(MPI.IN_PLACE, chunk)
 
-    def reduce(array: np.ndarray) -> np.ndarray:
-        greatest = np.array(array)
-        MPI.COMM_WORLD.Allreduce(MPI.IN_PLACE, greatest, MPI.MAX)
-        return greatest
 
-    greatest = tf.numpy_function(reduce, [tensor], tensor.dtype)
-    greatest.set_shape(tensor.shape)
-    return greatest
+def union_in_place(mask: np.ndarray) -> None:
+    """Make a uint8 mask the union over all ranks."""
+    MPI.COMM_WORLD.Allreduce(MPI.IN_PLACE, mask, MPI.BOR)
 
 
 def exchange(content: bytes) -> list[bytes]:
@@ -107,19 +91,6 @@ def broadcast(content: bytes) -> bytes:
     for start_byte in range(0, len(buffer), CHUNK_BYTES):
         MPI.COMM_WORLD.Bcast(buffer[start_byte : start_byte + CHUNK_BYTES])
     return buffer.tobytes()
-
-
-def _sum_in_place(buffer: np.ndarray, *, halved: bool) -> None:
-    per_chunk = CHUNK_BYTES // buffer.itemsize
-    for first in range(0, len(buffer), per_chunk):
-        chunk = buffer[first : first + per_chunk]
-        if halved:
-            with np.errstate(over="ignore"):
-                travelling = chunk.astype(np.float16)
-            MPI.COMM_WORLD.Allreduce(MPI.IN_PLACE, [travelling, MPI.UINT16_T], _HALF_SUM)
-            chunk[:] = travelling
-        else:
-            MPI.COMM_WORLD.Allreduce(MPI.IN_PLACE, chunk)
 
 
 def _add_halves(theirs: Any, ours: Any, datatype: Any) -> None:

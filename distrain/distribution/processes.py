@@ -1,14 +1,13 @@
 """One replica in each of many processes, over Horovod or MPI.
 
-Decides: which tensors of a step travel, and in what form. Never: how they travel; the collectives do.
+Decides: whether a step's sums are made on the host or on the device. Never: how they are made (`host_sum.py`,
+`device_sum.py`), or how they travel; the collectives do.
 
     distribution = Processes(collectives, world)             # the module distribution.horovod or distribution.mpi
     step = distribution.compile(replica_step, specs)
 
-A step makes one fused reduction of all its tensors. Of a gradient that touches few rows of a large matrix
-(`tf.IndexedSlices`: an embedding, the first layer over sparse rows) only the rows that any rank touched travel: the
-ranks first agree on the union of the rows, then reduce these as one dense block, and all hold bitwise the same sum.
-Where the union is nearly everything, the matrix travels as it is.
+On CPUs a step leaves TensorFlow once, for one call that joins all tensors, sums them and parts them again; the same as
+operations of the graph took two to four times as long (`tests/benchmarks/RESULTS.md`).
 """
 
 from __future__ import annotations
@@ -16,18 +15,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import tensorflow as tf
 
-from distrain.distribution.gradients import dense
+from distrain.distribution.device_sum import DeviceCollectives, sum_on_device
+from distrain.distribution.host_sum import Gradient, HostCollectives, Rows, sum_on_host
 from distrain.distribution.single import SingleDevice
 from distrain.world import World
 
-# Above this share of the rows, bringing them together and apart again is thought to cost what it saves: not measured.
-LARGEST_UNION = 0.75
 
-
-class Collectives(Protocol):
-    """What a backend's module offers."""
+class Collectives(HostCollectives, Protocol):
+    """What a backend's module offers; where it sums on the device, also `DeviceCollectives`."""
 
     NAME: str
     VERSION: str
@@ -38,11 +36,8 @@ class Collectives(Protocol):
     def stop(self) -> None:
         """Leave them for good, a little earlier."""
 
-    def grouped_sum(self, tensors: Sequence[Any], *, compression: str = "none") -> list[Any]:
-        """Dense tensors summed over all ranks."""
-
-    def maximum(self, tensor: Any) -> Any:
-        """The greatest value at each place over all ranks."""
+    def on_device(self) -> DeviceCollectives | None:
+        """The collectives of this process' GPU, if it has one and they can use it."""
 
     def exchange(self, content: bytes) -> list[bytes]:
         """What each rank gave."""
@@ -60,8 +55,11 @@ class Processes(SingleDevice):
         compression: "fp16" to let gradients travel in half precision; "none".
     """
 
+    sparse_gradients = True
+
     def __init__(self, collectives: Collectives, world: World, *, compression: str = "none") -> None:
         self._collectives = collectives
+        self._device_collectives = collectives.on_device()
         self._compression = compression
         self.name = collectives.NAME
         self.version = collectives.VERSION
@@ -72,26 +70,38 @@ class Processes(SingleDevice):
 
     def sum(self, gradients: Sequence[Any], figures: Sequence[Any]) -> tuple[list[Any], list[Any]]:
         """Gradients and figures summed over all ranks, gradients as dense tensors."""
-        sparse = [g for g in gradients if isinstance(g, tf.IndexedSlices)]
-        if not sparse:
-            return self._dense_sum(gradients, figures)
-        unions = self._unions(sparse)
-        num_rows = sum(int(union.shape[0]) for union in unions)
-        num_touched = tf.add_n([tf.reduce_sum(tf.cast(union, tf.int32)) for union in unions])
-        sums = tf.cond(
-            tf.cast(num_touched, tf.float32) < LARGEST_UNION * num_rows,
-            lambda: self._sparse_sum(gradients, figures, unions),
-            lambda: self._dense_sum(gradients, figures),
-        )
-        for total, gradient in zip(sums[0], gradients, strict=True):
-            total.set_shape(gradient.shape)
-        return sums
+        if self._device_collectives:
+            return sum_on_device(self._device_collectives, gradients, figures, compression=self._compression)
+        tensors = [*gradients, *figures]
+        heights = [int(g.shape[0]) if isinstance(g, tf.IndexedSlices) else None for g in gradients]
+        halved = self._compression == "fp16"
+
+        def reduce(*arrays: np.ndarray) -> list[np.ndarray]:
+            given = iter(arrays)
+            own: list[Gradient] = [
+                next(given) if height is None else Rows(next(given), next(given), height) for height in heights
+            ]
+            return sum_on_host(self._collectives, own, list(given), halved=halved)
+
+        flat = [
+            part
+            for tensor in tensors
+            for part in (
+                (tensor.values, tf.cast(tensor.indices, tf.int64))
+                if isinstance(tensor, tf.IndexedSlices)
+                else (tensor,)
+            )
+        ]
+        sums = tf.numpy_function(reduce, flat, [tensor.dtype for tensor in tensors])
+        for total, tensor in zip(sums, tensors, strict=True):
+            total.set_shape(tensor.shape)
+        return sums[: len(gradients)], sums[len(gradients) :]
 
     def synchronize(self, variables: Sequence[Any]) -> None:
         """Make each variable the mean over all processes."""
         floats = [variable for variable in variables if tf.as_dtype(variable.dtype).is_floating]
         if floats and self.num_processes > 1:
-            totals = self._collectives.grouped_sum([tf.convert_to_tensor(variable) for variable in floats])
+            totals = sum_on_host(self._collectives, [], [variable.numpy() for variable in floats])
             for variable, total in zip(floats, totals, strict=True):
                 variable.assign(total / self.num_processes)
 
@@ -102,44 +112,3 @@ class Processes(SingleDevice):
     def broadcast(self, content: bytes) -> bytes:
         """What the chief gave."""
         return self._collectives.broadcast(content)
-
-    def _dense_sum(self, gradients: Sequence[Any], figures: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-        return self._grouped_sum([dense(gradient) for gradient in gradients], figures)
-
-    def _sparse_sum(
-        self, gradients: Sequence[Any], figures: Sequence[Any], unions: Sequence[Any]
-    ) -> tuple[list[Any], list[Any]]:
-        rows = iter([tf.where(union) for union in unions])
-        slots = iter([tf.cumsum(tf.cast(union, tf.int32)) - 1 for union in unions])
-        rows_of = [next(rows) if isinstance(g, tf.IndexedSlices) else None for g in gradients]
-        travelling = [
-            gradient
-            if rows is None
-            else tf.math.unsorted_segment_sum(
-                gradient.values, tf.gather(next(slots), gradient.indices), tf.shape(rows, tf.int64)[0]
-            )
-            for gradient, rows in zip(gradients, rows_of, strict=True)
-        ]
-        reduced, totals = self._grouped_sum(travelling, figures)
-        sums = [
-            total if rows is None else dense(tf.IndexedSlices(total, rows[:, 0], gradient.dense_shape))
-            for gradient, rows, total in zip(gradients, rows_of, reduced, strict=True)
-        ]
-        return sums, totals
-
-    def _unions(self, gradients: Sequence[Any]) -> list[Any]:
-        """Of each matrix the rows that any rank touched, bool `[rows]`: one reduction of a byte a row."""
-        touched = []
-        for gradient in gradients:
-            indices = tf.cast(gradient.indices, tf.int64)[:, tf.newaxis]
-            none = tf.zeros(gradient.shape[:1], tf.uint8)
-            touched.append(tf.tensor_scatter_nd_update(none, indices, tf.ones(tf.shape(indices)[:1], tf.uint8)))
-        sizes = [int(mask.shape[0]) for mask in touched]
-        return [mask > 0 for mask in tf.split(self._collectives.maximum(tf.concat(touched, axis=0)), sizes)]
-
-    def _grouped_sum(self, gradients: Sequence[Any], figures: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-        if self._compression == "none" or not gradients:
-            totals = self._collectives.grouped_sum([*gradients, *figures])
-            return totals[: len(gradients)], totals[len(gradients) :]
-        reduced = self._collectives.grouped_sum(gradients, compression=self._compression)
-        return reduced, self._collectives.grouped_sum(figures)  # figures are exact at any compression

@@ -28,6 +28,7 @@ class SingleDevice:
     rank = 0
     is_chief = True
     local_update = True
+    sparse_gradients = False
 
     def scope(self) -> AbstractContextManager[Any]:
         """No context is needed."""

@@ -2,7 +2,7 @@
 
 Decides: the defaults for classification, and how a user's own function is found. Never: trains or restores.
 
-    built = text_model("ngram", num_features=20_000, num_classes=4, max_length=None, config=config)
+    built = text_model("ngram", num_features=20_000, num_classes=4, config=config)
     built = user_model(find_function("package.module:build_model"))
 """
 
@@ -38,19 +38,18 @@ class Built:
     metrics: Sequence[Any]
 
 
-def text_model(kind: str, *, num_features: int, num_classes: int, max_length: int | None, config: TrainConfig) -> Built:
-    """The shipped model for prepared text: `NgramMLP` for n-grams, sepCNN for sequences."""
+def text_model(kind: str, *, num_features: int, num_classes: int, config: TrainConfig) -> Built:
+    """The shipped model for prepared text: `NgramMLP` for n-grams, `SepCNN` for sequences."""
     dropout = dropout_rate(config, kind)
     if kind == "ngram":
         from distrain.models.ngram_mlp import NgramMLP
 
         model = NgramMLP(num_features, num_classes, units=config.units, seed=config.seed, dropout=dropout)
     else:
-        from distrain.models.sepcnn import build_sepcnn
+        from distrain.models.sepcnn import SepCNN
 
-        model = build_sepcnn(
+        model = SepCNN(
             num_features,
-            max_length or 1,
             num_classes,
             embedding=config.embedding,
             blocks=config.blocks,

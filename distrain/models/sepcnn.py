@@ -1,74 +1,110 @@
-"""The sequence model: separable convolutions over word ids.
+"""The sequence model: separable convolutions over the words of each text, at its own length.
 
 Decides: its layers and their sizes. Never: how it is trained.
 
-    model = build_sepcnn(vocabulary_size=20_002, length=500, num_classes=4, seed=7)
-    probabilities = model(word_ids)    # int32 [b, length], padded with 0
+    model = SepCNN(vocabulary_size=20_002, num_classes=4, seed=7)
+    probabilities = model(rows)        # WordRows packed by model.unit, or int32 [b, length] padded with 0
 
 Layers and sizes are those of Google's text classification guide: embedding(200), then `blocks - 1` blocks of dropout,
 two separable convolutions (filters, kernel 3) and max pooling, then two separable convolutions of twice the filters,
-global average, dropout and softmax; one sigmoid unit for two classes. The guide's initial depthwise kernels (uniform
-within 0.05) let the signal die out over four convolutions, so that training starts with a long plateau, which early
-stopping takes for the end; kernels that keep its variance are used instead.
+global average, dropout and softmax; one sigmoid unit for two classes. Two things are other than there:
+
+- The guide pads all texts to one length and convolves the padding. Here each text is computed alone: nothing but zeros
+  beyond its ends, a last pooling window that may hold fewer words, an average over its own windows.
+- The guide's initial depthwise kernels (uniform within 0.05) let the signal die out over four convolutions, so that
+  training starts with a long plateau, which early stopping takes for the end; kernels that keep its variance are used.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 
+from distrain.batch import WordRows
 from distrain.models.layers import PositionalDropout
+from distrain.models.packed import (
+    POOL_SIZE,
+    PackedSeparableConv1D,
+    WordEmbedding,
+    max_pool,
+    mean_of_rows,
+    pack_padded,
+    word_mask,
+)
 
 
-def build_sepcnn(
-    vocabulary_size: int,
-    length: int,
-    num_classes: int,
-    *,
-    embedding: int = 200,
-    blocks: int = 2,
-    filters: int = 64,
-    kernel_size: int = 3,
-    pool_size: int = 3,
-    dropout: float = 0.2,
-    seed: int = 0,
-) -> keras.Model:
-    """The model, built.
+def packing_unit(blocks: int) -> int:
+    """Slots that a packed row of a model with so many blocks begins at a multiple of: those pooled into one."""
+    return POOL_SIZE ** (blocks - 1)
+
+
+@keras.saving.register_keras_serializable("distrain")
+class SepCNN(keras.Model):
+    """Embedding, blocks of separable convolutions, mean, softmax (two classes: one sigmoid unit).
 
     Args:
         vocabulary_size: word ids are below it; 0 is padding.
-        length: words per row.
         num_classes: classes, at least 2.
         embedding: width of a word's vector.
         blocks: blocks of two convolutions, the last one without pooling.
         filters: of each convolution, doubled in the last block.
-        kernel_size: words a convolution sees.
-        pool_size: words pooled into one.
-        dropout: share dropped.
+        dropout: share dropped before each block but the last, and before the classifier.
         seed: of the dropout masks.
     """
-    depthwise_limit = (3 / kernel_size) ** 0.5  # LeCun's uniform for the kernel_size inputs of a depthwise output
 
-    def convolution(width: int) -> keras.layers.Layer:
-        return keras.layers.SeparableConv1D(
-            width,
-            kernel_size,
-            activation="relu",
-            padding="same",
-            depthwise_initializer=keras.initializers.RandomUniform(-depthwise_limit, depthwise_limit),
-            pointwise_initializer="he_uniform",
-        )
+    def __init__(
+        self,
+        vocabulary_size: int,
+        num_classes: int,
+        *,
+        embedding: int = 200,
+        blocks: int = 2,
+        filters: int = 64,
+        dropout: float = 0.2,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self._settings = {
+            "vocabulary_size": vocabulary_size,
+            "num_classes": num_classes,
+            "embedding": embedding,
+            "blocks": blocks,
+            "filters": filters,
+            "dropout": dropout,
+            "seed": seed,
+        }
+        self.unit = packing_unit(blocks)
+        self.embedding = WordEmbedding(vocabulary_size, embedding)
+        self.block_dropouts = [PositionalDropout(dropout, seed=seed, stream=block) for block in range(blocks - 1)]
+        widths = [filters] * (blocks - 1) + [2 * filters]
+        channels = [embedding, *widths]
+        self.first_convolutions = [PackedSeparableConv1D(*sizes) for sizes in zip(widths, channels, strict=False)]
+        self.second_convolutions = [PackedSeparableConv1D(width, width) for width in widths]
+        self.dropout = PositionalDropout(dropout, seed=seed, stream=blocks)
+        outputs, activation = (1, "sigmoid") if num_classes == 2 else (num_classes, "softmax")
+        self.classifier = keras.layers.Dense(outputs, activation=activation)
+        self.classifier.build((None, widths[-1]))
+        self.built = True
 
-    inputs = keras.Input((length,), dtype="int32")
-    x = keras.layers.Embedding(vocabulary_size, embedding)(inputs)
-    for block in range(blocks - 1):
-        x = PositionalDropout(dropout, seed=seed, stream=block)(x)
-        x = convolution(filters)(x)
-        x = convolution(filters)(x)
-        if x.shape[1] >= pool_size:  # rows may be shorter than the pool
-            x = keras.layers.MaxPooling1D(pool_size)(x)
-    x = convolution(2 * filters)(x)
-    x = convolution(2 * filters)(x)
-    x = keras.layers.GlobalAveragePooling1D()(x)
-    x = PositionalDropout(dropout, seed=seed, stream=blocks)(x)
-    outputs, activation = (1, "sigmoid") if num_classes == 2 else (num_classes, "softmax")
-    return keras.Model(inputs, keras.layers.Dense(outputs, activation=activation)(x), name="sepcnn")
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        """Return class probabilities `[b, num_classes]`, or `[b, 1]` for two classes."""
+        rows = inputs if isinstance(inputs, WordRows) else pack_padded(inputs, self.unit)
+        x = self.embedding(rows)
+        is_word = word_mask(rows.words, x.dtype)
+        first_slot = rows.first_slot
+        for block, dropout in enumerate(self.block_dropouts):
+            x = dropout(x, first_row=first_slot, training=training)
+            x, is_word = max_pool(self._convolved(block, x, is_word), is_word)
+            first_slot //= POOL_SIZE
+        x = self._convolved(-1, x, is_word)
+        means = mean_of_rows(x, is_word, rows.row_ids)
+        return self.classifier(self.dropout(means, training=training))
+
+    def _convolved(self, block: int, x: Any, is_word: Any) -> Any:
+        return self.second_convolutions[block](self.first_convolutions[block](x, is_word), is_word)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what `__init__` needs."""
+        return dict(self._settings)

@@ -7,12 +7,14 @@ All train the same model (20,000 features, 64 units, dropout 0.2, Adam) on the s
 guide's generator yields dense batches, `x[start:end].toarray()` of the sparse matrix that its vectorizer makes; beside
 it a generator that slices a dense matrix in memory, made beforehand, which is possible for small data alone. An
 epoch of each in turn, after one of each that is not counted, as it compiles; distrain's epochs include its real
-loader and shuffling.
+loader and shuffling. "Cached" is as many of distrain's steps on one batch that is made beforehand; `--no-rivals` leaves
+the others out, and `--steps-per-execution K` takes K steps in a call.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import statistics
 import tempfile
@@ -29,39 +31,51 @@ import scipy.sparse
 from rich.console import Console
 
 from distrain.config import PrepareConfig, TrainConfig
-from distrain.data.batches import epoch_batches, prefetched, sample_batch
+from distrain.data.batches import PREFETCH_STEPS, epoch_batches, prefetched, sample_batch
 from distrain.data.plan import EpochPlan, epoch_order
 from distrain.data.shards import open_dataset
 from distrain.data.synth import write_synthetic
 from distrain.distribution.single import SingleDevice
 from distrain.jobs import open_job
 from distrain.prepare import prepare
-from distrain.step import make_train_step
+from distrain.step import make_train_steps
 from distrain.task import batch_specs, make_task
 
 MAX_DENSE_ROWS = 10_000  # 800 MB as a dense matrix of 20,000 columns
 
 
-def distrain_epoch(data: Path, batch_size: int) -> tuple[Callable[[], int], float]:
-    """A function that trains one epoch with distrain and returns its number of examples; and mean entries a row."""
+def distrain_epochs(data: Path, batch_size: int, at_once: int) -> tuple[Callable[[], int], Callable[[], int], float]:
+    """Functions that train one epoch with distrain, from its loader and on one batch; and mean entries a row.
+
+    They return the number of examples.
+    """
     job = open_job(TrainConfig(data=data, run=data / "run"))
     sample = sample_batch(job.train)
     single = SingleDevice()
     task = make_task(job.build, sample, scope=single.scope(), num_columns=job.train.num_columns)
-    step = make_train_step(task, single, batch_specs(sample))
+    train = make_train_steps(task, single, batch_specs(sample), steps_per_execution=at_once)
     epochs = iter(range(1_000_000))
+    plan = EpochPlan(job.train.num_examples, 1, batch_size)
 
     def run() -> int:
         epoch = next(epochs)
-        plan = EpochPlan(job.train.num_examples, 1, batch_size)
         order = epoch_order(plan.num_examples, seed=0, epoch=epoch)
-        with prefetched(epoch_batches(job.train, plan, order, replicas=range(1), epoch=epoch)) as batches:
-            for batch in batches:
-                step(batch)
+        loader = epoch_batches(job.train, plan, order, replicas=range(1), epoch=epoch)
+        with prefetched(loader, depth=max(PREFETCH_STEPS, 2 * at_once)) as batches:
+            while group := list(itertools.islice(batches, at_once)):
+                train(group)
         return plan.num_examples
 
+    cached = next(epoch_batches(job.train, plan, epoch_order(plan.num_examples, seed=0, epoch=0), replicas=range(1)))
+
+    def run_cached() -> int:
+        calls = -(-plan.num_steps // at_once)
+        for _ in range(calls):
+            train([cached] * at_once)
+        return calls * at_once * batch_size
+
     part = open_dataset(data).parts["train"]
-    return run, float(part.row_lengths().mean())
+    return run, run_cached, float(part.row_lengths().mean())
 
 
 def guide_epoch(data: Path, batch_size: int, *, dense: bool) -> Callable[[], int]:
@@ -118,28 +132,32 @@ def main() -> None:
     parser.add_argument("--text", type=Path, help="folder with train.csv and test.csv")
     parser.add_argument("--rows", type=int, default=20_000, help="rows of made-up text")
     parser.add_argument("--batch-size", type=int, nargs="+", default=[128, 512])
+    parser.add_argument("--words", type=int, default=45, help="words in a row of made-up text")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--no-rivals", action="store_true")
+    parser.add_argument("--steps-per-execution", type=int, default=1)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         text = options.text or Path(folder) / "text"
         if options.text is None:
-            write_synthetic(text, rows=options.rows, words_per_row=45)
+            write_synthetic(text, rows=options.rows, words_per_row=options.words)
         data = Path(folder) / "data"
         config = PrepareConfig(train=text / "train.csv", test=text / "test.csv", out=data, vectorizer="ngram")
         prepare(config, console=Console(quiet=True))
         for batch_size in options.batch_size:
-            ours, entries = distrain_epoch(data, batch_size)
-            runs = [ours, guide_epoch(data, batch_size, dense=False), guide_epoch(data, batch_size, dense=True)]
-            for run in runs:
+            ours, cached, entries = distrain_epochs(data, batch_size, options.steps_per_execution)
+            runs = {"distrain": ours, "cached": cached}
+            if not options.no_rivals:
+                runs["guide's generator"] = guide_epoch(data, batch_size, dense=False)
+                runs["dense matrix"] = guide_epoch(data, batch_size, dense=True)
+            for run in runs.values():
                 samples_per_second(run)
-            rounds = [[samples_per_second(run) for run in runs] for _ in range(options.rounds)]
+            rounds = [[samples_per_second(run) for run in runs.values()] for _ in range(options.rounds)]
             speeds = [statistics.median(column) for column in zip(*rounds, strict=True)]
-            ratios = [statistics.median(row[0] / row[rival] for row in rounds) for rival in (1, 2)]
-            print(
-                f"batch {batch_size}, {entries:.0f} entries a row: distrain {speeds[0]:,.0f} samples/s; "
-                f"guide's generator {speeds[1]:,.0f}, ratio {ratios[0]:.1f}; "
-                f"dense matrix {speeds[2]:,.0f}, ratio {ratios[1]:.1f} (medians of {options.rounds} in turn)"
-            )
+            print(f"batch {batch_size}, {entries:.0f} entries a row, medians of {options.rounds} in turn:")
+            for place, (name, speed) in enumerate(zip(runs, speeds, strict=True)):
+                ratio = statistics.median(row[0] / row[place] for row in rounds)
+                print(f"  {name:18} {speed:9,.0f} samples/s" + (f", distrain / it {ratio:.2f}" if place else ""))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""Step time of both models with one rank and with two, one core a rank, split into compute and all-reduce.
+"""Step time of both models with one rank and with two, one core a rank, split into data, compute and all-reduce.
 
-    python tests/benchmarks/ranks_step.py [--rounds 5] [--batches 128 512] [--text DIR]
+    python tests/benchmarks/ranks_step.py [--rounds 5] [--batches 128 512 2048 8192] [--text DIR]
 
-The batch is per rank (weak scaling). "Compute" is the very step without its reduction, timed in the same launch by
-turns; "all-reduce" is what the whole step takes longer: what is not hidden. Efficiency is the step of one rank over
-that of two. Batches are cached, so that the loader is out of it. Launches take turns; a row holds medians over the
-rounds.
+The batch is per rank (weak scaling). "Compute" is the very step without its reduction, on cached batches;
+"all-reduce" is what the step takes longer with it: what is not hidden; "data" is what it takes longer when batches
+come from the real loader, shuffled, instead. "Bare" is `MPI.Allreduce` in place of as many bytes as the step sent,
+and the ratio is that of "all-reduce" to it. Efficiency is the whole step of one rank over that of two. All of a
+launch take turns, launches take turns; a row holds medians over the rounds.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from distrain.config import PrepareConfig, TrainConfig
-from distrain.data.batches import epoch_batches, sample_batch
+from distrain.data.batches import epoch_batches, prefetched, sample_batch
 from distrain.data.plan import EpochPlan, epoch_order
 from distrain.data.synth import write_synthetic
 from distrain.prepare import prepare
@@ -41,10 +43,14 @@ WAYS = {
     "horovod, horovodrun --gloo": (2, [str(BIN / "horovodrun"), "--gloo", "-np"]),
 }
 NUM_CACHED = 8
+LOADED_STEPS = 24  # steps on the real loader in a turn, at most
+TURN_SECONDS = 1.0  # batches are timed again and again, up to this long a turn
+
+Split = dict[str, float]  # milliseconds of "loaded", "step" and "compute", of "bare", and "megabytes" sent
 
 
-def time_in_rank(way: str, data: Path, batch_sizes: list[int], num_turns: int) -> list[tuple[float, float]]:
-    """Median milliseconds of a step and of its compute for each batch size; all ranks run this."""
+def time_in_rank(way: str, data: Path, batch_sizes: list[int], num_turns: int) -> list[Split]:
+    """Medians for each batch size; all ranks run this."""
     from distrain import step as steps
     from distrain.distribution import choose
     from distrain.jobs import open_job
@@ -56,27 +62,86 @@ def time_in_rank(way: str, data: Path, batch_sizes: list[int], num_turns: int) -
     job = open_job(config)
     sample = sample_batch(job.train)
     replicas = distribution.local_replicas
-    compiled = []
-    for reduces in (True, False):
+    compiled = {}
+    for name in ("step", "compute"):
         task = make_task(job.build, sample, scope=distribution.scope(), num_columns=job.train.num_columns)
-        under = distribution if reduces else _Unreduced(distribution)
-        compiled.append(steps.make_train_step(task, under, batch_specs(sample)))
+        under = distribution if name == "step" else _Unreduced(distribution)
+        compiled[name] = steps.make_train_steps(task, under, batch_specs(sample))
+    sent = _count_bytes(distribution)
     medians = []
     for batch_size in batch_sizes:
         plan = EpochPlan(job.train.num_examples, distribution.num_replicas, batch_size)
         order = epoch_order(plan.num_examples, seed=0, epoch=0)
-        batches = list(itertools.islice(epoch_batches(job.train, plan, order, replicas=replicas), NUM_CACHED))
-        seconds: tuple[list[float], list[float]] = ([], [])
+        whole_steps = plan.num_examples // (batch_size * distribution.num_replicas)
+        cached = list(
+            itertools.islice(epoch_batches(job.train, plan, order, replicas=replicas), min(NUM_CACHED, whole_steps))
+        )
+        seconds: dict[str, list[float]] = {"loaded": [], "step": [], "compute": []}
+
+        def time_steps(name: str, batches: Iterable[Any]) -> list[float]:
+            took = []
+            distribution.exchange(b"")  # start together: waiting for a late rank is no reduction
+            before = time.perf_counter()
+            for batch in batches:
+                compiled["compute" if name == "compute" else "step"]([batch])
+                now = time.perf_counter()
+                took.append(now - before)
+                before = now
+            return took
+
         for turn in range(num_turns + 1):
-            for which, step in enumerate(compiled):
-                for batch in batches:
-                    distribution.exchange(b"")  # start together: waiting for a late rank is no reduction
-                    began = time.perf_counter()
-                    step(batch)
-                    if turn > 0:
-                        seconds[which].append(time.perf_counter() - began)
-        medians.append(tuple(statistics.median(each) * 1000 for each in seconds))
+            for name in ("step", "compute"):
+                took = time_steps(
+                    name, cached * (1 if turn == 0 else _passes(distribution, seconds[name], len(cached)))
+                )
+                seconds[name] += took if turn else [statistics.median(took)]
+            ahead = epoch_batches(job.train, plan, order, replicas=replicas, epoch=turn)
+            with prefetched(ahead) as batches:
+                steps_in_turn = list(time_steps("loaded", itertools.islice(batches, min(LOADED_STEPS, whole_steps))))
+            seconds["loaded"] += steps_in_turn[1:] or steps_in_turn
+        split = {name: statistics.median(each[1:]) * 1000 for name, each in seconds.items()}
+        sent.clear()
+        compiled["step"]([cached[0]])
+        medians.append({**split, "megabytes": sum(sent) / 1e6, "bare": _bare(sum(sent)) if strategy == "mpi" else 0.0})
     return medians
+
+
+def _passes(distribution: Any, seconds: list[float], num_batches: int) -> int:
+    """How often to go over the cached batches in a turn; the same on all ranks."""
+    own = TURN_SECONDS / (num_batches * max(1e-5, seconds[0]))
+    return max(1, min(30, min(int(float(each)) for each in distribution.exchange(str(own).encode()))))
+
+
+def _count_bytes(distribution: Any) -> list[int]:
+    """A list that grows by the bytes of each reduction."""
+    sent: list[int] = []
+    collectives = getattr(distribution, "_collectives", None)
+    for name in ("sum_in_place", "union_in_place") if collectives else ():
+        setattr(collectives, name, _counting(getattr(collectives, name), sent))
+    return sent
+
+
+def _counting(function: Any, sent: list[int]) -> Any:
+    def counting(buffer: Any, **settings: Any) -> None:
+        sent.append(buffer.nbytes)
+        function(buffer, **settings)
+
+    return counting
+
+
+def _bare(num_bytes: int) -> float:
+    """Median milliseconds of `MPI.Allreduce` in place."""
+    import numpy as np
+    from mpi4py import MPI
+
+    buffer = np.ones(num_bytes // 4, np.float32)
+    seconds = []
+    for _ in range(200):
+        MPI.COMM_WORLD.Barrier()
+        began = time.perf_counter()
+        MPI.COMM_WORLD.Allreduce(MPI.IN_PLACE, buffer)
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds) * 1000
 
 
 class _Unreduced:
@@ -86,6 +151,7 @@ class _Unreduced:
         self._distribution = distribution
         self.num_replicas = distribution.num_replicas
         self.local_update = distribution.local_update
+        self.sparse_gradients = False  # compute is what one rank alone computes
 
     def compile(self, *arguments: Any, **settings: Any) -> Any:
         return self._distribution.compile(*arguments, **settings)
@@ -96,7 +162,7 @@ class _Unreduced:
         return [dense(gradient) for gradient in gradients], list(figures)
 
 
-def launch(way: str, data: Path, batch_sizes: list[int], turns: int) -> list[tuple[float, float]]:
+def launch(way: str, data: Path, batch_sizes: list[int], turns: int) -> list[Split]:
     """Time one way in a launch of its own."""
     ranks, words = WAYS[way]
     own = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -124,9 +190,10 @@ def main() -> None:
     """Take turns and print a table for each model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--turns", type=int, default=3, help="passes over the cached batches in a launch")
-    parser.add_argument("--batches", type=int, nargs="+", default=[128, 512])
+    parser.add_argument("--turns", type=int, default=3, help="times that each is timed in a launch")
+    parser.add_argument("--batches", type=int, nargs="+", default=[128, 512, 2048, 8192])
     parser.add_argument("--text", type=Path, help="a folder with train.csv and test.csv (default: made-up text)")
+    parser.add_argument("--rows", type=int, default=60_000, help="rows of made-up text")
     parser.add_argument("--models", nargs="+", choices=("ngram", "sequence"), default=["ngram", "sequence"])
     parser.add_argument("--data", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--in-rank", choices=WAYS, help=argparse.SUPPRESS)
@@ -140,26 +207,37 @@ def main() -> None:
         text = options.text
         if text is None:
             text = Path(folder) / "text"
-            write_synthetic(text, rows=20_000, classes=4, words_per_row=60, seed=0)
+            write_synthetic(text, rows=options.rows, classes=4, words_per_row=200, seed=0)
         for model in options.models:
             data = prepared(text, Path(folder), model)
-            found: dict[str, list[list[tuple[float, float]]]] = {way: [] for way in WAYS}
+            found: dict[str, list[list[Split]]] = {way: [] for way in WAYS}
             for number in range(options.rounds):
                 for way in WAYS:
                     found[way].append(launch(way, data, options.batches, options.turns))
                     print(f"{model}, round {number + 1} of {options.rounds}: {way}", file=sys.stderr)
-            table = Table(title=f"{model} model: ms per step, one core a rank, medians of {options.rounds} launches")
-            for name in ("ranks", "batch per rank", "step", "compute", "all-reduce", "efficiency"):
-                table.add_column(name, justify="left" if name == "ranks" else "right")
-            alone: dict[int, float] = {}
-            for way, rounds in found.items():
-                for place, batch_size in enumerate(options.batches):
-                    step, compute = (statistics.median(each[place][which] for each in rounds) for which in (0, 1))
-                    alone.setdefault(batch_size, step)
-                    ratio = alone[batch_size] / step
-                    cells = (f"{step:.2f}", f"{compute:.2f}", f"{step - compute:.2f}", f"{ratio:.2f}")
-                    table.add_row(f"{WAYS[way][0]} ({way})", str(batch_size), *cells)
-            Console(width=100).print(table)
+            Console(width=120).print(table_of(found, options.batches, f"{model} model, medians of {options.rounds}"))
+
+
+def table_of(found: dict[str, list[list[Split]]], batch_sizes: list[int], title: str) -> Table:
+    """Medians over the rounds."""
+    table = Table(title=f"{title} launches: ms per step, one core a rank")
+    names = ("ranks", "batch per rank", "step", "data", "compute", "all-reduce", "MB", "bare", "ratio", "efficiency")
+    for name in names:
+        table.add_column(name, justify="left" if name == "ranks" else "right")
+
+    def median(way: str, place: int, name: str) -> float:
+        return statistics.median(each[place][name] for each in found[way])
+
+    for way in found:
+        for place, batch_size in enumerate(batch_sizes):
+            loaded, step, compute = (median(way, place, name) for name in ("loaded", "step", "compute"))
+            cells = [f"{loaded:.2f}", f"{loaded - step:.2f}", f"{compute:.2f}"]
+            if WAYS[way][0] > 1:
+                bare = median("mpi", place, "bare")
+                cells += [f"{step - compute:.2f}", f"{median(way, place, 'megabytes'):.2f}", f"{bare:.2f}"]
+                cells += [f"{(step - compute) / bare:.2f}", f"{median('single', place, 'loaded') / loaded:.2f}"]
+            table.add_row(f"{WAYS[way][0]} ({way})", str(batch_size), *cells)
+    return table
 
 
 if __name__ == "__main__":

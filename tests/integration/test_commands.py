@@ -22,6 +22,7 @@ SUMMARY = {
     "examples_trained",
     "weights_sha256",
     "data_digest",
+    "startup_seconds",
 }
 
 
@@ -48,13 +49,14 @@ def test_the_command_line_goes_over_the_file(trained, text):
 
 
 def test_a_run_directory_has_every_file(trained):
-    run, _ = trained
+    run, done = trained
     names = {"config.json", "metrics.jsonl", "summary.json", "checkpoints", "model.keras", "events", "report.html"}
     assert names <= {path.name for path in run.iterdir()}
     assert not list(run.rglob(".*.tmp*"))
     summary = json.loads((run / "summary.json").read_text())
     assert summary.keys() >= SUMMARY
     assert (summary["epochs"], summary["global_steps"], summary["examples_trained"]) == (3, 3 * 11, 3 * 331)
+    assert f"first step after {summary['startup_seconds']:.1f} s" in done.stdout.splitlines()
     events = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert {"epoch", "checkpoint", "stop"} <= {event["event"] for event in events}
     assert all({"step", "epoch", "time"} <= event.keys() for event in events)

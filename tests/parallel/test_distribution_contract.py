@@ -6,6 +6,7 @@ What the ranks wrote is compared with NumPy.
 from __future__ import annotations
 
 import hashlib
+import math
 
 import numpy as np
 import pytest
@@ -45,6 +46,12 @@ def found_sums(arrays, case, occasion):
     prefix = f"{case}/{occasion}/"
     names = sorted((name for name in arrays if name.startswith(prefix)), key=lambda name: int(name.split("/")[-1]))
     return [arrays[name] for name in names]
+
+
+def padded(*sizes, itemsize=4):
+    """Numbers in a buffer of tensors of these sizes, each of which begins at a multiple of 64 bytes."""
+    step = 64 // itemsize
+    return sum(math.ceil(size / step) * step for size in sizes)
 
 
 @pytest.mark.parametrize(PARAMETERS, LAUNCHES)
@@ -113,12 +120,31 @@ class TestContract:
                 for o in (0, 1)
                 for place in (1, 3)
             ]
-            sizes = [
-                [2, 3 * len(unions[0]), 4, 2 * len(unions[1]), 1],
-                [2, 3 * len(unions[2]), 4, 2 * len(unions[3]), 1],
-            ]
-            assert sorted(facts["sent"]["few_rows"]) == sorted(sizes)
-            assert facts["sent"]["all_rows"] == [[8, 3, 1]]  # the matrix as it is
+            floats = [padded(2, 3 * len(unions[place]), 4, 1) for place in (0, 2)]
+            doubles = [padded(2 * len(unions[place]), itemsize=8) for place in (1, 3)]
+            assert facts["sent"]["few_rows"] == sorted(floats + doubles)
+            assert facts["sent"]["all_rows"] == 2 * [padded(8, 3, 1)]  # the matrix as it is
+
+    def test_of_a_tall_gradient_only_rows_with_anything_travel(self, ranks, strategy, num_replicas):
+        for facts in ranks.facts("contract") if strategy in ("horovod", "mpi") else []:
+            having = [[r for r in range(num_replicas) if r + occasion != 1] for occasion in (0, 1)]
+            rows = [{row for r in have for row in (0, 17 + r, 2999)} for have in having]
+            cube_rows = [{row for r in have for row in (0, 17 + r)} for have in having]
+            sizes = [padded(4 * len(a), 6 * len(b), 3, 1) for a, b in zip(rows, cube_rows, strict=True)]
+            assert facts["sent"]["tall"] == sorted(sizes)
+            assert facts["sent"]["full"] == 2 * [padded(2000 * 2)]
+
+    def test_sums_on_the_device_are_those_of_the_host(self, ranks, strategy):
+        """Run on a CPU, as there is no GPU; what runs is the code for one."""
+        for arrays in ranks.arrays("contract"):
+            on_device = {name.partition("/")[2]: name for name in arrays if name.startswith("device none/")}
+            assert bool(on_device) == (strategy == "horovod")
+            for name, own in on_device.items():
+                np.testing.assert_allclose(arrays[own], arrays[name], rtol=1e-5, atol=1e-5)
+            halved = [name for name in arrays if name.startswith("device fp16/few_rows")]
+            assert bool(halved) == (strategy == "horovod")
+            for name in halved:  # small whole numbers survive
+                np.testing.assert_array_equal(arrays[name], arrays[name.partition("/")[2]])
 
     def test_each_replica_is_fed_by_one_process(self, ranks, strategy, num_replicas):
         facts = ranks.facts("contract")

@@ -64,6 +64,15 @@ def assert_same_figures(ranks, others, run):
         assert epoch == pytest.approx(reference, rel=0, abs=1e-6)
 
 
+def embedding_sizes(sent):
+    """How often so many numbers of the embedding travelled, of a model with it and a dense layer from 8 to 3.
+
+    Each tensor is filled up to a multiple of 16 numbers.
+    """
+    figures = min(size for size, _ in sent)  # of an evaluation's step, which has nothing else
+    return Counter({size - figures - (32 + 16): count for size, count in sent if size > figures})
+
+
 @pytest.mark.parametrize(PARAMETERS, LAUNCHES)
 class TestText:
     """The shipped models, dropout on, three epochs with a ragged end."""
@@ -142,14 +151,13 @@ class TestArrays:
 
     def test_of_a_large_embedding_only_touched_rows_travel(self, ranks):
         for facts in ranks.facts("words"):
-            embeddings = {sizes[0]: count for sizes, count in facts["sent"] if sizes[1:3] == [8 * 3, 3]}
-            assert sum(embeddings.values()) == EPOCHS * 9
-            assert max(embeddings) < 12 * 5 * 8 < 500 * 8
+            embeddings = embedding_sizes(facts["sent"])
+            assert embeddings.total() == EPOCHS * 9
+            assert max(embeddings) <= 12 * 5 * 8 < 500 * 8
 
     def test_a_small_embedding_travels_whole(self, ranks):
         for facts in ranks.facts("letters"):
-            whole = sum(count for sizes, count in facts["sent"] if sizes[:3] == [7 * 8, 8 * 3, 3])
-            assert whole >= EPOCHS * 8  # the last step of an epoch is of one example
+            assert embedding_sizes(facts["sent"])[64] >= EPOCHS * 8  # the last step of an epoch is of one example
 
     def test_moving_averages_are_the_mean_of_the_ranks(self, ranks):
         rows, labels = DATA["normalized"]()["train"]

@@ -13,6 +13,7 @@ import pytest
 from distrain.actions import (
     STOP_SIGNALS,
     EarlyStopping,
+    FirstStep,
     KerasCallbacks,
     Throughput,
     every_steps,
@@ -21,12 +22,13 @@ from distrain.actions import (
 from distrain.progress import Decision, Moment, Progress
 
 
-def moment(step=1, num_steps=10, *, epoch=0, seconds=1.0, examples=8, decision=Decision.GO_ON, **figures):
+def moment(step=1, num_steps=10, *, epoch=0, seconds=1.0, examples=8, new=1, decision=Decision.GO_ON, **figures):
     return Moment(
         epoch=epoch,
         progress=Progress(epoch=epoch, global_step=step),
         step=step,
         num_steps=num_steps,
+        new_steps=new,
         num_examples=examples,
         seconds=seconds,
         figures=lambda: figures,
@@ -89,6 +91,14 @@ def test_every_steps_but_not_at_the_end_of_an_epoch():
     assert [number + 1 for number, answer in enumerate(answers) if answer is Decision.STOP] == [3, 6]
 
 
+def test_every_steps_where_several_are_taken_in_a_call():
+    asked = []
+    action = every_steps(5, lambda moment: asked.append(moment.step))
+    for step in (3, 6, 9, 12, 15, 18, 21, 22):
+        action(moment(step, num_steps=30, new=1 if step == 22 else 3))
+    assert asked == [6, 12, 15, 21]
+
+
 def test_every_steps_counts_global_steps_after_a_resume():
     asked = []
     action = every_steps(4, lambda moment: asked.append(moment.progress.global_step))
@@ -137,6 +147,18 @@ def test_throughput_leaves_out_the_first_step():
     assert throughput.samples_per_second() == 50.0
 
 
+def test_the_first_step_alone_tells_how_long_the_start_took():
+    class Said(list):
+        note = list.append
+
+    said = Said()
+    first_step = FirstStep(said, began=1000.0, clock=iter([1006.25, 1007.0]).__next__)
+    assert first_step.seconds is None
+    first_step(moment(step=1))
+    first_step(moment(step=2))
+    assert (said, first_step.seconds) == (["first step after 6.2 s"], 6.25)
+
+
 class Diary(keras.callbacks.Callback):
     """Writes down what it is told, and stops training when it is told to."""
 
@@ -176,7 +198,7 @@ class Diary(keras.callbacks.Callback):
 
 def drive(callbacks, num_epochs, num_steps):
     """An epoch's calls as the loop makes them; returns the decisions of the epochs."""
-    train_step = callbacks.around_step(lambda batch: batch)
+    train_step = callbacks.around_steps(lambda batch: batch)
     evaluate = callbacks.around_evaluation(lambda: {"loss": 2.0})
     decisions = []
     callbacks.before_training()
@@ -215,6 +237,6 @@ def test_a_callback_may_end_training():
 
 def test_without_callbacks_nothing_is_wrapped():
     callbacks = KerasCallbacks([], model=None, num_epochs=1, num_steps=1)
-    assert callbacks.around_step(drive) is drive
+    assert callbacks.around_steps(drive) is drive
     assert callbacks.around_evaluation(drive) is drive
     assert drive(callbacks, 1, 2) == [None]

@@ -170,6 +170,27 @@ def test_plan_fits_80_columns(capsys, monkeypatch, data):
     assert "Audit" not in captured.out
 
 
+def test_plan_tells_the_time(capsys, monkeypatch, data):
+    monkeypatch.setenv("COLUMNS", "80")
+    plan = ["plan", "--data", data, "--replicas", "2"]
+    assert main([*plan, "--step-ms", "2.5", "--bandwidth-gbs", "10"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    shown = "\n".join(" ".join(line.strip("│ ").split()) for line in lines)
+    assert "step, computing │ 2.50 ms" in shown
+    assert "time per epoch" in shown
+    assert main([*plan, "--step-ms", "2.5"]) == 0
+    assert "not counted" in capsys.readouterr().out
+    fails(capsys, 2, "--step-ms", *plan, "--bandwidth-gbs", "10")
+    fails(capsys, 2, "--step-ms must be above 0", *plan, "--step-ms", "0")
+    fails(capsys, 4, "absent is not there", *plan, "--run", "absent")
+
+
+def test_plan_of_more_replicas_than_batches(capsys, data):
+    assert main(["plan", "--data", data, "--replicas", "50", "--batch-size", "5"]) == 0
+    assert "26 of 50 replicas have nothing to do" in capsys.readouterr().err
+
+
 def test_plan_audits(capsys, data):
     assert main(["plan", "--data", data, "--replicas", "7", "--audit"]) == 0
     assert "each of 120 examples is read exactly once" in " ".join(capsys.readouterr().out.split())

@@ -11,9 +11,9 @@ import scipy.sparse
 import tensorflow as tf
 
 from distrain.batch import Batch, SparseRows, feeding
-from distrain.data.csr import order_by_column
 from distrain.errors import ConfigurationError
 from distrain.models.layers import PositionalDropout, SparseDense
+from distrain.models.sparse_product import sparse_product
 
 
 def at(position, epoch=0):
@@ -21,11 +21,11 @@ def at(position, epoch=0):
     return Batch(None, None, None, tf.constant(epoch, tf.int64), tf.constant(position, tf.int64), None, None)
 
 
-def sparse_rows(matrix):
+def sparse_rows(matrix, first_entry=0):
     """`SparseRows` of a matrix whose last row has an entry."""
     entries = scipy.sparse.csr_array(matrix).tocoo()
     row_ids, columns = entries.row.astype(np.int32), entries.col.astype(np.int32)
-    parts = (row_ids, columns, entries.data.astype(np.float32), *order_by_column(columns, matrix.shape[1]))
+    parts = (row_ids, columns, entries.data.astype(np.float32), np.int64(first_entry))
     return SparseRows(*map(tf.constant, parts))
 
 
@@ -52,17 +52,14 @@ def test_a_dense_mask_is_the_same_however_the_batch_is_sliced(shape, first):
 def test_a_sparse_mask_is_the_same_however_the_batch_is_sliced(first):
     dense = np.random.default_rng(0).integers(0, 2, (40, 13)).astype(np.float32)
     dense[:, 5] = 1
-    whole = dropped(sparse_rows(dense), first)
-    sliced = [dropped(sparse_rows(dense[a:b]), first + a) for a, b in itertools.pairwise(CUTS)]
+    whole = dropped(sparse_rows(dense, first))
+    before = [np.count_nonzero(dense[:row]) for row in CUTS]
+    sliced = [
+        dropped(sparse_rows(dense[a:b], first + entries))
+        for (a, b), entries in zip(itertools.pairwise(CUTS), before, strict=False)
+    ]
     assert np.array_equal(whole, np.concatenate(sliced))
     assert 0 < np.count_nonzero(whole) < whole.size
-
-
-def test_the_fate_of_a_sparse_entry_does_not_hang_on_the_others():
-    full = np.ones((6, 10), np.float32)
-    thin = full.copy()
-    thin[:, ::2] = 0
-    assert np.array_equal(dropped(sparse_rows(full)).reshape(6, 10)[:, 1::2].ravel(), dropped(sparse_rows(thin)))
 
 
 @pytest.mark.parametrize("make", [np.asarray, sparse_rows], ids=["dense", "sparse"])
@@ -84,7 +81,10 @@ def test_masks_of_epochs_streams_seeds_and_positions_are_unlike(make):
     inputs = make(np.ones((64, 32), np.float32))
     variants = [{}, {"epoch": 1}, {"stream": 1}, {"seed": 4}, {"seed": 3 + 2**48}, {"position": 64}]
     variants += [{"epoch": 1, "stream": 1}, {"position": 1}]
-    masks = [dropped(inputs, rate=0.5, **variant).ravel() != 0 for variant in variants]
+    if make is sparse_rows:  # where they stand is told by the entries before them
+        placed = {position: sparse_rows(np.ones((64, 32)), 32 * position) for position in (1, 64)}
+        variants = [{"inputs": placed[v["position"]]} if "position" in v else v for v in variants]
+    masks = [dropped(**{"inputs": inputs, "rate": 0.5, **variant}).ravel() != 0 for variant in variants]
     for number, mask in enumerate(masks):
         for other in masks[:number]:
             # Two unlike masks agree on half of 2048 entries, give or take 5 sigma of 22.6.
@@ -141,7 +141,10 @@ def expected_of(layer, upstream):
     return outputs, MATRIX.T @ inner, inner.sum(0), (inner @ kernel.T)[MATRIX != 0]
 
 
-def test_sparse_dense_against_numpy(layer):
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_sparse_dense_against_numpy(layer, on_gpu, monkeypatch):
+    """Also as a GPU would compute it."""
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: ["GPU:0"] if on_gpu else [])
     upstream = np.random.default_rng(3).normal(size=(9, 5))
     outputs, of_kernel, of_bias, of_values = expected_of(layer, upstream)
     rows = sparse_rows(MATRIX)
@@ -151,9 +154,35 @@ def test_sparse_dense_against_numpy(layer):
         loss = tf.reduce_sum(got * upstream.astype(np.float32))
     gradients = tape.gradient(loss, [layer.kernel.value, layer.bias.value, rows.values])
     np.testing.assert_allclose(got.numpy(), outputs, atol=1e-5)
-    assert np.array_equal(gradients[0].indices, np.flatnonzero(np.any(MATRIX != 0, axis=0)))  # the touched rows, once
     for gradient, expected in zip(gradients, (of_kernel, of_bias, of_values), strict=True):
-        np.testing.assert_allclose(tf.convert_to_tensor(gradient).numpy(), expected, atol=1e-5)
+        np.testing.assert_allclose(gradient.numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("kind", ["cpu", "cpu, touched rows", "gpu"])
+def test_products_of_any_precision(dtype, kind):
+    kernel = np.random.default_rng(5).normal(size=(14, 5))
+    rows = sparse_rows(MATRIX)
+    given = tf.cast(kernel, dtype)
+    with tf.GradientTape() as tape:
+        tape.watch(given)
+        product = sparse_product(rows, given, on_gpu=kind == "gpu", sparse_gradient="touched" in kind)
+    gradient = tape.gradient(product, given)
+    if kind == "cpu, touched rows" and dtype.startswith("float") and dtype != "float16":
+        assert np.array_equal(gradient.indices, np.flatnonzero(np.any(MATRIX != 0, axis=0)))  # each once
+    gradient = tf.convert_to_tensor(gradient)
+    assert product.dtype == gradient.dtype == given.dtype
+    precision = {"float16": 1e-2, "bfloat16": 1e-1, "float32": 1e-5, "float64": 1e-12}[dtype]
+    np.testing.assert_allclose(tf.cast(product, tf.float64), MATRIX.astype(np.float64) @ kernel, atol=precision)
+    expected = np.repeat(MATRIX.sum(0, dtype=np.float64)[:, np.newaxis], 5, axis=1)
+    np.testing.assert_allclose(tf.cast(gradient, tf.float64), expected, atol=precision)
+
+
+@pytest.mark.parametrize("column", [-1, 14])
+def test_a_column_that_the_kernel_does_not_have_is_refused(column):
+    rows = SparseRows(tf.constant([0]), tf.constant([column]), tf.constant([1.0]), tf.constant(0, tf.int64))
+    with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match="takes 0 to 13"):
+        sparse_product(rows, tf.ones((14, 5)), on_gpu=False)
 
 
 @pytest.mark.parametrize("kind", ["SparseTensor", "dense"])

@@ -37,27 +37,32 @@ class Training:
 
         return EpochSteps(plan.num_steps, lambda step: len(plan.global_positions(step)), batches())
 
-    def train_step(self, batches):
-        self.seen += [example for batch in batches for example in batch]
-        losses = [self._loss(example) for batch in batches for example in batch]
-        return [np.float32(sum(losses)), np.float32(len(losses))]
+    def train_steps(self, steps):
+        self.log += [f"{len(steps)} steps"] if len(steps) > 1 else []
+        sums = []
+        for batches in steps:
+            self.seen += [example for batch in batches for example in batch]
+            losses = [self._loss(example) for batch in batches for example in batch]
+            sums.append([np.float32(sum(losses)), np.float32(len(losses))])
+        return sums
 
     def evaluate(self):
         self.log.append("evaluate")
         return self._evaluate()
 
-    def run(self, progress=None, *, num_epochs=2, after_step=(), after_epoch=()):
+    def run(self, progress=None, *, num_epochs=2, after_step=(), after_epoch=(), **settings):
         ticks = iter(range(1000))
         return run_epochs(
             progress or Progress(),
             num_epochs=num_epochs,
             open_epoch=self.open_epoch,
-            train_step=self.train_step,
+            train_steps=self.train_steps,
             evaluate=self.evaluate,
             figures=lambda sums: {"loss": float(sums[0] / sums[1])},
             after_step=after_step,
             after_epoch=after_epoch,
             clock=lambda: float(next(ticks)),
+            **settings,
         )
 
 
@@ -76,6 +81,30 @@ def test_epochs_of_steps_with_figures_over_the_whole_epoch():
     assert (progress.examples_trained, progress.train_seconds, progress.sums) == (20, 6.0, ())
     assert steps[:3] == [(0, 1, 3, 4, 1.5), (0, 2, 3, 4, 3.5), (0, 3, 3, 2, 4.5)]  # means of 0..3, 0..7, 0..9
     assert epochs == [(n, 10, 3.0, {"loss": 4.5, "val_loss": 7.0}, n + 1) for n in (0, 1)]
+
+
+@pytest.mark.parametrize(("at_once", "sizes"), [(2, [2, 1]), (3, [3]), (8, [3])])
+def test_several_steps_at_a_time_and_what_is_left_at_the_end_of_an_epoch(at_once, sizes):
+    training, moments, epochs = Training(), [], []
+    progress, _ = training.run(
+        after_step=[lambda m: moments.append((m.step, m.new_steps, m.num_examples, m.figures()["loss"]))],
+        after_epoch=[lambda m: epochs.append((m.num_examples, m.new_steps, m.figures()["loss"]))],
+        steps_per_execution=at_once,
+    )
+    assert training.seen == list(range(N)) * 2
+    assert [line for line in training.log if "steps" in line] == [f"{size} steps" for size in sizes if size > 1] * 2
+    assert (progress.global_step, progress.examples_trained) == (6, 20)
+    assert [new for _, new, _, _ in moments] == sizes * 2
+    assert moments[len(sizes) - 1][0] == 3
+    assert sum(examples for _, _, examples, _ in moments) == 20
+    assert moments[-1][3] == 4.5
+    assert epochs == [(10, 3, 4.5)] * 2
+
+
+def test_a_loss_that_is_not_finite_is_named_by_its_step_among_several():
+    training = Training(loss=lambda example: float("nan") if example == 5 else 1.0)
+    with pytest.raises(DivergenceError, match=r"step 2 \(epoch 1\)"):
+        training.run(steps_per_execution=3)
 
 
 @pytest.mark.parametrize("last_step", [1, 2, 3, 4, 6])

@@ -24,7 +24,7 @@ def batch(replica=0):
 
 def moment(step, decision=Decision.GO_ON):
     progress = Progress(global_step=step)
-    return Moment(0, progress, step, 10, 2, 0.1, dict, decision)
+    return Moment(0, progress, step, 10, 1, 2, 0.1, dict, decision)
 
 
 def step_of(process, diverging=()):
@@ -93,6 +93,29 @@ def test_alone_an_error_of_the_loader_is_raised_as_it_is():
 def test_where_the_loss_is_not_finite(diverging, where):
     told = on_all(2, lambda process: run(process, StopRequest(), diverging=diverging))
     assert [each.where_diverged() for each in told] == [where] * 2
+
+
+def test_an_error_is_raised_at_its_step_among_several_in_a_call():
+    """The process that fails goes on to the end of the call, as the others do."""
+
+    def act(process):
+        def batches():
+            for step in range(1, 12):
+                if step == 6 and process.rank == 1:
+                    raise DataError("shard 7 is damaged")
+                yield [batch(process.rank)]
+
+        told = Notices(process, StopRequest())
+        step = step_of(process)
+        steps = told.around_steps(lambda group: [step(each) for each in group], shares_per_process=1)
+        with told.guarded(nullcontext(batches()), [batch(process.rank)]) as fed:
+            for number in (4, 8):
+                assert steps([next(fed) for _ in range(4)]) == [[1.5, 2]] * 4
+                told.action(moment(number))
+
+    errors = on_all(3, act)
+    assert {str(error) for error in errors} == {"step 6: shard 7 is damaged"}
+    assert {error.told_by for error in errors} == {1}
 
 
 def test_nobody_stops_what_is_complete_or_unasked():

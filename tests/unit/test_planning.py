@@ -49,7 +49,7 @@ def settings(**others):
 def test_weights_are_counted_as_keras_counts_them(tmp_path, data, sizes):
     dataset, config = prepared(tmp_path, **data), settings(**sizes)
     shape = {"num_features": dataset.num_features, "num_classes": len(dataset.classes)}
-    model = text_model(dataset.kind, **shape, max_length=dataset.max_length, config=config).model
+    model = text_model(dataset.kind, **shape, config=config).model
     assert count_weights(dataset, config) == model.count_params()
 
 
@@ -63,10 +63,39 @@ def test_a_plan_by_hand(tmp_path):
     assert plan.num_weights == 31 * 64 + 65 * 3
     assert plan.model_bytes == 16 * plan.num_weights
     assert plan.all_reduce_bytes == 4 * plan.num_weights
+    assert plan.warnings == ()
+
+
+@pytest.mark.parametrize(("kind", "width"), [("ngram", 16), ("sequence", 32)])
+def test_rows_that_a_batch_touches_by_hand(tmp_path, kind, width):
+    """Each row has columns 0 to 3 of 30: 26 rows of weights stay at home, and 30 bytes say so."""
+    config = settings(batch_size=4, units=16, embedding=32)
+    plan = plan_run(prepared(tmp_path, kind=kind), config, num_replicas=5)
+    assert (plan.num_rows, plan.touched_rows) == (30, 4.0)
+    assert plan.touched_bytes == plan.all_reduce_bytes + 30 - 26 * width * 4
+
+
+def test_where_nearly_all_rows_are_touched_all_travel(tmp_path):
+    plan = plan_run(prepared(tmp_path, features=5), settings(batch_size=4), num_replicas=5)
+    assert plan.touched_bytes == plan.all_reduce_bytes + 5
 
 
 def test_one_replica_sends_nothing(tmp_path):
-    assert plan_run(prepared(tmp_path), settings(), num_replicas=1).all_reduce_bytes == 0
+    plan = plan_run(prepared(tmp_path), settings(), num_replicas=1)
+    assert (plan.all_reduce_bytes, plan.touched_bytes) == (0, 0)
+
+
+def test_more_replicas_than_batches_is_said(tmp_path):
+    plan = plan_run(prepared(tmp_path), settings(batch_size=20), num_replicas=5)
+    assert len(plan.warnings) == 1
+    assert "3 batches of 20: 2 of 5 replicas have nothing to do" in plan.warnings[0]
+
+
+def test_more_replicas_than_the_default_global_batch(tmp_path):
+    """What train refuses is planned with a batch that it takes, and that is said."""
+    plan = plan_run(prepared(tmp_path, rows=150_000), settings(), num_replicas=1024)
+    assert (plan.batch_size, plan.num_steps) == (128, 2)
+    assert "plan for --batch-size 128" in plan.warnings[0]
 
 
 def test_more_replicas_than_a_global_batch(tmp_path):

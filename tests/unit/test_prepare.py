@@ -227,11 +227,10 @@ def test_auto_says_what_it_chose_and_why(tmp_path):
 def test_what_is_mended_is_counted(tmp_path):
     table = "".join(f"{label},{text}\n" for label, text in rows(30)).encode()
     (tmp_path / "a.csv").write_bytes(table + b"art,\xff\nart,\nart,\0\n")
-    result = Result(train=tmp_path / "a.csv", test=tmp_path / "a.csv", out=tmp_path / "out", workers=2)
+    result = Result(train=tmp_path / "a.csv", test=tmp_path / "a.csv", out=tmp_path / "out")
     assert "1 line with bytes that are not UTF-8" in result.warnings
     assert "1 line with NUL bytes" in result.warnings
     assert "2 rows with an empty text" in result.warnings
-    assert "--workers 2 has no effect" in result.warnings
 
 
 def test_known_sets_are_those_of_the_configuration():

@@ -15,7 +15,7 @@ from distrain.data.plan import EpochPlan, epoch_order
 from distrain.distribution.single import SingleDevice
 from distrain.errors import ConfigurationError
 from distrain.models.build import Built
-from distrain.step import example_losses, figures, make_evaluate_step, make_train_step
+from distrain.step import example_losses, figures, make_evaluate_step, make_train_steps
 from distrain.task import batch_specs, make_task
 
 RANDOM = np.random.default_rng(0)
@@ -51,6 +51,12 @@ def batches_of(examples, num_replicas=1, batch_size=11):
     plan = EpochPlan(examples.num_examples, num_replicas, batch_size)
     order = epoch_order(plan.num_examples, seed=0, epoch=0, shuffle=False)
     return list(epoch_batches(examples, plan, order, replicas=range(num_replicas)))
+
+
+def make_train_step(task, replicas, specs, **settings):
+    """One step a call."""
+    steps = make_train_steps(task, replicas, specs, **settings)
+    return lambda batches: steps([batches])[0]
 
 
 def numpy_gradient(kernel, bias, weights):
@@ -153,6 +159,42 @@ def test_accumulated_batches_make_one_step_of_their_union(features, accumulation
     for whole, accumulated in zip(*ends, strict=True):
         np.testing.assert_allclose(accumulated, whole, atol=1e-6)
     assert ends[0][-1] == 2
+
+
+@pytest.mark.parametrize("accumulation_steps", [1, 2])
+def test_several_steps_in_a_call_are_those_steps(accumulation_steps):
+    """Five steps, one of which is left over; each sees the weights that the one before it left."""
+    examples = array_examples(X, Y, WEIGHTS)
+    ends = []
+    for at_once in (1, 2, 4):
+        task, specs = task_of(examples, optimizer=keras.optimizers.Adam(0.01))
+        settings = {"accumulation_steps": accumulation_steps, "steps_per_execution": at_once}
+        run = make_train_steps(task, SingleDevice(), specs, **settings)
+        steps = batches_of(examples, accumulation_steps, 1) * accumulation_steps
+        outcomes = [each for first in range(0, 11, at_once) for each in run(steps[first : min(first + at_once, 11)])]
+        ends.append([np.array([outcome.sums[:2] for outcome in outcomes]), *weights_of(task)])
+    for one, *others in zip(*ends, strict=True):
+        for other in others:
+            np.testing.assert_array_equal(other, one)
+
+
+@pytest.mark.parametrize("at_once", [3, 8])
+@pytest.mark.parametrize("bad", ["a failed process", "a loss that is not finite"])
+def test_steps_after_an_unsound_one_in_the_same_call_leave_the_weights_too(at_once, bad):
+    features = X.copy()
+    if bad != "a failed process":
+        features[1, 0] = np.inf
+    task, specs = task_of(array_examples(features, Y))
+    steps = batches_of(array_examples(features, Y), 1, 1)[:3]
+    if bad == "a failed process":
+        steps[1] = [steps[1][0]._replace(notices=notices(0, failed=True))]
+    run = make_train_steps(task, SingleDevice(), specs, steps_per_execution=at_once)
+    outcomes = run(steps)
+    assert [outcome.is_sound for outcome in outcomes[:2]] == [True, False]
+    expected, specs = task_of(array_examples(features, Y))
+    make_train_step(expected, SingleDevice(), specs)(steps[0])
+    for own, wanted in zip(weights_of(task), weights_of(expected), strict=True):
+        np.testing.assert_array_equal(own, wanted)
 
 
 @pytest.mark.parametrize("bad", ["a failed process", "a loss that is not finite"])

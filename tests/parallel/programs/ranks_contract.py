@@ -38,6 +38,13 @@ def write_contract(choose: Callable[[str], Distribution], folder: Path, *, colle
         halving = choose("fp16")
         for name in ("rounding", "figures"):
             arrays |= {f"fp16/{key}": sums for key, sums in _sums(halving, name, Notes(), collectives).items()}
+    if distribution.name == "horovod":  # as on a GPU, within the graph
+        on_device, collectives.on_device = collectives.on_device, lambda: collectives
+        for compression in ("none", "fp16"):
+            on_gpu = choose(compression)
+            sums = [_sums(on_gpu, name, Notes(), collectives) for name in ("dense", "few_rows", "all_rows", "rounding")]
+            arrays |= {f"device {compression}/{key}": value for each in sums for key, value in each.items()}
+        collectives.on_device = on_device
     arrays |= {f"variables/{name}": value for name, value in _synchronized(distribution).items()}
     facts = {
         "name": distribution.name,
@@ -48,7 +55,7 @@ def write_contract(choose: Callable[[str], Distribution], folder: Path, *, colle
         "rank": distribution.rank,
         "is_chief": distribution.is_chief,
         "heard": {kind: _heard(distribution, kind) for kind in CONTENTS},
-        "sent": {name: [list(sizes) for sizes in note.sent] for name, note in notes.items()},
+        "sent": {name: sorted(note.sent.elements()) for name, note in notes.items()},
     }
     np.savez(folder / f"contract.{distribution.rank}.npz", **arrays)
     (folder / f"contract.{distribution.rank}.json").write_text(json.dumps(facts), encoding="utf-8")
@@ -63,12 +70,12 @@ def _sums(distribution: Distribution, name: str, notes: Notes, collectives: Any)
         gradients, figures = distribution.sum(*_tensors(batch, sample))
         return [*gradients, *figures]
 
+    sums = {}
     with notes.of_sending(collectives):
         step = distribution.compile(replica_step, _specs(sample))
-    sums = {}
-    for occasion in (0, 1):
-        outputs = step([_flat(CASES[name](replica=r, occasion=occasion)) for r in distribution.local_replicas])
-        sums |= {f"{name}/{occasion}/{number}": output.numpy() for number, output in enumerate(outputs)}
+        for occasion in (0, 1):
+            outputs = step([_flat(CASES[name](replica=r, occasion=occasion)) for r in distribution.local_replicas])
+            sums |= {f"{name}/{occasion}/{number}": output.numpy() for number, output in enumerate(outputs)}
     return sums
 
 

@@ -77,6 +77,27 @@ def all_rows(*, replica: int, occasion: int) -> Tensors:
     return Tensors([Rows(whole((7, 2), "f4"), indices, 4), whole((3,), "f4")], [whole((), "f4")])
 
 
+def tall(*, replica: int, occasion: int) -> Tensors:
+    """A dense gradient of many rows, few of which are not zero; on one occasion one replica has nothing at all."""
+    whole = _whole_numbers(replica, occasion)
+    matrix, cube = np.zeros((3000, 4), np.float32), np.zeros((1500, 2, 3), np.float32)
+    rows = [0, 17 + replica, 2999]
+    if occasion + replica != 1:
+        matrix[rows] = whole((3, 4), "f4")
+        matrix[17 + replica, :3] = 0  # something in the last place alone
+        matrix[17 + replica, 3] = 1 + replica
+        cube[rows[:2], 1] = 7
+    return Tensors([matrix, cube, whole((3,), "f4")], [whole((), "f4")])
+
+
+def full(*, replica: int, occasion: int) -> Tensors:
+    """A dense gradient of many rows, most of which hold something on one replica or another."""
+    whole = _whole_numbers(replica, occasion)
+    matrix = whole((2000, 2), "f4")
+    matrix[replica::5] = 0
+    return Tensors([matrix], [])
+
+
 def rounding(*, replica: int, occasion: int) -> Tensors:
     """Numbers whose sum depends on the order of adding: what is the same on all ranks was added once."""
     rng = np.random.default_rng([replica, occasion])
@@ -97,7 +118,7 @@ def _whole_numbers(replica: int, occasion: int) -> Callable[[tuple[int, ...], st
 
 
 CASES: dict[str, Callable[..., Tensors]] = {
-    case.__name__: case for case in (dense, figures, few_rows, all_rows, rounding)
+    case.__name__: case for case in (dense, figures, few_rows, all_rows, tall, full, rounding)
 }
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 from ranks_data import digest_of
 
-from distrain.batch import SparseRows, current_batch
+from distrain.batch import SparseRows, WordRows, current_batch
 
 
 class Notes:
@@ -28,12 +28,12 @@ class Notes:
     Attributes:
         fed: per call of the model: what for ("train" or "evaluate"), epoch, first position, the digest of each example
             that weighs something, and their weights.
-        sent: how often a reduction held tensors of these sizes, by the sizes.
+        sent: how often a buffer of so many numbers was summed over the ranks.
     """
 
     def __init__(self) -> None:
         self.fed: list[dict[str, Any]] = []
-        self.sent: Counter[tuple[int, ...]] = Counter()
+        self.sent: Counter[int] = Counter()
 
     def of_feeding(self, model: keras.Model) -> keras.Model:
         """The model, which notes what it is called on in a step."""
@@ -55,24 +55,21 @@ class Notes:
 
     @contextlib.contextmanager
     def of_sending(self, collectives: Any) -> Iterator[None]:
-        """Note the sizes of what a backend's module sums; holds for the steps that are compiled in this context."""
+        """Note the sizes of what a backend's module sums; in this context."""
         if collectives is None:  # one process
             yield
             return
-        grouped_sum = collectives.grouped_sum
+        sum_in_place = collectives.sum_in_place
 
-        def noting_sum(tensors: Sequence[Any], **settings: Any) -> list[Any]:
-            def note(*sizes: np.ndarray) -> None:
-                self.sent[tuple(map(int, sizes))] += 1
+        def noting_sum(buffer: np.ndarray, **settings: Any) -> None:
+            self.sent[buffer.size] += 1
+            sum_in_place(buffer, **settings)
 
-            tf.numpy_function(note, [tf.size(tensor) for tensor in tensors], [])
-            return grouped_sum(tensors, **settings)
-
-        collectives.grouped_sum = noting_sum
+        collectives.sum_in_place = noting_sum
         try:
             yield
         finally:
-            collectives.grouped_sum = grouped_sum
+            collectives.sum_in_place = sum_in_place
 
     def _note(self, purpose: str, batch: Any) -> None:
         counts = np.flatnonzero(batch.weights > 0)
@@ -95,5 +92,8 @@ def digests_of(features: Any, labels: np.ndarray) -> list[str]:
         rows = [np.flatnonzero(features.row_ids == row) for row in range(len(labels))]
         pairs = [(features.columns[places], features.values[places]) for places in rows]
     else:
+        if isinstance(features, WordRows):
+            units = features.words.reshape(len(features.row_ids), -1)
+            features = [units[features.row_ids == row] for row in range(len(labels))]
         pairs = [(np.arange(row.size), row.ravel()) for row in features]
     return [digest_of(columns, values, label) for (columns, values), label in zip(pairs, labels, strict=True)]

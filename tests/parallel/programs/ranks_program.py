@@ -81,7 +81,7 @@ def train(settings: dict[str, Any], folder: Path, strategy: str, devices: str | 
     facts = {
         "code": code,
         "fed": notes.fed,
-        "sent": [[list(sizes), count] for sizes, count in notes.sent.items()],
+        "sent": list(notes.sent.items()),
         "figures": watcher.figures,
         "said": message.getvalue(),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from numba import njit
 
-from distrain.data.compiled import compiled
+from distrain.compiled import compiled
 
 
 def test_a_kernel_without_a_place_for_its_cache_still_compiles():

@@ -19,6 +19,7 @@ from sklearn.feature_selection import SelectKBest, f_classif
 
 from distrain.data.anova import best, f_scores
 from distrain.data.ngrams import learn_ngrams
+from distrain.data.texts import Texts
 from distrain.data.tokens import TokenStore
 from distrain.data.vectorizers import load_vectorizer
 from distrain.errors import DataError
@@ -31,7 +32,8 @@ def learn(folder, texts, labels, *, memory_bytes=None, **settings):
     store = TokenStore(folder, memory_mib=64)
     store.memory_bytes = memory_bytes or store.memory_bytes
     for start in range(0, len(texts), 1000):
-        store.add(texts[start : start + 1000], labels[start : start + 1000])
+        store.add(Texts.of(texts[start : start + 1000]), labels[start : start + 1000])
+    store.finish()
     vectorizer, rows = learn_ngrams(store, **settings)
     return vectorizer, list(rows)
 
@@ -142,15 +144,16 @@ def test_f_scores_are_those_of_a_dense_table():
         2, 0, 1
     )
     assert f_scores(sums, np.bincount(labels)) == pytest.approx(f_classif(values, labels)[0], rel=1e-12)
+    assert np.array_equal(f_scores(1024 * sums, np.bincount(labels), scale=1024), f_scores(sums, np.bincount(labels)))
 
 
-def test_little_memory_takes_more_walks_and_changes_nothing(tmp_path):
+def test_little_memory_spills_and_changes_nothing(tmp_path):
     rng = np.random.default_rng(0)
-    texts = [" ".join(f"w{word}" for word in rng.integers(0, 300, 40)) for _ in range(2000)]
-    labels = rng.integers(0, 5, 2000)
+    texts = [" ".join(f"w{word}" for word in rng.integers(0, 3000, 40) ** 2 // 3000) for _ in range(3000)]
+    labels = rng.integers(0, 5, 3000)
     walks = {"plenty": [], "little": []}
     learnt = {}
-    for name, memory_bytes in (("plenty", None), ("little", 2**19)):
+    for name, memory_bytes in (("plenty", None), ("little", 2**17)):
         learnt[name] = learn(
             tmp_path / name,
             texts,
@@ -159,14 +162,18 @@ def test_little_memory_takes_more_walks_and_changes_nothing(tmp_path):
             top_k=500,
             progress=lambda doing, share, name=name: walks[name].append((doing, share)),
         )
-    for doing in ("counting pairs of words", "testing n-grams"):
-        assert walks["plenty"].count((doing, 1.0)) == 1
-        assert walks["little"].count((doing, 1.0)) > 4
+    for what in ("words-0-*.units.npy", "pairs-0-*.pairs.npy"):
+        assert not any((tmp_path / "plenty").glob(what))
+        assert len(list((tmp_path / "little").glob(what))) > 2
+    assert walks["plenty"].count(("testing n-grams", 1.0)) == 0
+    assert walks["little"].count(("testing n-grams", 1.0)) > 4
     (plenty, plenty_rows), (little, little_rows) = learnt["plenty"], learnt["little"]
-    assert len(plenty.keys) > 15_000
+    assert len(plenty.keys) > 5_000
     for field in ("keys", "row_counts", "chosen"):
         assert np.array_equal(getattr(plenty, field), getattr(little, field))
-    assert all(np.array_equal(a.values, b.values) for a, b in zip(plenty_rows, little_rows, strict=True))
+    assert plenty.words.to_list() == little.words.to_list()
+    for plenty_row, little_row in zip(plenty_rows, little_rows, strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(plenty_row, little_row, strict=True))
 
 
 def test_min_df_counts_rows_not_occurrences(tmp_path):

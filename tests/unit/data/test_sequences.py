@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from distrain.data.sequences import learn_sequences
+from distrain.data.texts import Texts
 from distrain.data.tokens import TokenStore
 from distrain.data.vectorizers import load_vectorizer
 from distrain.errors import DataError
@@ -19,7 +20,8 @@ from distrain.errors import DataError
 def learn(folder, texts, labels=None, **settings):
     folder.mkdir(exist_ok=True)
     store = TokenStore(folder, memory_mib=64)
-    store.add(texts, np.zeros(len(texts), int) if labels is None else labels)
+    store.add(Texts.of(texts), np.zeros(len(texts), int) if labels is None else labels)
+    store.finish()
     vectorizer, rows = learn_sequences(store, **settings)
     return vectorizer, list(rows)
 

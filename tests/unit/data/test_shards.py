@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import zlib
@@ -263,3 +264,18 @@ def test_without_verifying_only_sizes_are_compared(tmp_path):
     (tmp_path / COLUMNS).write_bytes(b"")
     with pytest.raises(DataError, match="0 bytes"):
         open_dataset(tmp_path, verify=False)
+
+
+@pytest.mark.parametrize("cuts", [[], [1], [3], [5, 6], [2, 4, 6, 8], list(range(1, 12))])
+def test_shards_do_not_depend_on_how_rows_were_handed_in(tmp_path, monkeypatch, cuts):
+    monkeypatch.setattr("distrain.data.shards.SHARD_BYTES", 64)  # 16 columns of a sequence
+    lengths = [10, 6, 1, 16, 0, 40, 3, 13, 0, 0, 17, 2]  # exactly full, and longer than a shard
+    splits = np.concatenate([[0], np.cumsum(lengths)])
+    rows = Rows(splits, np.arange(splits[-1], dtype=np.int32), None, np.arange(12, dtype=np.int32) % 2)
+    writer = DatasetWriter(tmp_path, kind="sequence", num_features=200, classes=["a", "b"], rows_per_shard=4)
+    writer.write("train", [rows.slice(a, b) for a, b in itertools.pairwise([0, *cuts, 12])])
+    writer.write("test", [rows])
+    writer.finish(vectorizer=None)
+    parts = open_dataset(tmp_path).parts
+    sizes = {part: [shard.num_rows for shard in parts[part].shards] for part in ("train", "test")}
+    assert sizes["train"] == sizes["test"] == [2, 1, 2, 1, 4, 1, 1]

@@ -7,6 +7,7 @@ from __future__ import annotations
 import itertools
 import statistics
 import unicodedata
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -14,9 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from distrain.data.tokens import BLOCK_VALUES, RaggedFile, TokenStore
-from distrain.data.word_kernels import look_up
-from distrain.data.words import CHUNK_CHARACTERS, Words, WordTable
+from distrain.data.ragged import BLOCK_VALUES, RaggedFile
+from distrain.data.texts import Texts
+from distrain.data.tokens import TokenStore
+from distrain.data.vocabulary import alphabetical
+from distrain.data.word_kernels import SplitWords, number_words, pack_words
+from distrain.data.word_runs import CountedWords, table_words
+from distrain.data.words import CHUNK_BYTES, Words, WordTable
 
 analyze = TfidfVectorizer(strip_accents="unicode").build_analyzer()
 
@@ -42,7 +47,7 @@ HARD_TEXTS = [
 
 
 def words_of(table, texts, *, add=True):
-    row_splits, ids = table.rows(texts, add=add)
+    row_splits, ids = table.rows(Texts.of(texts), add=add)
     names = [word.decode() for word in table.words.to_list()]
     return [
         [names[number] if number >= 0 else None for number in ids[start:end]]
@@ -73,17 +78,19 @@ def test_any_texts_have_the_words_of_scikit_learn(texts):
 
 def test_words_are_numbered_by_first_appearance_and_keep_their_numbers():
     table = WordTable()
-    _, first = table.rows(["the cat the dog"], add=True)
-    _, second = table.rows(["dog bird cat"], add=True)
+    _, first = table.rows(Texts.of(["the cat the dog"]), add=True)
+    _, second = table.rows(Texts.of(["dog bird cat"]), add=True)
     assert first.tolist() == [0, 1, 0, 2]
     assert second.tolist() == [2, 3, 1]
     again = WordTable(Words.from_list(table.words.to_list()))
-    assert again.rows(["bird fish the"], add=False)[1].tolist() == [3, -1, 0]
+    assert again.rows(Texts.of(["bird fish the"]), add=False)[1].tolist() == [3, -1, 0]
     assert len(again) == 4
 
 
 def test_tables_grow_and_tell_half_a_million_words_apart():
-    texts = [" ".join(f"w{number}" for number in range(start, start + 1000)) for start in range(0, 500_000, 1000)]
+    texts = Texts.of(
+        [" ".join(f"w{number}" for number in range(start, start + 1000)) for start in range(0, 500_000, 1000)]
+    )
     table = WordTable()
     _, ids = table.rows(texts, add=True)
     assert np.array_equal(ids, np.arange(500_000))
@@ -91,21 +98,33 @@ def test_tables_grow_and_tell_half_a_million_words_apart():
 
 
 def test_equal_hashes_are_told_apart_by_their_bytes():
-    words = Words.from_list([b"one", b"two", b"one", b"six", b"sixty", b"two"])
-    slots, pool, ends, ids = (
-        np.zeros(16, np.int64),
-        np.empty(64, np.uint8),
-        np.empty(8, np.int64),
-        np.empty(6, np.int32),
-    )
-    assert look_up(words.pool, words.ends, np.full(6, 5), 0, slots, pool, ends, 0, True, ids) == (6, 4)
-    assert ids.tolist() == [0, 1, 0, 2, 3, 1]
+    names = [b"one", b"two", b"one", b"six", b"sixty is long", b"two", b"sixty is lonG", b"sixty is long"]
+    words = Words.from_list(names)
+    units, ends = pack_words(words.pool, words.ends)
+    split = SplitWords(units, ends, np.full(8, 5), np.array([0, 3, 8]))
+    slots, pool = np.zeros((16, 2), np.uint64), np.empty(64, np.uint64)
+    info, ids = np.zeros((9, 4), np.int32), np.empty(8, np.int32)
+    assert number_words(split, 0, 0, 0, slots, pool, info, 0, True, ids) == (2, 8, 5)
+    assert ids.tolist() == [0, 1, 0, 2, 3, 1, 4, 3]
+    assert info[:5, 2].tolist() == [1, 2, 1, 1, 1]  # rows with each
+    assert info[:5, 3].tolist() == [2, 2, 1, 2, 1]  # how often
+    assert Words.from_units(units, ends).to_list() == names
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.sets(st.text("ab\u00e9\u4e2d", min_size=1, max_size=40), min_size=1, max_size=20), st.booleans())
+def test_words_are_ordered_by_their_bytes(names, long):
+    names = [("same beginning of four units " if long else "").encode() + name.encode() for name in names]
+    table = WordTable(Words.from_list(names))
+    words = table_words(table)
+    assert [names[place] for place in alphabetical(words)] == sorted(names)
+    assert isinstance(words, CountedWords)
 
 
 def test_a_word_longer_than_a_chunk_is_one_word():
-    long = "x" * (3 * CHUNK_CHARACTERS)
+    long = "x" * (3 * CHUNK_BYTES)
     table = WordTable()
-    row_splits, ids = table.rows(["ab", f"{long} ab {long}", f"{long}y"], add=True)
+    row_splits, ids = table.rows(Texts.of(["ab", f"{long} ab {long}", f"{long}y"]), add=True)
     assert row_splits.tolist() == [0, 1, 4, 5]
     assert ids.tolist() == [0, 1, 0, 1, 2]
     assert len(table.words.to_list()[1]) == len(long)
@@ -125,9 +144,14 @@ def test_the_store_gives_back_words_and_labels_in_order_however_they_were_added(
         (tmp_path / name).mkdir()
         store = TokenStore(tmp_path / name, memory_mib=64)
         for start in range(0, len(texts), step):
-            store.add(texts[start : start + step], labels[start : start + step])
+            store.add(Texts.of(texts[start : start + step]), labels[start : start + step])
+        store.finish()
+        [run] = store.runs()
+        names = [word.decode() for word in Words.from_units(run.units, run.ends).to_list()]
+        assert dict(zip(names, run.counts, strict=True)) == Counter(itertools.chain.from_iterable(expected))
+        assert dict(zip(names, run.row_counts, strict=True)) == Counter(word for row in expected for word in set(row))
+        store.renumber([np.arange(len(names), dtype=np.int32)])
         blocks = list(store.blocks())
-        names = [word.decode() for word in store.words.to_list()]
         rows = [
             [names[number] for number in block.ids[start:end]]
             for block in blocks
@@ -149,7 +173,8 @@ def test_the_store_gives_back_words_and_labels_in_order_however_they_were_added(
 @settings(max_examples=30, deadline=None)
 def test_the_median_is_exact(tmp_path_factory, lengths):
     store = TokenStore(tmp_path_factory.mktemp("store"), memory_mib=64)
-    store.add(["ab " * length for length in lengths], np.zeros(len(lengths), int))
+    store.add(Texts.of(["ab " * length for length in lengths]), np.zeros(len(lengths), int))
+    store.finish()
     assert store.median_words_per_row() == statistics.median(lengths)
 
 
@@ -167,7 +192,9 @@ def test_ragged_files_come_back_in_bounded_blocks(tmp_path):
 
 def test_an_empty_store_has_no_rows(tmp_path):
     store = TokenStore(tmp_path, memory_mib=64)
-    store.add([], np.zeros(0, int))
+    store.add(Texts.of([]), np.zeros(0, int))
+    store.finish()
+    store.renumber([np.empty(0, np.int32)])
     assert list(store.blocks()) == []
     assert (store.num_rows, store.num_words, store.median_words_per_row()) == (0, 0, 0.0)
 
@@ -175,4 +202,4 @@ def test_an_empty_store_has_no_rows(tmp_path):
 @pytest.mark.parametrize("labels", [[0, -1], [0], [0, 1, 2]])
 def test_labels_that_do_not_fit_are_refused(tmp_path, labels):
     with pytest.raises(ValueError, match="labels must be"):
-        TokenStore(tmp_path, memory_mib=64).add(["one", "two"], np.array(labels))
+        TokenStore(tmp_path, memory_mib=64).add(Texts.of(["one", "two"]), np.array(labels))

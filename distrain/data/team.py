@@ -1,0 +1,86 @@
+"""Several processes that prepare one data set together: what they need of each other.
+
+Decides: how the share of a process is told, and what travels. Never: starts or finds processes.
+
+    team = Alone()
+    [share] = team.exchange(b"mine")
+    arrays = exchange_arrays(team, scratch, "counts", np.arange(3))     # one for each process, by rank
+
+All of a team read the same input and make the same calls in the same order; of numbered blocks each works on those
+that are its own. Small things travel as bytes, arrays as files in a folder that all of them see.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+
+class Team(Protocol):
+    """This process among those that work together."""
+
+    @property
+    def rank(self) -> int:
+        """Its number, from 0; the first is the chief."""
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+
+    def exchange(self, content: bytes) -> list[bytes]:
+        """What each process gave, by rank; returns when all have called it.
+
+        Raises:
+            DistrainError: another process has failed with it, or is lost.
+        """
+
+
+@dataclass(frozen=True)
+class Alone:
+    """A process without others."""
+
+    rank: int = 0
+    size: int = 1
+
+    def exchange(self, content: bytes) -> list[bytes]:
+        """What it gave."""
+        return [content]
+
+
+def exchange_arrays(team: Team, folder: Path, name: str, array: np.ndarray) -> list[np.ndarray]:
+    """The array that each process gave, by rank, mapped from files `<name>-<rank>.npy`, which are made new."""
+    if team.size == 1:
+        return [array]
+    np.save(folder / f"{name}-{team.rank}.npy", array, allow_pickle=False)
+    team.exchange(b"")
+    return [load_array(folder / f"{name}-{rank}.npy") for rank in range(team.size)]
+
+
+def exchange_shares(team: Team, folder: Path, name: str, array: np.ndarray) -> list[np.ndarray]:
+    """This process's share of the array that each gave: of as many equal stretches that of its rank.
+
+    Args:
+        team: all of them must call this.
+        folder: as for `exchange_arrays`.
+        name: of the files; of the same name again, the next exchange of any kind must lie between.
+        array: as long in all processes.
+    """
+    stretches = np.array_split(array, team.size)
+    for rank, stretch in enumerate(stretches):
+        if rank != team.rank:
+            np.save(folder / f"{name}-{team.rank}-{rank}.npy", stretch, allow_pickle=False)
+    team.exchange(b"")
+    return [
+        stretches[rank] if rank == team.rank else load_array(folder / f"{name}-{rank}-{team.rank}.npy")
+        for rank in range(team.size)
+    ]
+
+
+def load_array(path: Path) -> np.ndarray:
+    """An array that another process saved."""
+    # Copied on write, as kernels would be compiled once more for arrays that cannot be written.
+    array = np.load(path, allow_pickle=False, mmap_mode="c")
+    return array.view(np.ndarray)

@@ -1,0 +1,47 @@
+"""What the first import of Keras leaves of the garbage collector."""
+
+from __future__ import annotations
+
+import gc
+import sys
+
+import pytest
+
+from distrain.keras_backend import _kept_modules
+
+
+@pytest.fixture
+def frozen():
+    """How many objects the collector passes over, and none of them any more afterwards."""
+    gc.unfreeze()
+    yield gc.get_freeze_count
+    gc.unfreeze()
+
+
+def test_what_is_imported_is_never_collected(monkeypatch, frozen):
+    monkeypatch.delitem(sys.modules, "keras", raising=False)
+    with _kept_modules():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    assert frozen() > 0
+
+
+def test_a_failed_import_leaves_the_collector_on(monkeypatch, frozen):
+    monkeypatch.delitem(sys.modules, "keras", raising=False)
+    with pytest.raises(ImportError), _kept_modules():
+        raise ImportError
+    assert gc.isenabled()
+    assert frozen() == 0
+
+
+@pytest.mark.parametrize("is_on", [True, False])
+def test_a_program_that_has_keras_or_no_collector_keeps_its_own(monkeypatch, frozen, is_on):
+    if is_on:
+        monkeypatch.setitem(sys.modules, "keras", gc)
+    else:
+        gc.disable()
+    with _kept_modules():
+        assert gc.isenabled() == is_on
+    assert gc.isenabled() == is_on
+    gc.enable()
+    assert frozen() == 0
