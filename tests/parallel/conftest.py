@@ -163,6 +163,7 @@ def _runs(launcher: str, strategy: str, size: int, text: dict[str, Path]) -> lis
         runs += [
             case("accumulated", "weighted", accumulation_steps=2),
             case("halved", "weighted", compression="fp16"),
+            ngram("in fours", steps_per_execution=4),
             ngram("stopped", stop_at=8),  # the second step of the second epoch
             ngram("again", **{"from": "stopped"}),
         ]

@@ -144,6 +144,10 @@ class TestArrays:
         assert len(train_calls) == EPOCHS * 2 * 9
         assert distance(ranks.weights("accumulated"), alone.weights("weighted")) <= 1e-5
 
+    def test_four_steps_in_a_call_are_those_steps(self, ranks):
+        for own, wanted in zip(ranks.weights("in fours"), ranks.weights("ngram"), strict=True):
+            np.testing.assert_array_equal(own, wanted)
+
     def test_halved_gradients_train_nearly_the_same(self, ranks):
         apart = distance(ranks.weights("halved"), ranks.weights("weighted"))
         assert 1e-7 < apart < 2e-2
