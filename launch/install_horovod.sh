@@ -73,7 +73,7 @@ first_compiler() { # language, options or "", compiler ...
   program=$(cat)
   for compiler in "$@"; do
     # shellcheck disable=SC2086 # both may be several words; CMake allows that in CXX and CC
-    if printf '%s\n' "$program" | $compiler $options -fsyntax-only -x "$language" - >/dev/null 2>&1; then
+    if $compiler $options -fsyntax-only -x "$language" - >/dev/null 2>&1 <<<"$program"; then
       printf '%s\n' "$compiler"
       return
     fi
