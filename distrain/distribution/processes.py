@@ -7,7 +7,7 @@ Decides: whether a step's sums are made on the host or on the device. Never: how
     step = distribution.compile(replica_step, specs)
 
 On CPUs a step leaves TensorFlow once, for one call that joins all tensors, sums them and parts them again; the same as
-operations of the graph took two to four times as long (`tests/benchmarks/RESULTS.md`).
+operations of the graph took nearly twice as long over MPI (`tests/benchmarks/RESULTS.md`).
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from contextlib import contextmanager
 
 import numpy as np
@@ -18,12 +19,13 @@ N, B = 10, 4  # 3 steps: 4, 4 and 2 examples
 class Training:
     """A run of the loop over N examples; the loss of example i is i."""
 
-    def __init__(self, *, loss=float, evaluate=lambda: {"loss": 7.0}):
+    def __init__(self, *, loss=float, evaluate=lambda: {"loss": 7.0}, is_endless=False):
         self.log = []
         self.seen = []
         self.open = 0
         self._loss = loss
         self._evaluate = evaluate
+        self._is_endless = is_endless
 
     def open_epoch(self, progress):
         self.log.append(f"epoch {progress.epoch} from {progress.position}")
@@ -32,7 +34,8 @@ class Training:
         @contextmanager
         def batches():
             self.open += 1
-            yield ([plan.global_positions(step)] for step in range(plan.num_steps))
+            steps = ([plan.global_positions(step)] for step in range(plan.num_steps))
+            yield itertools.chain(steps, itertools.repeat([[99]])) if self._is_endless else steps
             self.open -= 1
 
         return EpochSteps(plan.num_steps, lambda step: len(plan.global_positions(step)), batches())
@@ -99,6 +102,15 @@ def test_several_steps_at_a_time_and_what_is_left_at_the_end_of_an_epoch(at_once
     assert sum(examples for _, _, examples, _ in moments) == 20
     assert moments[-1][3] == 4.5
     assert epochs == [(10, 3, 4.5)] * 2
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 4])
+def test_the_plan_says_how_many_steps_there_are_and_not_the_loader(at_once):
+    """A process whose loader failed feeds idle batches for as long as the others go on."""
+    training = Training(is_endless=True)
+    progress, _ = training.run(steps_per_execution=at_once)
+    assert training.seen == list(range(N)) * 2
+    assert (progress.global_step, progress.examples_trained) == (6, 20)
 
 
 def test_a_loss_that_is_not_finite_is_named_by_its_step_among_several():
