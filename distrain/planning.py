@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from distrain.config import DEFAULT_GLOBAL_BATCH_SIZE, TrainConfig
-from distrain.data.batches import PREFETCH_STEPS
+from distrain.data.batches import prefetch_depth
 from distrain.data.plan import SHUFFLE_BLOCK, EpochPlan, count_reads, epoch_order, examples_per_replica
 from distrain.data.shards import Dataset, Part
 from distrain.distribution.host_sum import LARGEST_UNION
@@ -23,7 +23,7 @@ from distrain.traffic import expected_touched, sample_frequencies
 FLOAT_BYTES = 4
 # An entry of a row in a batch, see `SparseRows` and `WordRows`.
 ENTRY_BYTES = {
-    "ngram": 24,  # row, column, value, order, segment, and the column if it is new
+    "ngram": 12,  # row, column, value
     "sequence": 16,  # word, order, segment, and the word if it is new; gaps between rows apart
 }
 
@@ -117,7 +117,7 @@ def plan_run(dataset: Dataset, config: TrainConfig, *, num_replicas: int) -> Run
         num_weights=num_weights,
         model_bytes=4 * FLOAT_BYTES * num_weights,
         batch_bytes=batch_bytes,
-        host_bytes=int(block_bytes + (PREFETCH_STEPS + 2) * batch_bytes),
+        host_bytes=int(block_bytes + (prefetch_depth(batch_bytes) + 2) * batch_bytes),
         all_reduce_bytes=all_reduce_bytes,
         num_rows=part.num_features,
         touched_rows=touched,

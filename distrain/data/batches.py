@@ -179,7 +179,7 @@ def prefetched(items: Iterator[Item], *, depth: int = PREFETCH_STEPS) -> Iterato
         try:
             for number, item in enumerate(items):
                 if number == 0:
-                    limit = max(depth, _depth_of(_bytes_of(item)))
+                    limit = prefetch_depth(_bytes_of(item), at_least=depth)
                 put("item", item)
                 if closed:
                     return
@@ -213,8 +213,9 @@ def prefetched(items: Iterator[Item], *, depth: int = PREFETCH_STEPS) -> Iterato
         thread.join()
 
 
-def _depth_of(num_bytes: int) -> int:
-    return min(MOST_PREFETCH_STEPS, PREFETCH_BYTES // num_bytes) if num_bytes else 0
+def prefetch_depth(num_bytes: int, *, at_least: int = PREFETCH_STEPS) -> int:
+    """Items of so many bytes that are made ahead, at most; `at_least` where their size is not known, 0."""
+    return max(at_least, min(MOST_PREFETCH_STEPS, PREFETCH_BYTES // num_bytes) if num_bytes else 0)
 
 
 def _bytes_of(item: Any) -> int:

@@ -7,7 +7,9 @@ import pytest
 
 from distrain import planning
 from distrain.config import TrainConfig
-from distrain.data.plan import epoch_order
+from distrain.data.batches import MOST_PREFETCH_STEPS, epoch_batches
+from distrain.data.examples import part_examples
+from distrain.data.plan import EpochPlan, epoch_order
 from distrain.data.shards import DatasetWriter, Rows, open_dataset
 from distrain.errors import ConfigurationError, DataError
 from distrain.models.build import text_model
@@ -64,6 +66,20 @@ def test_a_plan_by_hand(tmp_path):
     assert plan.model_bytes == 16 * plan.num_weights
     assert plan.all_reduce_bytes == 4 * plan.num_weights
     assert plan.warnings == ()
+
+
+@pytest.mark.parametrize("row_length", [4, 25])
+def test_the_bytes_of_a_batch_are_those_of_one_that_is_fed(tmp_path, row_length):
+    dataset = prepared(tmp_path, rows=5000, row_length=row_length)
+    examples = part_examples(dataset.parts["train"], length=1)
+    whole = EpochPlan(5000, 1, 16)
+    order = epoch_order(5000, seed=0, epoch=0)
+    (batch,) = next(epoch_batches(examples, whole, order, replicas=range(1)))
+    entries = batch.features[:3]  # row, column and value of each
+    plan = plan_run(dataset, settings(batch_size=16), num_replicas=1)
+    expected = sum(array.nbytes for array in entries)
+    assert plan.batch_bytes == pytest.approx(expected, rel=0.01)  # files have headers
+    assert plan.host_bytes >= (MOST_PREFETCH_STEPS + 2) * plan.batch_bytes
 
 
 @pytest.mark.parametrize(("kind", "width"), [("ngram", 16), ("sequence", 32)])
