@@ -167,17 +167,15 @@ def report_steps(report: Any) -> Action:
 
 
 def report_epochs(report: Any, history: list[dict[str, float]]) -> Action:
-    """Tell a `Reporter` of each epoch, and add its figures to `history`."""
+    """Tell a `Reporter` of each epoch and its evaluation, and add the figures to `history`."""
 
     def tell(moment: Moment) -> None:
         history.append(dict(moment.figures()))
-        report.epoch(
-            epoch=moment.epoch + 1,
-            step=moment.progress.global_step,
-            num_examples=moment.num_examples,
-            seconds=moment.seconds,
-            logs=history[-1],
-        )
+        place = {"epoch": moment.epoch + 1, "step": moment.progress.global_step}
+        evaluated = {name: value for name, value in history[-1].items() if name.startswith("val_")}
+        if evaluated:
+            report.evaluate(**place, seconds=moment.evaluation_seconds, logs=evaluated)
+        report.epoch(**place, num_examples=moment.num_examples, seconds=moment.seconds, logs=history[-1])
 
     return tell
 

@@ -17,11 +17,14 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distrain import __version__
 from distrain.errors import ConfigurationError, DataError, DistrainError, StopRequested
 from distrain.world import World, find_world
+
+if TYPE_CHECKING:
+    from distrain.config import TrainConfig
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_predict(commands)
     _add_plan(commands)
     _add_report(commands)
+    _add_alive(commands)
     return parser
 
 
@@ -170,6 +174,9 @@ def _add_train(commands: Any) -> None:
     command.add_argument("--checkpoint-every", type=int, metavar="STEPS", help="also save each so many steps")
     command.add_argument("--keep", type=int, help="newest checkpoints kept besides the best (default: 2)")
     _add_model_sizes(command)
+    command.add_argument(
+        "--prometheus", metavar="FILE.prom", help="keep the run's status there too, for a textfile collector"
+    )
     command.add_argument("--no-jit", dest="jit_compile", action="store_const", const=False, help="do not use XLA")
     command.set_defaults(command=_train)
 
@@ -187,12 +194,22 @@ def _add_model_sizes(command: Any) -> None:
     command.add_argument("--dropout", type=float, help="share dropped (default: 0.4 for n-grams, 0.2 for sequences)")
 
 
-def _train_config(options: argparse.Namespace, **defaults: Any) -> Any:
+def _train_config(options: argparse.Namespace, **defaults: Any) -> TrainConfig:
     from distrain.config import train_config
 
     others = {"command", "may_be_cut", "config", "replicas", "audit", "measured_run", "step_ms", "bandwidth_gbs"}
     settings = {name: value for name, value in vars(options).items() if name not in others}
     return train_config({**defaults, **settings}, getattr(options, "config", None))
+
+
+def train_arguments(arguments: Sequence[str]) -> TrainConfig:
+    """What `distrain train` with these arguments would do.
+
+    Raises:
+        ConfigurationError: a setting is wrong.
+        SystemExit: an argument is wrong, with 2 and after a word on standard error; or asks for help, with 0.
+    """
+    return _train_config(_parser().parse_args(["train", *arguments]))
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -338,6 +355,23 @@ def _add_report(commands: Any) -> None:
 
 def _report(options: argparse.Namespace) -> None:
     _write_report(options.runs, options.out or options.runs[0] / "report.html")
+
+
+def _add_alive(commands: Any) -> None:
+    command = commands.add_parser("alive", help="whether a run shows signs of life: for a liveness probe")
+    command.add_argument("--run", type=Path, required=True, help="the run directory")
+    command.add_argument(
+        "--within", type=float, default=300, metavar="SECONDS", help="since the last sign (default: %(default)s)"
+    )
+    command.set_defaults(command=_alive, may_be_cut=True)
+
+
+def _alive(options: argparse.Namespace) -> None:
+    from distrain.alive import sign_of_life
+
+    if not options.within > 0:
+        raise ConfigurationError(f"--within is {options.within:g}, but it must be above 0 seconds.")
+    print(sign_of_life(options.run, within=options.within))
 
 
 def _write_report(runs: Sequence[Path], out: Path) -> None:

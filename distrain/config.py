@@ -122,6 +122,7 @@ class TrainConfig:
         filters: filters of each convolution.
         dropout: share dropped in the shipped models; default: that of the model (`models/`).
         jit_compile: compile the optimizer's update by XLA where possible.
+        prometheus: a file, `*.prom`, in which the chief keeps the run's status for Prometheus' textfile collector.
     """
 
     data: Path
@@ -147,10 +148,12 @@ class TrainConfig:
     filters: int = 64
     dropout: float | None = None
     jit_compile: bool = True
+    prometheus: Path | None = None
 
     def __post_init__(self) -> None:
-        for name in ("data", "run"):
-            object.__setattr__(self, name, Path(getattr(self, name)))
+        for name in ("data", "run", "prometheus"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else Path(value))
         require(self.strategy in STRATEGIES, "--strategy", self.strategy, f"one of {', '.join(STRATEGIES)}")
         if self.devices is not None:
             rule = "cpu:N for N logical CPU devices, or gpu:0,1 for these GPUs"
@@ -173,6 +176,9 @@ class TrainConfig:
             require(value is None or value >= least, _option(name), value, f"at least {least}")
         require(0 < self.learning_rate < float("inf"), "--learning-rate", self.learning_rate, "above 0 and finite")
         require(self.dropout is None or 0 <= self.dropout < 1, "--dropout", self.dropout, "at least 0 and below 1")
+        if self.prometheus is not None:
+            rule = "a file whose name ends in .prom, as the collector reads no others"
+            require(self.prometheus.suffix == ".prom", "--prometheus", str(self.prometheus), rule)
         require(self.seed < 2**63, "--seed", self.seed, "below 2**63")
 
     @property

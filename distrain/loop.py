@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -52,6 +52,7 @@ def run_epochs(
     figures: Callable[[Sums], dict[str, float]],
     after_step: Sequence[Action],
     after_epoch: Sequence[Action],
+    before_epoch: Callable[[int], None] = lambda epoch: None,
     steps_per_execution: int = 1,
     where_diverged: Callable[[], str] = lambda: "",
     clock: Callable[[], float] = time.perf_counter,
@@ -61,13 +62,15 @@ def run_epochs(
     Args:
         progress: where to go on.
         num_epochs: epochs in all.
-        open_epoch: progress -> the steps left in its epoch.
+        open_epoch: progress -> the steps left in its epoch. Called before the epoch before it is evaluated, so that its
+            first batches are there in time.
         train_steps: for each of some steps one batch per local replica -> the sums of each; the first is the weighted
             loss, the second the weight.
         evaluate: figures on the validation data; None when it was interrupted by a request to stop.
         figures: sums -> loss and metrics.
         after_step: asked after each call of `train_steps`, in order.
         after_epoch: asked after each epoch's evaluation, in order.
+        before_epoch: told the number of each epoch, from 0, before its first step.
         steps_per_execution: steps that `train_steps` is given at a time; fewer at the end of an epoch.
         where_diverged: where a loss was not finite, as in " on rank 1".
         clock: seconds.
@@ -78,12 +81,17 @@ def run_epochs(
     Raises:
         DivergenceError: the loss of a step or of the validation data is not finite. Nothing was saved after it.
     """
-    while progress.epoch < num_epochs:
-        epoch = progress.epoch
-        steps = open_epoch(progress)
-        moment = None
-        began_seconds = progress.train_seconds
-        with steps.batches as batches:
+    with ExitStack() as opened:
+
+        def open_(progress: Progress) -> tuple[EpochSteps, Iterator[list[Batch]]]:
+            steps = open_epoch(progress)
+            return steps, opened.enter_context(steps.batches)
+
+        following = open_(progress) if progress.epoch < num_epochs else None
+        while following is not None:
+            epoch, began_seconds = progress.epoch, progress.train_seconds
+            steps, batches = following
+            before_epoch(epoch)
             before, done = clock(), 0
             while group := list(islice(batches, min(steps_per_execution, steps.num_steps - done))):
                 sums_of_steps = train_steps(group)
@@ -113,31 +121,36 @@ def run_epochs(
                 if decision is not Decision.GO_ON:
                     return progress, decision
                 before = clock()
-        trained = figures(progress.sums)
-        evaluated = evaluate()
-        if evaluated is None:
-            return progress, Decision.STOP
-        if not math.isfinite(evaluated.get("loss", 0.0)):
-            raise DivergenceError(
-                f"The validation loss is {evaluated['loss']} after step {progress.global_step} (epoch {epoch + 1})"
-                f"{where_diverged()}. Lower --learning-rate, or look for values in the data that are not finite."
+            opened.close()
+            # Its first batches are made during the evaluation.
+            following = open_(progress.after_epoch()) if epoch + 1 < num_epochs else None
+            trained = figures(progress.sums)
+            before = clock()
+            evaluated = evaluate()
+            if evaluated is None:
+                return progress, Decision.STOP
+            if not math.isfinite(evaluated.get("loss", 0.0)):
+                raise DivergenceError(
+                    f"The validation loss is {evaluated['loss']} after step {progress.global_step} (epoch {epoch + 1})"
+                    f"{where_diverged()}. Lower --learning-rate, or look for values in the data that are not finite."
+                )
+            judged = {**trained, **{f"val_{name}": value for name, value in evaluated.items()}}
+            moment = Moment(
+                epoch=epoch,
+                progress=progress.after_epoch(),
+                step=steps.num_steps,
+                num_steps=steps.num_steps,
+                new_steps=steps.num_steps,
+                num_examples=sum(map(steps.num_examples, range(steps.num_steps))),
+                seconds=progress.train_seconds - began_seconds,
+                evaluation_seconds=clock() - before,
+                figures=partial(dict, judged),
+                decision=Decision.GO_ON,
             )
-        judged = {**trained, **{f"val_{name}": value for name, value in evaluated.items()}}
-        moment = Moment(
-            epoch=epoch,
-            progress=progress.after_epoch(),
-            step=steps.num_steps,
-            num_steps=steps.num_steps,
-            new_steps=steps.num_steps,
-            num_examples=sum(map(steps.num_examples, range(steps.num_steps))),
-            seconds=progress.train_seconds - began_seconds,
-            figures=partial(dict, judged),
-            decision=Decision.GO_ON,
-        )
-        progress = moment.progress
-        decision = _ask(after_epoch, moment)
-        if decision is not Decision.GO_ON:
-            return progress, decision
+            progress = moment.progress
+            decision = _ask(after_epoch, moment)
+            if decision is not Decision.GO_ON:
+                return progress, decision
     return progress, Decision.GO_ON
 
 
@@ -153,14 +166,19 @@ def evaluate_all(
     evaluate_step: Callable[[list[Batch]], Sums],
     figures: Callable[[Sums], dict[str, float]],
     *,
+    after_step: Callable[[int], None] = lambda step: None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> dict[str, float] | None:
-    """Figures over all batches, every example counted once; None if `interrupted` between two steps."""
+    """Figures over all batches, every example counted once; None if `interrupted` between two steps.
+
+    `after_step` is told the number of each step, from 1.
+    """
     total: list[Any] = []
     with batches as steps:
-        for step_batches in steps:
+        for number, step_batches in enumerate(steps, start=1):
             sums = [np.float64(value) for value in evaluate_step(step_batches)]
             total = [a + b for a, b in zip(total, sums, strict=True)] if total else sums
+            after_step(number)
             if interrupted():
                 return None
     return figures(total)

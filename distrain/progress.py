@@ -78,6 +78,7 @@ class Moment:
         new_steps: steps since the moment before; all of them, where the epoch is over.
         num_examples: examples of these steps.
         seconds: that these steps took.
+        evaluation_seconds: that the evaluation of the epoch took, where the epoch is over.
         figures: gives loss and metrics of the epoch so far; at its end with `val_...`.
         decision: what was decided before this action was asked.
     """
@@ -91,6 +92,7 @@ class Moment:
     seconds: float
     figures: Callable[[], Figures]
     decision: Decision
+    evaluation_seconds: float = 0.0
 
 
 Action = Callable[[Moment], Decision | None]

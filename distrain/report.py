@@ -1,4 +1,4 @@
-"""What is shown and written while a run goes on: progress, `metrics.jsonl`, TensorBoard, `summary.json`.
+"""What is shown and written while a run goes on: progress, status, `metrics.jsonl`, TensorBoard, `summary.json`.
 
 Decides: how often a step is shown and logged, and how a line looks. Never: anything about training; no value
 that the loop uses comes from here. Only the chief reports: other ranks hold a `Reporter`, which does nothing.
@@ -26,6 +26,7 @@ from rich.console import Console
 
 from distrain.report_bar import Mark, ProgressBar
 from distrain.report_log import MetricsLog, plain
+from distrain.report_status import StatusFile
 from distrain.terminal import open_console
 
 LOG_SECONDS = 1.0  # a step is logged at most this often: a week of training is some 90 MB
@@ -65,6 +66,9 @@ class Reporter:
             logs: `loss`, `accuracy`, ..., and `val_loss`, `val_accuracy`, ... where the epoch was evaluated.
         """
 
+    def evaluating(self, *, step: int, num_steps: int) -> None:
+        """Report one step of an evaluation, from 1, of how many; cheap enough to be called at each."""
+
     def evaluate(self, *, epoch: int, step: int, seconds: float, logs: Values) -> None:
         """Report an evaluation; `logs` with the names `val_loss`, `val_accuracy`, ..."""
 
@@ -103,6 +107,7 @@ class RunReporter(Reporter):
         num_epochs: int,
         console: Console | None = None,
         tensorboard: bool = True,
+        prometheus: Path | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Open the log for appending.
@@ -112,19 +117,22 @@ class RunReporter(Reporter):
             num_epochs: the most epochs that may be trained.
             console: where to show progress; default: standard output.
             tensorboard: write scalars to `events/` as well, which imports TensorFlow.
+            prometheus: keep the status in this file as well, in Prometheus' text format.
             clock: seconds since 1970.
 
         Raises:
             OSError: the log cannot be opened.
+            ConfigurationError: the status cannot be written.
         """
         self._run = run
         self._num_epochs = num_epochs
         self._console = console or open_console()
         self._clock = clock
         self._log = MetricsLog(run / "metrics.jsonl")
+        self._status = StatusFile(run, time=clock(), prometheus=prometheus, warn=self.note)
         self._scalars = _Scalars(run / "events") if tensorboard else None
         self._bar = ProgressBar(self._console) if self._console.is_terminal else None
-        self._show_at = self._log_at = -math.inf
+        self._show_at = self._log_at = self._evaluating_at = -math.inf
         self._examples = 0
         self._logged: Mark | None = None
         self._epoch_began: Mark | None = None
@@ -163,18 +171,30 @@ class RunReporter(Reporter):
                 values={"steps_per_epoch": steps_per_epoch, **values},
             )
             self._write_scalars("step", step, values)
+            values = {**values, "steps_per_epoch": steps_per_epoch, "last_step_time": now}
+            self._tell(now, "training", epoch, step, values)
 
     def epoch(self, *, epoch: int, step: int, num_examples: int, seconds: float, logs: Values) -> None:
         """See `Reporter.epoch`."""
         rate = num_examples / seconds if seconds > 0 else math.nan
         values = {**logs, "samples_per_second": rate, "seconds": seconds}
-        self._log.write("epoch", step=step, epoch=epoch, time=self._clock(), values=values)
+        now = self._clock()
+        self._log.write("epoch", step=step, epoch=epoch, time=now, values=values)
         self._write_scalars("epoch", step, values)
         self._restart_rates(step)
+        self._tell(now, "training", epoch, step, {**logs, "evaluated_steps": None, "evaluation_steps": None})
         figures = [f"{name} {value:.4f}" for name, value in logs.items()]
         self.note(
             "  ".join([f"epoch {epoch}/{self._num_epochs}", *figures, f"{rate:,.0f} samples/s", f"{seconds:.1f} s"])
         )
+
+    def evaluating(self, *, step: int, num_steps: int) -> None:
+        """See `Reporter.evaluating`."""
+        now = self._clock()
+        if now >= self._evaluating_at:
+            self._evaluating_at = now + LOG_SECONDS
+            values = {"state": "evaluating", "evaluated_steps": step, "evaluation_steps": num_steps}
+            self._status.update(values, time=now)
 
     def evaluate(self, *, epoch: int, step: int, seconds: float, logs: Values) -> None:
         """See `Reporter.evaluate`."""
@@ -194,22 +214,33 @@ class RunReporter(Reporter):
             time=now,
             values={"path": where, "seconds": seconds, "best": best},
         )
+        self._tell(now, "training", epoch, step, {"last_checkpoint": where, "last_checkpoint_time": now})
         self._restart_rates(step)
 
     def resume(self, *, epoch: int, step: int, path: Path) -> None:
         """See `Reporter.resume`."""
         where = self._within_run(path)
-        self._log.write("resume", step=step, epoch=epoch, time=self._clock(), values={"path": where})
+        now = self._clock()
+        self._log.write("resume", step=step, epoch=epoch, time=now, values={"path": where})
+        self._tell(now, "starting", epoch, step, {"last_checkpoint": where})
         self.note(f"Going on from {where}: epoch {epoch}, step {step:,}.")
 
     def stop(self, *, epoch: int, step: int, reason: str) -> None:
         """See `Reporter.stop`."""
-        self._log.write("stop", step=step, epoch=epoch, time=self._clock(), values={"reason": reason})
+        now = self._clock()
+        self._log.write("stop", step=step, epoch=epoch, time=now, values={"reason": reason})
+        self._tell(now, "finishing", epoch, step, {"message": reason})
         self.note(f"Stopped after step {step:,}: {reason}.")
 
     def finish(self, summary: Mapping[str, object]) -> None:
         """See `Reporter.finish`."""
         write_summary(self._run, summary)
+        self._status.update({"state": "finished"}, time=self._clock())
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is not None:
+            self._status.end(error, time=self._clock())
+        self.close()
 
     def close(self) -> None:
         """See `Reporter.close`."""
@@ -218,6 +249,10 @@ class RunReporter(Reporter):
         if self._scalars is not None:
             self._scalars.close()
         self._log.close()
+
+    def _tell(self, now: float, state: str, epoch: int, step: int, values: Mapping[str, object]) -> None:
+        place = {"state": state, "epoch": epoch, "epochs": self._num_epochs, "step": step}
+        self._status.update({**values, **place}, time=now)
 
     def _restart_rates(self, step: int) -> None:
         """Leave the time of what just happened between two steps out of the rates."""

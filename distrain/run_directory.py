@@ -42,6 +42,7 @@ _MAY_CHANGE = {
     "keep",
     "jit_compile",
     "steps_per_execution",
+    "prometheus",
 }
 _MAY_CHANGE |= {"num_replicas", "replica_batch_size", "accumulation_steps"}
 

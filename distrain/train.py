@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from distrain.step import Task
 
 # Settings that may differ between ranks: each host has its own paths and devices.
-_MAY_DIFFER = {"data", "run", "devices"}
+_MAY_DIFFER = {"data", "run", "devices", "prometheus"}
 
 
 @dataclass(frozen=True)
@@ -262,7 +262,6 @@ def _train(run: _Run, watch: Any, reporter: Callable[[Path], Reporter], stop: St
     def open_epoch(progress: Progress) -> EpochSteps:
         plan = EpochPlan(job.train.num_examples, run.num_shares, run.batch_size, progress.position)
         order = epoch_order(plan.num_examples, seed=config.seed, epoch=progress.epoch)
-        callbacks.before_epoch(progress.epoch)
         batches = _batches(job.train, plan, order, local, progress.epoch, config.steps_per_execution)
         idle = [idle_batch(sample, share) for share in local]
         return EpochSteps(plan.num_steps, lambda step: len(plan.global_positions(step)), notices.guarded(batches, idle))
@@ -277,7 +276,13 @@ def _train(run: _Run, watch: Any, reporter: Callable[[Path], Reporter], stop: St
         batches = _batches(job.validation, plan, order, replicas, 0)
         idle = [idle_batch(sample, replica) for replica in replicas]
         step = notices.around(evaluate_step, shares_per_process=len(replicas))
-        return evaluate_all(notices.guarded(batches, idle), step, figures, interrupted=notices.stop_is_agreed)
+        return evaluate_all(
+            notices.guarded(batches, idle),
+            step,
+            figures,
+            after_step=lambda done: report.evaluating(step=done, num_steps=plan.num_steps),
+            interrupted=notices.stop_is_agreed,
+        )
 
     def agree(moment: Moment) -> Decision:
         """A callback may decide by what only its own process sees."""
@@ -327,6 +332,7 @@ def _train(run: _Run, watch: Any, reporter: Callable[[Path], Reporter], stop: St
                     progress,
                     num_epochs=config.epochs,
                     open_epoch=open_epoch,
+                    before_epoch=callbacks.before_epoch,
                     train_steps=callbacks.around_steps(
                         notices.around_steps(train_steps, shares_per_process=len(local))
                     ),
@@ -449,7 +455,7 @@ def _tensorflow_version() -> str:
 
 
 def _reporter(config: TrainConfig) -> Callable[[Path], Reporter]:
-    return lambda run: RunReporter(run, num_epochs=config.epochs)
+    return lambda run: RunReporter(run, num_epochs=config.epochs, prometheus=config.prometheus)
 
 
 def _tell_about_batches(config: TrainConfig, num_examples: int, num_replicas: int, batch_size: int) -> None:

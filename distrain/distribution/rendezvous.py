@@ -57,7 +57,7 @@ def joining(world: World, environ: MutableMapping[str, str]) -> Iterator[None]:
     if meeting is None:
         yield
         return
-    seconds = _seconds(environ)
+    seconds = rendezvous_seconds(environ)
     host, port = meeting
     board = Board(host, port, _scope(world, environ), world.size)
     own_host = environ.get("HOROVOD_HOSTNAME") or socket.gethostname()
@@ -91,7 +91,12 @@ def _meeting(world: World, environ: Mapping[str, str]) -> tuple[str, int] | None
     return host, int(port)
 
 
-def _seconds(environ: Mapping[str, str]) -> float:
+def rendezvous_seconds(environ: Mapping[str, str]) -> float:
+    """DISTRAIN_RENDEZVOUS_SECONDS: how long a rank waits for the rendezvous, and then once more for the others.
+
+    Raises:
+        ConfigurationError: it is no number of seconds.
+    """
     value = environ.get("DISTRAIN_RENDEZVOUS_SECONDS") or str(DEFAULT_SECONDS)
     try:
         seconds = float(value)

@@ -6,15 +6,15 @@
 All train the same model (20,000 features, 64 units, dropout 0.2, Adam) on the same prepared rows in one process. The
 guide's generator yields dense batches, `x[start:end].toarray()` of the sparse matrix that its vectorizer makes; beside
 it a generator that slices a dense matrix in memory, made beforehand, which is possible for small data alone. An
-epoch of each in turn, after one of each that is not counted, as it compiles; distrain's epochs include its real
-loader and shuffling. "Cached" is as many of distrain's steps on one batch that is made beforehand; `--no-rivals` leaves
-the others out, and `--steps-per-execution K` takes K steps in a call.
+epoch of each in turn, after one of each that is not counted, as it compiles; distrain's epochs are those of its own
+loop, with its real loader, shuffling, and an evaluation between two epochs, which is not counted. "Cached" is as many
+of distrain's steps on one batch that is made beforehand; `--no-rivals` leaves the others out, and
+`--steps-per-execution K` takes K steps in a call.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import os
 import statistics
 import tempfile
@@ -37,34 +37,60 @@ from distrain.data.shards import open_dataset
 from distrain.data.synth import write_synthetic
 from distrain.distribution.single import SingleDevice
 from distrain.jobs import open_job
+from distrain.loop import EpochSteps, evaluate_all, run_epochs
 from distrain.prepare import prepare
-from distrain.step import make_train_steps
+from distrain.progress import Progress, Sums
+from distrain.step import figures as step_figures
+from distrain.step import make_evaluate_step, make_train_steps
 from distrain.task import batch_specs, make_task
 
 MAX_DENSE_ROWS = 10_000  # 800 MB as a dense matrix of 20,000 columns
 
 
-def distrain_epochs(data: Path, batch_size: int, at_once: int) -> tuple[Callable[[], int], Callable[[], int], float]:
-    """Functions that train one epoch with distrain, from its loader and on one batch; and mean entries a row.
+Run = Callable[[], int]
 
-    They return the number of examples.
+
+def distrain_epochs(data: Path, batch_size: int, at_once: int) -> tuple[Callable[..., None], Run, float]:
+    """A function that trains epochs with distrain, one that takes as many steps on one batch; and mean entries a row.
+
+    The first takes the number of epochs and a function that is told the samples/s of each, when it is over; the second
+    returns the number of examples.
     """
     job = open_job(TrainConfig(data=data, run=data / "run"))
     sample = sample_batch(job.train)
     single = SingleDevice()
     task = make_task(job.build, sample, scope=single.scope(), num_columns=job.train.num_columns)
     train = make_train_steps(task, single, batch_specs(sample), steps_per_execution=at_once)
-    epochs = iter(range(1_000_000))
+    judge = make_evaluate_step(task, single, batch_specs(sample))
     plan = EpochPlan(job.train.num_examples, 1, batch_size)
 
-    def run() -> int:
-        epoch = next(epochs)
-        order = epoch_order(plan.num_examples, seed=0, epoch=epoch)
-        loader = epoch_batches(job.train, plan, order, replicas=range(1), epoch=epoch)
-        with prefetched(loader, depth=max(PREFETCH_STEPS, 2 * at_once)) as batches:
-            while group := list(itertools.islice(batches, at_once)):
-                train(group)
-        return plan.num_examples
+    def figures(sums: Sums) -> dict[str, float]:
+        return step_figures(sums, task.metrics)
+
+    def open_epoch(progress: Progress) -> EpochSteps:
+        order = epoch_order(plan.num_examples, seed=0, epoch=progress.epoch)
+        loader = epoch_batches(job.train, plan, order, replicas=range(1), epoch=progress.epoch)
+        batches = prefetched(loader, depth=max(PREFETCH_STEPS, 2 * at_once))
+        return EpochSteps(plan.num_steps, lambda step: len(plan.global_positions(step)), batches)
+
+    def evaluate() -> dict[str, float] | None:
+        test = EpochPlan(job.validation.num_examples, 1, batch_size)
+        order = epoch_order(test.num_examples, seed=0, epoch=0, shuffle=False)
+        batches = prefetched(epoch_batches(job.validation, test, order, replicas=range(1)))
+        return evaluate_all(batches, lambda fed: judge(fed).sums, figures)
+
+    def run(num_epochs: int, tell: Callable[[float], None]) -> None:
+        run_epochs(
+            Progress(),
+            num_epochs=num_epochs,
+            open_epoch=open_epoch,
+            train_steps=lambda group: [outcome.sums for outcome in train(group)],
+            steps_per_execution=at_once,
+            evaluate=evaluate,
+            figures=figures,
+            after_step=[],
+            after_epoch=[lambda moment: tell(moment.num_examples / moment.seconds)],
+        )
 
     cached = next(epoch_batches(job.train, plan, epoch_order(plan.num_examples, seed=0, epoch=0), replicas=range(1)))
 
@@ -120,10 +146,17 @@ def guide_epoch(data: Path, batch_size: int, *, dense: bool) -> Callable[[], int
 
 
 def samples_per_second(run: Callable[[], int]) -> float:
-    """Examples per second of one call."""
+    """Examples a second in one call."""
     began = time.perf_counter()
     examples = run()
     return examples / (time.perf_counter() - began)
+
+
+def measure(ours: Callable[..., None], others: list[Run], *, num_rounds: int) -> list[list[float]]:
+    """Samples/s of an epoch of distrain and of each other, in turn."""
+    rounds: list[list[float]] = []
+    ours(num_rounds, lambda speed: rounds.append([speed, *map(samples_per_second, others)]))
+    return rounds
 
 
 def main() -> None:
@@ -146,16 +179,14 @@ def main() -> None:
         prepare(config, console=Console(quiet=True))
         for batch_size in options.batch_size:
             ours, cached, entries = distrain_epochs(data, batch_size, options.steps_per_execution)
-            runs = {"distrain": ours, "cached": cached}
+            runs = {"cached": cached}
             if not options.no_rivals:
                 runs["guide's generator"] = guide_epoch(data, batch_size, dense=False)
                 runs["dense matrix"] = guide_epoch(data, batch_size, dense=True)
-            for run in runs.values():
-                samples_per_second(run)
-            rounds = [[samples_per_second(run) for run in runs.values()] for _ in range(options.rounds)]
+            _, *rounds = measure(ours, list(runs.values()), num_rounds=1 + options.rounds)
             speeds = [statistics.median(column) for column in zip(*rounds, strict=True)]
             print(f"batch {batch_size}, {entries:.0f} entries a row, medians of {options.rounds} in turn:")
-            for place, (name, speed) in enumerate(zip(runs, speeds, strict=True)):
+            for place, (name, speed) in enumerate(zip(["distrain", *runs], speeds, strict=True)):
                 ratio = statistics.median(row[0] / row[place] for row in rounds)
                 print(f"  {name:18} {speed:9,.0f} samples/s" + (f", distrain / it {ratio:.2f}" if place else ""))
 

@@ -35,7 +35,7 @@ def trained(distrain, text, tmp_path_factory):
     (folder / "settings.toml").write_text("\n".join(lines), encoding="utf-8")
     assert tomllib.loads("\n".join(lines)) == settings
     run = folder / "run"
-    over = ("--epochs", 3, "--learning-rate", 0.01)
+    over = ("--epochs", 3, "--learning-rate", 0.01, "--prometheus", folder / "run.prom")
     done = distrain("train", "--config", folder / "settings.toml", "--run", run, *over, "--no-jit")
     assert done.returncode == 0, done.stderr
     return run, done
@@ -51,15 +51,33 @@ def test_the_command_line_goes_over_the_file(trained, text):
 def test_a_run_directory_has_every_file(trained):
     run, done = trained
     names = {"config.json", "metrics.jsonl", "summary.json", "checkpoints", "model.keras", "events", "report.html"}
-    assert names <= {path.name for path in run.iterdir()}
-    assert not list(run.rglob(".*.tmp*"))
+    assert names | {"status.json"} <= {path.name for path in run.iterdir()}
+    assert not [path for path in run.rglob(".*") if path.is_file()]
     summary = json.loads((run / "summary.json").read_text())
     assert summary.keys() >= SUMMARY
     assert (summary["epochs"], summary["global_steps"], summary["examples_trained"]) == (3, 3 * 11, 3 * 331)
     assert f"first step after {summary['startup_seconds']:.1f} s" in done.stdout.splitlines()
     events = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert {"epoch", "checkpoint", "stop"} <= {event["event"] for event in events}
+    assert {"epoch", "evaluate", "checkpoint", "stop"} <= {event["event"] for event in events}
+    evaluated = [event for event in events if event["event"] == "evaluate"]
+    assert [(event["step"], event["epoch"]) for event in evaluated] == [(11, 1), (22, 2), (33, 3)]
+    assert all(event["seconds"] > 0 for event in evaluated)
+    assert evaluated[-1]["val_accuracy"] == [event for event in events if event["event"] == "epoch"][-1]["val_accuracy"]
     assert all({"step", "epoch", "time"} <= event.keys() for event in events)
+
+
+def test_a_look_from_outside_finds_where_the_run_stands(trained, distrain):
+    run, _ = trained
+    status, summary = (json.loads((run / name).read_text()) for name in ("status.json", "summary.json"))
+    assert (status["state"], status["step"], status["epoch"], status["epochs"]) == ("finished", 33, 3, 3)
+    assert status["val_loss"] >= summary["validation_loss"] > 0  # the last and the best
+    assert (run / status["last_checkpoint"]).is_dir()
+    text = (run.parent / "run.prom").read_text()
+    assert f'distrain_state{{run="{run}",state="finished"}} 1\n' in text
+    assert f'distrain_step{{run="{run}"}} 33\n' in text
+    done = distrain("alive", "--run", run)
+    assert done.returncode == 5, "a run that has ended is not alive"
+    assert "has finished at step 33, epoch 3" in done.stderr
 
 
 def test_output_that_is_no_terminal_has_a_line_per_epoch(trained):

@@ -15,6 +15,9 @@ import numpy as np
 import pytest
 from conftest import ENVIRONMENT, HERE, SIZES
 
+from distrain.alive import sign_of_life
+from distrain.report_status import read_status
+
 SETTINGS = {"global_batch_size": 64, "epochs": 3, "patience": 0, **SIZES}  # 6 steps an epoch
 OCCASIONS = [["step", 1], ["step", 3], ["step", 6], ["evaluation", 0], ["epoch", 0], ["step", 8], ["step", 18]]
 
@@ -113,6 +116,7 @@ def send_after_first_checkpoint(number: int, run: Path, data: Path) -> int:
     deadline = time.monotonic() + 60
     while not list(run.glob("checkpoints/step-*")) and process.poll() is None and time.monotonic() < deadline:
         os.sched_yield()
+    assert "is alive: " in sign_of_life(run, within=60)
     process.send_signal(number)
     return process.wait(timeout=60)
 
@@ -122,6 +126,7 @@ def test_a_process_that_is_ended_goes_on_when_started_again(number, code, text, 
     run = tmp_path / "run"
     assert send_after_first_checkpoint(number, run, text["ngram"]) == code
     assert not (run / "summary.json").exists()
+    assert (read_status(run)["state"] == "stopped") == (code == 42)
     done = finish(run, text["ngram"])
     assert done.returncode == 0, done.stderr
     assert digest(run) == digest(finished)

@@ -18,7 +18,7 @@ PACKAGE = Path(distrain.__file__).parent
 LEVELS = (
     ("__main__",),
     ("cli",),
-    ("keras_fit", "serve", "prepare", "planning"),
+    ("alive", "keras_fit", "serve", "prepare", "planning"),
     ("train", "horovod"),
     ("saving",),
     ("jobs",),

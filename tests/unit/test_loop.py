@@ -79,7 +79,7 @@ def test_epochs_of_steps_with_figures_over_the_whole_epoch():
     )
     assert decision is Decision.GO_ON
     assert training.seen == list(range(N)) * 2
-    assert training.log == ["epoch 0 from 0", "evaluate", "epoch 1 from 0", "evaluate"]
+    assert training.log == ["epoch 0 from 0", "epoch 1 from 0", "evaluate", "evaluate"], "opened before it is needed"
     assert (progress.epoch, progress.position, progress.global_step) == (2, 0, 6)
     assert (progress.examples_trained, progress.train_seconds, progress.sums) == (20, 6.0, ())
     assert steps[:3] == [(0, 1, 3, 4, 1.5), (0, 2, 3, 4, 3.5), (0, 3, 3, 2, 4.5)]  # means of 0..3, 0..7, 0..9
@@ -195,6 +195,37 @@ def test_without_validation_there_are_training_figures_alone():
     assert epochs == [{"loss": 4.5}]
 
 
+def test_an_epoch_begins_when_the_one_before_it_is_judged():
+    training = Training()
+    training.run(
+        before_epoch=lambda epoch: training.log.append(f"begin {epoch}"),
+        after_epoch=[lambda m: training.log.append(f"end {m.epoch}")],
+    )
+    first, second = ["begin 0", "epoch 1 from 0", "evaluate", "end 0"], ["begin 1", "evaluate", "end 1"]
+    assert training.log == ["epoch 0 from 0", *first, *second]
+    assert training.open == 0
+
+
+def test_while_an_epoch_is_judged_the_next_one_alone_is_open():
+    training = Training(evaluate=lambda: is_open.append(training.open) or {})
+    is_open = []
+    training.run(num_epochs=3)
+    assert is_open == [1, 1, 0]
+
+
+def test_an_epoch_that_is_not_trained_is_closed_again():
+    training = Training()
+    training.run(num_epochs=5, after_epoch=[lambda m: Decision.FINISH])
+    assert training.log == ["epoch 0 from 0", "epoch 1 from 0", "evaluate"]
+    assert training.open == 0
+
+
+def test_an_epoch_tells_how_long_its_evaluation_took():
+    seconds = []
+    Training().run(num_epochs=1, after_epoch=[lambda m: seconds.append((m.seconds, m.evaluation_seconds))])
+    assert seconds == [(3.0, 1.0)]  # the clock ticks once a look
+
+
 def test_figures_of_a_moment_stay_those_of_its_step():
     moments = []
     Training().run(num_epochs=1, after_step=[moments.append])
@@ -216,6 +247,12 @@ def mean(total):
 
 def test_an_evaluation_counts_each_example_once():
     assert evaluate_all(steps_of([1, 2, 3], [4], [10, 10]), sums, mean) == {"loss": 5.0}
+
+
+def test_an_evaluation_tells_of_each_step():
+    told = []
+    evaluate_all(steps_of([1], [2], [3]), sums, mean, after_step=told.append)
+    assert told == [1, 2, 3]
 
 
 def test_an_evaluation_adds_up_in_float64():
