@@ -72,6 +72,7 @@ def save_checkpoint(directory: Path, step: int, arrays: Mapping[str, np.ndarray]
     try:
         save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, beside / ARRAYS_NAME)
         (beside / STATE_NAME).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+        shutil.copymode(beside / STATE_NAME, beside / ARRAYS_NAME)  # safetensors lets nobody but the owner read
         files = {
             name: {"bytes": (beside / name).stat().st_size, "sha256": _sha256(beside / name)}
             for name in (ARRAYS_NAME, STATE_NAME)

@@ -10,6 +10,7 @@ Decides: file names, and what counts as damaged. Never: what the arrays mean.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ def save_arrays(directory: Path, header: Mapping[str, object], arrays: Mapping[s
     save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, directory / ARRAYS_NAME)
     text = json.dumps({"format": _FORMAT, "version": _VERSION, **header}, indent=2)
     (directory / HEADER_NAME).write_text(text + "\n", encoding="utf-8")
+    shutil.copymode(directory / HEADER_NAME, directory / ARRAYS_NAME)  # safetensors lets nobody but the owner read
 
 
 def load_arrays(directory: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from threads_as_processes import on_all
 
@@ -86,3 +88,10 @@ def test_a_folder_is_known_by_names_and_contents(tmp_path):
         digests.add(folder_digest(folder))
     assert len(digests) == 4
     assert len(code_digest()) == 64
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="a file that can be opened and not read needs Linux")
+def test_a_file_that_cannot_be_read_is_wrong_data(tmp_path):
+    (tmp_path / "words").symlink_to("/proc/self/mem")
+    with pytest.raises(DataError, match="Every rank must be able to"):
+        folder_digest(tmp_path)

@@ -44,6 +44,7 @@ def test_what_was_saved_is_loaded(tmp_path):
         loaded = checkpoint.arrays[name]
         assert (loaded.shape, loaded.dtype) == (np.shape(array), array.dtype)
         assert np.array_equal(loaded, array)
+    assert len({file.stat().st_mode for file in path.iterdir()}) == 1, "who may read one may read all"
     assert checkpoint.arrays["optimizer/iteration"].shape == ()
 
 

@@ -176,6 +176,13 @@ def test_two_runs_give_the_same_bytes_and_replace(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "one", "two"]
 
 
+def test_who_may_read_one_file_may_read_all(tmp_path):
+    """Another user trains on it, as the one of a container does."""
+    Result(train=write_csv(tmp_path / "a.csv", rows(30)), out=tmp_path / "out")
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert len({path.stat().st_mode for path in [tmp_path / "a.csv", *files]}) == 1
+
+
 def test_held_out_rows_are_a_share_by_seed(tmp_path):
     table = [(label, f"{text} row{number:05}") for number, (label, text) in enumerate(rows(3000))]
     train = write_csv(tmp_path / "a.csv", table)
