@@ -90,6 +90,9 @@ def _join(strategy: str, config: TrainConfig, world: World, environ: Mapping[str
     from distrain.distribution.processes import Processes
 
     on_gpu = own_device(environ, world, config.devices)  # before the backend touches TensorFlow
+    # A rank that waits for another in Open MPI leaves its core to whoever can use it: the loader, or, as Horovod's own
+    # thread waits all the time, the step itself (tests/benchmarks/RESULTS.md). MPI reads this when it starts.
+    os.environ.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")
     with _alarm(world):
         collectives: Collectives
         if strategy == "horovod":
