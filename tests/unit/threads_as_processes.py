@@ -16,7 +16,7 @@ class Meeting:
     places: list[bytes] = field(init=False)
 
     def __post_init__(self):
-        self.barrier = threading.Barrier(self.size, timeout=10)
+        self.barrier = threading.Barrier(self.size, timeout=60)
         self.places = [b""] * self.size
 
     def process(self, rank):
