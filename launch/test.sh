@@ -30,8 +30,25 @@ source "$repository/launch/setup_venv.sh"
 cd "$repository"
 export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-2} # TensorFlow's own notes would drown a failure
 
+# What checks k8s/, in an environment of its own: it pins packages of which .venv has other versions.
+setup_manifest_checks() {
+  local checks=$repository/.venv-manifests requirements=$repository/k8s/checks/requirements.txt wanted
+  wanted=$(cksum <"$requirements")
+  if [ -e "$checks/installed" ] && [ "$(cat "$checks/installed")" = "$wanted" ]; then
+    return
+  fi
+  say "Installing what checks the Kubernetes manifests into .venv-manifests ..."
+  { "$venv/bin/python" -m venv --clear "$checks" &&
+    "$checks/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$requirements"; } ||
+    fail 2 "installing failed; pip's message above says why. If it was the network, run this script again."
+  printf '%s\n' "$wanted" >"$checks/installed"
+}
+
 setup_venv dev
-[ -n "${tests[*]-}" ] || "$repository/launch/install_horovod.sh"
+if [ -z "${tests[*]-}" ]; then
+  "$repository/launch/install_horovod.sh"
+  setup_manifest_checks
+fi
 python=$venv/bin/python
 
 say "ruff check"

@@ -1,0 +1,96 @@
+"""Rendered manifests and what is in them.
+
+Decides: how a test gets manifests, and what the kubelet makes of the strings in them. Never: judges them, or reaches a
+cluster.
+
+    documents = overlay("indexed")
+    documents = render("--name", "reviews", "--layout", "indexed", "--pods", "3")
+    for template in pod_templates(documents): ...
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SCRIPT = REPOSITORY / "launch" / "k8s.sh"
+OVERLAYS = sorted(path.name for path in (REPOSITORY / "k8s" / "overlays").iterdir())
+
+Document = dict[str, Any]
+
+
+@cache
+def why_not() -> str:
+    """Why nothing can be rendered here; "" where it can."""
+    if shutil.which("kubectl") is None:
+        return "there is no kubectl, which renders the manifests"
+    done = subprocess.run(["kubectl", "kustomize", REPOSITORY / "k8s" / "overlays" / "single-gpu"], capture_output=True)
+    return "" if done.returncode == 0 else "this kubectl is too old to render the manifests; 1.27 or newer does"
+
+
+def overlay(name: str) -> list[Document]:
+    """What `kubectl apply -k k8s/overlays/NAME` sends."""
+    folder = REPOSITORY / "k8s" / "overlays" / name
+    return _load(subprocess.run(["kubectl", "kustomize", folder], capture_output=True, check=True).stdout)
+
+
+def render(*arguments: str) -> list[Document]:
+    """What `launch/k8s.sh render ARGUMENTS` prints."""
+    done = run("render", *arguments)
+    assert done.returncode == 0, done.stderr.decode()
+    return _load(done.stdout)
+
+
+def run(*arguments: str, **settings: Any) -> subprocess.CompletedProcess[bytes]:
+    """`launch/k8s.sh` with arguments, ended."""
+    return subprocess.run([SCRIPT, *arguments], capture_output=True, stdin=subprocess.DEVNULL, timeout=60, **settings)
+
+
+def find(documents: Sequence[Document], kind: str, name: str) -> Document:
+    """The one object of that kind and name."""
+    (found,) = (one for one in documents if (one["kind"], one["metadata"]["name"]) == (kind, name))
+    return found
+
+
+def pod_templates(node: Any) -> Iterator[Document]:
+    """The templates of pods, wherever they stand in objects of whatever kind."""
+    if isinstance(node, list):
+        for one in node:
+            yield from pod_templates(one)
+    elif isinstance(node, dict):
+        if "containers" in node.get("spec", {}):
+            yield node
+        else:
+            yield from pod_templates(list(node.values()))
+
+
+def expanded(text: str, environment: Mapping[str, str]) -> str:
+    """What the kubelet makes of an argument or of the value of a variable.
+
+    `$(NAME)` is the variable, if there is one of that name; `$$` is `$` (Kubernetes' documentation of `args`).
+    """
+    return re.sub(
+        r"\$\$|\$\(([^)]*)\)",
+        lambda found: "$" if found[0] == "$$" else environment.get(found[1], found[0]),
+        text,
+    )
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as Go reads it: a `=` or `<<` in a list is a string like others."""
+
+
+for _tag in ("value", "merge"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", lambda loader, node: node.value)
+
+
+def _load(text: bytes) -> list[Document]:
+    return list(yaml.load_all(text.decode(), _Loader))
