@@ -3,7 +3,7 @@
 #   repository=...; source launch/k8s_job.sh; name=reviews; layout=indexed; ...; check_names; check_job; render
 #
 # What k8s.sh read from its command line is in variables of the options' names. Nothing is sent anywhere.
-# shellcheck shell=bash disable=SC2154
+# shellcheck shell=bash disable=SC2034,SC2154
 
 : "${repository:?the script that sources this file sets it}"
 source "$repository/launch/setup_venv.sh" # for fail

@@ -12,36 +12,21 @@ and openssh-server; `missing()` says what is not there.
 from __future__ import annotations
 
 import contextlib
-import os
-import re
 import shutil
-import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-NAMES = Path("/etc/netns")  # what `ip netns exec` puts over /etc
+import namespaces
+
 SSHD_PLACE = Path("/run/sshd")  # sshd as root insists on it
 
 
 def missing() -> str:
     """Why there can be no two hosts here; empty if there can."""
-    if os.geteuid() != 0:
-        return "network namespaces need root"
-    tools = {"ip": "iproute2", "sshd": "openssh-server", "ssh": "openssh-client", "unshare": "util-linux"}
-    for tool, package in tools.items():
-        if shutil.which(tool, path=_PATH) is None:
-            return f"{tool} is not installed: apt-get install {package}"
-    trial = f"distrain-{os.getpid()}-trial"
-    if subprocess.run(["ip", "netns", "add", trial], capture_output=True, check=False).returncode:
-        return "this root may not make network namespaces (a container without CAP_SYS_ADMIN)"
-    _run("ip", "netns", "del", trial)
-    return ""
-
-
-_PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+    return namespaces.missing({"sshd": "openssh-server", "ssh": "openssh-client"})
 
 
 @dataclass(frozen=True)
@@ -67,16 +52,16 @@ class Host:
 
     def cut(self) -> None:
         """Pull the cable."""
-        _run("ip", "-n", self.name, "link", "set", "eth0", "down")
+        namespaces.run("ip", "-n", self.name, "link", "set", "eth0", "down")
 
     def mend(self) -> None:
         """Plug it in again, and wait until the hosts reach each other: a switch takes a while to find them."""
-        _run("ip", "-n", self.name, "link", "set", "eth0", "up")
+        namespaces.run("ip", "-n", self.name, "link", "set", "eth0", "up")
         _reach(self)
 
     def processes(self) -> dict[int, str]:
         """Process numbers and commands of all that runs here, sshd itself left out."""
-        return {pid: command for pid, command in _processes(self.name).items() if pid != self.sshd}
+        return {pid: command for pid, command in namespaces.processes(self.name).items() if pid != self.sshd}
 
 
 @contextlib.contextmanager
@@ -86,15 +71,17 @@ def two_hosts(folder: Path) -> Iterator[tuple[Host, Host]]:
     Args:
         folder: for keys and sshd's logs; private.
     """
-    _remove_stale()
-    names = [f"distrain-{os.getpid()}-{letter}" for letter in "ab"]
+    for name in namespaces.stale():
+        _remove(name)
+    names = [namespaces.namespace(letter) for letter in "ab"]
     servers: list[subprocess.Popen[bytes]] = []
     try:
         _connect(names)
         ssh = _make_keys(folder, names)
         SSHD_PLACE.mkdir(exist_ok=True)
+        sshd = str(shutil.which("sshd", path=namespaces.PATH))
         for name in names:
-            command = [*_on(name), str(shutil.which("sshd", path=_PATH)), "-D", "-e", "-f", str(folder / "sshd_config")]
+            command = [*_on(name), sshd, "-D", "-e", "-f", str(folder / "sshd_config")]
             with (folder / name).open("wb") as log:
                 servers.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=log))
         here, there = (
@@ -115,22 +102,20 @@ def _connect(names: Sequence[str]) -> None:
     """Namespaces with addresses, names for each other, and a cable."""
     addresses = ["10.253.77.1", "10.253.77.2"]
     for name in names:
-        _run("ip", "netns", "add", name)
+        namespaces.add(name)
         hosts = "".join(f"{address} {host}\n" for address, host in zip(addresses, names, strict=True))
-        (NAMES / name).mkdir(parents=True, exist_ok=True)
-        (NAMES / name / "hosts").write_text(f"127.0.0.1 localhost\n{hosts}")
+        (namespaces.NAMES / name).mkdir(parents=True, exist_ok=True)
+        (namespaces.NAMES / name / "hosts").write_text(f"127.0.0.1 localhost\n{hosts}")
     ends = [("netns", name, "name", "eth0") for name in names]
-    _run("ip", "link", "add", *ends[0], "type", "veth", "peer", *ends[1])
+    namespaces.run("ip", "link", "add", *ends[0], "type", "veth", "peer", *ends[1])
     for name, address in zip(names, addresses, strict=True):
-        _run("ip", "-n", name, "address", "add", f"{address}/24", "dev", "eth0")
-        for device in ("lo", "eth0"):
-            _run("ip", "-n", name, "link", "set", device, "up")
+        namespaces.add_address(name, f"{address}/24")
 
 
 def _make_keys(folder: Path, names: Sequence[str]) -> str:
     """Keys of the hosts and of their user, known to each other; returns the ssh command that uses them."""
     for key in ("host", "user"):
-        _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / key))
+        namespaces.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / key))
     kind, public = (folder / "host.pub").read_text().split()[:2]
     (folder / "known_hosts").write_text(f"{','.join(names)} {kind} {public}\n")
     settings = {
@@ -147,7 +132,7 @@ def _make_keys(folder: Path, names: Sequence[str]) -> str:
 
 def _reach(host: Host) -> None:
     """Log in to the other host; an answer needs both directions."""
-    _run(*_on(host.name), *host.ssh.split(), "-o", "ConnectionAttempts=20", host.other, "true")
+    namespaces.run(*_on(host.name), *host.ssh.split(), "-o", "ConnectionAttempts=20", host.other, "true")
 
 
 def _on(name: str) -> list[str]:
@@ -156,38 +141,6 @@ def _on(name: str) -> list[str]:
     return ["ip", "netns", "exec", name, "unshare", "--uts", "sh", "-c", named, name]
 
 
-def _processes(name: str) -> dict[int, str]:
-    namespace = Path("/run/netns", name).stat()
-    found = {}
-    for path in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # it has just ended
-            own = (path / "ns" / "net").stat()
-            if (own.st_dev, own.st_ino) == (namespace.st_dev, namespace.st_ino):
-                command = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                if command:  # else a zombie
-                    found[int(path.name)] = command
-    return found
-
-
 def _remove(name: str) -> None:
-    if Path("/run/netns", name).exists():
-        while found := _processes(name):
-            for pid in found:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-        _run("ip", "netns", "del", name)
-    shutil.rmtree(NAMES / name, ignore_errors=True)
+    namespaces.remove(name)
     shutil.rmtree(Path(tempfile.gettempdir(), f"ompi.{name}.0"), ignore_errors=True)  # of an mpirun that was killed
-
-
-def _remove_stale() -> None:
-    """Remove what a killed test left behind."""
-    for path in Path("/run/netns").glob("distrain-*-*"):
-        made = re.fullmatch(r"distrain-(\d+)-(a|b|trial)", path.name)
-        if made and not Path("/proc", made[1]).exists():
-            _remove(path.name)
-
-
-def _run(*command: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "PATH": _PATH})
-    assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"

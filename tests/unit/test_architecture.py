@@ -16,7 +16,7 @@ PACKAGE = Path(distrain.__file__).parent
 
 # Top to bottom. A module imports only what stands below it; those that stand beside each other do not meet.
 LEVELS = (
-    ("__main__",),
+    ("__main__", "pod"),
     ("cli",),
     ("alive", "keras_fit", "serve", "prepare", "planning"),
     ("train", "horovod"),
@@ -33,6 +33,7 @@ LEVELS = (
         "compiled",
         "config",
         "keras_backend",
+        "pod_meeting",
         "progress",
         "startup",
         "terminal",
@@ -51,6 +52,8 @@ WITHOUT_TENSORFLOW = (
     "loop",
     "notices",
     "planning",
+    "pod",
+    "pod_meeting",
     "progress",
     "run_directory",
     "saving",
