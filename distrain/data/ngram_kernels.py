@@ -3,8 +3,8 @@
 Decides: nothing but the layout of its tables. Never: checks its input, keeps state.
 
     keys = np.array([0 << 32, pair_key(0, 1), 1 << 32])      # "new", "new york", "york"
-    slots = pair_slots(keys, 8, seed)
-    found = find_ngrams(row_splits, ranks, np.array([0, 2]), keys, slots, seed)
+    unigrams, slots = index_ngrams(keys, 2, 8, seed)
+    found = find_ngrams(row_splits, ranks, unigrams, keys, slots, seed)
 
 A word's rank is its place among the kept words in UTF-8 order, -1 for a word that is not kept. An n-gram is a
 number, its key: `rank << 32` for one word, `rank << 32 | rank of the second + 1` for two. As a space sorts before
@@ -144,8 +144,8 @@ def take_pairs(table: np.ndarray, least: int, part_of: np.ndarray, parts: int) -
 
 
 @compiled
-def _place_bits(num_keys: int) -> int:
-    """Bits of a slot that hold a place + 1; the others hold bits of the key's hash, which tell most keys apart."""
+def _number_bits(num_keys: int) -> int:
+    """Bits of a slot that hold a number + 1; the others hold bits of the key's hash, which tell most keys apart."""
     bits = 1
     while 1 << bits <= num_keys:
         bits += 1
@@ -153,22 +153,78 @@ def _place_bits(num_keys: int) -> int:
 
 
 @compiled
-def pair_slots(keys: np.ndarray, size: int, seed: np.uint64) -> np.ndarray:
-    """A hash table of `size` slots, a power of two, over those of distinct keys that are pairs.
+def by_falling_rows(keys: np.ndarray, row_counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """N-grams, and the rows with each, ordered by these, the most first; of as many rows the earlier first."""
+    starts = np.zeros(row_counts.max() + 2, np.int32)
+    for rows in row_counts:
+        starts[rows] += 1
+    start = 0
+    for rows in range(len(starts) - 1, -1, -1):
+        starts[rows], start = start, start + starts[rows]
+    ordered_keys, ordered_rows = np.empty_like(keys), np.empty_like(row_counts)
+    for place in range(len(keys)):
+        number = starts[row_counts[place]]
+        starts[row_counts[place]] += 1
+        ordered_keys[number], ordered_rows[number] = keys[place], row_counts[place]
+    return ordered_keys, ordered_rows
+
+
+@compiled
+def index_ngrams(keys: np.ndarray, num_words: int, size: int, seed: np.uint64) -> tuple[np.ndarray, np.ndarray]:
+    """Tables by which distinct n-grams are found: words by rank, and pairs by hash in `size` slots, a power of two.
 
     Returns:
-        uint32: bits of the key's hash, then its place in `keys` + 1; 0 is free.
+        int32 `[num_words]`: the number of each word (its place in `keys`), -1 for none; and uint32 `[size]`: bits of a
+        pair's hash, then its number + 1; 0 is free.
     """
-    slots = np.zeros(size, np.uint32)
-    shift, bits = _shift(size), _place_bits(len(keys))
-    for place in range(len(keys)):
-        if keys[place] & 0xFFFFFFFF:
-            code = _hash(keys[place], seed)
+    unigrams, slots = np.full(num_words, -1, np.int32), np.zeros(size, np.uint32)
+    shift, bits = _shift(size), _number_bits(len(keys))
+    for number in range(len(keys)):
+        if keys[number] & 0xFFFFFFFF:
+            code = _hash(keys[number], seed)
             slot = code >> shift
             while slots[slot]:
                 slot = (slot + 1) & (size - 1)
-            slots[slot] = (code << bits | (place + 1)) & 0xFFFFFFFF
-    return slots
+            slots[slot] = (code << bits | (number + 1)) & 0xFFFFFFFF
+        else:
+            unigrams[keys[number] >> 32] = number
+    return unigrams, slots
+
+
+@compiled
+def find_pairs(pairs: np.ndarray, keys: np.ndarray, slots: np.ndarray, seed: np.uint64) -> np.ndarray:
+    """The number of each pair, int32; -1 for what is not there, or is no pair.
+
+    Args:
+        pairs: int64: keys, 0 for none.
+        keys: int64: the kept n-grams by number.
+        slots: `index_ngrams` of `keys`.
+        seed: that `slots` was made with.
+    """
+    mask, shift, bits = len(slots) - 1, _shift(len(slots)), _number_bits(len(keys))
+    number_mask, print_mask = (1 << bits) - 1, 0xFFFFFFFF >> bits
+    numbers = np.empty(len(pairs), np.int32)
+    codes, entries, ahead = np.empty(_AHEAD, np.int64), np.empty(_AHEAD, np.int64), np.empty(_AHEAD, np.int64)
+    for first in range(0, len(pairs), _AHEAD):
+        size = min(_AHEAD, len(pairs) - first)
+        for at in range(size):
+            codes[at] = _hash(pairs[first + at], seed)
+        for at in range(size):
+            entries[at] = slots[codes[at] >> shift]
+        for at in range(size):
+            may_be = np.int64((entries[at] > 0) & (entries[at] >> bits == codes[at] & print_mask))
+            ahead[at] = keys[((entries[at] & number_mask) - 1) * may_be]
+        for at in range(size):
+            numbers[first + at] = -1
+            key, entry, slot = pairs[first + at], entries[at], codes[at] >> shift
+            while key and entry:
+                number = (entry & number_mask) - 1
+                if entry >> bits == codes[at] & print_mask and keys[number] == key:
+                    numbers[first + at] = number
+                    break
+                slot = (slot + 1) & mask
+                entry = np.int64(slots[slot])
+    return numbers
 
 
 @compiled
@@ -185,49 +241,25 @@ def find_ngrams(
     Args:
         row_splits: int64 `[n + 1]`.
         ranks: int32: the rows' words.
-        unigrams: int32 `[kept words]`: n-gram number of each word, -1 for none.
-        keys: int64, ascending: the kept n-grams.
-        slots: `pair_slots` of `keys`.
+        unigrams: `index_ngrams` of `keys`, as is `slots`.
+        keys: int64: the kept n-grams by number.
+        slots: see there.
         seed: that `slots` was made with.
 
     Returns:
-        int64: row << 32 | n-gram number (place in `keys`). Sorted, these are rows of ascending n-grams.
+        int64: row << 32 | n-gram number. Sorted, these are rows of ascending n-grams.
     """
-    mask, shift, bits = len(slots) - 1, _shift(len(slots)), _place_bits(len(keys))
-    place_mask, print_mask = (1 << bits) - 1, 0xFFFFFFFF >> bits
-    pairs = _pair_keys(row_splits, ranks)
+    pairs = find_pairs(_pair_keys(row_splits, ranks), keys, slots, seed)
     found = np.empty(2 * len(ranks) + 1, np.int64)  # one more, as what is not found is written and not kept
-    used, row = 0, 0
-    rows, places, prints = np.empty(_AHEAD, np.int64), np.empty(_AHEAD, np.int64), np.empty(_AHEAD, np.int64)
-    entries, waiting = np.empty(_AHEAD, np.int64), np.empty(_AHEAD, np.int64)
-    for first in range(0, len(pairs), _AHEAD):
-        # Written without branches, as the processor can guess neither what is found nor where.
-        num_waiting = 0
-        for place in range(min(_AHEAD, len(pairs) - first)):
-            at = first + place
-            while row_splits[row + 1] <= at:
-                row += 1
-            unigram = unigrams[max(ranks[at], 0)]
+    used = 0
+    for row in range(len(row_splits) - 1):
+        for at in range(row_splits[row], row_splits[row + 1]):
+            # Written without branches, as the processor cannot guess what is found.
+            unigram = unigrams[max(ranks[at], 0)] if ranks[at] >= 0 else -1
             found[used] = row << 32 | max(unigram, 0)
-            used += (ranks[at] >= 0) & (unigram >= 0)
-            code = _hash(pairs[at], seed)
-            rows[place], places[place], prints[place] = row << 32, code >> shift, code & print_mask
-            waiting[num_waiting] = place
-            num_waiting += pairs[at] > 0
-        while num_waiting:
-            for number in range(num_waiting):
-                entries[number] = slots[places[waiting[number]]]
-            still_waiting = 0
-            for number in range(num_waiting):
-                place, entry = waiting[number], entries[number]
-                ngram = (entry & place_mask) - 1 if entry >> bits == prints[place] else -1
-                is_found = (ngram >= 0) & (keys[max(ngram, 0)] == pairs[first + place])
-                found[used] = rows[place] | max(ngram, 0)
-                used += is_found
-                places[place] = (places[place] + 1) & mask
-                waiting[still_waiting] = place
-                still_waiting += (entry != 0) & (not is_found)
-            num_waiting = still_waiting
+            used += unigram >= 0
+            found[used] = row << 32 | max(pairs[at], 0)
+            used += pairs[at] >= 0
     return found[:used]
 
 
@@ -249,10 +281,7 @@ def _weigh(
     distinct: np.ndarray,
     values: np.ndarray,
 ) -> int:
-    """Fill `distinct` n-grams of one row and their TF-IDF `values`; returns how many.
-
-    Their norm is summed upwards, as scikit-learn does, so that values are the same to the last bit.
-    """
+    """Fill `distinct` n-grams of one row and their TF-IDF `values`; returns how many."""
     used, squares = 0, 0.0
     while start < end:
         feature, count = features[start], 0
@@ -316,24 +345,30 @@ def weigh_rows(
         features: int32, ascending in a row: as `find_ngrams` returns them.
         row_counts: int32: rows that hold each n-gram.
         weights: float64: weight of an n-gram by the rows that hold it.
-        columns: int32: column of each n-gram, -1 where it is not chosen.
+        columns: int32: column of each n-gram, -1 where it is not chosen; n-grams beyond are not either.
 
     Returns:
-        row_splits int64, columns int32 (ascending in a row as `columns` ascends), values float32.
+        row_splits int64, columns int32 (ascending in a row), values float32.
     """
     longest = _longest(row_splits)
     distinct, values = np.empty(longest, np.int32), np.empty(longest, np.float64)
+    order = np.empty(longest, np.int64)
     chosen_splits = np.zeros(len(row_splits), np.int64)
     chosen = np.empty(len(features), np.int32)
     chosen_values = np.empty(len(features), np.float32)
     kept = 0
     for row in range(len(row_splits) - 1):
         used = _weigh(features, row_splits[row], row_splits[row + 1], row_counts, weights, distinct, values)
+        num_chosen = 0
         for place in range(used):
-            column = columns[distinct[place]]
-            if column >= 0:
-                chosen[kept] = column
-                chosen_values[kept] = values[place]
-                kept += 1
+            if distinct[place] >= len(columns):
+                break
+            order[num_chosen] = np.int64(columns[distinct[place]]) << 32 | place
+            num_chosen += columns[distinct[place]] >= 0
+        order[:num_chosen].sort()
+        for entry in order[:num_chosen]:
+            chosen[kept] = entry >> 32
+            chosen_values[kept] = values[entry & 0xFFFFFFFF]
+            kept += 1
         chosen_splits[row + 1] = kept
     return chosen_splits, chosen[:kept], chosen_values[:kept]

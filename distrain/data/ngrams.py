@@ -25,8 +25,9 @@ from typing import Any
 
 import numpy as np
 
-from distrain.data.anova import best, f_scores
-from distrain.data.ngram_kernels import add_class_sums, find_ngrams, pair_slots, weigh_rows
+from distrain.data.anova import best, f_scores, least_rows
+from distrain.data.ngram_index import NgramIndex
+from distrain.data.ngram_kernels import add_class_sums, weigh_rows
 from distrain.data.pairs import kept_ngrams
 from distrain.data.ragged import RaggedFile
 from distrain.data.shards import Rows
@@ -35,10 +36,8 @@ from distrain.data.texts import Texts
 from distrain.data.tokens import NO_WORDS, Progress, TokenBlock, TokenStore
 from distrain.data.vectorizer_files import damaged, save_arrays, take_array, take_count, take_words
 from distrain.data.vocabulary import alphabetical, kept_words, word_ranks
-from distrain.data.words import Words, WordTable, random_key
+from distrain.data.words import Words, WordTable
 from distrain.errors import DataError
-
-_MANY = 2**22
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +50,7 @@ class NgramVectorizer:
         row_counts: int32, as long as `keys`: training rows that hold each.
         num_rows: training rows.
         chosen: int64, ascending: places in `keys` of the n-grams that became columns.
+        index: finds the kept n-grams.
     """
 
     kind = "ngram"
@@ -59,6 +59,7 @@ class NgramVectorizer:
     row_counts: np.ndarray
     num_rows: int
     chosen: np.ndarray
+    index: NgramIndex
 
     @property
     def num_features(self) -> int:
@@ -75,10 +76,12 @@ class NgramVectorizer:
     def transform(self, texts: Sequence[str] | Texts) -> Rows:
         """TF-IDF rows of `texts`; labels are zeros. A text without a chosen n-gram gives an empty row."""
         block = texts if isinstance(texts, Texts) else Texts.of(texts)
-        row_splits, columns, values = weigh_rows(
-            *self._index.find(*self._table.rows(block, add=False)), self.row_counts, self._weights, self._columns
-        )
-        return Rows(row_splits, columns, values, np.zeros(block.num_rows, np.int32))
+        found = self.index.find(*self._table.rows(block, add=False))
+        return Rows(*self.weigh(*found), np.zeros(block.num_rows, np.int32))
+
+    def weigh(self, row_splits: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Row splits, columns and TF-IDF values of rows that `index` has found."""
+        return weigh_rows(row_splits, numbers, self.index.row_counts, self._weights, self._columns)
 
     def save(self, directory: Path) -> None:
         """Write `vectorizer.json` and its arrays into `directory`, which is made if need be."""
@@ -115,15 +118,11 @@ class NgramVectorizer:
             raise damaged(directory, "'chosen' does not ascend within 'keys'")
         if len(chosen) != header.get("num_features"):
             raise damaged(directory, f"'chosen' has {len(chosen)} n-grams, not {header.get('num_features')!r}")
-        return NgramVectorizer(words, keys, row_counts, num_rows, chosen)
+        return NgramVectorizer(words, keys, row_counts, num_rows, chosen, NgramIndex(keys, row_counts, len(words)))
 
     @cached_property
     def _table(self) -> WordTable:
         return WordTable(self.words)
-
-    @cached_property
-    def _index(self) -> _NgramIndex:
-        return _NgramIndex(self.keys, len(self.words))
 
     @cached_property
     def _weights(self) -> np.ndarray:
@@ -131,8 +130,9 @@ class NgramVectorizer:
 
     @cached_property
     def _columns(self) -> np.ndarray:
-        columns = np.full(len(self.keys), -1, np.int32)
-        columns[self.chosen] = np.arange(len(self.chosen))
+        numbers = self.index.numbers(self.keys[self.chosen])
+        columns = np.full(numbers.max() + 1, -1, np.int32)
+        columns[numbers] = np.arange(len(numbers))
         return columns
 
 
@@ -165,31 +165,12 @@ def learn_ngrams(
     counted = counted.select(alphabetical(counted))
     store.renumber(word_ranks(store, counted))
     keys, row_counts = kept_ngrams(store, counted.row_counts, min_df=min_df, progress=progress)
-    found, chosen = _find_and_choose(store, keys, row_counts, len(counted.ends), top_k, progress)
+    index = NgramIndex(keys, row_counts, len(counted.ends))
+    found, chosen = _find_and_choose(store, index, top_k, progress)
     words = Words.from_units(counted.units, counted.ends)
-    vectorizer = NgramVectorizer(words, keys, row_counts, store.num_rows, chosen)
+    chosen = np.searchsorted(keys, chosen)
+    vectorizer = NgramVectorizer(words, keys, row_counts, store.num_rows, chosen, index)
     return vectorizer, _training_rows(store, found, vectorizer)
-
-
-class _NgramIndex:
-    """Finds the kept n-grams in rows of word ranks."""
-
-    def __init__(self, keys: np.ndarray, num_words: int) -> None:
-        self._keys = keys
-        self._seed = random_key()
-        # Of many n-grams room counts for more than speed.
-        room = 2 * len(keys) if len(keys) < _MANY else 4 * len(keys) // 3
-        self._slots = pair_slots(keys, 2 ** room.bit_length(), self._seed)
-        unigrams = np.arange(num_words, dtype=np.int64) << 32
-        places = np.minimum(np.searchsorted(keys, unigrams), len(keys) - 1)
-        self._unigrams = np.where(keys[places] == unigrams, places, -1).astype(np.int32)
-
-    def find(self, row_splits: np.ndarray, ranks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Row splits and n-gram numbers (int32), ascending in a row, each as often as it occurs."""
-        found = find_ngrams(row_splits, ranks, self._unigrams, self._keys, self._slots, self._seed)
-        found.sort()
-        row_starts = np.arange(len(row_splits), dtype=np.int64) << 32
-        return np.searchsorted(found, row_starts), found.astype(np.int32)  # the lower half: the n-gram
 
 
 def _ranks_of(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -206,39 +187,44 @@ def _weights(row_counts: np.ndarray, num_rows: int) -> np.ndarray:
 
 
 def _find_and_choose(
-    store: TokenStore, keys: np.ndarray, row_counts: np.ndarray, num_words: int, top_k: int, progress: Progress | None
+    store: TokenStore, index: NgramIndex, top_k: int, progress: Progress | None
 ) -> tuple[RaggedFile, np.ndarray]:
-    """The kept n-grams of every row of this process, on disk; and the n-grams of highest F value over all rows.
+    """The kept n-grams of every row of this process, on disk; and the keys of those of highest F value over all rows.
 
-    The sums by class are of whole numbers, so that they do not depend on how the rows were shared out. They take as
-    many walks over the rows as they need memory; the first finds the n-grams.
+    The sums by class are of whole numbers, so that they do not depend on how the rows were shared out. N-grams are
+    tested in the order of their numbers, as many in one walk over the rows as memory allows, until the rest is in too
+    few rows to reach those that were chosen so far. The first walk finds the n-grams.
     """
     present = np.flatnonzero(store.class_sizes)
+    class_sizes = store.class_sizes[present]
     class_numbers = np.zeros(len(store.class_sizes), np.int32)
     class_numbers[present] = np.arange(len(present))
-    weights = _weights(row_counts, store.num_rows)
+    weights = _weights(index.row_counts, store.num_rows)
     scale = 2.0 ** (62 - store.num_rows.bit_length())  # a value is at most 1, and so is its square
     at_once = max(1, store.memory_bytes // (3 * (16 * len(present) + 64)))  # 64: what the scores themselves take
     found = RaggedFile(store.scratch, f"ngrams-{store.team.rank}")
-    index = _NgramIndex(keys, num_words)
     chosen, chosen_scores = np.empty(0, np.int64), np.empty(0)
-    for first in range(0, len(keys), at_once):
-        sums = np.zeros((min(at_once, len(keys) - first), len(present), 2), np.int64)
+    first, last = 0, len(index)
+    while first < last:
+        sums = np.zeros((min(at_once, last - first), len(present), 2), np.int64)
         if first == 0:
             blocks = _found(store, index, found, progress)
         else:
             blocks = store.reported_blocks("testing n-grams", progress, found)
         for block in blocks:
             labels = class_numbers[block.labels]
-            add_class_sums(block.row_splits, block.ids, labels, row_counts, weights, first, scale, sums)
-        scores = np.concatenate([chosen_scores, _team_scores(store, sums, store.class_sizes[present], scale)])
-        places = np.concatenate([chosen, np.arange(first, first + len(sums))])
-        kept = best(scores, top_k)
-        chosen, chosen_scores = places[kept], scores[kept]
-    return found, chosen
+            add_class_sums(block.row_splits, block.ids, labels, index.row_counts, weights, first, scale, sums)
+        scores = np.concatenate([chosen_scores, _team_scores(store, sums, class_sizes, scale)])
+        keys = np.concatenate([chosen, index.keys[first : first + len(sums)]])
+        kept = best(scores, keys, top_k)
+        chosen, chosen_scores = keys[kept], scores[kept]
+        first += len(sums)
+        if len(chosen) == top_k:
+            last = np.count_nonzero(index.row_counts >= least_rows(chosen_scores.min(), class_sizes))
+    return found, np.sort(chosen)
 
 
-def _found(store: TokenStore, index: _NgramIndex, found: RaggedFile, progress: Progress | None) -> Iterator[TokenBlock]:
+def _found(store: TokenStore, index: NgramIndex, found: RaggedFile, progress: Progress | None) -> Iterator[TokenBlock]:
     for block in store.reported_blocks("finding n-grams", progress):
         row_splits, ngrams = index.find(block.row_splits, block.ids)
         found.append(row_splits, ngrams)
@@ -253,6 +239,5 @@ def _team_scores(store: TokenStore, sums: np.ndarray, class_sizes: np.ndarray, s
 
 
 def _training_rows(store: TokenStore, found: RaggedFile, vectorizer: NgramVectorizer) -> Iterator[Rows]:
-    by_count = (vectorizer.row_counts, vectorizer._weights)
     for block in store.blocks(found):
-        yield Rows(*weigh_rows(block.row_splits, block.ids, *by_count, vectorizer._columns), block.labels)
+        yield Rows(*vectorizer.weigh(block.row_splits, block.ids), block.labels)

@@ -132,9 +132,11 @@ def test_of_equal_scores_the_alphabetically_later_is_kept(tmp_path):
 
 
 def test_scores_that_differ_by_rounding_are_equal():
-    assert best(np.array([1.0, 1.0 + 1e-15, 1.0 - 1e-15, 0.5]), 1).tolist() == [2]
-    assert best(np.array([1.0, 1.0 + 1e-9, 1.0]), 1).tolist() == [1]
-    assert best(np.array([np.nan, 0.0, np.inf, np.nan]), 3).tolist() == [1, 2, 3]
+    keys = np.arange(4)
+    assert best(np.array([1.0, 1.0 + 1e-15, 1.0 - 1e-15, 0.5]), keys, 1).tolist() == [2]
+    assert best(np.array([1.0, 1.0 + 1e-15, 1.0 - 1e-15, 0.5]), keys[::-1], 1).tolist() == [0]
+    assert best(np.array([1.0, 1.0 + 1e-9, 1.0]), keys[:3], 1).tolist() == [1]
+    assert best(np.array([np.nan, 0.0, np.inf, np.nan]), keys, 3).tolist() == [1, 2, 3]
 
 
 def test_f_scores_are_those_of_a_dense_table():
