@@ -101,19 +101,18 @@ def _prepare(config: PrepareConfig, team: Team, console: Console, warn: Warn) ->
                 ("test", test_rows, test_block_rows),
             )
         }
-        if team.rank:
-            for rows in parts.values():
-                assert not [*rows]  # they go to the chief
-            return
-        vectorizer.save(new / VECTORIZER_NAME)
         writer = DatasetWriter(
             new,
             kind=kind,
             num_features=vectorizer.num_features,
             classes=training.classes.names,
             max_length=getattr(vectorizer, "max_length", None),
+            team=team,
         )
         num_rows = {part: writer.write(part, rows) for part, rows in parts.items()}
+        if team.rank:
+            return
+        vectorizer.save(new / VECTORIZER_NAME)
         if config.test is not None:
             _warn_of_input(config, config.test, test_tally, "test", warn)
         writer.finish(vectorizer=VECTORIZER_NAME, details=_details(config, why, new / VECTORIZER_NAME))

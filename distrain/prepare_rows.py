@@ -1,8 +1,8 @@
 """The rows that several processes have made, brought back into the order of the input.
 
-Decides: how rows travel to the chief. Never: what is in them.
+Decides: how rows travel between processes. Never: what is in them.
 
-    for rows in in_order(team, scratch, "train", own_rows, store.block_rows, has_values=True):      # at the chief
+    for rows in in_order(team, scratch, "train", own_rows, store.block_rows, has_values=True):
         ...
 
 Of the numbered blocks of the input each process has made every `team.size`-th, beginning with that of its rank.
@@ -11,14 +11,12 @@ Of the numbered blocks of the input each process has made every `team.size`-th, 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
-from distrain.data.ragged import append_array, read_array
+from distrain.data.ragged import append_array
 from distrain.data.shards import Rows
 from distrain.data.team import Team
 
@@ -28,7 +26,7 @@ _FIELDS = {"lengths": np.int32, "labels": np.int32, "columns": np.int32, "values
 def in_order(
     team: Team, scratch: Path, name: str, rows: Iterator[Rows], block_rows: list[int], *, has_values: bool
 ) -> Iterator[Rows]:
-    """The rows of all processes in the order of the input; none but at the chief.
+    """The rows of all processes in the order of the input, in all processes: mapped from files, unless there is one.
 
     Args:
         team: who has made rows.
@@ -43,18 +41,11 @@ def in_order(
         return
     _save(scratch, f"{name}-rows-{team.rank}", rows)
     counts = [json.loads(share) for share in team.exchange(json.dumps(block_rows).encode())]
-    if team.rank == 0:
-        with ExitStack() as stack:
-            files = [
-                {
-                    field: stack.enter_context(_path(scratch, f"{name}-rows-{rank}", field).open("rb"))
-                    for field in _FIELDS
-                }
-                for rank in range(team.size)
-            ]
-            for place in range(sum(map(len, counts))):
-                rank = place % team.size
-                yield _read(files[rank], counts[rank][place // team.size], has_values)
+    shares = [
+        _blocks(scratch, f"{name}-rows-{rank}", share, has_values=has_values) for rank, share in enumerate(counts)
+    ]
+    for place in range(sum(map(len, counts))):
+        yield next(shares[place % team.size])
 
 
 def _save(scratch: Path, stem: str, blocks: Iterator[Rows]) -> None:
@@ -67,11 +58,22 @@ def _save(scratch: Path, stem: str, blocks: Iterator[Rows]) -> None:
                 append_array(_path(scratch, stem, field), np.ascontiguousarray(array, dtype))
 
 
-def _read(files: Mapping[str, IO[bytes]], num_rows: int, has_values: bool) -> Rows:
-    lengths, labels = (read_array(files[field], _FIELDS[field], num_rows) for field in ("lengths", "labels"))
-    row_splits = np.concatenate([[0], lengths.cumsum(dtype=np.int64)])
-    columns, values = (read_array(files[field], _FIELDS[field], int(row_splits[-1])) for field in ("columns", "values"))
-    return Rows(row_splits, columns, values if has_values else None, labels)
+def _blocks(scratch: Path, stem: str, block_rows: list[int], *, has_values: bool) -> Iterator[Rows]:
+    """The rows of one process in blocks of so many."""
+    lengths, labels, columns, values = (_mapped(_path(scratch, stem, field), _FIELDS[field]) for field in _FIELDS)
+    row = first = 0
+    for num_rows in block_rows:
+        row_splits = np.concatenate([[0], lengths[row : row + num_rows].cumsum(dtype=np.int64)])
+        last = first + int(row_splits[-1])
+        block_values = values[first:last] if has_values else None
+        yield Rows(row_splits, columns[first:last], block_values, labels[row : row + num_rows])
+        row, first = row + num_rows, last
+
+
+def _mapped(path: Path, dtype: type) -> np.ndarray:
+    if not path.stat().st_size:  # nothing cannot be mapped
+        return np.empty(0, dtype)
+    return np.asarray(np.memmap(path, dtype, mode="r"))
 
 
 def _path(scratch: Path, stem: str, field: str) -> Path:

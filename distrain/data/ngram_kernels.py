@@ -55,50 +55,66 @@ def _pair_keys(row_splits: np.ndarray, ranks: np.ndarray) -> np.ndarray:
 
 
 @compiled
-def count_pairs(
-    row_splits: np.ndarray, ranks: np.ndarray, first_row: int, table: np.ndarray, count: int, seed: np.uint64
-) -> int:
-    """Count the rows that hold each pair of neighbouring words.
+def part_pairs(
+    row_splits: np.ndarray, ranks: np.ndarray, part_of: np.ndarray, num_parts: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The pairs of neighbouring words in rows, brought together by the part of their first word.
 
     Args:
         row_splits: int64 `[n + 1]`.
         ranks: int32: the rows' words.
-        first_row: number of the block's first row.
+        part_of: uint16: part of each first word, by rank.
+        num_parts: number of parts.
+
+    Returns:
+        int64: keys, each part's in the order of the rows, and below 0 (the top bit set) where another row begins than
+        that of the key before; and the number of keys of each part, int64 `[num_parts]`.
+    """
+    keys = _pair_keys(row_splits, ranks)
+    sizes = np.zeros(num_parts, np.int64)
+    for key in keys:
+        sizes[part_of[key >> 32]] += key > 0
+    ends = sizes.cumsum()
+    used, last_rows = ends - sizes, np.full(num_parts, -1, np.int64)
+    pairs = np.empty(ends[-1], np.int64)
+    for row in range(len(row_splits) - 1):
+        for at in range(row_splits[row], row_splits[row + 1]):
+            if keys[at]:
+                part = part_of[keys[at] >> 32]
+                pairs[used[part]] = keys[at] | np.int64(last_rows[part] != row) << 63
+                used[part] += 1
+                last_rows[part] = row
+    return pairs, sizes
+
+
+@compiled
+def count_pairs(pairs: np.ndarray, row: int, table: np.ndarray, count: int, seed: np.uint64) -> tuple[int, int]:
+    """Count the rows that hold each pair.
+
+    Args:
+        pairs: of one part, as `part_pairs` gives them.
+        row: number of the row before, from 1; 0 for none.
         table: int64 `[slots, 2]`, `slots` a power of two, with room for all pairs: key (0: free), and the number of
-            the last row with it plus 1 << 32 | rows with it.
+            the last row with it << 32 | rows with it.
         count: slots taken.
         seed: of the hash.
 
     Returns:
-        Slots taken now.
+        Slots taken now, and the number of the last row.
     """
     mask, shift = len(table) - 1, _shift(len(table))
-    keys = _pair_keys(row_splits, ranks)
-    ahead, slots = np.empty(_AHEAD, np.int64), np.empty(_AHEAD, np.int64)
-    row = 0
-    for first in range(0, len(keys), _AHEAD):
-        last = min(first + _AHEAD, len(keys))
-        # Most look-ups miss the processor's caches: a loop without branches keeps many on their way at once.
-        for at in range(first, last):
-            slots[at - first] = _hash(keys[at], seed) >> shift
-        for at in range(last - first):
-            ahead[at] = table[slots[at], 0]
-        for at in range(first, last):
-            while row_splits[row + 1] <= at:
-                row += 1
-            key = keys[at]
-            if key == 0:
-                continue
-            row_mark = first_row + row + 1
-            slot = slots[at - first]
-            while table[slot, 0] != key and table[slot, 0] != 0:
-                slot = (slot + 1) & mask
-            # Written without branches, as every second pair is new and the processor cannot guess which.
-            count += table[slot, 0] == 0
-            table[slot, 0] = key
-            rows = table[slot, 1]
-            table[slot, 1] = row_mark << 32 | (rows & 0xFFFFFFFF) + (rows >> 32 != row_mark)
-    return count
+    for pair in pairs:
+        row += pair < 0
+        key = pair & 0x7FFFFFFFFFFFFFFF
+        slot = _hash(key, seed) >> shift
+        while table[slot, 0] != key and table[slot, 0] != 0:
+            slot = (slot + 1) & mask
+        # Written without branches, as every second pair is new and the processor cannot guess which.
+        count += table[slot, 0] == 0
+        table[slot, 0] = key
+        rows = table[slot, 1]
+        table[slot, 1] = row << 32 | (rows & 0xFFFFFFFF) + (rows >> 32 != row)
+    return count, row
 
 
 @compiled
@@ -115,32 +131,17 @@ def refill(table: np.ndarray, larger: np.ndarray, seed: np.uint64) -> None:
 
 
 @compiled
-def take_pairs(table: np.ndarray, least: int, part_of: np.ndarray, parts: int) -> tuple:
-    """The pairs in at least so many rows, brought together by the part of their first word.
-
-    Args:
-        table: as `count_pairs` fills it.
-        least: rows that a pair must be in.
-        part_of: uint8: part of each first word, by rank.
-        parts: number of parts.
-
-    Returns:
-        keys int64, rows with each int32, and where each part ends, int64 `[parts]`.
-    """
-    ends = np.zeros(parts + 1, np.int64)
+def take_pairs(table: np.ndarray, least: int) -> tuple[np.ndarray, np.ndarray]:
+    """The pairs in at least so many rows, int64, and the rows with each, int32: of a table that `count_pairs` fills."""
+    number = 0
     for slot in range(len(table)):
-        if table[slot, 0] and table[slot, 1] & 0xFFFFFFFF >= least:
-            ends[part_of[table[slot, 0] >> 32] + 1] += 1
-    ends = ends.cumsum()
-    keys, rows = np.empty(ends[-1], np.int64), np.empty(ends[-1], np.int32)
-    used = ends[:-1].copy()
+        number += table[slot, 1] & 0xFFFFFFFF >= least
+    keys, rows = np.empty(number + 1, np.int64), np.empty(number + 1, np.int32)  # one more, to be written in vain
+    used = 0
     for slot in range(len(table)):
-        if table[slot, 0] and table[slot, 1] & 0xFFFFFFFF >= least:
-            part = part_of[table[slot, 0] >> 32]
-            keys[used[part]] = table[slot, 0]
-            rows[used[part]] = table[slot, 1] & 0xFFFFFFFF
-            used[part] += 1
-    return keys, rows, ends[1:]
+        keys[used], rows[used] = table[slot, 0], table[slot, 1] & 0xFFFFFFFF
+        used += table[slot, 1] & 0xFFFFFFFF >= least
+    return keys[:used], rows[:used]
 
 
 @compiled

@@ -39,6 +39,8 @@ from distrain.data.vocabulary import alphabetical, kept_words, word_ranks
 from distrain.data.words import Words, WordTable
 from distrain.errors import DataError
 
+_ENOUGH = 2**20  # n-grams tested at once: the best are mostly among them, and their sums are still looked up quickly
+
 
 @dataclass(frozen=True, eq=False)
 class NgramVectorizer:
@@ -202,6 +204,8 @@ def _find_and_choose(
     weights = _weights(index.row_counts, store.num_rows)
     scale = 2.0 ** (62 - store.num_rows.bit_length())  # a value is at most 1, and so is its square
     at_once = max(1, store.memory_bytes // (3 * (16 * len(present) + 64)))  # 64: what the scores themselves take
+    if top_k < _ENOUGH:
+        at_once = min(at_once, _ENOUGH)
     found = RaggedFile(store.scratch, f"ngrams-{store.team.rank}")
     chosen, chosen_scores = np.empty(0, np.int64), np.empty(0)
     first, last = 0, len(index)
@@ -220,7 +224,7 @@ def _find_and_choose(
         chosen, chosen_scores = keys[kept], scores[kept]
         first += len(sums)
         if len(chosen) == top_k:
-            last = np.count_nonzero(index.row_counts >= least_rows(chosen_scores.min(), class_sizes))
+            last = int(np.count_nonzero(index.row_counts >= least_rows(chosen_scores.min(), class_sizes)))
     return found, np.sort(chosen)
 
 

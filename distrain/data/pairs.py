@@ -4,29 +4,32 @@ Decides: how pairs are counted in bounded memory, and by whom. Never: what a wor
 
     keys, row_counts = kept_ngrams(store, word_rows, min_df=2)
 
-Pairs are counted in one hash table. When it has taken its share of the memory it is written to disk, in parts, and
-counting goes on in an empty one; then each process adds up its share of the parts. A part is a range of first words,
-so that the parts' n-grams one after the other are all n-grams in order.
+Pairs are parted on disk; then each process counts its share of the parts, those of all rows, in a table that mostly
+fits into the processor's nearer caches. A part is a range of first words, so that the parts' n-grams one after the
+other are all n-grams in order.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 
-from distrain.data.ngram_kernels import count_pairs, refill, take_pairs
+from distrain.data.ngram_kernels import count_pairs, part_pairs, refill, take_pairs
 from distrain.data.ragged import append_array, read_array
-from distrain.data.team import load_array
+from distrain.data.team import exchange_arrays
 from distrain.data.tokens import Progress, TokenStore
 from distrain.data.words import random_key
 
-_PARTS = 256
-_TABLE_SHARE = 4  # part of the memory that the table may take; half as much again while it grows
-_SLOT_BYTES = 16
-_LEAST_SLOTS = 2**12
+_PART_PAIRS = 2**16  # in a part, where they are not too many: a table of 1 or 2 MiB
+_MOST_PARTS = 2**10
+_MOST_AT_ONCE = 2**22  # pairs parted at once: of so many, a part is worth reading by itself
+_PAIR_BYTES = 64  # memory that one of them takes
+_LEAST_SLOTS, _MOST_SLOTS = 2**12, 2**20  # of a table before it grows
+_KEPT = {"keys": np.int64, "rows": np.int32}
 
 
 def kept_ngrams(
@@ -43,124 +46,101 @@ def kept_ngrams(
     Returns:
         Keys, int64, ascending, and rows with each, int32: the same in all processes.
     """
-    counter = _PairCounter(store, word_rows)
-    for block in store.reported_blocks("counting pairs of words", progress):
-        counter.add(block.row_splits, block.ids, block.first_row)
-    if store.team.size == 1 and not counter.spills:
-        pairs, rows, _ = take_pairs(counter.table, min_df, np.zeros(len(word_rows), np.uint8), 1)
-        return _with_words(pairs, rows, word_rows, 0, len(word_rows))
-    counter.spill()
-    return _exchanged(store, counter, word_rows, min_df)
+    num_parts = 2 ** (min(_MOST_PARTS, 1 + store.num_words // _PART_PAIRS).bit_length() - 1)
+    # Parts of about as many words, to be of about as many pairs.
+    before = np.cumsum(word_rows, dtype=np.int64) - word_rows
+    part_of = (before * num_parts // max(1, int(word_rows.sum(dtype=np.int64)))).astype(np.uint16)
+    first_words = np.searchsorted(part_of, np.arange(num_parts + 1)).tolist()
+    parted = _PartedPairs(store, part_of, num_parts, progress)
+    own = [_kept_file(store.scratch, store.team.rank, name) for name in _KEPT]
+    for path in own:
+        path.write_bytes(b"")
+    sizes = []
+    counter = _PairCounter()
+    for part in range(store.team.rank, num_parts, store.team.size):
+        counted = counter.count(parted.pieces(part), parted.sizes[part], min_df)
+        kept = _with_words(*counted, word_rows, *first_words[part : part + 2])
+        for path, array in zip(own, kept, strict=True):
+            append_array(path, array)
+        sizes.append(len(kept[0]))
+    shares = [json.loads(share) for share in store.team.exchange(json.dumps(sizes).encode())]
+    parted.remove()
+    return _joined(store.scratch, shares, "keys"), _joined(store.scratch, shares, "rows")
+
+
+class _PartedPairs:
+    """The pairs of all rows of the team on disk: those of each part, of each block of rows, side by side.
+
+    Args:
+        store: this process's rows.
+        part_of: uint16: part of each first word.
+        num_parts: number of parts.
+        progress: called now and then.
+
+    Attributes:
+        sizes: pairs of each part.
+    """
+
+    def __init__(self, store: TokenStore, part_of: np.ndarray, num_parts: int, progress: Progress | None) -> None:
+        self._scratch, self._rank, self._num_parts = store.scratch, store.team.rank, num_parts
+        self._file(self._rank).write_bytes(b"")
+        sizes = [np.zeros(1, np.int64)]
+        at_once = min(_MOST_AT_ONCE, store.memory_bytes // _PAIR_BYTES)
+        for block in store.reported_blocks("parting pairs of words", progress, at_once=at_once):
+            pairs, part_sizes = part_pairs(block.row_splits, block.ids, part_of, num_parts)
+            append_array(self._file(self._rank), pairs)
+            sizes.append(part_sizes)
+        splits = np.concatenate(sizes).cumsum()
+        self._splits = exchange_arrays(store.team, store.scratch, "pair-splits", splits)
+        self.sizes: list[int] = sum(np.diff(splits).reshape(-1, num_parts).sum(0) for splits in self._splits).tolist()
+
+    def pieces(self, part: int) -> Iterator[np.ndarray]:
+        """The pairs of a part as `part_pairs` gives them, block by block."""
+        for rank, splits in enumerate(self._splits):
+            with self._file(rank).open("rb") as file:
+                starts, ends = (bounds[part :: self._num_parts].tolist() for bounds in (splits[:-1], splits[1:]))
+                for start, end in zip(starts, ends, strict=True):
+                    file.seek(8 * start)
+                    yield read_array(file, np.int64, end - start)
+
+    def remove(self) -> None:
+        """Remove what this process has written; all must have read it."""
+        self._file(self._rank).unlink()
+
+    def _file(self, rank: int) -> Path:
+        return self._scratch / f"pairs-{rank}"
 
 
 class _PairCounter:
-    """The pairs of this process's rows with the rows that hold each.
+    """Counts the rows that hold each pair, one part after the other."""
 
-    Args:
-        store: whose rows; for its memory bound, its scratch folder and its team.
-        word_rows: rows that hold each word.
-    """
-
-    def __init__(self, store: TokenStore, word_rows: np.ndarray) -> None:
-        self.spills = 0
-        # Parts of about as many words, to be of about as many pairs.
-        before = np.cumsum(word_rows, dtype=np.int64) - word_rows
-        self.part_of = (before * _PARTS // max(1, int(word_rows.sum(dtype=np.int64)))).astype(np.uint8)
-        self._scratch, self._rank = store.scratch, store.team.rank
+    def __init__(self) -> None:
         self._seed = random_key()
-        self._most_slots = 2 ** (store.memory_bytes // (_TABLE_SHARE * _SLOT_BYTES)).bit_length() // 2
-        # As text is, about every second pair is new at first; growing costs more than room.
-        slots = min(self._most_slots, 2 ** store.own_words.bit_length())
-        self.table = np.zeros((max(_LEAST_SLOTS, slots), 2), np.int64)
-        self._count = 0
+        self._room = np.zeros((_LEAST_SLOTS, 2), np.int64)
 
-    def add(self, row_splits: np.ndarray, ranks: np.ndarray, first_row: int) -> None:
-        """Count the pairs of a block of rows."""
-        needed = _slots(self._count + len(ranks))
-        if needed > max(self._most_slots, len(self.table)) and self._count:
-            self.spill()
-            needed = _slots(len(ranks))
-        if needed > len(self.table):
-            larger = np.zeros((2 ** (needed - 1).bit_length(), 2), np.int64)
-            refill(self.table, larger, self._seed)
-            self.table = larger
-        self._count = count_pairs(row_splits, ranks, first_row, self.table, self._count, self._seed)
+    def count(self, pieces: Iterable[np.ndarray], size: int, min_df: int) -> tuple[np.ndarray, np.ndarray]:
+        """The pairs that are in `min_df` rows, in no order, and the rows with each; of `size` pairs in all."""
+        table = self._empty_table(min(_slots(size), _MOST_SLOTS))
+        count = row = 0
+        for pairs in pieces:
+            if _slots(count + len(pairs)) > len(table):
+                larger = np.zeros((_slots(count + len(pairs)), 2), np.int64)
+                refill(table, larger, self._seed)
+                table = larger
+            count, row = count_pairs(pairs, row, table, count, self._seed)
+        return take_pairs(table, min_df)
 
-    def spill(self) -> None:
-        """Write the table to disk and empty it."""
-        arrays = take_pairs(self.table, 1, self.part_of, _PARTS)
-        for name, array in zip(_NAMES, arrays, strict=True):
-            np.save(_file(self._scratch, self._rank, self.spills, name), array, allow_pickle=False)
-        self.table[:] = 0
-        self._count = 0
-        self.spills += 1
+    def _empty_table(self, slots: int) -> np.ndarray:
+        if slots > len(self._room):
+            self._room = np.zeros((slots, 2), np.int64)
+        else:
+            self._room[:slots] = 0
+        return self._room[:slots]
 
 
 def _slots(pairs: int) -> int:
-    """Slots for so many pairs: at most three quarters are taken."""
-    return pairs * 4 // 3 + 1
-
-
-_NAMES = ("pairs", "rows", "parts")
-_KEPT = {"keys": np.int64, "rows": np.int32}
-
-
-def _file(scratch: Path, rank: int, spill: int, name: str) -> Path:
-    return scratch / f"pairs-{rank}-{spill}.{name}.npy"
-
-
-def _exchanged(
-    store: TokenStore, counter: _PairCounter, word_rows: np.ndarray, min_df: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """The kept n-grams of all parts: each process adds up its share of them, and all get all."""
-    team, scratch = store.team, store.scratch
-    spills = [int(count) for count in team.exchange(str(counter.spills).encode())]
-    files = [
-        tuple(load_array(_file(scratch, rank, spill, name)) for name in _NAMES)
-        for rank, count in enumerate(spills)
-        for spill in range(count)
-    ]
-    first_words = np.searchsorted(counter.part_of, np.arange(_PARTS + 1))
-    for name in _KEPT:
-        _kept_file(scratch, team.rank, name).write_bytes(b"")
-    sizes = []
-    for part in range(team.rank, _PARTS, team.size):
-        slices = [slice(int(ends[part - 1]) if part else 0, int(ends[part])) for _, _, ends in files]
-        pairs = np.concatenate([pairs[piece] for (pairs, _, _), piece in zip(files, slices, strict=True)])
-        rows = np.concatenate([rows[piece] for (_, rows, _), piece in zip(files, slices, strict=True)])
-        kept = _with_words(*_added_up(pairs, rows, min_df), word_rows, *first_words[part : part + 2].tolist())
-        for name, array in zip(_KEPT, kept, strict=True):
-            append_array(_kept_file(scratch, team.rank, name), array)
-        sizes.append(len(kept[0]))
-    shares = [json.loads(share) for share in team.exchange(json.dumps(sizes).encode())]
-    arrays = []
-    for name, dtype in _KEPT.items():
-        array = np.empty(sum(map(sum, shares)), dtype)
-        used = 0
-        with ExitStack() as stack:
-            opened = [stack.enter_context(_kept_file(scratch, rank, name).open("rb")) for rank in range(team.size)]
-            for part in range(_PARTS):
-                size = shares[part % team.size][part // team.size]
-                array[used : used + size] = read_array(opened[part % team.size], dtype, size)
-                used += size
-        arrays.append(array)
-    return arrays[0], arrays[1]
-
-
-def _kept_file(scratch: Path, rank: int, name: str) -> Path:
-    return scratch / f"kept-{name}-{rank}"
-
-
-def _added_up(pairs: np.ndarray, rows: np.ndarray, min_df: int) -> tuple[np.ndarray, np.ndarray]:
-    """The different pairs that are in `min_df` rows by all their counts, and these."""
-    if not len(pairs):
-        return pairs, rows
-    order = np.argsort(pairs)
-    pairs = pairs[order]
-    starts = np.flatnonzero(np.concatenate([[True], pairs[1:] != pairs[:-1]]))
-    totals = np.add.reduceat(rows[order], starts)
-    frequent = totals >= min_df
-    return pairs[starts[frequent]], totals[frequent]
+    """Slots for so many pairs, a power of two: at most three quarters are taken."""
+    return max(_LEAST_SLOTS, 2 ** (pairs * 4 // 3).bit_length())
 
 
 def _with_words(
@@ -170,3 +150,21 @@ def _with_words(
     keys = np.concatenate([np.arange(first, last, dtype=np.int64) << 32, pairs])
     order = np.argsort(keys)
     return keys[order], np.concatenate([word_rows[first:last], rows])[order].astype(np.int32)
+
+
+def _joined(scratch: Path, shares: list[list[int]], name: str) -> np.ndarray:
+    """What is kept of all parts, which processes in turn have counted; `shares` says how much of each."""
+    array = np.empty(sum(map(sum, shares)), _KEPT[name])
+    used = 0
+    with ExitStack() as stack:
+        opened = [stack.enter_context(_kept_file(scratch, rank, name).open("rb")) for rank in range(len(shares))]
+        for part in range(sum(map(len, shares))):
+            rank = part % len(shares)
+            size = shares[rank][part // len(shares)]
+            array[used : used + size] = read_array(opened[rank], _KEPT[name], size)
+            used += size
+    return array
+
+
+def _kept_file(scratch: Path, rank: int, name: str) -> Path:
+    return scratch / f"kept-{name}-{rank}"

@@ -42,14 +42,14 @@ class RaggedFile:
         append_array(self._lengths, np.diff(row_splits).astype(np.int32))
         append_array(self._values, np.ascontiguousarray(values, self._dtype))
 
-    def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yields (row_splits int64 from 0, values) over all rows in order."""
+    def blocks(self, at_once: int = BLOCK_VALUES) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields (row_splits int64 from 0, values) over all rows in order, at most `at_once` values or one row."""
         with self._lengths.open("rb") as lengths_file, self._values.open("rb") as values_file:
             while len(lengths := read_array(lengths_file, np.int32, _LENGTHS_READ)):
                 ends = lengths.cumsum(dtype=np.int64)
                 start, done = 0, 0
                 while start < len(ends):
-                    stop = max(start + 1, int(np.searchsorted(ends, done + BLOCK_VALUES, side="right")))
+                    stop = max(start + 1, int(np.searchsorted(ends, done + at_once, side="right")))
                     row_splits = np.concatenate([[0], ends[start:stop] - done])
                     yield row_splits, read_array(values_file, self._dtype, int(row_splits[-1]))
                     start, done = stop, int(ends[stop - 1])

@@ -21,11 +21,14 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from distrain.data.team import Alone, Team
 from distrain.errors import DataError
 
 INDEX_NAME = "dataset.json"
@@ -106,6 +109,7 @@ class DatasetWriter:
         classes: the class names, in label order.
         max_length: longest row, for sequences.
         rows_per_shard: a shard holds at most this many rows, and at most about 64 MiB.
+        team: the processes that write it, each of them its share of the shards: all must make the same calls.
     """
 
     def __init__(
@@ -117,11 +121,13 @@ class DatasetWriter:
         classes: Sequence[str],
         max_length: int | None = None,
         rows_per_shard: int = 65_536,
+        team: Team | None = None,
     ) -> None:
         assert kind in KINDS
         assert rows_per_shard >= 1
         self._directory = Path(directory)
         self._rows_per_shard = rows_per_shard
+        self._team: Team = team or Alone()
         self._index: dict[str, Any] = {
             "format": "distrain-dataset",
             "version": FORMAT_VERSION,
@@ -135,17 +141,15 @@ class DatasetWriter:
     def write(self, part: str, blocks: Iterable[Rows]) -> int:
         """Write one part ("train" or "test") from blocks of any size; returns its number of rows."""
         assert part in PARTS
-        shards: list[Shard] = []
+        own: list[Shard] = []
         num_rows = 0
-        for number, rows in enumerate(_reblock(blocks, self._rows_per_shard)):
-            arrays = {"row_splits": rows.row_splits, "columns": rows.columns, "labels": rows.labels}
-            if rows.values is not None:
-                arrays["values"] = rows.values
-            stem = f"{part}-{number:05d}"
-            files = {name: self._save(f"{stem}.{name}.npy", name, array) for name, array in arrays.items()}
-            shards.append(Shard(num_rows, rows.num_rows, files))
-            num_rows += rows.num_rows
-        self._index["parts"][part] = {"num_rows": num_rows, "shards": [asdict(shard) for shard in shards]}
+        for number, pieces in enumerate(_shards(blocks, self._rows_per_shard)):
+            if number % self._team.size == self._team.rank:
+                own.append(self._shard(f"{part}-{number:05d}", num_rows, concatenate_rows(pieces)))
+            num_rows += sum(piece.num_rows for piece in pieces)
+        told = self._team.exchange(json.dumps([asdict(shard) for shard in own]).encode())
+        shards = sorted(chain.from_iterable(map(json.loads, told)), key=itemgetter("first_row"))
+        self._index["parts"][part] = {"num_rows": num_rows, "shards": shards}
         return num_rows
 
     def finish(self, *, vectorizer: str | None = "vectorizer", details: Mapping[str, object] | None = None) -> str:
@@ -157,6 +161,13 @@ class DatasetWriter:
         (self._directory / INDEX_NAME).write_text(text, encoding="utf-8")
         return self._index["digest"]
 
+    def _shard(self, stem: str, first_row: int, rows: Rows) -> Shard:
+        arrays = {"row_splits": rows.row_splits, "columns": rows.columns, "labels": rows.labels}
+        if rows.values is not None:
+            arrays["values"] = rows.values
+        files = {name: self._save(f"{stem}.{name}.npy", name, array) for name, array in arrays.items()}
+        return Shard(first_row, rows.num_rows, files)
+
     def _save(self, name: str, array_name: str, array: np.ndarray) -> ShardFile:
         path = self._directory / name
         np.save(path, np.ascontiguousarray(array, _DTYPES[array_name]), allow_pickle=False)
@@ -166,8 +177,8 @@ class DatasetWriter:
 _DTYPES = {"row_splits": np.int64, "columns": np.int32, "values": np.float32, "labels": np.int32}
 
 
-def _reblock(blocks: Iterable[Rows], rows_per_shard: int) -> Iterator[Rows]:
-    """Blocks of a shard's size; which rows are in which does not depend on how they were handed in."""
+def _shards(blocks: Iterable[Rows], rows_per_shard: int) -> Iterator[list[Rows]]:
+    """The rows of each shard, in pieces; which are in which does not depend on how they were handed in."""
     waiting: list[Rows] = []
     num_rows = num_bytes = 0
     for block in blocks:
@@ -182,10 +193,10 @@ def _reblock(blocks: Iterable[Rows], rows_per_shard: int) -> Iterator[Rows]:
                 num_bytes += int(block.row_splits[taken]) * width
                 block = block.slice(taken, block.num_rows)
             if block.num_rows:
-                yield concatenate_rows(waiting)
+                yield waiting
                 waiting, num_rows, num_bytes = [], 0, 0
     if waiting:
-        yield concatenate_rows(waiting)
+        yield waiting
 
 
 def crc32_of(path: Path) -> int:

@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from distrain.data.ragged import RaggedFile, append_array, read_array
+from distrain.data.ragged import BLOCK_VALUES, RaggedFile, append_array, read_array
 from distrain.data.team import Alone, Team
 from distrain.data.texts import Texts
 from distrain.data.word_runs import CountedWords, load_run, save_run, table_words
@@ -68,7 +68,6 @@ class TokenStore:
 
     Attributes:
         block_rows: rows of each block that was added.
-        own_words: words in the rows of this store.
         num_rows: rows of all stores of the team, after `finish`, as are the next three.
         num_words: words in all rows.
         longest_row: words in the longest row.
@@ -80,7 +79,7 @@ class TokenStore:
         self.memory_bytes = memory_mib * 2**20
         self.team: Team = team or Alone()
         self.block_rows: list[int] = []
-        self.own_words = self.num_rows = self.num_words = self.longest_row = 0
+        self.num_rows = self.num_words = self.longest_row = 0
         self.class_sizes = np.zeros(0, np.int64)
         self._own_rows = self._run_words = 0
         self._rows_by_length: dict[int, int] = {}
@@ -113,7 +112,6 @@ class TokenStore:
         for row_splits, ids in table.chunks(texts, add=True, first_row=self._own_rows):
             self._tokens[-1].append(row_splits, ids)
             self._run_words += len(ids)
-            self.own_words += len(ids)
             for length, rows in enumerate(np.bincount(np.diff(row_splits)).tolist()):
                 if rows:
                     self._rows_by_length[length] = self._rows_by_length.get(length, 0) + rows
@@ -167,29 +165,32 @@ class TokenStore:
         self._ranks = ranks
         self._tables = []
 
-    def blocks(self, other: RaggedFile | None = None) -> Iterator[TokenBlock]:
-        """All rows of this store in order, renumbered; with the rows of `other`, one for each here, in their place."""
+    def blocks(self, other: RaggedFile | None = None, *, at_once: int = BLOCK_VALUES) -> Iterator[TokenBlock]:
+        """All rows of this store in order, renumbered; with the rows of `other`, one for each here, in their place.
+
+        At most `at_once` words come at once, or one row.
+        """
         first_row = 0
         with self._labels.open("rb") as labels_file:
-            for row_splits, ids in other.blocks() if other else self._ranked():
+            for row_splits, ids in other.blocks(at_once) if other else self._ranked(at_once):
                 rows = len(row_splits) - 1
                 yield TokenBlock(first_row, row_splits, ids, read_array(labels_file, np.int32, rows))
                 first_row += rows
 
     def reported_blocks(
-        self, doing: str, progress: Progress | None, other: RaggedFile | None = None
+        self, doing: str, progress: Progress | None, other: RaggedFile | None = None, *, at_once: int = BLOCK_VALUES
     ) -> Iterator[TokenBlock]:
         """`blocks`, reporting what is being done and the share of the rows walked."""
-        for block in self.blocks(other):
+        for block in self.blocks(other, at_once=at_once):
             if progress:
                 progress(doing, block.first_row / self._own_rows)
             yield block
         if progress:
             progress(doing, 1.0)
 
-    def _ranked(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def _ranked(self, at_once: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for tokens, ranks in zip(self._tokens, self._ranks, strict=True):
-            for row_splits, ids in tokens.blocks():
+            for row_splits, ids in tokens.blocks(at_once):
                 yield row_splits, ranks[ids]
 
     def _open_run(self) -> WordTable:

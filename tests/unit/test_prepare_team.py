@@ -89,8 +89,9 @@ tables = st.lists(st.tuples(st.sampled_from(["1", "2", " 3"]), texts, texts), mi
     st.booleans(),
     st.sampled_from([64, 700, 2**20]),
     st.sampled_from([4, 2**14]),
+    st.sampled_from([5, 100]),
 )
-def test_any_number_of_processes_and_any_memory_give_the_same_bytes(table, vectorizer, has_test, piece, share):
+def test_any_number_of_processes_and_any_memory_give_the_same_bytes(table, vectorizer, has_test, piece, share, at_once):
     table = [("1", "the of ab", "the"), ("2", "the of ab", "of ab"), *table]  # always something to learn
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         folder = Path(name)
@@ -100,8 +101,9 @@ def test_any_number_of_processes_and_any_memory_give_the_same_bytes(table, vecto
         # Few blocks of many rows in plenty of memory; then blocks of a few rows, and next to no memory.
         expected = prepared(folder, 1, **given_settings)
         patch.setattr(lines, "PIECE_BYTES", piece)
-        for module in (tokens, pairs):
-            patch.setattr(module, "_TABLE_SHARE", share * 2**10)
+        patch.setattr(tokens, "_TABLE_SHARE", share * 2**10)
+        patch.setattr(pairs, "_PART_PAIRS", at_once)
+        patch.setattr(pairs, "_MOST_AT_ONCE", at_once)
         for size in (1, 2, 3):
             assert prepared(folder, size, **given_settings) == expected
 
