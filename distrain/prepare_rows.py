@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from distrain.data.ragged import append_array
+from distrain.data.ragged import append_array, map_array
 from distrain.data.shards import Rows
 from distrain.data.team import Team
 
@@ -60,7 +60,9 @@ def _save(scratch: Path, stem: str, blocks: Iterator[Rows]) -> None:
 
 def _blocks(scratch: Path, stem: str, block_rows: list[int], *, has_values: bool) -> Iterator[Rows]:
     """The rows of one process in blocks of so many."""
-    lengths, labels, columns, values = (_mapped(_path(scratch, stem, field), _FIELDS[field]) for field in _FIELDS)
+    lengths, labels, columns, values = (
+        map_array(_path(scratch, stem, field), dtype) for field, dtype in _FIELDS.items()
+    )
     row = first = 0
     for num_rows in block_rows:
         row_splits = np.concatenate([[0], lengths[row : row + num_rows].cumsum(dtype=np.int64)])
@@ -68,12 +70,6 @@ def _blocks(scratch: Path, stem: str, block_rows: list[int], *, has_values: bool
         block_values = values[first:last] if has_values else None
         yield Rows(row_splits, columns[first:last], block_values, labels[row : row + num_rows])
         row, first = row + num_rows, last
-
-
-def _mapped(path: Path, dtype: type) -> np.ndarray:
-    if not path.stat().st_size:  # nothing cannot be mapped
-        return np.empty(0, dtype)
-    return np.asarray(np.memmap(path, dtype, mode="r"))
 
 
 def _path(scratch: Path, stem: str, field: str) -> Path:

@@ -11,8 +11,8 @@ weights are count x (ln((1 + rows) / (1 + rows with it)) + 1); rows are divided 
 n-grams; chosen are the `top_k` of largest F value, ties as `anova.best` rules.
 
 Learning walks over integers on disk: rows with each pair of kept words; the kept n-grams of each row, spilled, and
-their sums by class, in as many parts as memory asks for; the rows. Besides the memory bound, a kept n-gram takes
-12 bytes, and up to 24 while they are found or saved.
+the sums by class of those that may be chosen; the rows. Besides the memory bound, a kept n-gram takes 20 bytes (up to
+28 where there are few), and 12 more while they are saved.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from distrain.data.vocabulary import alphabetical, kept_words, word_ranks
 from distrain.data.words import Words, WordTable
 from distrain.errors import DataError
 
-_ENOUGH = 2**20  # n-grams tested at once: the best are mostly among them, and their sums are still looked up quickly
+_ENOUGH = 2**20  # n-grams tested at first: mostly none of the rest can score as high
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,7 +185,9 @@ def _weights(row_counts: np.ndarray, num_rows: int) -> np.ndarray:
 
     scikit-learn's smooth IDF, in its order of operations: ln((1 + rows) / (1 + rows with it)) + 1.
     """
-    return np.log((num_rows + 1) / (np.arange(row_counts.max() + 1) + 1.0)) + 1.0
+    weights = np.arange(1.0, row_counts.max() + 2.0)
+    np.divide(num_rows + 1, weights, out=weights)
+    return np.add(np.log(weights, out=weights), 1.0, out=weights)
 
 
 def _find_and_choose(
@@ -194,8 +196,8 @@ def _find_and_choose(
     """The kept n-grams of every row of this process, on disk; and the keys of those of highest F value over all rows.
 
     The sums by class are of whole numbers, so that they do not depend on how the rows were shared out. N-grams are
-    tested in the order of their numbers, as many in one walk over the rows as memory allows, until the rest is in too
-    few rows to reach those that were chosen so far. The first walk finds the n-grams.
+    tested in the order of their numbers, some in each walk over the rows, until the rest is in too few rows to score
+    as high as those that were chosen so far. The first walk finds the n-grams.
     """
     present = np.flatnonzero(store.class_sizes)
     class_sizes = store.class_sizes[present]
@@ -204,13 +206,12 @@ def _find_and_choose(
     weights = _weights(index.row_counts, store.num_rows)
     scale = 2.0 ** (62 - store.num_rows.bit_length())  # a value is at most 1, and so is its square
     at_once = max(1, store.memory_bytes // (3 * (16 * len(present) + 64)))  # 64: what the scores themselves take
-    if top_k < _ENOUGH:
-        at_once = min(at_once, _ENOUGH)
     found = RaggedFile(store.scratch, f"ngrams-{store.team.rank}")
     chosen, chosen_scores = np.empty(0, np.int64), np.empty(0)
     first, last = 0, len(index)
     while first < last:
-        sums = np.zeros((min(at_once, last - first), len(present), 2), np.int64)
+        num_tested = min(at_once, last - first) if first else min(at_once, last, max(top_k, _ENOUGH))
+        sums = np.zeros((num_tested, len(present), 2), np.int64)
         if first == 0:
             blocks = _found(store, index, found, progress)
         else:
@@ -219,10 +220,10 @@ def _find_and_choose(
             labels = class_numbers[block.labels]
             add_class_sums(block.row_splits, block.ids, labels, index.row_counts, weights, first, scale, sums)
         scores = np.concatenate([chosen_scores, _team_scores(store, sums, class_sizes, scale)])
-        keys = np.concatenate([chosen, index.keys[first : first + len(sums)]])
+        keys = np.concatenate([chosen, index.keys[first : first + num_tested]])
         kept = best(scores, keys, top_k)
         chosen, chosen_scores = keys[kept], scores[kept]
-        first += len(sums)
+        first += num_tested
         if len(chosen) == top_k:
             last = int(np.count_nonzero(index.row_counts >= least_rows(chosen_scores.min(), class_sizes)))
     return found, np.sort(chosen)

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from distrain.data.ngram_kernels import count_pairs, part_pairs, refill, take_pairs
-from distrain.data.ragged import append_array, read_array
+from distrain.data.ragged import append_array, map_array, read_array
 from distrain.data.team import exchange_arrays
 from distrain.data.tokens import Progress, TokenStore
 from distrain.data.words import random_key
@@ -44,7 +44,7 @@ def kept_ngrams(
         progress: called now and then.
 
     Returns:
-        Keys, int64, ascending, and rows with each, int32: the same in all processes.
+        Keys, int64, ascending, and rows with each, int32: the same in all processes, and mapped from files.
     """
     num_parts = 2 ** (min(_MOST_PARTS, 1 + store.num_words // _PART_PAIRS).bit_length() - 1)
     # Parts of about as many words, to be of about as many pairs.
@@ -65,7 +65,7 @@ def kept_ngrams(
         sizes.append(len(kept[0]))
     shares = [json.loads(share) for share in store.team.exchange(json.dumps(sizes).encode())]
     parted.remove()
-    return _joined(store.scratch, shares, "keys"), _joined(store.scratch, shares, "rows")
+    return _joined(store, shares, "keys"), _joined(store, shares, "rows")
 
 
 class _PartedPairs:
@@ -152,18 +152,15 @@ def _with_words(
     return keys[order], np.concatenate([word_rows[first:last], rows])[order].astype(np.int32)
 
 
-def _joined(scratch: Path, shares: list[list[int]], name: str) -> np.ndarray:
-    """What is kept of all parts, which processes in turn have counted; `shares` says how much of each."""
-    array = np.empty(sum(map(sum, shares)), _KEPT[name])
-    used = 0
-    with ExitStack() as stack:
-        opened = [stack.enter_context(_kept_file(scratch, rank, name).open("rb")) for rank in range(len(shares))]
+def _joined(store: TokenStore, shares: list[list[int]], name: str) -> np.ndarray:
+    """What is kept of all parts, which processes in turn have counted, mapped; `shares` says how much of each."""
+    size, dtype = len(shares), np.dtype(_KEPT[name])
+    joined = store.scratch / f"all-{name}-{store.team.rank}"
+    with joined.open("wb") as file, ExitStack() as stack:
+        opened = [stack.enter_context(_kept_file(store.scratch, rank, name).open("rb")) for rank in range(size)]
         for part in range(sum(map(len, shares))):
-            rank = part % len(shares)
-            size = shares[rank][part // len(shares)]
-            array[used : used + size] = read_array(opened[rank], _KEPT[name], size)
-            used += size
-    return array
+            file.write(opened[part % size].read(dtype.itemsize * shares[part % size][part // size]))
+    return map_array(joined, dtype)
 
 
 def _kept_file(scratch: Path, rank: int, name: str) -> Path:

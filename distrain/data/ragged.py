@@ -61,6 +61,14 @@ def append_array(path: Path, array: np.ndarray) -> None:
         file.write(array.data)
 
 
+def map_array(path: Path, dtype: Any) -> np.ndarray:
+    """All numbers in a file, which is read where they are looked at."""
+    if not path.stat().st_size:  # nothing cannot be mapped
+        return np.empty(0, dtype)
+    # Copied on write, as kernels would be compiled once more for arrays that cannot be written.
+    return np.memmap(path, dtype, mode="c").view(np.ndarray)
+
+
 def read_array(file: IO[bytes], dtype: Any, count: int) -> np.ndarray:
     """The next `count` numbers of an open file, fewer at its end."""
     return np.fromfile(file, dtype, count)
