@@ -11,8 +11,8 @@ weights are count x (ln((1 + rows) / (1 + rows with it)) + 1); rows are divided 
 n-grams; chosen are the `top_k` of largest F value, ties as `anova.best` rules.
 
 Learning walks over integers on disk: rows with each pair of kept words; the kept n-grams of each row, spilled, and
-the sums by class of those that may be chosen; the rows. Besides the memory bound, a kept n-gram takes 20 bytes (up to
-28 where there are few), and 12 more while they are saved.
+the sums by class of those that may be chosen; the rows. Besides the memory bound, a kept n-gram takes what its index
+does, and 12 bytes more while they are saved.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from rich.console import Console
 from threads_as_processes import on_all
 
 from distrain.config import PrepareConfig
-from distrain.data import lines, pairs, tokens
+from distrain.data import lines, pairs, shards, tokens
 from distrain.data.team import Alone
 from distrain.errors import DataError, RankError
 from distrain.prepare import prepare
@@ -98,6 +98,7 @@ def test_any_number_of_processes_and_any_memory_give_the_same_bytes(table, vecto
         train = write_csv(folder / "a.csv", table)
         test = write_csv(folder / "b.csv", table[::-1]) if has_test else None
         given_settings = {"train": train, "test": test, "vectorizer": vectorizer, "top_k": 20, "holdout": 0.3}
+        patch.setattr(shards, "SHARD_BYTES", 150)
         # Few blocks of many rows in plenty of memory; then blocks of a few rows, and next to no memory.
         expected = prepared(folder, 1, **given_settings)
         patch.setattr(lines, "PIECE_BYTES", piece)

@@ -13,11 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.sparse
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.feature_selection import SelectKBest, f_classif
 
-from distrain.data.anova import best, f_scores
+from distrain.data import ngrams
+from distrain.data.anova import best, f_scores, least_rows
 from distrain.data.ngrams import learn_ngrams
 from distrain.data.texts import Texts
 from distrain.data.tokens import TokenStore
@@ -147,6 +150,44 @@ def test_f_scores_are_those_of_a_dense_table():
     )
     assert f_scores(sums, np.bincount(labels)) == pytest.approx(f_classif(values, labels)[0], rel=1e-12)
     assert np.array_equal(f_scores(1024 * sums, np.bincount(labels), scale=1024), f_scores(sums, np.bincount(labels)))
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.floats(0.001, 1)), min_size=1, max_size=12),
+    st.tuples(*3 * [st.integers(0, 30)]),
+)
+def test_a_feature_is_in_as_many_rows_as_its_score_takes(entries, more_rows):
+    sums, class_sizes = np.zeros((1, 3, 2)), np.array(more_rows) + 2
+    for label, value in entries:
+        sums[0, label] += value, value * value
+        class_sizes[label] += 1
+    assert least_rows(f_scores(sums, class_sizes)[0], class_sizes) <= len(entries)
+
+
+def test_the_least_rows_of_a_score():
+    # All squares between the classes, in a class of 100 of 1,000: r = n / 100, and the score r / (1 - r) x 998.
+    assert least_rows(998 / 9, np.array([100, 900])) == 9  # r = 1/10, less what rounding may be
+    assert least_rows(998.1 / 9, np.array([100, 900])) == 10
+    for unknown in (np.nan, np.inf, 0.0, -1e-9):
+        assert least_rows(unknown, np.array([100, 900])) == 0
+
+
+def test_what_cannot_be_chosen_is_not_tested(tmp_path, monkeypatch):
+    rng = np.random.default_rng(3)
+    labels = rng.integers(0, 2, 2000)
+    numbers = rng.integers(0, 400, (2000, 2)).tolist()
+    texts = [f"{'good' if label else 'bad'} w{a} w{b}" for label, (a, b) in zip(labels, numbers, strict=True)]
+    doings = []
+    for enough in (2**20, 100):
+        monkeypatch.setattr(ngrams, "_ENOUGH", enough)
+        doings.append([])
+        vectorizer, _ = learn(
+            tmp_path / str(enough), texts, labels, top_k=2, progress=lambda doing, share: doings[-1].append(doing)
+        )
+        assert len(vectorizer.keys) > 900
+        assert vectorizer.feature_names() == ["bad", "good"]
+    assert "testing n-grams" not in doings[0] + doings[1]
 
 
 def test_little_memory_spills_and_changes_nothing(tmp_path):
