@@ -25,8 +25,8 @@ from distrain.data.tokens import Progress, TokenStore
 from distrain.data.words import random_key
 
 _PART_PAIRS = 2**16  # in a part, where they are not too many: a table of 1 or 2 MiB
-_MOST_PARTS = 2**10
-_MOST_AT_ONCE = 2**22  # pairs parted at once: of so many, a part is worth reading by itself
+_MOST_PARTS = 2**9
+_MOST_AT_ONCE = 2**23  # pairs parted at once: a part of so many is worth reading by itself
 _PAIR_BYTES = 64  # memory that one of them takes
 _LEAST_SLOTS, _MOST_SLOTS = 2**12, 2**20  # of a table before it grows
 _KEPT = {"keys": np.int64, "rows": np.int32}

@@ -16,7 +16,7 @@ from typing import IO, Any
 import numpy as np
 
 BLOCK_VALUES = 2**16  # numbers in a block read back: what stays near the processor, or one row where a row is longer
-_LENGTHS_READ = 2**16
+_LENGTHS_READ = 2**18
 
 
 class RaggedFile:

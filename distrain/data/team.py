@@ -18,6 +18,8 @@ from typing import Protocol
 
 import numpy as np
 
+from distrain.data.ragged import map_array
+
 
 class Team(Protocol):
     """This process among those that work together."""
@@ -51,12 +53,15 @@ class Alone:
 
 
 def exchange_arrays(team: Team, folder: Path, name: str, array: np.ndarray) -> list[np.ndarray]:
-    """The array that each process gave, by rank, mapped from files `<name>-<rank>.npy`, which are made new."""
+    """The array that each process gave, by rank, mapped from files `<name>-<rank>`, which are made new.
+
+    All are of one dtype, and differ in shape along the first axis only.
+    """
     if team.size == 1:
         return [array]
-    np.save(folder / f"{name}-{team.rank}.npy", array, allow_pickle=False)
+    array.tofile(folder / f"{name}-{team.rank}")
     team.exchange(b"")
-    return [load_array(folder / f"{name}-{rank}.npy") for rank in range(team.size)]
+    return [_mapped(folder / f"{name}-{rank}", array) for rank in range(team.size)]
 
 
 def exchange_shares(team: Team, folder: Path, name: str, array: np.ndarray) -> list[np.ndarray]:
@@ -71,16 +76,13 @@ def exchange_shares(team: Team, folder: Path, name: str, array: np.ndarray) -> l
     stretches = np.array_split(array, team.size)
     for rank, stretch in enumerate(stretches):
         if rank != team.rank:
-            np.save(folder / f"{name}-{team.rank}-{rank}.npy", stretch, allow_pickle=False)
+            stretch.tofile(folder / f"{name}-{team.rank}-{rank}")
     team.exchange(b"")
     return [
-        stretches[rank] if rank == team.rank else load_array(folder / f"{name}-{rank}-{team.rank}.npy")
+        stretches[rank] if rank == team.rank else _mapped(folder / f"{name}-{rank}-{team.rank}", array)
         for rank in range(team.size)
     ]
 
 
-def load_array(path: Path) -> np.ndarray:
-    """An array that another process saved."""
-    # Copied on write, as kernels would be compiled once more for arrays that cannot be written.
-    array = np.load(path, allow_pickle=False, mmap_mode="c")
-    return array.view(np.ndarray)
+def _mapped(path: Path, like: np.ndarray) -> np.ndarray:
+    return map_array(path, like.dtype).reshape(-1, *like.shape[1:])

@@ -16,12 +16,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from distrain.data.team import load_array
+from distrain.data.ragged import map_array
 from distrain.data.word_kernels import hash_words, select_words
 from distrain.data.words import WordTable
 
 PARTS = 256
 _HASH_BITS = 31
+_DTYPES = (np.uint64, np.int64, np.int32, np.int32, np.int64)  # of `CountedWords` in a file
 
 
 class CountedWords(NamedTuple):
@@ -56,19 +57,20 @@ def save_run(stem: Path, words: CountedWords, key: np.uint64) -> None:
     """Write a run's words, ordered by part, into new files whose names begin with `stem`."""
     parts = hash_words(words.units, words.ends, key) >> (_HASH_BITS - PARTS.bit_length() + 1)
     ordered = words.select(np.argsort(parts, kind="stable"))
-    for name, array in ordered._asdict().items():
-        np.save(_file(stem, name), array, allow_pickle=False)
-    np.save(_file(stem, "parts"), np.bincount(parts, minlength=PARTS).cumsum(), allow_pickle=False)
+    for name, array, dtype in zip(CountedWords._fields, ordered, _DTYPES, strict=True):
+        np.ascontiguousarray(array, dtype).tofile(_file(stem, name))
+    np.bincount(parts, minlength=PARTS).cumsum(dtype=np.int64).tofile(_file(stem, "parts"))
 
 
 def load_run(stem: Path) -> CountedWords:
     """All words of a run, mapped from its files."""
-    return CountedWords(*(load_array(_file(stem, name)) for name in CountedWords._fields))
+    fields = zip(CountedWords._fields, _DTYPES, strict=True)
+    return CountedWords(*(map_array(_file(stem, name), dtype) for name, dtype in fields))
 
 
 def load_parts(stem: Path) -> Callable[[int], CountedWords]:
     """A function that gives the words of one part of a run."""
-    words, part_ends = load_run(stem), [0, *load_array(_file(stem, "parts")).tolist()]
+    words, part_ends = load_run(stem), [0, *map_array(_file(stem, "parts"), np.int64).tolist()]
 
     def part(number: int) -> CountedWords:
         start, stop = part_ends[number], part_ends[number + 1]
@@ -81,4 +83,4 @@ def load_parts(stem: Path) -> Callable[[int], CountedWords]:
 
 
 def _file(stem: Path, name: str) -> Path:
-    return stem.with_name(f"{stem.name}.{name}.npy")
+    return stem.with_name(f"{stem.name}.{name}")

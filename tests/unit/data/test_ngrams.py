@@ -205,8 +205,8 @@ def test_little_memory_spills_and_changes_nothing(tmp_path):
             top_k=500,
             progress=lambda doing, share, name=name: walks[name].append((doing, share)),
         )
-    assert not any((tmp_path / "plenty").glob("words-0-*.units.npy"))
-    assert len(list((tmp_path / "little").glob("words-0-*.units.npy"))) > 2
+    assert not any((tmp_path / "plenty").glob("words-0-*.units"))
+    assert len(list((tmp_path / "little").glob("words-0-*.units"))) > 2
     partings = {name: [doing for doing, _ in walk].count("parting pairs of words") for name, walk in walks.items()}
     assert partings["plenty"] <= 3
     assert partings["little"] > 20
