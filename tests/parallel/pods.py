@@ -279,14 +279,13 @@ def _script(name: str, place: Path, mounts: Sequence[Mount]) -> str:
                 lines += [f"ln -s {path.readlink()} {path.name}"]
             elif path.is_dir():
                 lines += _mount(Mount(str(path), path, read_only=True))
-    for mount in [Mount("/etc", place / "etc"), *_image()]:
-        lines += _mount(mount)
+    lines += _mount(Mount("/etc", place / "etc"))
     lines += ["mkdir -m 755 proc sys dev tmp", "mkdir -p -m 755 home/mpiuser", f"chown {USER}:{USER} home/mpiuser"]
     lines += ["mount -t proc proc proc", "mount -t sysfs -o ro sysfs sys", "mount -t tmpfs -o mode=755 tmpfs dev"]
     for device in ("null", "zero", "full", "random", "urandom"):
         lines += [f"touch dev/{device}", f"mount --bind /dev/{device} dev/{device}"]
     lines += ["ln -s /proc/self/fd dev/fd", "mkdir dev/shm", "mount -t tmpfs -o mode=1777,size=64m tmpfs dev/shm"]
-    for mount in mounts:
+    for mount in [*mounts, *_image()]:  # in this order, as the checkout may stand below /tmp
         lines += _mount(mount)
     lines += ["mount -o remount,bind,ro etc", "mount -o remount,bind,ro ."]
     lines += [f'exec /usr/sbin/chroot . {shlex.join(AS_USER)} /bin/sh -c \'cd "$0" && exec "$@"\' "$0" "$@"']

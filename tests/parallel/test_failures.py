@@ -148,7 +148,7 @@ def agreed(
         {
             "name": "damaged",
             "settings": {**each_step, "data": str(folder / "data.{rank}")},
-            "attempts": [[event(1, "evaluation", 0, "damage")]],
+            "attempts": [[event(1, "step", STEPS_PER_EPOCH, "damage")]],  # all batches of the epoch are there by then
         },
     ]
     command = [sys.executable, str(PROGRAMS / "failure_stops.py"), str(folder), json.dumps(runs)]
