@@ -59,7 +59,5 @@ say "ruff format --check"
 say "mypy"
 "$python" -m mypy --no-error-summary
 say "pytest"
-# Two files at a time, as many tests wait for other processes; the tests of a file share what its fixtures have started.
-# In the order of their names: the long ones, integration and parallel, before the many short ones.
 # The odd form: an empty array is an unset variable to bash 3.2, which macOS ships.
-exec "$python" -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder ${tests[@]+"${tests[@]}"} ${arguments[@]+"${arguments[@]}"}
+exec "$python" -m pytest ${tests[@]+"${tests[@]}"} ${arguments[@]+"${arguments[@]}"}
