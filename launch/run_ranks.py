@@ -11,7 +11,7 @@ SIGTERM, SIGINT, SIGHUP, SIGUSR1        SIGUSR1 to mpirun, which passes it on: t
 a second SIGINT                         mpirun ends the ranks at once
 mpirun or orted is killed               their ranks are killed
 mpirun or orted outlives its ranks      it is killed: it waits for a host that cannot be reached any more
-this process is killed                  mpirun gets SIGTERM from the kernel, and ends the ranks
+this process is killed                  mpirun gets SIGTERM from the kernel; after 10 s whatever is left is killed
 the ranks of a host do not start        its orted is killed, and mpirun told, which ends the job
 
 mpirun has a session of its own, so that Ctrl-C in a terminal reaches this process alone; Open MPI would kill the ranks
@@ -30,7 +30,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import IO
@@ -137,6 +137,7 @@ def run_job(command: Sequence[str]) -> int:
     """
     stop = Stop()  # before there is anything that could be missed
     process = _start(command, stdout=None)
+    release = _guard(process.pid)
     words = Words(process)
     idle_since = None
     while process.poll() is None:
@@ -148,6 +149,7 @@ def run_job(command: Sequence[str]) -> int:
             process.kill()
         time.sleep(POLL_SECONDS)
     _kill_session(process.pid)
+    release()
     words.end()
     return _conclude(process.returncode, stop, words)
 
@@ -241,13 +243,51 @@ def _ranks(launcher: int) -> bool:
     return False
 
 
+def _guard(session: int) -> Callable[[], None]:
+    """Start a process that kills what is left of a session when this one is killed; returns what ends it instead.
+
+    mpirun, which the kernel tells of it, leaves ranks behind that do not listen.
+    """
+    held, holding = os.pipe()
+    guard = os.fork()
+    if guard == 0:
+        os.setsid()
+        os.close(holding)
+        null = os.open(os.devnull, os.O_RDWR)
+        for standard in (0, 1, 2):  # whoever reads them waits for nobody else
+            os.dup2(null, standard)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+            signal.signal(number, signal.SIG_IGN)
+        if not os.read(held, 1):
+            deadline = time.monotonic() + HURRY_SECONDS
+            while [*_of_session(session)] and time.monotonic() < deadline:
+                time.sleep(POLL_SECONDS)
+            _kill_session(session)
+        os._exit(0)
+    os.close(held)
+
+    def release() -> None:
+        os.write(holding, b"1")
+        os.close(holding)
+        os.waitpid(guard, 0)
+
+    return release
+
+
 def _kill_session(session: int) -> None:
     """Kill whatever a launcher has left behind: each rank has a process group of its own, but all have its session."""
+    for process in _of_session(session):
+        with contextlib.suppress(OSError):
+            os.kill(process, signal.SIGKILL)
+
+
+def _of_session(session: int) -> Iterator[int]:
+    """The processes of a session that live."""
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             state, _, _, its_session = stat.read_text().rpartition(")")[2].split()[:4]
             if int(its_session) == session and state != "Z":
-                os.kill(int(stat.parent.name), signal.SIGKILL)
+                yield int(stat.parent.name)
 
 
 def _conclude(code: int, stop: Stop, words: Words) -> int:

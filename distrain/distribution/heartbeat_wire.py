@@ -282,7 +282,8 @@ async def _connect(rank: int, host: str, offer: dict[str, Any]) -> socket.socket
                 await asyncio.wait_for(_introduce(connection, rank, address, offer), min(GREETING_SECONDS, share))
                 return connection
             except TimeoutError:
-                reasons[address] = "no answer"
+                if reasons[address] == "not tried":  # the last attempt has little time; an answer before it says more
+                    reasons[address] = "no answer"
             except OSError as error:
                 reasons[address] = os.strerror(error.errno) if error.errno else str(error)
             connection.close()

@@ -295,7 +295,7 @@ def test_no_rank_outlives_a_script_that_is_killed(start, mode):
     job.ranks()
     job.process.kill()
     job.process.wait()
-    wait_until(lambda: job.processes() == set())
+    wait_until(lambda: job.processes() == set(), seconds=30)  # by themselves they would end after 60
 
 
 def without(tree: Path, program: str) -> dict[str, object]:

@@ -122,8 +122,8 @@ def wait_until_readable(link):
 
 
 def test_ranks_of_another_run_are_refused_and_all_ranks_say_so(monkeypatch):
-    monkeypatch.setattr(wire, "CONNECT_SECONDS", 0.5)
-    monkeypatch.setattr(wire, "ACCEPT_SECONDS", 1.0)
+    monkeypatch.setattr(wire, "CONNECT_SECONDS", 2.0)
+    monkeypatch.setattr(wire, "ACCEPT_SECONDS", 3.0)
     tables = meet_all(3, lambda rank, offer: {**offer, "token": "00" * 16} if rank == 2 else offer)
     assert len({str(error) for error in tables}) == 1
     text = str(tables[0])
