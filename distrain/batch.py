@@ -12,11 +12,13 @@ The fields hold NumPy arrays on the host and tensors inside a compiled step.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
+
+Memory = Callable[[tuple[int, ...], Any], np.ndarray]  # shape, dtype -> an array whose values are not set
 
 
 class SparseRows(NamedTuple):
@@ -97,19 +99,19 @@ _current = threading.local()  # MirroredStrategy traces each replica in a thread
 
 
 @contextmanager
-def feeding(batch: Batch, *, sparse_gradients: bool = False) -> Iterator[None]:
+def feeding(batch: Batch, *, gradient_memory: Memory | None = None) -> Iterator[None]:
     """Make `batch` the current one of this thread while a model is called on it.
 
     Args:
         batch: what the model is called on.
-        sparse_gradients: whether a layer that touches few rows of its weights should give the gradient of these alone.
+        gradient_memory: see `current_gradient_memory`.
     """
-    before = current_batch(), sparse_gradients_wanted()
-    _current.batch, _current.sparse_gradients = batch, sparse_gradients
+    before = current_batch(), current_gradient_memory()
+    _current.batch, _current.gradient_memory = batch, gradient_memory
     try:
         yield
     finally:
-        _current.batch, _current.sparse_gradients = before
+        _current.batch, _current.gradient_memory = before
 
 
 def current_batch() -> Batch | None:
@@ -117,6 +119,9 @@ def current_batch() -> Batch | None:
     return getattr(_current, "batch", None)
 
 
-def sparse_gradients_wanted() -> bool:
-    """Whether a layer that touches few rows of its weights should give the gradient of these alone."""
-    return getattr(_current, "sparse_gradients", False)
+def current_gradient_memory() -> Memory | None:
+    """From where a layer that touches few rows of its weights should take the memory for the gradient of these alone.
+
+    None: it should give the gradient of all rows. The memory is taken when a step runs, not when it is traced.
+    """
+    return getattr(_current, "gradient_memory", None)

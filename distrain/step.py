@@ -24,7 +24,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from distrain.batch import Batch, SparseRows, feeding
+from distrain.batch import Batch, Memory, SparseRows, feeding
 from distrain.errors import ConfigurationError
 from distrain.metrics import MetricSums
 
@@ -61,7 +61,7 @@ class Replicas(Protocol):
 
     num_replicas: int
     local_update: bool
-    sparse_gradients: bool
+    gradient_memory: Memory | None
 
     def compile(
         self, replica_step: Callable[[Sequence[Any]], Sequence[Any]], specs: Any, *, num_batches: int = 1
@@ -124,7 +124,7 @@ def make_train_steps(
 
     def gradients_of(batch: Batch) -> tuple[list[Any], list[Any]]:
         with tf.GradientTape() as tape:
-            outputs = _call(task, batch, training=True, sparse_gradients=replicas.sparse_gradients)
+            outputs = _call(task, batch, training=True, gradient_memory=replicas.gradient_memory)
             losses = example_losses(task.loss, batch.labels, outputs)
             weighted = tf.reduce_sum(batch.weights * losses)
             added = tf.add_n([tf.cast(loss, tf.float32) for loss in task.model.losses] or [tf.zeros(())])
@@ -222,8 +222,8 @@ def figures(sums: Sequence[np.ndarray], metrics: MetricSums) -> dict[str, float]
     return {"loss": loss, **metrics.results(sums[2:])}
 
 
-def _call(task: Task, batch: Batch, *, training: bool, sparse_gradients: bool = False) -> Any:
-    with feeding(batch, sparse_gradients=sparse_gradients):
+def _call(task: Task, batch: Batch, *, training: bool, gradient_memory: Memory | None = None) -> Any:
+    with feeding(batch, gradient_memory=gradient_memory):
         return task.model(model_inputs(task.model, batch.features, task.num_columns), training=training)
 
 

@@ -88,6 +88,7 @@ def _join(strategy: str, config: TrainConfig, world: World, environ: Mapping[str
         )
     from distrain.distribution.devices import own_device
     from distrain.distribution.processes import Processes
+    from distrain.distribution.shared_memory import share
 
     on_gpu = own_device(environ, world, config.devices)  # before the backend touches TensorFlow
     # A rank that waits for another in Open MPI leaves its core to whoever can use it: the loader, or, as Horovod's own
@@ -105,9 +106,10 @@ def _join(strategy: str, config: TrainConfig, world: World, environ: Mapping[str
             collectives = mpi
         collectives.start(world, on_gpu=on_gpu)
         _check_places(collectives.exchange, world)
+        shared = share(collectives.exchange, world.rank, world.size)
     if collectives not in _joined:
         _joined.append(collectives)
-    return Processes(collectives, world, compression=config.compression)
+    return Processes(collectives, world, compression=config.compression, shared=shared)
 
 
 @contextmanager

@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+from distrain.batch import Memory
+
 
 class Distribution(Protocol):
     """Copies of one model on one or more devices, in one or more processes.
@@ -26,7 +28,7 @@ class Distribution(Protocol):
         is_chief: whether this process writes files and prints: rank 0.
         local_update: whether the optimizer's update takes place within a replica, so that XLA may compile it and a
             condition may hold it.
-        sparse_gradients: whether gradients of few rows of a matrix are better given as these rows.
+        gradient_memory: where gradients of few rows of a matrix are better given as these rows, the memory for them.
     """
 
     name: str
@@ -37,7 +39,7 @@ class Distribution(Protocol):
     rank: int
     is_chief: bool
     local_update: bool
-    sparse_gradients: bool
+    gradient_memory: Memory | None
 
     def scope(self) -> AbstractContextManager[Any]:
         """The context in which model and optimizer are built."""

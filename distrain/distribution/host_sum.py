@@ -29,7 +29,7 @@ class Rows(NamedTuple):
 
     Attributes:
         values: `[m, width]`.
-        indices: int64 `[m]`.
+        indices: int32 or int64 `[m]`.
         num_rows: of the whole gradient.
     """
 
@@ -151,7 +151,7 @@ def _pack(tensor: Gradient, rows: np.ndarray | None, part: np.ndarray) -> None:
     if isinstance(tensor, Rows):
         slots = tensor.indices if rows is None else np.searchsorted(rows, tensor.indices)
         width = _width(tensor)
-        _add_rows(slots, tensor.values.reshape(len(tensor.indices), width), part.reshape(-1, width))
+        add_rows(slots, tensor.values.reshape(len(tensor.indices), width), part.reshape(-1, width))
     elif rows is None:
         part[:] = tensor.ravel()
     else:
@@ -182,7 +182,7 @@ def _rows_with_anything(matrix: np.ndarray) -> np.ndarray:
 
 
 @compiled
-def _add_rows(slots: np.ndarray, values: np.ndarray, sums: np.ndarray) -> None:
+def add_rows(slots: np.ndarray, values: np.ndarray, sums: np.ndarray) -> None:
     """Set `sums` to zero, and add each row of `values` to the one in its slot."""
     sums[:] = 0
     for place in range(len(slots)):

@@ -15,6 +15,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from distrain.batch import Memory
 from distrain.distribution.gradients import dense
 from distrain.distribution.packing import compile_packed
 
@@ -32,7 +33,7 @@ class Mirrored:
     rank = 0
     is_chief = True
     local_update = False  # under a strategy the update runs in a cross-replica context
-    sparse_gradients = False
+    gradient_memory: Memory | None = None
 
     def __init__(self, devices: Sequence[str]) -> None:
         # TensorFlow numbers collectives from the same start in each strategy and tells them apart by number alone, so

@@ -1,13 +1,14 @@
 """One replica in each of many processes, over Horovod or MPI.
 
-Decides: whether a step's sums are made on the host or on the device. Never: how they are made (`host_sum.py`,
-`device_sum.py`), or how they travel; the collectives do.
+Decides: where a step's sums are made: on the device, in memory that all ranks share, or on the host of each. Never: how
+they are made (`device_sum.py`, `shared_sum.py`, `host_sum.py`), or how they travel; the collectives do.
 
     distribution = Processes(collectives, world)             # the module distribution.horovod or distribution.mpi
     step = distribution.compile(replica_step, specs)
 
 On CPUs a step leaves TensorFlow once, for one call that joins all tensors, sums them and parts them again; the same as
-operations of the graph took nearly twice as long over MPI (`tests/benchmarks/RESULTS.md`).
+operations of the graph took nearly twice as long over MPI. Where all ranks are on one machine, tensors do not travel at
+all: each rank reads what the others wrote (`tests/benchmarks/RESULTS.md`).
 """
 
 from __future__ import annotations
@@ -18,8 +19,11 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
+from distrain.aligned import aligned_empty
 from distrain.distribution.device_sum import DeviceCollectives, sum_on_device
 from distrain.distribution.host_sum import Gradient, HostCollectives, Rows, sum_on_host
+from distrain.distribution.shared_memory import SharedMemory
+from distrain.distribution.shared_sum import Part, SharedSum, fits
 from distrain.distribution.single import SingleDevice
 from distrain.world import World
 
@@ -53,12 +57,20 @@ class Processes(SingleDevice):
         collectives: the backend, started.
         world: this process among all.
         compression: "fp16" to let gradients travel in half precision; "none".
+        shared: memory of all ranks, if they are on one machine.
     """
 
-    sparse_gradients = True
-
-    def __init__(self, collectives: Collectives, world: World, *, compression: str = "none") -> None:
-        self._collectives = collectives
+    def __init__(
+        self,
+        collectives: Collectives,
+        world: World,
+        *,
+        compression: str = "none",
+        shared: SharedMemory | None = None,
+    ) -> None:
+        self.collectives = collectives
+        self._shared = shared
+        self.gradient_memory = shared.empty if shared else aligned_empty
         self._device_collectives = collectives.on_device()
         self._compression = compression
         self.name = collectives.NAME
@@ -74,6 +86,7 @@ class Processes(SingleDevice):
             return sum_on_device(self._device_collectives, gradients, figures, compression=self._compression)
         tensors = [*gradients, *figures]
         heights = [int(g.shape[0]) if isinstance(g, tf.IndexedSlices) else None for g in gradients]
+        shared_sum = self._sum_in_memory(tensors)
         halved = self._compression == "fp16"
 
         def reduce(*arrays: np.ndarray) -> list[np.ndarray]:
@@ -81,34 +94,42 @@ class Processes(SingleDevice):
             own: list[Gradient] = [
                 next(given) if height is None else Rows(next(given), next(given), height) for height in heights
             ]
-            return sum_on_host(self._collectives, own, list(given), halved=halved)
+            if shared_sum:
+                return shared_sum([*own, *given])
+            return sum_on_host(self.collectives, own, list(given), halved=halved)
 
         flat = [
-            part
+            array
             for tensor in tensors
-            for part in (
-                (tensor.values, tf.cast(tensor.indices, tf.int64))
-                if isinstance(tensor, tf.IndexedSlices)
-                else (tensor,)
-            )
+            for array in ((tensor.values, tensor.indices) if isinstance(tensor, tf.IndexedSlices) else (tensor,))
         ]
         sums = tf.numpy_function(reduce, flat, [tensor.dtype for tensor in tensors])
         for total, tensor in zip(sums, tensors, strict=True):
             total.set_shape(tensor.shape)
         return sums[: len(gradients)], sums[len(gradients) :]
 
+    def _sum_in_memory(self, tensors: Sequence[Any]) -> SharedSum | None:
+        """The sum of such tensors in shared memory, if there is any, and room in it."""
+        if self._shared is None or not all(tensor.shape.is_fully_defined() for tensor in tensors):
+            return None
+        parts = [
+            Part(tuple(tensor.shape), tensor.dtype.as_numpy_dtype, isinstance(tensor, tf.IndexedSlices))
+            for tensor in tensors
+        ]
+        return SharedSum(self._shared, parts) if fits(parts) else None
+
     def synchronize(self, variables: Sequence[Any]) -> None:
         """Make each variable the mean over all processes."""
         floats = [variable for variable in variables if tf.as_dtype(variable.dtype).is_floating]
         if floats and self.num_processes > 1:
-            totals = sum_on_host(self._collectives, [], [variable.numpy() for variable in floats])
+            totals = sum_on_host(self.collectives, [], [variable.numpy() for variable in floats])
             for variable, total in zip(floats, totals, strict=True):
                 variable.assign(total / self.num_processes)
 
     def exchange(self, content: bytes) -> list[bytes]:
         """What each process gave, in rank order."""
-        return self._collectives.exchange(content)
+        return self.collectives.exchange(content)
 
     def broadcast(self, content: bytes) -> bytes:
         """What the chief gave."""
-        return self._collectives.broadcast(content)
+        return self.collectives.broadcast(content)

@@ -13,6 +13,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from distrain.batch import Memory
 from distrain.distribution.gradients import dense
 from distrain.distribution.packing import compile_packed
 
@@ -28,7 +29,7 @@ class SingleDevice:
     rank = 0
     is_chief = True
     local_update = True
-    sparse_gradients = False
+    gradient_memory: Memory | None = None
 
     def scope(self) -> AbstractContextManager[Any]:
         """No context is needed."""

@@ -12,31 +12,32 @@ matrix there.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from distrain.aligned import aligned_empty
-from distrain.batch import SparseRows
+from distrain.batch import Memory, SparseRows
 from distrain.compiled import compiled
 
 
-def sparse_product(rows: SparseRows, kernel: Any, *, on_gpu: bool, sparse_gradient: bool = False) -> Any:
+def sparse_product(rows: SparseRows, kernel: Any, *, on_gpu: bool, gradient_memory: Memory | None = None) -> Any:
     """The matrix product of sparse rows and `kernel`.
 
     Args:
         rows: `[b, num_columns]`, as tensors; entries that share a place add up.
         kernel: float `[num_columns, units]`.
         on_gpu: whether the step runs on a GPU.
-        sparse_gradient: let the kernel's gradient be `tf.IndexedSlices` of the rows that have an entry, each once; it
-            is dense otherwise, and on a GPU.
+        gradient_memory: let the kernel's gradient be `tf.IndexedSlices` of the rows that have an entry, each once, in
+            memory from there; it is dense without, and on a GPU.
 
     Returns:
         `[b, units]`, of the kernel's dtype.
     """
     rows = rows._replace(values=tf.cast(rows.values, kernel.dtype))
-    return _product_on_gpu(rows, kernel) if on_gpu else _product_on_cpu(rows, kernel, sparse_gradient)
+    return _product_on_gpu(rows, kernel) if on_gpu else _product_on_cpu(rows, kernel, gradient_memory)
 
 
 def _product_on_gpu(rows: SparseRows, kernel: Any) -> Any:
@@ -45,13 +46,13 @@ def _product_on_gpu(rows: SparseRows, kernel: Any) -> Any:
     return tf.matmul(dense, kernel)
 
 
-def _product_on_cpu(rows: SparseRows, kernel: Any, sparse_gradient: bool) -> Any:
+def _product_on_cpu(rows: SparseRows, kernel: Any, gradient_memory: Memory | None) -> Any:
     if kernel.dtype not in (
         tf.float32,
         tf.float64,
     ):  # NumPy, and so the kernels, know no others that TensorFlow trains in
         wide = rows._replace(values=tf.cast(rows.values, tf.float32))
-        return tf.cast(_product_on_cpu(wide, tf.cast(kernel, tf.float32), False), kernel.dtype)
+        return tf.cast(_product_on_cpu(wide, tf.cast(kernel, tf.float32), None), kernel.dtype)
 
     @tf.custom_gradient
     def product(values: Any, kernel: Any) -> Any:
@@ -60,9 +61,10 @@ def _product_on_cpu(rows: SparseRows, kernel: Any, sparse_gradient: bool) -> Any
 
         def gradient(upstream: Any) -> Any:
             entries = [rows.row_ids, rows.columns, values, upstream, tf.shape(kernel)[0]]
-            if sparse_gradient:
+            if gradient_memory:
+                multiply_touched = partial(multiply_transposed_touched, memory=gradient_memory)
                 dtypes = [kernel.dtype, tf.int32]
-                touched, columns = tf.numpy_function(multiply_transposed_touched, entries, dtypes, stateful=False)
+                touched, columns = tf.numpy_function(multiply_touched, entries, dtypes, stateful=False)
                 touched.set_shape((None, kernel.shape[1]))
                 columns.set_shape((None,))
                 of_kernel = tf.IndexedSlices(touched, columns, tf.shape(kernel))
@@ -108,23 +110,29 @@ def multiply_transposed(
 
 
 def multiply_transposed_touched(
-    row_ids: np.ndarray, columns: np.ndarray, values: np.ndarray, upstream: np.ndarray, num_columns: int
+    row_ids: np.ndarray,
+    columns: np.ndarray,
+    values: np.ndarray,
+    upstream: np.ndarray,
+    num_columns: int,
+    *,
+    memory: Memory = aligned_empty,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of `multiply_transposed` whose column has an entry, and these columns, int32, ascending.
+    """The rows of `multiply_transposed` whose column has an entry, in `memory`, and these columns, int32, ascending.
 
     An entry that is zero, as dropout leaves many, is none.
     """
-    slots, touched = _slots_of(columns, values, int(num_columns))
-    product = aligned_empty((len(touched), upstream.shape[1]), upstream.dtype)
-    _sum_rows(slots, row_ids, values, upstream, product)
+    slot_of, touched = _slots_of(columns, values, int(num_columns))
+    product = memory((len(touched), upstream.shape[1]), upstream.dtype)
+    _sum_rows_in_slots(slot_of, columns, row_ids, values, upstream, product)
     return product, touched
 
 
 @compiled
 def _slots_of(columns: np.ndarray, values: np.ndarray, num_columns: int) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct columns of entries that are not zero, ascending, and the place of each entry's column among them.
+    """The place of each column among those with an entry that is not zero, and these columns, ascending.
 
-    The place of a column that has zeros only is 0, and means nothing.
+    The place of any other column is 0, and means nothing.
     """
     slot_of = np.zeros(num_columns, np.int32)
     for entry in range(len(columns)):
@@ -132,10 +140,7 @@ def _slots_of(columns: np.ndarray, values: np.ndarray, num_columns: int) -> tupl
     touched = np.flatnonzero(slot_of).astype(np.int32)
     for slot in range(len(touched)):
         slot_of[touched[slot]] = slot
-    slots = np.empty_like(columns)
-    for entry in range(len(columns)):
-        slots[entry] = slot_of[columns[entry]]
-    return slots, touched
+    return slot_of, touched
 
 
 @compiled
@@ -147,6 +152,20 @@ def _sum_rows(to: np.ndarray, of: np.ndarray, times: np.ndarray, matrix: np.ndar
     sums[:] = 0
     for entry in range(len(to)):
         target, source, factor = to[entry], of[entry], times[entry]
+        if factor == 0:
+            continue
+        for unit in range(matrix.shape[1]):
+            sums[target, unit] += factor * matrix[source, unit]
+
+
+@compiled
+def _sum_rows_in_slots(
+    slot_of: np.ndarray, to: np.ndarray, of: np.ndarray, times: np.ndarray, matrix: np.ndarray, sums: np.ndarray
+) -> None:
+    """As `_sum_rows`, but row `to[i]` is at `slot_of[to[i]]`."""
+    sums[:] = 0
+    for entry in range(len(to)):
+        target, source, factor = slot_of[to[entry]], of[entry], times[entry]
         if factor == 0:
             continue
         for unit in range(matrix.shape[1]):

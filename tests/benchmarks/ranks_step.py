@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from rich.console import Console
@@ -53,6 +54,7 @@ def time_in_rank(way: str, data: Path, batch_sizes: list[int], num_turns: int) -
     """Medians for each batch size; all ranks run this."""
     from distrain import step as steps
     from distrain.distribution import choose
+    from distrain.distribution.processes import Processes
     from distrain.jobs import open_job
     from distrain.task import batch_specs, make_task
 
@@ -62,12 +64,14 @@ def time_in_rank(way: str, data: Path, batch_sizes: list[int], num_turns: int) -
     job = open_job(config)
     sample = sample_batch(job.train)
     replicas = distribution.local_replicas
+    ways = {"step": distribution, "compute": _Unreduced(distribution)}
+    sent: list[int] = []
+    if isinstance(distribution, Processes):  # what would travel between machines
+        ways["travelling"] = Processes(_counting(distribution.collectives, sent), find_world(os.environ))
     compiled = {}
-    for name in ("step", "compute"):
+    for name, under in ways.items():
         task = make_task(job.build, sample, scope=distribution.scope(), num_columns=job.train.num_columns)
-        under = distribution if name == "step" else _Unreduced(distribution)
         compiled[name] = steps.make_train_steps(task, under, batch_specs(sample))
-    sent = _count_bytes(distribution)
     medians = []
     for batch_size in batch_sizes:
         plan = EpochPlan(job.train.num_examples, distribution.num_replicas, batch_size)
@@ -101,7 +105,8 @@ def time_in_rank(way: str, data: Path, batch_sizes: list[int], num_turns: int) -
             seconds["loaded"] += steps_in_turn[1:] or steps_in_turn
         split = {name: statistics.median(each[1:]) * 1000 for name, each in seconds.items()}
         sent.clear()
-        compiled["step"]([cached[0]])
+        if "travelling" in compiled:
+            compiled["travelling"]([cached[0]])
         medians.append({**split, "megabytes": sum(sent) / 1e6, "bare": _bare(sum(sent)) if strategy == "mpi" else 0.0})
     return medians
 
@@ -112,21 +117,18 @@ def _passes(distribution: Any, seconds: list[float], num_batches: int) -> int:
     return max(1, min(30, min(int(float(each)) for each in distribution.exchange(str(own).encode()))))
 
 
-def _count_bytes(distribution: Any) -> list[int]:
-    """A list that grows by the bytes of each reduction."""
-    sent: list[int] = []
-    collectives = getattr(distribution, "_collectives", None)
-    for name in ("sum_in_place", "union_in_place") if collectives else ():
-        setattr(collectives, name, _counting(getattr(collectives, name), sent))
-    return sent
+def _counting(collectives: Any, sent: list[int]) -> Any:
+    """The collectives, which append the bytes of each reduction to `sent`."""
 
+    def counted(function: Any) -> Any:
+        def counting(buffer: Any, **settings: Any) -> None:
+            sent.append(buffer.nbytes)
+            function(buffer, **settings)
 
-def _counting(function: Any, sent: list[int]) -> Any:
-    def counting(buffer: Any, **settings: Any) -> None:
-        sent.append(buffer.nbytes)
-        function(buffer, **settings)
+        return counting
 
-    return counting
+    own = {name: counted(getattr(collectives, name)) for name in ("sum_in_place", "union_in_place")}
+    return SimpleNamespace(**{**vars(collectives), **own})
 
 
 def _bare(num_bytes: int) -> float:
@@ -151,7 +153,7 @@ class _Unreduced:
         self._distribution = distribution
         self.num_replicas = distribution.num_replicas
         self.local_update = distribution.local_update
-        self.sparse_gradients = False  # compute is what one rank alone computes
+        self.gradient_memory = None  # compute is what one rank alone computes
 
     def compile(self, *arguments: Any, **settings: Any) -> Any:
         return self._distribution.compile(*arguments, **settings)

@@ -145,23 +145,27 @@ def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 def _runs(launcher: str, strategy: str, size: int, text: dict[str, Path]) -> list[dict[str, Any]]:
-    """The runs of one launch."""
+    """The runs of one launch: some of ranks that share memory, others of ranks that are kept apart."""
     everyone = {"epochs": EPOCHS, "seed": SEED}
 
     def ngram(name: str, **more: Any) -> dict[str, Any]:
         return {"name": name, "data": text["ngram"], **everyone, **NGRAM, **more}
 
     def case(name: str, of: str, **more: Any) -> dict[str, Any]:
-        return {"name": name, "case": of, **everyone, **ARRAYS, **more}
+        return {"name": name, "case": of, "apart": True, **everyone, **ARRAYS, **more}
 
     if strategy == "mirrored" or (launcher and size == 1):  # the contract alone
         return []
-    runs = [ngram("ngram"), {"name": "sequence", "data": text["sequence"], **everyone, **SEQUENCE}]
+    apart = launcher.startswith("horovodrun")
+    runs = [
+        ngram("ngram", apart=apart),
+        {"name": "sequence", "data": text["sequence"], "apart": apart, **everyone, **SEQUENCE},
+    ]
     if launcher in ("", "mpirun"):
         runs += [case(name, name) for name in ("weighted", "words", "letters", "normalized")]
     if launcher == "mpirun":
         runs += [
-            case("accumulated", "weighted", accumulation_steps=2),
+            case("accumulated", "weighted", accumulation_steps=2, apart=False),
             case("halved", "weighted", compression="fp16"),
             ngram("in fours", steps_per_execution=4),
             ngram("stopped", stop_at=8),  # the second step of the second epoch

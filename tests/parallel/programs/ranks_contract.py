@@ -1,6 +1,6 @@
 """The contract of `Distribution`: each operation once on this process; what came of it is written down.
 
-write_contract(distribution, folder, strategy="mpi")      # folder/contract.RANK.npz and .json; a judge reads them
+write_contract(choose, folder, apart=..., collectives=...)      # folder/contract.RANK.npz and .json; a judge reads them
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +21,40 @@ from ranks_notes import Notes
 from distrain.distribution.base import Distribution
 
 
-def write_contract(choose: Callable[[str], Distribution], folder: Path, *, collectives: Any) -> None:
+def write_contract(
+    choose: Callable[[str], Distribution],
+    folder: Path,
+    *,
+    apart: Callable[[], AbstractContextManager[None]],
+    collectives: Any,
+) -> None:
     """Call everything, and write what it gives.
 
     Args:
         choose: compression -> the distribution.
         folder: where to.
+        apart: a context in which ranks find no memory that they could share.
         collectives: the backend's module, for what is sent; None where there is none.
     """
+    together = Notes()
+    arrays = {}
+    if collectives is not None:
+        sharing = choose("none")
+        for name in CASES:
+            arrays |= {f"shared/{key}": sums for key, sums in _sums(sharing, name, together, collectives).items()}
+    with apart():
+        _write_what_travels(choose, folder, arrays, together, collectives)
+
+
+def _write_what_travels(
+    choose: Callable[[str], Distribution],
+    folder: Path,
+    arrays: dict[str, np.ndarray],
+    together: Notes,
+    collectives: Any,
+) -> None:
     distribution = choose("none")
     notes = {name: Notes() for name in CASES}
-    arrays: dict[str, np.ndarray] = {}
     for name in CASES:
         arrays |= _sums(distribution, name, notes[name], collectives)
     arrays |= {f"two batches/0/{key}": value for key, value in _sum_of_two_batches(distribution).items()}
@@ -55,6 +79,7 @@ def write_contract(choose: Callable[[str], Distribution], folder: Path, *, colle
         "rank": distribution.rank,
         "is_chief": distribution.is_chief,
         "heard": {kind: _heard(distribution, kind) for kind in CONTENTS},
+        "sent by ranks that share memory": together.sent.total(),
         "sent": {name: sorted(note.sent.elements()) for name, note in notes.items()},
     }
     np.savez(folder / f"contract.{distribution.rank}.npz", **arrays)

@@ -9,6 +9,7 @@ First comes the contract of `Distribution`, see `ranks_contract.py`; then the ru
     runs        objects of settings of a run, with `name`; with `data` for prepared text or `case` for arrays; and
                 stop_at     global step after which the last rank sends itself SIGTERM
                 from        name of an earlier run: go on in its run directory
+                apart       ranks share no memory, as if each had a machine to itself
 
 Each rank writes FOLDER/NAME.RANK.json and .npz: what it was fed, what it sent, figures, and its weights after each
 epoch.
@@ -23,6 +24,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +37,7 @@ from ranks_notes import Notes
 
 import distrain
 from distrain.config import TrainConfig
-from distrain.distribution import choose
+from distrain.distribution import choose, shared_memory
 from distrain.errors import StopRequested
 from distrain.job import Job
 from distrain.jobs import open_job
@@ -67,13 +69,14 @@ def train(settings: dict[str, Any], folder: Path, strategy: str, devices: str | 
     """Train one run, and write what this rank knows of it."""
     name = settings.pop("name")
     stop_at = settings.pop("stop_at", None)
+    memory = ranks_apart() if settings.pop("apart", False) else contextlib.nullcontext()
     run = folder / "runs" / settings.pop("from", name)
     if WORLD.rank:  # no rank but the chief needs the run directory
         run = folder / "not the chief's" / name
     settings = {"run": run, "strategy": strategy, "devices": devices, "patience": 0, **settings}
     notes, watcher = Notes(), Watcher(stop_at)
     code, message = 0, io.StringIO()
-    with notes.of_sending(collectives), contextlib.redirect_stderr(message):
+    with memory, notes.of_sending(collectives), contextlib.redirect_stderr(message):
         try:
             train_noted(settings, notes, watcher)
         except StopRequested as stopped:
@@ -88,6 +91,16 @@ def train(settings: dict[str, Any], folder: Path, strategy: str, devices: str | 
     weights = {f"{e}/{n}": w for e, epoch in enumerate(watcher.weights) for n, w in enumerate(epoch)}
     np.savez(folder / f"{name}.{WORLD.rank}.npz", **weights)
     (folder / f"{name}.{WORLD.rank}.json").write_text(json.dumps(facts), encoding="utf-8")
+
+
+@contextlib.contextmanager
+def ranks_apart() -> Iterator[None]:
+    """In this context ranks find no memory that they could share."""
+    share, shared_memory.share = shared_memory.share, lambda *_: None
+    try:
+        yield
+    finally:
+        shared_memory.share = share
 
 
 def train_noted(settings: dict[str, Any], notes: Notes, watcher: Watcher) -> None:
@@ -123,7 +136,7 @@ def main(folder: Path) -> None:
         config = TrainConfig(Path(), Path(), strategy=strategy, devices=devices, compression=compression)
         return choose(config, os.environ)
 
-    write_contract(chosen, folder, collectives=collectives)
+    write_contract(chosen, folder, apart=ranks_apart, collectives=collectives)
     for settings in plan["runs"]:
         train(settings, folder, strategy, devices, collectives)
 

@@ -1,0 +1,234 @@
+"""Gradients and figures of a step summed by ranks of one machine, in memory that they share.
+
+Decides: where each tensor stands in the memory, and how it is summed. Never: how ranks come to the memory.
+
+    total = SharedSum(shared, [Part((20_000, 64), np.float32, is_rows=True), Part((), np.float32)])
+    matrix, loss = total([Rows(values, indices, 20_000), loss])
+
+Each rank writes what it has, waits for the others, and adds up what all have written: in the order of ranks, so that
+all hold bitwise the same sums. Of `Rows` only the rows that a rank has are written and read; not even these are
+written, where a layer made them in this memory (`SharedMemory.empty`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from distrain.aligned import ALIGNMENT, aligned_empty
+from distrain.compiled import compiled
+from distrain.distribution.host_sum import Gradient, Rows, add_rows
+from distrain.distribution.shared_memory import AREA_BYTES, LENT_BYTES, TURNS, SharedMemory
+
+_HEAD_BYTES = ALIGNMENT
+
+
+class Part(NamedTuple):
+    """A tensor of a sum.
+
+    Attributes:
+        shape: of the whole tensor.
+        dtype: of its values.
+        is_rows: whether it is given as `Rows`.
+    """
+
+    shape: tuple[int, ...]
+    dtype: Any
+    is_rows: bool = False
+
+
+class SharedSum:
+    """Sums over all ranks of tensors of certain shapes.
+
+    Args:
+        shared: the memory.
+        parts: the tensors; they must fit.
+    """
+
+    def __init__(self, shared: SharedMemory, parts: Sequence[Part]) -> None:
+        self._shared = shared
+        self._parts = list(parts)
+        layout = _Layout(parts)
+        self._arrays = [_Arrays(shared.all_areas[turn], shared.rank, layout) for turn in range(TURNS)]
+        self._rows = [
+            {place: _RowsOfRanks(shared.all_areas[turn], parts[place], start) for place, start in layout.rows.items()}
+            for turn in range(TURNS)
+        ]
+
+    def __call__(self, tensors: Sequence[Gradient]) -> list[np.ndarray]:
+        """The sums, dense; all ranks must call this."""
+        arrays, rows_of = self._arrays[self._shared.turn], self._rows[self._shared.turn]
+        for place, tensor in enumerate(tensors):
+            if isinstance(tensor, Rows):
+                rows_of[place].write(self._shared.rank, tensor)
+            else:
+                arrays.own[place][...] = tensor
+        self._shared.wait()
+        sums = arrays.sums() | {place: rows.sum() for place, rows in rows_of.items()}
+        return [sums[place] for place in range(len(tensors))]
+
+
+def fits(parts: Sequence[Part]) -> bool:
+    """Whether there is room for these tensors."""
+    return _Layout(parts).num_bytes <= AREA_BYTES - LENT_BYTES
+
+
+class _Layout:
+    """Where tensors stand in an area: those of one dtype one after the other, so that they are summed as one.
+
+    Attributes:
+        stretches: by dtype the first byte, and the places of its tensors among the parts with the first number of each.
+        sizes: numbers in each stretch.
+        rows: by place of a part that is given as rows the first byte.
+        num_bytes: of all.
+    """
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self.parts = list(parts)
+        self.stretches: dict[np.dtype, tuple[int, dict[int, int]]] = {}
+        self.sizes: dict[np.dtype, int] = {}
+        self.rows: dict[int, int] = {}
+        self.num_bytes = 0
+        for dtype in dict.fromkeys(np.dtype(part.dtype) for part in parts if not part.is_rows):
+            firsts, size = {}, 0
+            for place, part in enumerate(parts):
+                if part.dtype == dtype and not part.is_rows:
+                    firsts[place] = size
+                    size += _rounded(math.prod(part.shape), ALIGNMENT // dtype.itemsize)
+            self.stretches[dtype], self.sizes[dtype] = (self.num_bytes, firsts), size
+            self.num_bytes += size * dtype.itemsize
+        for place, part in enumerate(parts):
+            if part.is_rows:
+                self.rows[place] = self.num_bytes
+                self.num_bytes += _HEAD_BYTES + _rounded(4 * part.shape[0], ALIGNMENT)
+                self.num_bytes += _rounded(math.prod(part.shape) * np.dtype(part.dtype).itemsize, ALIGNMENT)
+
+
+class _Arrays:
+    """The tensors that are given as arrays, in the areas of one turn.
+
+    Attributes:
+        own: by place of a part where this rank writes it.
+    """
+
+    def __init__(self, areas: np.ndarray, rank: int, layout: _Layout) -> None:
+        self._parts = layout.parts
+        self._stretches = []
+        self.own: dict[int, np.ndarray] = {}
+        for dtype, (start, firsts) in layout.stretches.items():
+            of_ranks = areas[:, start : start + layout.sizes[dtype] * dtype.itemsize].view(dtype)
+            self._stretches.append((of_ranks, firsts))
+            self.own |= self._split(of_ranks[rank], firsts)
+
+    def sums(self) -> dict[int, np.ndarray]:
+        """By place of a part the sum over all ranks."""
+        sums: dict[int, np.ndarray] = {}
+        for of_ranks, firsts in self._stretches:
+            total = aligned_empty(of_ranks.shape[1:], of_ranks.dtype)
+            np.add(of_ranks[0], of_ranks[1], out=total)
+            for other in of_ranks[2:]:
+                np.add(total, other, out=total)
+            sums |= self._split(total, firsts)
+        return sums
+
+    def _split(self, stretch: np.ndarray, firsts: dict[int, int]) -> dict[int, np.ndarray]:
+        shapes = {place: self._parts[place].shape for place in firsts}
+        return {
+            place: stretch[first : first + math.prod(shapes[place])].reshape(shapes[place])
+            for place, first in firsts.items()
+        }
+
+
+class _RowsOfRanks:
+    """A tensor that is given as rows, in the areas of one turn.
+
+    Of each rank there are: how many rows it has, and the byte of its area where their values begin (two int64); the
+    rows' numbers (int32); room for values, which may be elsewhere in the area.
+    """
+
+    def __init__(self, areas: np.ndarray, part: Part, start: int) -> None:
+        num_rows, self._width = part.shape[0], math.prod(part.shape[1:])
+        first_value = start + _HEAD_BYTES + _rounded(4 * num_rows, ALIGNMENT)
+        self._areas, self._part, self._first_value = areas, part, first_value
+        self._heads = areas[:, start : start + 16].view(np.int64)
+        self._rows = areas[:, start + _HEAD_BYTES : start + _HEAD_BYTES + 4 * num_rows].view(np.int32)
+        self._values = areas.view(part.dtype)
+
+    def write(self, rank: int, tensor: Rows) -> None:
+        """Write this rank's rows; those that are named twice as one."""
+        rows, slots = tensor.indices, None
+        if not _is_ascending(rows):
+            rows, slots = np.unique(rows, return_inverse=True)
+        values = tensor.values.reshape(len(tensor.indices), self._width)
+        start = _address(values) - _address(self._areas[rank])
+        if slots is not None or not 0 <= start < AREA_BYTES:
+            start = self._first_value
+            first = start // values.itemsize
+            room = self._values[rank, first : first + len(rows) * self._width].reshape(len(rows), self._width)
+            if slots is None:
+                room[:] = values
+            else:
+                add_rows(slots, values, room)
+        self._rows[rank, : len(rows)] = rows
+        self._heads[rank] = len(rows), start
+
+    def sum(self) -> np.ndarray:
+        """The sum over all ranks, of all rows."""
+        total = aligned_empty(self._part.shape, self._part.dtype)
+        counts, starts = self._heads.T.copy()
+        _merge_rows(counts, self._rows, self._values, starts // total.itemsize, total.reshape(-1, self._width))
+        return total
+
+
+def _rounded(number: int, step: int) -> int:
+    return -(-number // step) * step
+
+
+def _address(array: np.ndarray) -> int:
+    return int(array.__array_interface__["data"][0])
+
+
+@compiled
+def _is_ascending(numbers: np.ndarray) -> bool:
+    """Whether each number is greater than the one before."""
+    falls = 0
+    for place in range(1, len(numbers)):
+        falls += numbers[place] <= numbers[place - 1]
+    return falls == 0
+
+
+@compiled
+def _merge_rows(
+    counts: np.ndarray, rows: np.ndarray, values: np.ndarray, starts: np.ndarray, total: np.ndarray
+) -> None:
+    """Fill `total` with the sums of rows that ranks have, and with zeros elsewhere.
+
+    Args:
+        counts: rows of each rank.
+        rows: int32 `[size, num_rows]`: each rank's numbers of rows, ascending, the first `counts` of them.
+        values: `[size, ...]`: each rank's values, row after row, from place `starts` on.
+        starts: int64 `[size]`.
+        total: `[num_rows, width]`.
+    """
+    size, width = len(counts), total.shape[1]
+    done = np.zeros(size, np.int64)
+    for row in range(len(total)):
+        is_first = True
+        for rank in range(size):
+            place = done[rank]
+            if place == counts[rank] or rows[rank, place] != row:
+                continue
+            done[rank] += 1
+            start = starts[rank] + place * width
+            if is_first:
+                for unit in range(width):
+                    total[row, unit] = values[rank, start + unit]
+                is_first = False
+            else:
+                for unit in range(width):
+                    total[row, unit] += values[rank, start + unit]
+        if is_first:
+            total[row] = 0
