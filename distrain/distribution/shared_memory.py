@@ -39,7 +39,7 @@ SPINS = 200  # looks, of about a microsecond, before a rank sleeps until the nex
 _HEAD_BYTES = 4096
 _SEMAPHORE_BYTES = 64  # a sem_t of glibc or musl takes 32, and has a cache line to itself
 _NONCE_BYTES = 16
-TURNS = 2
+_TURNS = 2
 
 
 class SharedMemory:
@@ -59,11 +59,11 @@ class SharedMemory:
     def __init__(self, memory: mmap.mmap, rank: int, size: int) -> None:
         self.rank, self.size, self.turn = rank, size, 0
         self._lent = 0
-        self.all_areas = np.frombuffer(memory, np.uint8, offset=_HEAD_BYTES).reshape(TURNS, size, AREA_BYTES)
+        self.all_areas = np.frombuffer(memory, np.uint8, offset=_HEAD_BYTES).reshape(_TURNS, size, AREA_BYTES)
         first = ctypes.addressof(ctypes.c_char.from_buffer(memory)) + _SEMAPHORE_BYTES  # behind the nonce
         self._semaphores = [
             [ctypes.c_void_p(first + (turn * size + rank) * _SEMAPHORE_BYTES) for rank in range(size)]
-            for turn in range(TURNS)
+            for turn in range(_TURNS)
         ]
         self._libc = ctypes.CDLL(None)
 
@@ -131,7 +131,7 @@ def share(exchange: Callable[[bytes], Sequence[bytes]], rank: int, size: int) ->
 
 
 def _num_bytes(size: int) -> int:
-    return _HEAD_BYTES + TURNS * size * AREA_BYTES
+    return _HEAD_BYTES + _TURNS * size * AREA_BYTES
 
 
 @contextlib.contextmanager

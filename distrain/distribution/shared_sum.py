@@ -21,7 +21,7 @@ import numpy as np
 from distrain.aligned import ALIGNMENT, aligned_empty
 from distrain.compiled import compiled
 from distrain.distribution.host_sum import Gradient, Rows, add_rows
-from distrain.distribution.shared_memory import AREA_BYTES, LENT_BYTES, TURNS, SharedMemory
+from distrain.distribution.shared_memory import AREA_BYTES, LENT_BYTES, SharedMemory
 
 _HEAD_BYTES = ALIGNMENT
 
@@ -40,6 +40,36 @@ class Part(NamedTuple):
     is_rows: bool = False
 
 
+class _Stretch(NamedTuple):
+    """Arrays of one dtype that stand one after the other, so that they are summed as one.
+
+    Attributes:
+        dtype: theirs.
+        start: byte of an area where they begin.
+        size: numbers, those between arrays included.
+        firsts: by place of a part the first of its numbers.
+    """
+
+    dtype: np.dtype
+    start: int
+    size: int
+    firsts: dict[int, int]
+
+
+class _Layout(NamedTuple):
+    """Where tensors stand in an area.
+
+    Attributes:
+        stretches: of the arrays.
+        rows: by place of a part that is given as rows the byte where it begins.
+        num_bytes: of all.
+    """
+
+    stretches: list[_Stretch]
+    rows: dict[int, int]
+    num_bytes: int
+
+
 class SharedSum:
     """Sums over all ranks of tensors of certain shapes.
 
@@ -50,12 +80,11 @@ class SharedSum:
 
     def __init__(self, shared: SharedMemory, parts: Sequence[Part]) -> None:
         self._shared = shared
-        self._parts = list(parts)
-        layout = _Layout(parts)
-        self._arrays = [_Arrays(shared.all_areas[turn], shared.rank, layout) for turn in range(TURNS)]
+        layout = _layout(parts)
+        self._arrays = [_Arrays(areas, shared.rank, parts, layout.stretches) for areas in shared.all_areas]
         self._rows = [
-            {place: _RowsOfRanks(shared.all_areas[turn], parts[place], start) for place, start in layout.rows.items()}
-            for turn in range(TURNS)
+            {place: _RowsOfRanks(areas, parts[place], start) for place, start in layout.rows.items()}
+            for areas in shared.all_areas
         ]
 
     def __call__(self, tensors: Sequence[Gradient]) -> list[np.ndarray]:
@@ -73,38 +102,25 @@ class SharedSum:
 
 def fits(parts: Sequence[Part]) -> bool:
     """Whether there is room for these tensors."""
-    return _Layout(parts).num_bytes <= AREA_BYTES - LENT_BYTES
+    return _layout(parts).num_bytes <= AREA_BYTES - LENT_BYTES
 
 
-class _Layout:
-    """Where tensors stand in an area: those of one dtype one after the other, so that they are summed as one.
-
-    Attributes:
-        stretches: by dtype the first byte, and the places of its tensors among the parts with the first number of each.
-        sizes: numbers in each stretch.
-        rows: by place of a part that is given as rows the first byte.
-        num_bytes: of all.
-    """
-
-    def __init__(self, parts: Sequence[Part]) -> None:
-        self.parts = list(parts)
-        self.stretches: dict[np.dtype, tuple[int, dict[int, int]]] = {}
-        self.sizes: dict[np.dtype, int] = {}
-        self.rows: dict[int, int] = {}
-        self.num_bytes = 0
-        for dtype in dict.fromkeys(np.dtype(part.dtype) for part in parts if not part.is_rows):
-            firsts, size = {}, 0
-            for place, part in enumerate(parts):
-                if part.dtype == dtype and not part.is_rows:
-                    firsts[place] = size
-                    size += _rounded(math.prod(part.shape), ALIGNMENT // dtype.itemsize)
-            self.stretches[dtype], self.sizes[dtype] = (self.num_bytes, firsts), size
-            self.num_bytes += size * dtype.itemsize
+def _layout(parts: Sequence[Part]) -> _Layout:
+    stretches, rows, end = [], {}, 0
+    for dtype in dict.fromkeys(np.dtype(part.dtype) for part in parts if not part.is_rows):
+        firsts, size = {}, 0
         for place, part in enumerate(parts):
-            if part.is_rows:
-                self.rows[place] = self.num_bytes
-                self.num_bytes += _HEAD_BYTES + _rounded(4 * part.shape[0], ALIGNMENT)
-                self.num_bytes += _rounded(math.prod(part.shape) * np.dtype(part.dtype).itemsize, ALIGNMENT)
+            if part.dtype == dtype and not part.is_rows:
+                firsts[place] = size
+                size += _rounded(math.prod(part.shape), ALIGNMENT // dtype.itemsize)
+        stretches.append(_Stretch(dtype, end, size, firsts))
+        end += size * dtype.itemsize
+    for place, part in enumerate(parts):
+        if part.is_rows:
+            rows[place] = end
+            end += _HEAD_BYTES + _rounded(4 * part.shape[0], ALIGNMENT)
+            end += _rounded(math.prod(part.shape) * np.dtype(part.dtype).itemsize, ALIGNMENT)
+    return _Layout(stretches, rows, end)
 
 
 class _Arrays:
@@ -114,30 +130,32 @@ class _Arrays:
         own: by place of a part where this rank writes it.
     """
 
-    def __init__(self, areas: np.ndarray, rank: int, layout: _Layout) -> None:
-        self._parts = layout.parts
-        self._stretches = []
+    def __init__(self, areas: np.ndarray, rank: int, parts: Sequence[Part], stretches: Sequence[_Stretch]) -> None:
+        self._shapes = [part.shape for part in parts]
+        self._of_ranks = []
         self.own: dict[int, np.ndarray] = {}
-        for dtype, (start, firsts) in layout.stretches.items():
-            of_ranks = areas[:, start : start + layout.sizes[dtype] * dtype.itemsize].view(dtype)
-            self._stretches.append((of_ranks, firsts))
-            self.own |= self._split(of_ranks[rank], firsts)
+        for stretch in stretches:
+            num_bytes = stretch.size * stretch.dtype.itemsize
+            of_ranks = areas[:, stretch.start : stretch.start + num_bytes].view(stretch.dtype)
+            self._of_ranks.append((of_ranks, stretch.firsts))
+            self.own |= self._split(of_ranks[rank], stretch.firsts)
 
     def sums(self) -> dict[int, np.ndarray]:
         """By place of a part the sum over all ranks."""
         sums: dict[int, np.ndarray] = {}
-        for of_ranks, firsts in self._stretches:
+        for of_ranks, firsts in self._of_ranks:
             total = aligned_empty(of_ranks.shape[1:], of_ranks.dtype)
-            np.add(of_ranks[0], of_ranks[1], out=total)
-            for other in of_ranks[2:]:
-                np.add(total, other, out=total)
+            with np.errstate(all="ignore"):  # too large is infinite, and found as such; between arrays may be anything
+                np.add(of_ranks[0], of_ranks[1], out=total)
+                for other in of_ranks[2:]:
+                    np.add(total, other, out=total)
             sums |= self._split(total, firsts)
         return sums
 
-    def _split(self, stretch: np.ndarray, firsts: dict[int, int]) -> dict[int, np.ndarray]:
-        shapes = {place: self._parts[place].shape for place in firsts}
+    def _split(self, numbers: np.ndarray, firsts: dict[int, int]) -> dict[int, np.ndarray]:
+        shapes = {place: self._shapes[place] for place in firsts}
         return {
-            place: stretch[first : first + math.prod(shapes[place])].reshape(shapes[place])
+            place: numbers[first : first + math.prod(shapes[place])].reshape(shapes[place])
             for place, first in firsts.items()
         }
 

@@ -132,6 +132,18 @@ def test_a_sum_is_not_changed_by_the_next_one(memories):
         assert rows.sum() == 3 * 16
 
 
+def test_what_another_sum_left_between_arrays_is_no_complaint(memories):
+    """As an evaluation's figures lie where a step's gradients begin; warnings are errors here."""
+    rubbish = [[np.array([np.inf, -np.inf][rank] * np.ones(16), np.float32)] for rank in range(2)]
+    for _ in range(2):
+        with np.errstate(invalid="ignore"):
+            summed(memories, [Part((16,), np.float32)], rubbish)
+    parts = [Part((), np.float32), Part((3,), np.float32)]
+    for number, three in summed(memories, parts, [[np.float32(1), np.full(3, np.inf, np.float32)]] * 2):
+        assert number == 2
+        assert (three == np.inf).all()
+
+
 def test_what_fits():
     room = AREA_BYTES - LENT_BYTES
     assert fits([Part((room // 4,), np.float32)])
