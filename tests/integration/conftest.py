@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,10 +66,11 @@ def program() -> Callable[..., str]:
 
 @pytest.fixture(scope="session")
 def many_runs(program: Callable[..., str]) -> Callable[..., None]:
-    """`many_runs(settings...)` trains these runs in one process; see programs/many_runs.py."""
+    """`many_runs(runs...)`: each list of runs in a process of its own, see programs/many_runs.py; two at a time."""
 
-    def run(*settings: dict[str, Any]) -> None:
-        program("many_runs", stdin=json.dumps(settings, default=str))
+    def run(*runs: list[dict[str, Any]]) -> None:
+        with ThreadPoolExecutor(2) as processes:
+            list(processes.map(lambda settings: program("many_runs", stdin=json.dumps(settings, default=str)), runs))
 
     return run
 

@@ -18,9 +18,12 @@ SETTINGS = {"global_batch_size": 64, "epochs": 3, "jit_compile": False}
 def runs(many_runs, tmp_path_factory):
     """A folder of runs CASE-REPLICAS."""
     out = tmp_path_factory.mktemp("any-model")
-    for replicas in (1, 2, 4):
-        own = {**SETTINGS, "devices": f"cpu:{replicas}"}
-        many_runs(*({**own, "case": case, "run": out / f"{case}-{replicas}"} for case in CASES))
+    many_runs(
+        *(
+            [{**SETTINGS, "devices": f"cpu:{n}", "case": case, "run": out / f"{case}-{n}"} for case in CASES]
+            for n in (1, 2, 4)
+        )
+    )
     return out
 
 

@@ -25,10 +25,10 @@ def runs(many_runs, text, tmp_path_factory):
     def both(size: int, replicas: int) -> list[dict[str, object]]:
         return [settings(kind, size, replicas, kind) for kind in ("ngram", "sequence")]
 
-    for replicas in (1, 2, 4):
-        precise = [] if replicas == 4 else [settings("sequence", 64, replicas, "float64", **SEQUENCE_AT_WORK)]
-        many_runs(*both(64, replicas), *(both(63, 1) if replicas == 1 else []), *precise)
-    many_runs(*both(63, 3))
+    def precise(replicas: int) -> list[dict[str, object]]:
+        return [settings("sequence", 64, replicas, "float64", **SEQUENCE_AT_WORK)]
+
+    many_runs(both(64, 2) + precise(2), both(64, 1) + both(63, 1) + precise(1), both(64, 4), both(63, 3))
     return out
 
 

@@ -38,17 +38,21 @@ def runs(many_runs, text, tmp_path_factory):
         own = {**SETTINGS, "jit_compile": kind == "ngram"}
         return {**kinds[kind], **own, "run": out / kind / name, "devices": devices, **more}
 
-    single = [settings(kind, "whole", "cpu:1") for kind in whole]
-    single += [settings(kind, "stopped", "cpu:1", stops=OCCASIONS) for kind in whole]
-    single += [
-        settings(kind, "moved", "cpu:1", stops=[["step", 8]], leave=True) for kind in ("ngram", "sequence", "seen")
-    ]
-    single += [settings("seen", "stopped", "cpu:1", stops=OCCASIONS[:3])]
-    many_runs(*single)
-    mirrored = [settings(kind, "moved", "cpu:2") for kind in ("ngram", "sequence", "seen")]
-    mirrored += [settings(kind, "whole-2", "cpu:2") for kind in whole]
-    mirrored += [settings(kind, "stopped-2", "cpu:2", stops=[["step", 3], ["evaluation", 1]]) for kind in whole]
-    many_runs(*mirrored)
+    def single(kind: str) -> list[dict[str, object]]:
+        runs = [settings(kind, "whole", "cpu:1")] if kind in whole else []
+        runs += [settings(kind, "stopped", "cpu:1", stops=OCCASIONS if kind in whole else OCCASIONS[:3])]
+        moved = settings(kind, "moved", "cpu:1", stops=[["step", 8]], leave=True)
+        return runs + [moved] * (kind != "dropout")
+
+    def mirrored(kind: str) -> list[dict[str, object]]:
+        runs = [settings(kind, "moved", "cpu:2")] * (kind != "dropout")
+        if kind in whole:
+            stops = [["step", 3], ["evaluation", 1]]
+            runs += [settings(kind, "whole-2", "cpu:2"), settings(kind, "stopped-2", "cpu:2", stops=stops)]
+        return runs
+
+    for runs_of in (single, mirrored):
+        many_runs(runs_of("sequence") + runs_of("seen"), runs_of("ngram") + runs_of("dropout"))
     return out
 
 

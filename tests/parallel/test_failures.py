@@ -342,23 +342,21 @@ def test_a_rank_that_is_killed_ends_the_job(tmp_path, data, launcher, strategy, 
     assert ended.checkpoints() == [2, 4]
 
 
-@needs_mpi
-@needs_horovod
-def test_a_rank_that_is_stopped_ends_the_job(tmp_path, data):
+@pytest.fixture(scope="module")
+def stopped_meanwhile(tmp_path_factory, data):
+    """Jobs in which a rank is stopped, by launcher: under way while other tests run, as it takes half a minute."""
+
     def run(launcher: str, strategy: str) -> Ended:
-        return launch(launcher, strategy, 2, [event(1, "step", 5, "SIGSTOP")], tmp_path / strategy, str(data))
+        folder = tmp_path_factory.mktemp(strategy)
+        return launch(launcher, strategy, 2, [event(1, "step", 5, "SIGSTOP")], folder, str(data))
 
-    with ThreadPoolExecutor() as pool:  # most of their time goes by with waiting
-        ways = (("mpirun", "mpi"), ("horovodrun --gloo", "horovod"))
-        ended = list(pool.map(run, *zip(*ways, strict=True)))
-    for (launcher, _), one in zip(ways, ended, strict=True):
-        reason = r"no sign of life for 31 s; it is stopped or its network is down"
-        check_failed(one, launcher, 5, LOST.format(rank=1, reason=reason))
-        assert one.codes[0] == 5
+    with ThreadPoolExecutor() as pool:
+        ways = {"mpirun": "mpi", "horovodrun --gloo": "horovod"}
+        yield {launcher: pool.submit(run, launcher, strategy) for launcher, strategy in ways.items()}
 
 
 @needs_mpi
-def test_an_error_on_one_rank_ends_the_job_with_its_code(tmp_path, data):
+def test_an_error_on_one_rank_ends_the_job_with_its_code(stopped_meanwhile, tmp_path, data):
     ended = launch("mpirun", "mpi", 2, [event(1, "step", 5, "error")], tmp_path, str(data))
     check_failed(ended, "mpirun", 2, r"distrain: error: rank 1: A made-up error\. .*\b1\b.* after step 4\b")
     assert ended.codes == {0: 2, 1: 2}
@@ -469,3 +467,13 @@ def test_horovodrun_turns_a_request_to_stop_into_sigterm(tmp_path, data, ctrl_c)
     words = ("horovodrun --gloo", "horovod", 2, [event(0, "step", 5, "pause")], tmp_path, str(data))
     ended = launch(*words, send=number, to_group=ctrl_c, notes_codes=False)
     check_stopped(ended, 1, "SIGTERM to rank 0, SIGTERM to rank 1")
+
+
+@needs_mpi
+@needs_horovod
+def test_a_rank_that_is_stopped_ends_the_job(stopped_meanwhile):
+    for launcher, job in stopped_meanwhile.items():
+        ended = job.result()
+        reason = r"no sign of life for 31 s; it is stopped or its network is down"
+        check_failed(ended, launcher, 5, LOST.format(rank=1, reason=reason))
+        assert ended.codes[0] == 5
