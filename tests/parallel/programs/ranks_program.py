@@ -36,8 +36,9 @@ from ranks_contract import write_contract
 from ranks_notes import Notes
 
 import distrain
+from distrain import distribution
 from distrain.config import TrainConfig
-from distrain.distribution import choose, shared_memory
+from distrain.distribution import choose
 from distrain.errors import StopRequested
 from distrain.job import Job
 from distrain.jobs import open_job
@@ -96,11 +97,11 @@ def train(settings: dict[str, Any], folder: Path, strategy: str, devices: str | 
 @contextlib.contextmanager
 def ranks_apart() -> Iterator[None]:
     """In this context ranks find no memory that they could share."""
-    share, shared_memory.share = shared_memory.share, lambda *_: None
+    share, distribution.share = distribution.share, lambda *_: None
     try:
         yield
     finally:
-        shared_memory.share = share
+        distribution.share = share
 
 
 def train_noted(settings: dict[str, Any], notes: Notes, watcher: Watcher) -> None:
