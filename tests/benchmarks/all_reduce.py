@@ -2,8 +2,9 @@
 
     python tests/benchmarks/all_reduce.py [--ranks 2] [--rounds 5] [--megabytes 0.1 1 5 64]
 
-distrain's backends are timed as a step uses them, inside a compiled function; bare `MPI.Allreduce` sums NumPy buffers
-in place. Launches take turns, one of each way a round; a row holds medians over the rounds of each launch's median.
+distrain's backends are timed as a step of ranks on several machines uses them, inside a compiled function and without
+shared memory; bare `MPI.Allreduce` sums NumPy buffers in place. Launches take turns, one of each way a round; a row
+holds medians over the rounds of each launch's median.
 """
 
 from __future__ import annotations
@@ -65,9 +66,11 @@ def _compiled(way: str, num_floats: int) -> Callable[[], object]:
     import tensorflow as tf
 
     from distrain.distribution import choose
+    from distrain.distribution.processes import Processes
 
     strategy = way.split(",")[0]
-    distribution = choose(TrainConfig(data=Path(), run=Path(), strategy=strategy, devices="cpu:1"), os.environ)
+    joined = choose(TrainConfig(data=Path(), run=Path(), strategy=strategy, devices="cpu:1"), os.environ)
+    distribution = Processes(joined.collectives, find_world(os.environ))  # without the memory that they could share
     gradient = tf.ones(num_floats)
 
     @tf.function(autograph=False)
@@ -79,12 +82,13 @@ def _compiled(way: str, num_floats: int) -> Callable[[], object]:
 
 def launch(way: str, ranks: int, megabytes: list[float]) -> list[float]:
     """Time one way in a launch of its own."""
+    apart = {"HOROVOD_CYCLE_TIME": "1"}  # its own default, as on several machines
     root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
     path = {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
     words = [sys.executable, __file__, "--in-rank", way, "--megabytes", *map(str, megabytes)]
     done = subprocess.run(
         [*WAYS[way], str(ranks), *words],
-        env={**os.environ, **root, **path},
+        env={**os.environ, **apart, **root, **path},
         capture_output=True,
         text=True,
         timeout=500,
