@@ -21,3 +21,8 @@ def aligned_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     memory = np.empty(size + ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % ALIGNMENT
     return memory[start : start + size].view(dtype).reshape(shape)
+
+
+def rounded_up(number: int, step: int = ALIGNMENT) -> int:
+    """The least multiple of `step` that is not below `number`."""
+    return -(-number // step) * step

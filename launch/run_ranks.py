@@ -251,27 +251,35 @@ def _guard(session: int) -> Callable[[], None]:
     held, holding = os.pipe()
     guard = os.fork()
     if guard == 0:
-        os.setsid()
-        os.close(holding)
-        null = os.open(os.devnull, os.O_RDWR)
-        for standard in (0, 1, 2):  # whoever reads them waits for nobody else
-            os.dup2(null, standard)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
-            signal.signal(number, signal.SIG_IGN)
-        if not os.read(held, 1):
-            deadline = time.monotonic() + HURRY_SECONDS
-            while [*_of_session(session)] and time.monotonic() < deadline:
-                time.sleep(POLL_SECONDS)
-            _kill_session(session)
-        os._exit(0)
+        try:
+            os.close(holding)
+            _keep_guard(session, held)
+        finally:  # whatever happens there, nothing of the caller's may happen twice
+            os._exit(0)
     os.close(held)
 
     def release() -> None:
-        os.write(holding, b"1")
+        with contextlib.suppress(OSError):  # somebody has ended it
+            os.write(holding, b"1")
         os.close(holding)
         os.waitpid(guard, 0)
 
     return release
+
+
+def _keep_guard(session: int, held: int) -> None:
+    """Wait for a word that all is well, or for the end of the process that would say it."""
+    os.setsid()
+    null = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1, 2):  # whoever reads them waits for nobody else
+        os.dup2(null, standard)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    if not os.read(held, 1):
+        deadline = time.monotonic() + HURRY_SECONDS
+        while any(_of_session(session)) and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+        _kill_session(session)
 
 
 def _kill_session(session: int) -> None:

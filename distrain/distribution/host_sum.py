@@ -17,7 +17,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from distrain.aligned import ALIGNMENT, aligned_empty
+from distrain.aligned import ALIGNMENT, aligned_empty, rounded_up
 from distrain.compiled import compiled
 
 MIN_ROWS = 1024  # below, a matrix travels as it is: there is nothing to save
@@ -93,7 +93,7 @@ class _Parts(NamedTuple):
 def _parts(sizes: Sequence[int], dtype: np.dtype) -> _Parts:
     """Stretches that begin where TensorFlow takes them over as they are; zeros are between them."""
     step = ALIGNMENT // dtype.itemsize
-    starts = np.cumsum([0, *(-(-size // step) * step for size in sizes)]).tolist()
+    starts = np.cumsum([0, *(rounded_up(size, step) for size in sizes)]).tolist()
     whole = aligned_empty((starts[-1],), dtype)
     for start, end, size in zip(starts, starts[1:], sizes, strict=False):
         whole[start + size : end] = 0

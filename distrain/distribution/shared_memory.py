@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from distrain.aligned import ALIGNMENT, aligned_empty
+from distrain.aligned import aligned_empty, rounded_up
 
 AREA_BYTES = 2**29  # of one rank in one turn; the system gives only those pages that are written to
 LENT_BYTES = 2**28  # of these, at the end: for `SharedMemory.empty`
@@ -81,7 +81,7 @@ class SharedMemory:
         if self._lent + num_bytes > LENT_BYTES:
             return aligned_empty(shape, dtype)
         start = AREA_BYTES - LENT_BYTES + self._lent
-        self._lent += -(-num_bytes // ALIGNMENT) * ALIGNMENT
+        self._lent += rounded_up(num_bytes)
         return self.areas[self.rank, start : start + num_bytes].view(dtype).reshape(shape)
 
     def clear(self) -> None:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from distrain.aligned import ALIGNMENT, aligned_empty
+from distrain.aligned import ALIGNMENT, aligned_empty, rounded_up
 from distrain.compiled import compiled
 from distrain.distribution.host_sum import Gradient, Rows, add_rows
 from distrain.distribution.shared_memory import AREA_BYTES, LENT_BYTES, SharedMemory
@@ -112,14 +112,14 @@ def _layout(parts: Sequence[Part]) -> _Layout:
         for place, part in enumerate(parts):
             if part.dtype == dtype and not part.is_rows:
                 firsts[place] = size
-                size += _rounded(math.prod(part.shape), ALIGNMENT // dtype.itemsize)
+                size += rounded_up(math.prod(part.shape), ALIGNMENT // dtype.itemsize)
         stretches.append(_Stretch(dtype, end, size, firsts))
         end += size * dtype.itemsize
     for place, part in enumerate(parts):
         if part.is_rows:
             rows[place] = end
-            end += _HEAD_BYTES + _rounded(4 * part.shape[0], ALIGNMENT)
-            end += _rounded(math.prod(part.shape) * np.dtype(part.dtype).itemsize, ALIGNMENT)
+            end += _HEAD_BYTES + rounded_up(4 * part.shape[0])
+            end += rounded_up(math.prod(part.shape) * np.dtype(part.dtype).itemsize)
     return _Layout(stretches, rows, end)
 
 
@@ -169,7 +169,7 @@ class _RowsOfRanks:
 
     def __init__(self, areas: np.ndarray, part: Part, start: int) -> None:
         num_rows, self._width = part.shape[0], math.prod(part.shape[1:])
-        first_value = start + _HEAD_BYTES + _rounded(4 * num_rows, ALIGNMENT)
+        first_value = start + _HEAD_BYTES + rounded_up(4 * num_rows)
         self._areas, self._part, self._first_value = areas, part, first_value
         self._heads = areas[:, start : start + 16].view(np.int64)
         self._rows = areas[:, start + _HEAD_BYTES : start + _HEAD_BYTES + 4 * num_rows].view(np.int32)
@@ -199,10 +199,6 @@ class _RowsOfRanks:
         counts, starts = self._heads.T.copy()
         _merge_rows(counts, self._rows, self._values, starts // total.itemsize, total.reshape(-1, self._width))
         return total
-
-
-def _rounded(number: int, step: int) -> int:
-    return -(-number // step) * step
 
 
 def _address(array: np.ndarray) -> int:

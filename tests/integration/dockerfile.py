@@ -236,7 +236,7 @@ def _apply(step: Step, image: Image, args: Mapping[str, str], context: Path, mak
         assert done.returncode == 0, f"{step.words}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
         return
     stage, what, where = sources(step)
-    target = image.root / os.path.join(image.workdir, where).lstrip("/")  # noqa: PTH118 - an absolute `where` wins
+    target = image.root / str(PurePosixPath(image.workdir, where)).lstrip("/")  # an absolute `where` wins
     origin = make(stage).root if stage else context
     allowed = None if stage else in_context(context)
     for name in what:

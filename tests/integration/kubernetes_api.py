@@ -70,18 +70,24 @@ class Cluster:
 @contextmanager
 def serving(*, with_operators: bool = False) -> Iterator[Cluster]:
     """A server on a free port of the loopback address."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
-        server.cluster = Cluster(server.server_address[1], with_operators=with_operators)  # type: ignore[attr-defined]
+    with _Server(with_operators=with_operators) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         try:
-            yield server.cluster  # type: ignore[attr-defined]
+            yield server.cluster
         finally:
             server.shutdown()
             thread.join()
 
 
+class _Server(ThreadingHTTPServer):
+    def __init__(self, *, with_operators: bool) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.cluster = Cluster(self.server_port, with_operators=with_operators)
+
+
 class _Handler(BaseHTTPRequestHandler):
+    server: _Server
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_: object) -> None:
@@ -89,7 +95,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     @property
     def cluster(self) -> Cluster:
-        return self.server.cluster  # type: ignore[attr-defined]
+        return self.server.cluster
 
     def do_GET(self) -> None:
         path = urlsplit(self.path).path.strip("/")

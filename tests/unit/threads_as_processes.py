@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 
@@ -43,11 +42,19 @@ def on_all(size, action):
     """What `action(process)` gives or raises on each of `size` processes."""
     meeting = Meeting(size)
 
+    results = [None] * size
+
     def run(rank):
         try:
-            return action(meeting.process(rank))
+            results[rank] = action(meeting.process(rank))
         except Exception as error:
-            return error
+            results[rank] = error
 
-    with ThreadPoolExecutor(size) as threads:
-        return list(threads.map(run, range(size)))
+    # Daemons: where one fails and the others wait for it, the test fails too, and does not hang.
+    threads = [threading.Thread(target=run, args=(rank,), daemon=True) for rank in range(size)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=20 if any(isinstance(result, Exception) for result in results) else 60)
+    assert not any(thread.is_alive() for thread in threads), results
+    return results
