@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass, field
 
 
@@ -54,7 +55,8 @@ def on_all(size, action):
     threads = [threading.Thread(target=run, args=(rank,), daemon=True) for rank in range(size)]
     for thread in threads:
         thread.start()
+    end = time.monotonic() + 60
     for thread in threads:
-        thread.join(timeout=20 if any(isinstance(result, Exception) for result in results) else 60)
+        thread.join(timeout=max(0, end - time.monotonic()))
     assert not any(thread.is_alive() for thread in threads), results
     return results
