@@ -93,6 +93,7 @@ def meet(board: Board, world: World, own_host: str, token: str, deadline: float,
     others: dict[int, Claim] = {}
     trouble = ""
     while True:
+        is_over = time.monotonic() > deadline  # one look a turn: rank 0 must not give up between it and its verdict
         try:
             if not is_claimed:
                 other = board.claim(world.rank)
@@ -102,11 +103,11 @@ def meet(board: Board, world: World, own_host: str, token: str, deadline: float,
                 own = Claim(token, own_host, os.getpid(), address, world)
                 board.put(world.rank, asdict(own))
                 deadline = time.monotonic() + seconds + (min(GRACE_SECONDS, seconds) if world.rank else 0)
-                is_claimed = True
+                is_claimed, is_over = True, False
             if world.rank == 0:
                 new = {rank: board.claim(rank) for rank in range(world.size) if rank not in others}
                 others |= {rank: claim for rank, claim in new.items() if claim}
-                if len(others) == world.size or time.monotonic() > deadline:
+                if len(others) == world.size or is_over:
                     claims = [others[rank] for rank in sorted(others)]
                     board.put("all", {"claims": [asdict(c) for c in claims], "error": _judge(world, claims, seconds)})
             claims = _read_verdict(board, token)
@@ -119,7 +120,7 @@ def meet(board: Board, world: World, own_host: str, token: str, deadline: float,
         except (OSError, http.client.HTTPException) as error:  # no name, nobody there, another job's store that closed
             trouble = str(error) or type(error).__name__
             is_claimed = False
-        if time.monotonic() > deadline:
+        if is_over:
             raise _nobody_answers(board, world, seconds, is_claimed, trouble)
         time.sleep(pause(world.size))  # between two looks, within the bound: the store cannot call us
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import threading
+import time
 from contextlib import ExitStack
 
 import pytest
@@ -21,6 +23,7 @@ from rendezvous_ranks import (
     wait_for_claim,
 )
 
+from distrain.distribution.rendezvous_store import Store
 from distrain.errors import RankError
 
 
@@ -57,6 +60,24 @@ def test_a_rank_that_never_comes_ends_all_with_one_message(start):
     assert [code for code, _, _ in results] == [5, 5]
     assert results[0][2] == results[1][2]
     assert "Rank(s) 1, 3 of 4 did not come to the rendezvous within 2 s" in results[0][2]
+
+
+class _SlowStore(Store):
+    """Takes its time to say what rank 0 found."""
+
+    def get(self, path):
+        if path.endswith("/all"):
+            time.sleep(0.5)
+        return super().get(path)
+
+
+def test_rank_0_whose_time_ends_while_it_asks_says_who_is_missing():
+    """And not that it did not come to itself."""
+    with _SlowStore(("127.0.0.1", 0), size=2) as store:
+        threading.Thread(target=store.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        (error,) = all_join([by_hand(0, 2, store.server_address[1], DISTRAIN_RENDEZVOUS_SECONDS="0.3")])
+        store.shutdown()
+    assert str(error).startswith("Rank(s) 1 of 2 did not come to the rendezvous within 0.3 s")
 
 
 def test_ranks_that_believe_in_different_worlds_all_end():

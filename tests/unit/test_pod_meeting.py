@@ -121,13 +121,13 @@ def test_pods_of_another_job_do_not_count(pod):
 
 def test_pod_0_may_leave_and_come_again(pod):
     leaves = threading.Event()
-    host = pod(0, 2, stop=leaves)
-    other = pod(1, 2)
+    host = pod(0, 3, stop=leaves)
+    other = pod(1, 3)
     leaves.set()
     with pytest.raises(StopRequested, match="nothing was trained"):
         host.result(BOUND)
     assert not other.done()
-    assert [waiting.result(BOUND) for waiting in (pod(0, 2), other)] == [None] * 2
+    assert [waiting.result(BOUND) for waiting in (pod(0, 3), pod(2, 3), other)] == [None] * 3
 
 
 @pytest.mark.parametrize("index", [0, 1])
