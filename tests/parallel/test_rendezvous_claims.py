@@ -55,11 +55,11 @@ def test_a_name_that_nobody_knows(start):
 
 def test_a_rank_that_never_comes_ends_all_with_one_message(start):
     port = free_port()
-    processes = [start(MEET, task(rank, 4, port, DISTRAIN_RENDEZVOUS_SECONDS="2")) for rank in (0, 2)]
+    processes = [start(MEET, task(rank, 4, port, DISTRAIN_RENDEZVOUS_SECONDS="5")) for rank in (0, 2)]
     results = [ended(process) for process in processes]
     assert [code for code, _, _ in results] == [5, 5]
     assert results[0][2] == results[1][2]
-    assert "Rank(s) 1, 3 of 4 did not come to the rendezvous within 2 s" in results[0][2]
+    assert "Rank(s) 1, 3 of 4 did not come to the rendezvous within 5 s" in results[0][2]
 
 
 class _SlowStore(Store):
@@ -120,7 +120,7 @@ def test_the_same_rank_twice(start, rank):
 def test_the_same_rank_twice_at_the_same_moment(start):
     """However they fall together, they do not both go on, and nobody waits for ever."""
     with horovods_own_server() as (port, _):
-        environ = by_hand(1, 2, port, DISTRAIN_RENDEZVOUS_SECONDS="2")
+        environ = by_hand(1, 2, port, DISTRAIN_RENDEZVOUS_SECONDS="5")
         ranks = [start(MEET, environ), start(MEET, environ), start(MEET, {**environ, **by_hand(0, 2, port)})]
         codes = [ended(process)[0] for process in ranks]
         assert codes[2] == 0
@@ -200,11 +200,12 @@ def test_rank_0_that_is_killed_while_the_others_wait_and_starts_again(start):
 
 def test_rank_0_that_is_lost_while_the_others_wait(start):
     port = free_port()
-    second = start(MEET, task(1, 3, port, DISTRAIN_RENDEZVOUS_SECONDS="1"))
     killed = start(MEET, task(0, 3, port))
+    wait_for_claim(port, 0)
+    second = start(MEET, task(1, 3, port, DISTRAIN_RENDEZVOUS_SECONDS="3"))
     wait_for_claim(port, 1)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     code, _, err = ended(second)
     assert code == 5
-    assert "did not answer rank 1 within 1 s" in err
+    assert "did not answer rank 1 within 3 s" in err

@@ -65,9 +65,9 @@ def test_many_pods(pod):
 
 
 def test_who_does_not_come_is_named_to_all(pod):
-    waiting = [pod(index, 5, seconds=2) for index in (0, 1, 3)]
+    waiting = [pod(index, 5, seconds=4) for index in (0, 1, 3)]
     for one in waiting:
-        with pytest.raises(RankError, match=r"Pods 2, 4 of 5 did not come within 2 s. .*job-completion-index=2"):
+        with pytest.raises(RankError, match=r"Pods 2, 4 of 5 did not come within 4 s. .*job-completion-index=2"):
             one.result(BOUND)
 
 
