@@ -201,7 +201,10 @@ def _vectorized(blocks: Iterable[TextBlock], vectorizer: Vectorizer) -> Iterator
 
 def _details(config: PrepareConfig, why: str, vectorizer: Path) -> dict[str, object]:
     """What the index notes; its digest covers the vectorizer through the checksums."""
-    checksums = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(vectorizer.iterdir())}
+    checksums = {}
+    for path in sorted(vectorizer.iterdir()):
+        with path.open("rb") as file:
+            checksums[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
     return {
         "dataset": config.dataset,
         "vectorizer": why,

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 
-from distrain.data.ragged import append_array, map_array
+from distrain.data.ragged import map_array
 from distrain.data.shards import Rows
 from distrain.data.team import Team
 
@@ -49,13 +50,13 @@ def in_order(
 
 
 def _save(scratch: Path, stem: str, blocks: Iterator[Rows]) -> None:
-    for field in _FIELDS:
-        _path(scratch, stem, field).write_bytes(b"")
-    for rows in blocks:
-        arrays = (np.diff(rows.row_splits), rows.labels, rows.columns, rows.values)
-        for (field, dtype), array in zip(_FIELDS.items(), arrays, strict=True):
-            if array is not None:
-                append_array(_path(scratch, stem, field), np.ascontiguousarray(array, dtype))
+    with ExitStack() as stack:
+        files = [stack.enter_context(_path(scratch, stem, field).open("wb")) for field in _FIELDS]
+        for rows in blocks:
+            arrays = (np.diff(rows.row_splits), rows.labels, rows.columns, rows.values)
+            for file, dtype, array in zip(files, _FIELDS.values(), arrays, strict=True):
+                if array is not None:
+                    file.write(np.ascontiguousarray(array, dtype).data)
 
 
 def _blocks(scratch: Path, stem: str, block_rows: list[int], *, has_values: bool) -> Iterator[Rows]:

@@ -24,7 +24,7 @@ import numpy as np
 from distrain.data.blocks import LabelledBlock, grouped
 from distrain.data.delimited_kernel import VISIBLE, PlainRows, short_codes, split_rows
 from distrain.data.layout import LabelledText, Layout, no_column, place, shown_names
-from distrain.data.lines import Tally, read_lines, read_pieces, split_lines
+from distrain.data.lines import Tally, num_newlines, read_lines, read_pieces, split_lines
 from distrain.data.texts import Texts
 from distrain.errors import ConfigurationError, DataError
 
@@ -63,7 +63,7 @@ def delimited_blocks(
     pieces = read_pieces(path, tally, max_bytes=max_row_bytes)
     head = next(pieces, b"")
     start, columns = _first_row(path, layout, head, tabs)
-    number, line, rest = int(start > 0), head[:start].count(b"\n"), head[start:]
+    number, line, rest = int(start > 0), num_newlines(head[:start]), head[start:]
     is_plain = columns is not None and columns.texts == [*range(columns.texts[0], columns.texts[-1] + 1)]
     if columns is not None and is_plain:
         # At the file's end a row may do without a line end.
@@ -109,7 +109,7 @@ def _split(raw: bytes, columns: _Columns, tabs: bool) -> PlainRows:
     first, last = columns.texts[0], columns.texts[-1]
     octets = np.frombuffer(raw, np.uint8)
     shape = (columns.width, columns.label, first, last)
-    return PlainRows(*split_rows(octets, raw.count(b"\n"), separator, not tabs, *shape))
+    return PlainRows(*split_rows(octets, num_newlines(raw), separator, not tabs, *shape))
 
 
 def _labels(raw: bytes, fields: np.ndarray, tabs: bool) -> tuple[list[str], np.ndarray]:

@@ -11,6 +11,8 @@ compiled. Reading the CSV is part of the work of all.
 - distrain: n-grams (20,000 of 1- and 2-grams, written to disk) in one process, two (`--workers 2`, of which the second
   starts anew), and as `mpirun -n 2`, and sequences (20,000 words) in one process; and whole commands, start and end
   included, with one process and two.
+- halves: two whole commands beside each other, of one process and half of the made-up rows each, that know nothing of
+  each other: as much faster than `command` as the machine lets two processes be.
 - scikit-learn: `csv.reader`, `TfidfVectorizer((1, 2), min_df=2, strip_accents="unicode")`,
   `SelectKBest(f_classif, 20000)`, fitted to the training rows and applied to both parts.
 - Keras: `csv.reader` and `TextVectorization(20000)`, adapted and applied to both parts; and the guide's `Tokenizer`
@@ -104,18 +106,32 @@ def distrain(text: Path, out: Path, *, vectorizer: str, workers: int | None = 1)
 
 def command(text: Path, out: Path, *, workers: int) -> None:
     """`distrain prepare` as it is typed."""
+    with started(text, out, workers=workers) as process:
+        assert process.wait() == 0
+
+
+def halves(text: Path, out: Path) -> None:
+    """Two commands beside each other, on half of the rows each."""
+    with started(text / HALF, out / "one", workers=1) as one, started(text / HALF, out / "other", workers=1) as other:
+        assert one.wait() == other.wait() == 0
+
+
+def started(text: Path, out: Path, *, workers: int) -> subprocess.Popen[bytes]:
+    """The command, started."""
     arguments = ["--train", text / "train.csv", "--test", text / "test.csv", "--out", out, "--vectorizer", "ngram"]
     program = [sys.executable, "-m", "distrain", "prepare", *map(str, arguments), "--workers", str(workers)]
-    subprocess.run(program, check=True, stdout=subprocess.DEVNULL)
+    return subprocess.Popen(program, stdout=subprocess.DEVNULL)
 
 
 PARTS = ("train", "test")
+HALF = "half"  # folder beside them, with half of the rows
 JOBS: dict[str, tuple[int, Callable[[Path, Path], None]]] = {  # cores, and what is done
     "ngram": (1, lambda text, out: distrain(text, out, vectorizer="ngram")),
     "ngram-2": (2, lambda text, out: distrain(text, out, vectorizer="ngram", workers=2)),
     "ngram-mpi": (2, lambda text, out: distrain(text, out, vectorizer="ngram", workers=None)),
     "command": (1, lambda text, out: command(text, out, workers=1)),
     "command-2": (2, lambda text, out: command(text, out, workers=2)),
+    "halves": (2, halves),
     "sequence": (1, lambda text, out: distrain(text, out, vectorizer="sequence")),
     "scikit-learn": (1, scikit_learn),
     "text-vectorization": (1, text_vectorization),
@@ -252,6 +268,7 @@ def show_speed(text: Path, small: Path, folder: Path, names: list[str], turns: i
     ratio("ngram-2", "ngram")
     ratio("ngram-mpi", "ngram")
     ratio("command-2", "command")
+    ratio("halves", "command")
     ratio("sequence", "text-vectorization")
     ratio("sequence", "tokenizer")
     ngram = [name for name in names if name.startswith(("ngram", "command"))]
@@ -279,7 +296,11 @@ def main() -> None:
         text, small = options.text or folder / "text", folder / "small"
         if options.text is None:
             write_synthetic(text, rows=options.rows)
+            write_synthetic(text / HALF, rows=options.rows // 2)
+        else:
+            options.only = [job for job in options.only if job != "halves"]
         write_synthetic(small, rows=1000)
+        write_synthetic(small / HALF, rows=500)
         if options.memory:
             show_memory(text, small, folder, [job for job in options.only if job.startswith(("ngram", "seq"))])
         else:
