@@ -162,7 +162,7 @@ def split_lines(piece: bytes) -> Iterator[str]:
 
 
 def num_newlines(raw: bytes) -> int:
-    """How many newlines there are; ten times as fast as `bytes.count`, which stops at each."""
+    """How many newlines there are; four times as fast as `bytes.count`, where lines are of some 200 bytes."""
     return int(np.count_nonzero(np.frombuffer(raw, np.uint8) == 10))
 
 
