@@ -279,9 +279,10 @@ class Part:
     def _map(self, array_name: str, file: ShardFile) -> np.ndarray:
         path = self.directory / file.name
         try:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path} cannot be read ({error}). Run 'distrain prepare' again.") from None
+            array = np.lib.format.open_memmap(path, mode="r")  # knows no pickle
+        except Exception as error:  # over a damaged header NumPy raises nearly anything
+            reason = str(error) or type(error).__name__
+            raise DataError(f"{path} cannot be read ({reason}). Run 'distrain prepare' again.") from None
         if array.dtype != _DTYPES[array_name] or array.ndim != 1:
             raise DataError(f"{path} holds {array.dtype} of rank {array.ndim}. Run 'distrain prepare' again.")
         return np.asarray(array)  # a plain one: memmap's own slices take ten times as long

@@ -19,7 +19,7 @@ from typing import Any
 
 import mpi4py
 import numpy as np
-import tensorflow  # noqa: F401 - before MPI, as said above
+import tensorflow  # noqa: F401 - loaded before MPI, which else ends in a segmentation fault (see above)
 from mpi4py import MPI
 
 from distrain.world import World

@@ -14,10 +14,10 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -27,13 +27,17 @@ OVERLAYS = sorted(path.name for path in (REPOSITORY / "k8s" / "overlays").iterdi
 Document = dict[str, Any]
 
 
-@cache
-def why_not() -> str:
+def _why_not() -> str:
     """Why nothing can be rendered here; "" where it can."""
     if shutil.which("kubectl") is None:
         return "there is no kubectl, which renders the manifests"
     done = subprocess.run(["kubectl", "kustomize", REPOSITORY / "k8s" / "overlays" / "single-gpu"], capture_output=True)
     return "" if done.returncode == 0 else "this kubectl is too old to render the manifests; 1.27 or newer does"
+
+
+# No package that pip installs renders overlays as kubectl does.
+_WHY_NOT = _why_not()
+needs_kubectl = pytest.mark.skipif(bool(_WHY_NOT), reason=_WHY_NOT)
 
 
 def overlay(name: str) -> list[Document]:

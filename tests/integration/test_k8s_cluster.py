@@ -11,7 +11,7 @@ import manifests
 import pytest
 from kubernetes_api import NAMESPACE, Cluster, serving
 
-pytestmark = pytest.mark.skipif(bool(manifests.why_not()), reason=manifests.why_not())
+pytestmark = manifests.needs_kubectl
 
 Script = Callable[..., subprocess.CompletedProcess[str]]
 COMMON = {("serviceaccounts", "distrain"), ("persistentvolumeclaims", "distrain-data")}

@@ -21,7 +21,7 @@ RELEASES = ["1.31", "1.32", "1.33", "1.34", "1.35", "1.36", "1.37"]
 BUILT_IN = {"Job", "Service", "ServiceAccount", "NetworkPolicy", "PersistentVolumeClaim"}
 FOR_GOOD = (errors.ConfigurationError, errors.DataError, errors.CheckpointError, errors.DivergenceError)
 
-pytestmark = pytest.mark.skipif(bool(manifests.why_not()), reason=manifests.why_not())
+pytestmark = manifests.needs_kubectl
 needs_checks = pytest.mark.skipif(not CHECKS.exists(), reason="there is no .venv-manifests; launch/test.sh makes it")
 
 # One job of each layout, with as much asked of it as goes together.

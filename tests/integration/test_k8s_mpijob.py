@@ -33,7 +33,7 @@ CHECKS = REPOSITORY / ".venv-manifests" / "bin"  # launch/test.sh makes it
 SSH_CLIENT = REPOSITORY / "k8s" / "mpi" / "ssh_config"
 SSH_SERVER = REPOSITORY / "k8s" / "mpi" / "sshd_config"
 
-pytestmark = pytest.mark.skipif(bool(manifests.why_not()), reason=manifests.why_not())
+pytestmark = manifests.needs_kubectl
 sys.path.append(str(REPOSITORY / "launch"))
 
 

@@ -17,8 +17,6 @@ from manifests import REPOSITORY, SCRIPT, expanded, find, render, run
 from distrain.cli import train_arguments
 from distrain.config import DEFAULT_GLOBAL_BATCH_SIZE
 
-needs_kubectl = pytest.mark.skipif(bool(manifests.why_not()), reason=manifests.why_not())
-
 REFUSED = {
     "no command": ([], "is no command; it must be render, apply, status, logs or delete"),
     "unknown command": (["remove", "--name=a"], '"remove" is no command'),
@@ -92,7 +90,7 @@ HOSTILE = [
 ]
 
 
-@needs_kubectl
+@manifests.needs_kubectl
 @pytest.mark.parametrize("case", REFUSED)
 def test_it_refuses_what_could_not_run(case):
     arguments, message = REFUSED[case]
@@ -103,7 +101,7 @@ def test_it_refuses_what_could_not_run(case):
     assert message in first
 
 
-@needs_kubectl
+@manifests.needs_kubectl
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -121,7 +119,7 @@ def test_the_default_batch_is_that_of_the_trainer():
     assert f"--global-batch-size {DEFAULT_GLOBAL_BATCH_SIZE})" in (REPOSITORY / "launch" / "k8s_job.sh").read_text()
 
 
-@needs_kubectl
+@manifests.needs_kubectl
 @pytest.mark.parametrize("layout", ["single-gpu", "mpijob", "trainer"])
 def test_hostile_arguments_arrive_as_they_were_given(layout):
     kind = {"single-gpu": "Job", "mpijob": "MPIJob", "trainer": "TrainJob"}[layout]
@@ -134,7 +132,7 @@ def test_hostile_arguments_arrive_as_they_were_given(layout):
     assert [expanded(word, {"HOME": "/tmp"}) for word in words[-len(HOSTILE) :]] == HOSTILE
 
 
-@needs_kubectl
+@manifests.needs_kubectl
 @pytest.mark.parametrize("layout", ["indexed", "mpijob", "trainer", "prepare"])
 def test_names_that_yaml_takes_for_something_else_are_names(layout):
     name = "true"
@@ -154,14 +152,14 @@ def test_names_that_yaml_takes_for_something_else_are_names(layout):
     assert claim["spec"]["storageClassName"] == name
 
 
-@needs_kubectl
+@manifests.needs_kubectl
 def test_arguments_to_prepare_arrive_too():
     job = find(render("--name=a", "--layout=prepare", "--train", "/data/$(x).csv", *HOSTILE[:-3]), "Job", "a-prepare")
     words = job["spec"]["template"]["spec"]["containers"][0]["args"]
     assert [expanded(word, {"x": "no"}) for word in words[5:]] == ["--train", "/data/$(x).csv", *HOSTILE[:-3]]
 
 
-@needs_kubectl
+@manifests.needs_kubectl
 @pytest.mark.parametrize("layout", ["single-gpu", "multi-gpu", "indexed"])
 def test_the_command_is_one_that_distrain_takes(layout):
     job = find(render("--name=a", f"--layout={layout}", "--epochs", "3", "--seed=7"), "Job", "a")
@@ -172,7 +170,7 @@ def test_the_command_is_one_that_distrain_takes(layout):
     assert (config.epochs, config.seed) == (3, 7)
 
 
-@needs_kubectl
+@manifests.needs_kubectl
 def test_it_runs_from_anywhere_and_leaves_nothing_behind(tmp_path):
     checkout = tmp_path / "check out"
     shutil.copytree(REPOSITORY / "launch", checkout / "launch")
@@ -190,7 +188,7 @@ def test_it_runs_from_anywhere_and_leaves_nothing_behind(tmp_path):
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
-@needs_kubectl
+@manifests.needs_kubectl
 def test_commands_of_the_guide_can_be_rendered():
     guide = (REPOSITORY / "k8s" / "README.md").read_text()
     (small,) = re.findall(r'^\$ small="(.*)"$', guide, re.MULTILINE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.sparse
+from damaged_headers import DAMAGED_HEADERS
 
 from distrain.data.array_folder import is_array_folder, open_array_folder
 from distrain.errors import DataError
@@ -83,6 +84,31 @@ def test_a_damaged_folder_is_told_by_file(tmp_path, spoil, words):
     with pytest.raises(DataError, match=words) as caught:
         open_array_folder(tmp_path)
     assert str(tmp_path) in str(caught.value)
+
+
+@pytest.mark.parametrize("content", DAMAGED_HEADERS)
+def test_a_damaged_header_is_told_by_name(tmp_path, content):
+    save(tmp_path, train__x=X)
+    damaged(tmp_path, "train.y.npy", content)
+    with pytest.raises(DataError, match=r"train\.y\.npy is not an array that NumPy can open without pickle: ."):
+        open_array_folder(tmp_path)
+
+
+def test_whatever_byte_of_a_sparse_file_is_wrong_it_is_told_by_name(tmp_path):
+    """Or nothing is noticed; but nothing else is raised."""
+    save(tmp_path, train__y=Y)
+    path = tmp_path / "train.x.npz"
+    scipy.sparse.save_npz(path, scipy.sparse.csr_matrix(X))
+    content = path.read_bytes()
+    errors = []
+    for place in range(len(content)):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
+        try:
+            open_array_folder(tmp_path)
+        except DataError as error:
+            errors.append(str(error))
+    assert len(errors) > len(content) // 2
+    assert all(str(tmp_path) in error for error in errors)
 
 
 @pytest.mark.parametrize("content", [b"no zip", b"", b"PK\x05\x06" + bytes(18)])

@@ -10,6 +10,7 @@ import zlib
 
 import numpy as np
 import pytest
+from damaged_headers import DAMAGED_HEADERS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -223,6 +224,11 @@ def replace_array(folder, name, array):
     """Put another array in its place, with its size and checksum."""
     path = folder / f"train-00000.{name}.npy"
     np.save(path, array, allow_pickle=array.dtype == object)
+    make_checksum_fit(folder, name)
+
+
+def make_checksum_fit(folder, name):
+    path = folder / f"train-00000.{name}.npy"
     entry = {"bytes": path.stat().st_size, "crc32": zlib.crc32(path.read_bytes())}
     forge(folder, lambda index: file(index, name).update(entry))
 
@@ -254,6 +260,16 @@ def test_arrays_out_of_range_are_refused_though_their_checksums_fit(tmp_path, na
     replace_array(tmp_path, name, array)
     part = open_dataset(tmp_path).parts["train"]
     with pytest.raises(DataError, match=r"train-00000\..*\.npy"):
+        part.read(0, 2)
+
+
+@pytest.mark.parametrize("content", DAMAGED_HEADERS)
+def test_headers_that_make_no_sense_are_refused_though_their_checksums_fit(tmp_path, content):
+    write(tmp_path, [ragged([1, 2])])
+    (tmp_path / COLUMNS).write_bytes(content)
+    make_checksum_fit(tmp_path, "columns")
+    part = open_dataset(tmp_path).parts["train"]
+    with pytest.raises(DataError, match=rf"{COLUMNS} cannot be read \(.+\)\. Run 'distrain prepare' again"):
         part.read(0, 2)
 
 
