@@ -68,7 +68,9 @@ class Replicas(Protocol):
     ) -> Callable[[Sequence[Any]], list[Any]]:
         """Compile a step for all replicas."""
 
-    def sum(self, gradients: Sequence[Any], figures: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    def sum(
+        self, gradients: Sequence[Any], figures: Sequence[Any], *, used_at_once: bool = False
+    ) -> tuple[list[Any], list[Any]]:
         """Sum tensors over all replicas."""
 
 
@@ -119,7 +121,8 @@ def make_train_steps(
         task.optimizer.apply(gradients, variables)
         return tf.zeros(())
 
-    if replicas.local_update and task.jit_compile:
+    is_one_operation = replicas.local_update and task.jit_compile
+    if is_one_operation:
         update = tf.function(update, jit_compile=True, autograph=False)
 
     def gradients_of(batch: Batch) -> tuple[list[Any], list[Any]]:
@@ -142,10 +145,15 @@ def make_train_steps(
                 more_gradients, more_sums = gradients_of(batch)
             gradients = list(map(_added, gradients, more_gradients))
             sums = list(map(_added, sums, more_sums))
-        gradients, sums = replicas.sum(gradients, [*sums, _notices(batches[0], sums[0])])
+        with tf.control_dependencies([is_sound]):  # the step before has used its gradients
+            gradients, sums = replicas.sum(
+                gradients, [*sums, _notices(batches[0], sums[0])], used_at_once=is_one_operation
+            )
         if replicas.local_update:
             is_sound &= tf.math.is_finite(sums[0]) & (sums[-1][1] == 0)
-            tf.cond(is_sound, lambda: update(gradients), lambda: tf.zeros(()))
+            done = tf.cond(is_sound, lambda: update(gradients), lambda: tf.zeros(()))
+            with tf.control_dependencies([done]):
+                is_sound = tf.identity(is_sound)
         else:  # one process, which keeps nothing of a step that failed
             update(gradients)
         return sums, is_sound

@@ -63,13 +63,17 @@ class Distribution(Protocol):
             of the first replica.
         """
 
-    def sum(self, gradients: Sequence[Any], figures: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    def sum(
+        self, gradients: Sequence[Any], figures: Sequence[Any], *, used_at_once: bool = False
+    ) -> tuple[list[Any], list[Any]]:
         """Inside a compiled step: each tensor summed over all replicas.
 
         Args:
             gradients: tensors, or `tf.IndexedSlices` of a known dense shape. They may travel in reduced precision where
                 that was asked for.
             figures: tensors; these are exact.
+            used_at_once: one operation alone uses the sums of the gradients, and before the next call of `sum`: they
+                may lie in memory that this writes to.
 
         Returns:
             The sums of the gradients, as dense tensors, and of the figures: bitwise the same on all replicas.

@@ -68,7 +68,9 @@ class Mirrored:
 
         return compile_packed(all_replicas, specs, num_batches=self.num_replicas * num_batches)
 
-    def sum(self, gradients: Sequence[Any], figures: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    def sum(
+        self, gradients: Sequence[Any], figures: Sequence[Any], *, used_at_once: bool = False
+    ) -> tuple[list[Any], list[Any]]:
         """Each tensor summed over the replicas, in one grouped all-reduce per dtype, which is what can be grouped."""
         context = tf.distribute.get_replica_context()
         tensors = [*map(dense, gradients), *figures]

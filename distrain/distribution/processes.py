@@ -70,6 +70,7 @@ class Processes(SingleDevice):
     ) -> None:
         self.collectives = collectives
         self._shared = shared
+        self._shared_sums: dict[tuple[Part, ...], SharedSum] = {}
         self.gradient_memory = shared.empty if shared else aligned_empty
         self._device_collectives = collectives.on_device()
         self._compression = compression
@@ -80,43 +81,65 @@ class Processes(SingleDevice):
         self.local_replicas = range(world.rank, world.rank + 1)
         self.is_chief = world.rank == 0
 
-    def sum(self, gradients: Sequence[Any], figures: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    def sum(
+        self, gradients: Sequence[Any], figures: Sequence[Any], *, used_at_once: bool = False
+    ) -> tuple[list[Any], list[Any]]:
         """Gradients and figures summed over all ranks, gradients as dense tensors."""
         if self._device_collectives:
             return sum_on_device(self._device_collectives, gradients, figures, compression=self._compression)
         tensors = [*gradients, *figures]
         heights = [int(g.shape[0]) if isinstance(g, tf.IndexedSlices) else None for g in gradients]
-        shared_sum = self._sum_in_memory(tensors)
+        shared_sum = self._sum_in_memory(tensors, len(gradients) if used_at_once else 0)
+        totals = shared_sum.totals if shared_sum else {}
+        returned = [place for place in range(len(tensors)) if place not in totals]
         halved = self._compression == "fp16"
 
-        def reduce(*arrays: np.ndarray) -> list[np.ndarray]:
+        def reduce(*arrays: np.ndarray) -> list[Any]:
             given = iter(arrays)
             own: list[Gradient] = [
                 next(given) if height is None else Rows(next(given), next(given), height) for height in heights
             ]
             if shared_sum:
-                return shared_sum([*own, *given])
-            return sum_on_host(self.collectives, own, list(given), halved=halved)
+                sums = shared_sum([*own, *given])
+            else:
+                sums = sum_on_host(self.collectives, own, list(given), halved=halved)
+            return [*(sums[place] for place in returned), np.True_]
 
         flat = [
             array
             for tensor in tensors
             for array in ((tensor.values, tensor.indices) if isinstance(tensor, tf.IndexedSlices) else (tensor,))
         ]
-        sums = tf.numpy_function(reduce, flat, [tensor.dtype for tensor in tensors])
-        for total, tensor in zip(sums, tensors, strict=True):
-            total.set_shape(tensor.shape)
-        return sums[: len(gradients)], sums[len(gradients) :]
+        *made, done = tf.numpy_function(reduce, flat, [*(tensors[place].dtype for place in returned), tf.bool])
+        sums = dict(zip(returned, made, strict=True))
+        with tf.control_dependencies([done]):
+            sums |= {place: tf.identity(_as_tensor(total)) for place, total in totals.items()}
+        for place, tensor in enumerate(tensors):
+            sums[place].set_shape(tensor.shape)
+        in_order = [sums[place] for place in range(len(tensors))]
+        return in_order[: len(gradients)], in_order[len(gradients) :]
 
-    def _sum_in_memory(self, tensors: Sequence[Any]) -> SharedSum | None:
-        """The sum of such tensors in shared memory, if there is any, and room in it."""
+    def _sum_in_memory(self, tensors: Sequence[Any], num_together: int) -> SharedSum | None:
+        """The sum of such tensors in shared memory, if there is any, and room in it.
+
+        Args:
+            tensors: gradients and figures.
+            num_together: how many of the first ones ranks may sum together.
+        """
         if self._shared is None or not all(tensor.shape.is_fully_defined() for tensor in tensors):
             return None
-        parts = [
-            Part(tuple(tensor.shape), tensor.dtype.as_numpy_dtype, isinstance(tensor, tf.IndexedSlices))
-            for tensor in tensors
-        ]
-        return SharedSum(self._shared, parts) if fits(parts) else None
+        parts = tuple(
+            Part(
+                tuple(tensor.shape),
+                tensor.dtype.as_numpy_dtype,
+                is_rows=isinstance(tensor, tf.IndexedSlices),
+                together=place < num_together,
+            )
+            for place, tensor in enumerate(tensors)
+        )
+        if parts not in self._shared_sums and fits(parts):  # steps of one call, and calls of one step, share theirs
+            self._shared_sums[parts] = SharedSum(self._shared, parts)
+        return self._shared_sums.get(parts)
 
     def synchronize(self, variables: Sequence[Any]) -> None:
         """Make each variable the mean over all processes."""
@@ -133,3 +156,9 @@ class Processes(SingleDevice):
     def broadcast(self, content: bytes) -> bytes:
         """What the chief gave."""
         return self.collectives.broadcast(content)
+
+
+def _as_tensor(array: np.ndarray) -> Any:
+    """An eager tensor in the array's own memory. As it lives on, no operation takes that for its result."""
+    with tf.init_scope():
+        return tf.experimental.dlpack.from_dlpack(array.__dlpack__())

@@ -6,10 +6,10 @@ Decides: how ranks come to the same memory, and when what the others wrote may b
     areas = shared.areas                                 # of all ranks, uint8 [size, AREA_BYTES]
     areas[shared.rank, :4] = 1                           # the own one
     shared.wait()                                        # for all ranks: now `areas` may be read
+    shared.wait()                                        # all have read: now the own one may be written to
 
-Each rank has two areas, used in turn: whoever writes to one again has waited once more since, and so have the others
-done with it. The memory has no name that could be left behind: other ranks open it by rank 0's descriptor, which the
-system allows to processes of the same user, and which tells of a nonce that they compare.
+The memory has no name that could be left behind: other ranks open it by rank 0's descriptor, which the system allows to
+processes of the same user, and which tells of a nonce that they compare.
 """
 
 from __future__ import annotations
@@ -31,15 +31,16 @@ import numpy as np
 
 from distrain.aligned import aligned_empty, rounded_up
 
-AREA_BYTES = 2**29  # of one rank in one turn; the system gives only those pages that are written to
+AREA_BYTES = 2**29  # of one rank; the system gives only those pages that are written to
 LENT_BYTES = 2**28  # of these, at the end: for `SharedMemory.empty`
-MOST_RANKS = 8  # each reads what all others wrote: with many, a ring moves less. A guess; two were measured
+KEPT_BYTES = 2**29  # of all ranks together: for `SharedMemory.keep`
+MOST_RANKS = 8  # a guess; two were measured
 SPINS = 200  # looks, of about a microsecond, before a rank sleeps until the next one comes
 
 _HEAD_BYTES = 4096
 _SEMAPHORE_BYTES = 64  # a sem_t of glibc or musl takes 32, and has a cache line to itself
 _NONCE_BYTES = 16
-_TURNS = 2
+_TURNS = 2  # each wait has other semaphores than the one before, which a rank may not have left yet
 
 
 class SharedMemory:
@@ -52,25 +53,21 @@ class SharedMemory:
 
     Attributes:
         rank, size: as given.
-        turn: 0 or 1: which areas are in use now.
-        all_areas: uint8 `[2, size, AREA_BYTES]`: of each turn those of all ranks.
+        areas: those of all ranks, uint8 `[size, AREA_BYTES]`.
     """
 
     def __init__(self, memory: mmap.mmap, rank: int, size: int) -> None:
-        self.rank, self.size, self.turn = rank, size, 0
-        self._lent = 0
-        self.all_areas = np.frombuffer(memory, np.uint8, offset=_HEAD_BYTES).reshape(_TURNS, size, AREA_BYTES)
+        self.rank, self.size = rank, size
+        self._turn = self._lent = self._kept = 0
+        whole = np.frombuffer(memory, np.uint8, offset=_HEAD_BYTES)
+        self.areas = whole[: size * AREA_BYTES].reshape(size, AREA_BYTES)
+        self._for_good = whole[size * AREA_BYTES :]
         first = ctypes.addressof(ctypes.c_char.from_buffer(memory)) + _SEMAPHORE_BYTES  # behind the nonce
         self._semaphores = [
             [ctypes.c_void_p(first + (turn * size + rank) * _SEMAPHORE_BYTES) for rank in range(size)]
             for turn in range(_TURNS)
         ]
         self._libc = ctypes.CDLL(None)
-
-    @property
-    def areas(self) -> np.ndarray:
-        """The areas of all ranks to use now, uint8 `[size, AREA_BYTES]`."""
-        return self.all_areas[self.turn]
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """An array in the own area, whose values are not set; elsewhere, where there is no room left until `wait`.
@@ -84,17 +81,35 @@ class SharedMemory:
         self._lent += rounded_up(num_bytes)
         return self.areas[self.rank, start : start + num_bytes].view(dtype).reshape(shape)
 
+    def keep(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """An array for good that is the same one for all ranks, zeros at first; all must ask for the same in one order.
+
+        Raises:
+            MemoryError: there is no room left, see `room_to_keep`.
+        """
+        num_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+        if num_bytes > self.room_to_keep:
+            raise MemoryError(f"{num_bytes} bytes are not left in the memory that ranks share.")
+        start = self._kept
+        self._kept += rounded_up(num_bytes)
+        return self._for_good[start : start + num_bytes].view(dtype).reshape(shape)
+
+    @property
+    def room_to_keep(self) -> int:
+        """Bytes that `keep` has left; each array takes a multiple of `ALIGNMENT`."""
+        return KEPT_BYTES - self._kept
+
     def clear(self) -> None:
         """Make the memory new; for one rank, before the others come."""
         for semaphore in (semaphore for turn in self._semaphores for semaphore in turn):
             self._libc.sem_init(semaphore, 1, 0)
 
     def wait(self) -> None:
-        """Wait until all ranks have called this as often, then go on to the other areas.
+        """Wait until all ranks have called this as often.
 
         What a rank wrote before is then there for all to read (POSIX: semaphores synchronize memory).
         """
-        semaphores = self._semaphores[self.turn]
+        semaphores = self._semaphores[self._turn]
         for rank, semaphore in enumerate(semaphores):
             if rank != self.rank:
                 self._libc.sem_post(semaphore)
@@ -104,7 +119,7 @@ class SharedMemory:
                 spins += 1
                 if spins > SPINS and not self._libc.sem_wait(semaphores[self.rank]):  # a signal may interrupt it
                     break
-        self.turn, self._lent = 1 - self.turn, 0
+        self._turn, self._lent = 1 - self._turn, 0
 
 
 def share(exchange: Callable[[bytes], Sequence[bytes]], rank: int, size: int) -> SharedMemory | None:
@@ -131,7 +146,7 @@ def share(exchange: Callable[[bytes], Sequence[bytes]], rank: int, size: int) ->
 
 
 def _num_bytes(size: int) -> int:
-    return _HEAD_BYTES + _TURNS * size * AREA_BYTES
+    return _HEAD_BYTES + size * AREA_BYTES + KEPT_BYTES
 
 
 @contextlib.contextmanager

@@ -44,7 +44,9 @@ class SingleDevice:
         """Compile the step for the one replica."""
         return compile_packed(lambda batches: list(replica_step(batches)), specs, num_batches=num_batches)
 
-    def sum(self, gradients: Sequence[Any], figures: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    def sum(
+        self, gradients: Sequence[Any], figures: Sequence[Any], *, used_at_once: bool = False
+    ) -> tuple[list[Any], list[Any]]:
         """The tensors themselves, gradients as dense ones."""
         return [dense(gradient) for gradient in gradients], list(figures)
 

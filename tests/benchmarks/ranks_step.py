@@ -4,9 +4,11 @@
 
 The batch is per rank (weak scaling). "Compute" is the very step without its reduction, on cached batches;
 "all-reduce" is what the step takes longer with it: what is not hidden; "data" is what it takes longer when batches
-come from the real loader, shuffled, instead. "Bare" is `MPI.Allreduce` in place of as many bytes as the step sent,
-and the ratio is that of "all-reduce" to it. Efficiency is the whole step of one rank over that of two. All of a
-launch take turns, launches take turns; a row holds medians over the rounds.
+come from the real loader, shuffled, instead. "Bare" is `MPI.Allreduce` in place of as many bytes as the step would
+have to send: "alone" of a buffer that stays in the cache, by ranks that do nothing else; "in the step" what the same
+takes where a step takes its own, after computing, of a buffer that waits ready: it too finds other things in the cache,
+and a rank that computes longer. Ratios are those of "all-reduce" to these. Efficiency is the whole step of one rank
+over that of two. All of a launch take turns, launches take turns; a row holds medians over the rounds.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -47,7 +49,7 @@ NUM_CACHED = 8
 LOADED_STEPS = 24  # steps on the real loader in a turn, at most
 TURN_SECONDS = 1.0  # batches are timed again and again, up to this long a turn
 
-Split = dict[str, float]  # milliseconds of "loaded", "step" and "compute", of "bare", and "megabytes" sent
+Split = dict[str, float]  # milliseconds of "loaded", "step", "compute", "computed and bare", "bare"; "megabytes" sent
 
 
 def time_in_rank(way: str, data: Path, batch_sizes: list[int], num_turns: int) -> list[Split]:
@@ -80,35 +82,49 @@ def time_in_rank(way: str, data: Path, batch_sizes: list[int], num_turns: int) -
         cached = list(
             itertools.islice(epoch_batches(job.train, plan, order, replicas=replicas), min(NUM_CACHED, whole_steps))
         )
-        seconds: dict[str, list[float]] = {"loaded": [], "step": [], "compute": []}
-
-        def time_steps(name: str, batches: Iterable[Any]) -> list[float]:
-            took = []
-            distribution.exchange(b"")  # start together: waiting for a late rank is no reduction
-            before = time.perf_counter()
-            for batch in batches:
-                compiled["compute" if name == "compute" else "step"]([batch])
-                now = time.perf_counter()
-                took.append(now - before)
-                before = now
-            return took
-
-        for turn in range(num_turns + 1):
-            for name in ("step", "compute"):
-                took = time_steps(
-                    name, cached * (1 if turn == 0 else _passes(distribution, seconds[name], len(cached)))
-                )
-                seconds[name] += took if turn else [statistics.median(took)]
-            ahead = epoch_batches(job.train, plan, order, replicas=replicas, epoch=turn)
-            with prefetched(ahead) as batches:
-                steps_in_turn = list(time_steps("loaded", itertools.islice(batches, min(LOADED_STEPS, whole_steps))))
-            seconds["loaded"] += steps_in_turn[1:] or steps_in_turn
-        split = {name: statistics.median(each[1:]) * 1000 for name, each in seconds.items()}
         sent.clear()
         if "travelling" in compiled:
             compiled["travelling"]([cached[0]])
-        medians.append({**split, "megabytes": sum(sent) / 1e6, "bare": _bare(sum(sent)) if strategy == "mpi" else 0.0})
+        num_bytes, allreduce = sum(sent), _allreduce(sum(sent)) if strategy == "mpi" else None
+        calls = {"loaded": compiled["step"], "step": compiled["step"], "compute": compiled["compute"]}
+        if allreduce:
+            calls["computed and bare"] = _one_after_the_other(compiled["compute"], allreduce)
+        seconds: dict[str, list[float]] = {name: [] for name in calls}
+        for turn in range(num_turns + 1):
+            for name in sorted(calls.keys() - {"loaded"}):
+                passes = 1 if turn == 0 else _passes(distribution, seconds[name], len(cached))
+                took = _time_steps(distribution, calls[name], cached * passes)
+                seconds[name] += took if turn else [statistics.median(took)]
+            ahead = epoch_batches(job.train, plan, order, replicas=replicas, epoch=turn)
+            with prefetched(ahead) as batches:
+                took = _time_steps(
+                    distribution, calls["loaded"], itertools.islice(batches, min(LOADED_STEPS, whole_steps))
+                )
+            seconds["loaded"] += took[1:] or took
+        split = {name: statistics.median(each[1:]) * 1000 for name, each in seconds.items()}
+        medians.append({**split, "megabytes": num_bytes / 1e6, "bare": _median_alone(allreduce) if allreduce else 0.0})
     return medians
+
+
+def _one_after_the_other(compute: Callable[[Any], Any], allreduce: Callable[[], None]) -> Callable[[Any], None]:
+    def both(batches: Any) -> None:
+        compute(batches)
+        allreduce()
+
+    return both
+
+
+def _time_steps(distribution: Any, call: Callable[[Any], Any], batches: Iterable[Any]) -> list[float]:
+    """Seconds of each step."""
+    took = []
+    distribution.exchange(b"")  # start together: waiting for a late rank is no reduction
+    before = time.perf_counter()
+    for batch in batches:
+        call([batch])
+        now = time.perf_counter()
+        took.append(now - before)
+        before = now
+    return took
 
 
 def _passes(distribution: Any, seconds: list[float], num_batches: int) -> int:
@@ -131,17 +147,24 @@ def _counting(collectives: Any, sent: list[int]) -> Any:
     return SimpleNamespace(**{**vars(collectives), **own})
 
 
-def _bare(num_bytes: int) -> float:
-    """Median milliseconds of `MPI.Allreduce` in place."""
+def _allreduce(num_bytes: int) -> Callable[[], None]:
+    """A bare `MPI.Allreduce` in place of a buffer of that size."""
     import numpy as np
     from mpi4py import MPI
 
-    buffer = np.ones(num_bytes // 4, np.float32)
+    buffer = np.zeros(num_bytes // 4, np.float32)
+    return lambda: MPI.COMM_WORLD.Allreduce(MPI.IN_PLACE, buffer)
+
+
+def _median_alone(allreduce: Callable[[], None]) -> float:
+    """Median milliseconds, one after the other."""
+    from mpi4py import MPI
+
     seconds = []
     for _ in range(200):
         MPI.COMM_WORLD.Barrier()
         began = time.perf_counter()
-        MPI.COMM_WORLD.Allreduce(MPI.IN_PLACE, buffer)
+        allreduce()
         seconds.append(time.perf_counter() - began)
     return statistics.median(seconds) * 1000
 
@@ -158,7 +181,7 @@ class _Unreduced:
     def compile(self, *arguments: Any, **settings: Any) -> Any:
         return self._distribution.compile(*arguments, **settings)
 
-    def sum(self, gradients: Any, figures: Any) -> Any:
+    def sum(self, gradients: Any, figures: Any, *, used_at_once: bool = False) -> Any:
         from distrain.distribution.gradients import dense
 
         return [dense(gradient) for gradient in gradients], list(figures)
@@ -223,7 +246,8 @@ def main() -> None:
 def table_of(found: dict[str, list[list[Split]]], batch_sizes: list[int], title: str) -> Table:
     """Medians over the rounds."""
     table = Table(title=f"{title} launches: ms per step, one core a rank")
-    names = ("ranks", "batch per rank", "step", "data", "compute", "all-reduce", "MB", "bare", "ratio", "efficiency")
+    names = ("ranks", "batch per rank", "step", "data", "compute", "all-reduce", "MB", "bare alone", "ratio")
+    names += ("bare in the step", "ratio", "efficiency")
     for name in names:
         table.add_column(name, justify="left" if name == "ranks" else "right")
 
@@ -235,9 +259,11 @@ def table_of(found: dict[str, list[list[Split]]], batch_sizes: list[int], title:
             loaded, step, compute = (median(way, place, name) for name in ("loaded", "step", "compute"))
             cells = [f"{loaded:.2f}", f"{loaded - step:.2f}", f"{compute:.2f}"]
             if WAYS[way][0] > 1:
-                bare = median("mpi", place, "bare")
-                cells += [f"{step - compute:.2f}", f"{median(way, place, 'megabytes'):.2f}", f"{bare:.2f}"]
-                cells += [f"{(step - compute) / bare:.2f}", f"{median('single', place, 'loaded') / loaded:.2f}"]
+                all_reduce, alone = step - compute, median("mpi", place, "bare")
+                in_step = median("mpi", place, "computed and bare") - median("mpi", place, "compute")
+                cells += [f"{all_reduce:.2f}", f"{median(way, place, 'megabytes'):.2f}"]
+                cells += [cell for bare in (alone, in_step) for cell in (f"{bare:.2f}", f"{all_reduce / bare:.2f}")]
+                cells += [f"{median('single', place, 'loaded') / loaded:.2f}"]
             table.add_row(f"{WAYS[way][0]} ({way})", str(batch_size), *cells)
     return table
 

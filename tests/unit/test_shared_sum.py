@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from threads_as_processes import on_all
 
+from distrain.distribution import shared_memory, shared_sum
 from distrain.distribution.host_sum import Rows
 from distrain.distribution.shared_memory import AREA_BYTES, LENT_BYTES, share
 from distrain.distribution.shared_sum import Part, SharedSum, fits
@@ -21,14 +22,14 @@ SIZES = (2, 3)
 
 @pytest.fixture(scope="module")
 def memories():
-    return {size: on_all(size, lambda process, n=size: share(process.exchange, process.rank, n)) for size in SIZES}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shared_sum, "_FEWEST_TOGETHER", 50)
+        yield {size: on_all(size, lambda process, n=size: share(process.exchange, process.rank, n)) for size in SIZES}
 
 
 def summed(memories, parts, given):
     """What each rank holds after a sum of what they are given, tensors by rank."""
-    memory = memories[len(given)]
-    sums = [SharedSum(shared, parts) for shared in memory]
-    return on_all(len(given), lambda process: sums[process.rank](given[process.rank]))
+    return on_all(len(given), lambda process: SharedSum(memories[len(given)][process.rank], parts)(given[process.rank]))
 
 
 def dense(tensor):
@@ -41,9 +42,14 @@ def dense(tensor):
 
 @st.composite
 def cases(draw):
-    """Parts, and what two or three ranks give: small whole numbers, which add up exactly in any order."""
+    """Parts, and what two or three ranks give, twice: small whole numbers, which add up exactly in any order."""
     parts = [
-        Part(shape, np.dtype(draw(st.sampled_from(["f4", "f8"] if is_rows else ["f4", "f8", "i4", "i8"]))), is_rows)
+        Part(
+            shape,
+            np.dtype(draw(st.sampled_from(["f4", "f8"] if is_rows else ["f4", "f8", "i4", "i8"]))),
+            is_rows=is_rows,
+            together=draw(st.booleans()),
+        )
         for shape, is_rows in draw(
             st.lists(
                 st.one_of(
@@ -66,24 +72,38 @@ def cases(draw):
         indices = indices.astype(rng.choice(["i4", "i8"]))
         return Rows(rng.integers(-99, 99, (len(indices), part.shape[1])).astype(part.dtype), indices, part.shape[0])
 
-    return parts, [[tensor(part) for part in parts] for _ in range(draw(st.sampled_from(SIZES)))]
+    size = draw(st.sampled_from(SIZES))
+    return parts, [[[tensor(part) for part in parts] for _ in range(size)] for _ in range(2)]
 
 
 @settings(max_examples=150)
 @given(case=cases())
 def test_sums_are_those_of_numpy(memories, case):
-    parts, given_to_ranks = case
-    expected = [np.sum([dense(t) for t in tensors], axis=0) for tensors in zip(*given_to_ranks, strict=True)]
-    for sums in summed(memories, parts, given_to_ranks):
-        for part, found, wanted in zip(parts, sums, expected, strict=True):
-            assert (found.shape, found.dtype) == (part.shape, part.dtype)
-            np.testing.assert_array_equal(found, wanted)
+    parts, occasions = case
+    size = len(occasions[0])
+    rooms = [memory.room_to_keep for memory in memories[size]]
+    sums_of_ranks = on_all(size, lambda process: SharedSum(memories[size][process.rank], parts))
+    for given_to_ranks in occasions:
+        expected = [np.sum([dense(t) for t in tensors], axis=0) for tensors in zip(*given_to_ranks, strict=True)]
+        for sums in on_all(size, lambda process, g=given_to_ranks: sums_of_ranks[process.rank](g[process.rank])):
+            for part, found, wanted in zip(parts, sums, expected, strict=True):
+                assert (found.shape, found.dtype) == (part.shape, part.dtype)
+                np.testing.assert_array_equal(found, wanted)
+    together = {place for place, part in enumerate(parts) if part.together and np.prod(part.shape) >= 50}
+    assert [set(sums.totals) for sums in sums_of_ranks] == [together] * size
+    assert all(
+        (memory.room_to_keep < room) == bool(together) for memory, room in zip(memories[size], rooms, strict=True)
+    )
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_all_ranks_hold_bitwise_the_same(memories, size):
     rng = np.random.default_rng(size)
-    parts = [Part((300, 70), np.float32), Part((500, 64), np.float32, is_rows=True)]
+    together = size == 2
+    parts = [
+        Part((300, 70), np.float32, together=together),
+        Part((500, 64), np.float32, is_rows=True, together=together),
+    ]
     tensors = [
         [
             (rng.normal(size=(300, 70)) * 10.0 ** rng.integers(-4, 5, (300, 70))).astype(np.float32),
@@ -99,7 +119,7 @@ def test_all_ranks_hold_bitwise_the_same(memories, size):
 
 
 def test_rows_that_were_made_in_the_memory_stay_where_they_are(memories):
-    part = Part((50, 16), np.float32, is_rows=True)
+    part = Part((50, 16), np.float32, is_rows=True, together=True)
     for turn in range(4):
         for shared in memories[2]:
             shared.areas[:, : 2**16] = 0
@@ -117,19 +137,56 @@ def test_rows_that_were_made_in_the_memory_stay_where_they_are(memories):
         assert not np.isin(areas[:, : 2**16].view(np.float32), [1 + turn, 2 + turn]).any()
 
 
-def test_a_sum_is_not_changed_by_the_next_one(memories):
-    parts = [Part((1000,), np.float32), Part((40, 8), np.float64, is_rows=True)]
+def test_a_sum_is_not_changed_by_the_next_one_but_one_that_is_made_together(memories):
+    parts = [Part((1000,), np.float32), Part((40, 8), np.float64, is_rows=True), Part((60,), np.float32, together=True)]
 
     def tensors(value):
         rows = Rows(np.full((2, 8), value, np.float64), np.array([3, 5]), 40)
-        return [[np.full(1000, value, np.float32), rows] for _ in range(3)]
+        return [np.full(1000, value, np.float32), rows, np.full(60, value, np.float32)]
 
-    before = summed(memories, parts, tensors(1))
+    sums = on_all(3, lambda process: SharedSum(memories[3][process.rank], parts))
+    before = on_all(3, lambda process: sums[process.rank](tensors(1)))
     for value in (10, 20, 30):
-        summed(memories, parts, tensors(value))
-    for array, rows in before:
+        on_all(3, lambda process, v=value: sums[process.rank](tensors(v)))
+    for array, rows, made_together in before:
         assert (array == 3).all()
         assert rows.sum() == 3 * 16
+        assert (made_together == 90).all()
+    before[0][2][0] = 5
+    assert [made_together[0] for _, _, made_together in before] == [5] * 3
+
+
+def test_all_ranks_share_the_work_by_the_rows_that_there_are(memories):
+    """Words are numbered by how often they occur: halves of the table would not be halves of the work."""
+    part = Part((1000, 4), np.float32, is_rows=True, together=True)
+    rows = np.append(np.arange(0, 100, dtype=np.int32), 990)
+    sums = on_all(2, lambda process: SharedSum(memories[2][process.rank], [part]))
+    on_all(2, lambda process: sums[process.rank]([Rows(np.ones((101, 4), np.float32), rows, 1000)]))
+    own = []
+    for each in sums:
+        (large,) = each._large.values()
+        large.total[:] = 0
+        large.add_up()
+        own.append(np.flatnonzero(large.total[:, 0]))
+    assert [len(places) for places in own] == [50, 51]
+    np.testing.assert_array_equal(np.concatenate(own), rows)
+
+
+def test_where_there_is_no_room_each_rank_sums_for_itself(memories, monkeypatch):
+    parts = [Part((500,), np.float32, together=True), Part((50, 4), np.float32, is_rows=True, together=True)]
+    left = [memory.room_to_keep for memory in memories[2]]
+    assert left[0] == left[1]
+    monkeypatch.setattr(shared_memory, "KEPT_BYTES", shared_memory.KEPT_BYTES - left[0] + 2048 + 832 + 63)
+    rows = Rows(np.ones((1, 4), np.float32), np.array([7]), 50)
+    sums = on_all(2, lambda process: SharedSum(memories[2][process.rank], parts))
+    assert [each.totals for each in sums] == [{}, {}]
+    for array, matrix in on_all(2, lambda process: sums[process.rank]([np.ones(500, np.float32), rows])):
+        assert (array == 2).all()
+        assert matrix.sum() == matrix[7].sum() == 8
+    monkeypatch.setattr(shared_memory, "KEPT_BYTES", shared_memory.KEPT_BYTES + 1)
+    assert [set(SharedSum(memory, parts).totals) for memory in memories[2]] == [{0, 1}] * 2
+    with pytest.raises(MemoryError):
+        memories[2][0].keep((1,), np.uint8)
 
 
 def test_what_another_sum_left_between_arrays_is_no_complaint(memories):
@@ -148,4 +205,5 @@ def test_what_fits():
     room = AREA_BYTES - LENT_BYTES
     assert fits([Part((room // 4,), np.float32)])
     assert not fits([Part((room // 4,), np.float32), Part((), np.float32)])
-    assert not fits([Part((room // 256, 64), np.float32, is_rows=True)])  # with their numbers
+    assert fits([Part((room // 256, 64), np.float32, is_rows=True)])  # is summed dense
+    assert not fits([Part((room // 256, 64), np.float32, is_rows=True, together=True)])  # with their numbers
