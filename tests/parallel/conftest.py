@@ -164,6 +164,8 @@ def _runs(launcher: str, strategy: str, size: int, text: dict[str, Path]) -> lis
     ]
     if launcher in ("", "mpirun"):
         runs += [case(name, name) for name in ("weighted", "words", "letters", "normalized")]
+        # Four steps in a call, and all of one memory, for ranks that share it.
+        runs += [case("linear", "linear", jit_compile=True, steps_per_execution=4 if launcher else 1, apart=False)]
     if launcher == "mpirun":
         runs += [
             case("accumulated", "weighted", accumulation_steps=2, apart=False),

@@ -148,6 +148,12 @@ class TestArrays:
         for own, wanted in zip(ranks.weights("in fours"), ranks.weights("ngram"), strict=True):
             np.testing.assert_array_equal(own, wanted)
 
+    def test_no_step_uses_the_gradient_of_the_next_one(self, ranks, alone):
+        """Those of one call lie in the same memory, and these depend on no weights that would keep them in order."""
+        assert distance(ranks.weights("linear"), alone.weights("linear")) <= 1e-6
+        assert_same_figures(ranks, alone, "linear")
+        assert_alike_on_all_ranks(ranks, "linear")
+
     def test_halved_gradients_train_nearly_the_same(self, ranks):
         apart = distance(ranks.weights("halved"), ranks.weights("weighted"))
         assert 1e-7 < apart < 2e-2

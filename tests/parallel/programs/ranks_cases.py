@@ -13,12 +13,12 @@ from ranks_data import DATA, LARGE_VOCABULARY, MOMENTUM, SMALL_VOCABULARY, WORDS
 
 def arguments(case: str) -> dict[str, Any]:
     """What `distrain.fit` is called with."""
-    build_model, optimizer = CASES[case]
+    build_model, optimizer, *loss = CASES[case]
     return {
         **DATA[case](),
         "build_model": build_model,
         "optimizer": keras.optimizers.deserialize(optimizer),
-        "loss": "sparse_categorical_crossentropy",
+        "loss": loss[0] if loss else "sparse_categorical_crossentropy",
         "metrics": ["accuracy"],
     }
 
@@ -58,6 +58,17 @@ def normalizing_model() -> keras.Model:
     )
 
 
+def linear_model() -> keras.Model:
+    """Rows `[64]` to 80 classes."""
+    dense = keras.layers.Dense(80, use_bias=False, kernel_initializer=_initial(6))
+    return keras.Sequential([keras.Input((64,)), dense])
+
+
+def linear_loss(labels: Any, outputs: Any) -> Any:
+    """A loss whose gradient does not depend on the weights, so that nothing but order keeps one step from another's."""
+    return -keras.ops.sum(keras.ops.one_hot(keras.ops.cast(labels, "int32"), 80) * outputs, axis=-1)
+
+
 def _initial(seed: int) -> keras.Initializer:
     return keras.initializers.GlorotUniform(seed=seed)
 
@@ -72,4 +83,5 @@ CASES = {
     "words": (lambda: embedding_model(LARGE_VOCABULARY), _optimizer("SGD", learning_rate=0.5, momentum=0.9)),
     "letters": (lambda: embedding_model(SMALL_VOCABULARY), _optimizer("SGD", learning_rate=0.5, momentum=0.9)),
     "normalized": (normalizing_model, _optimizer("SGD", learning_rate=0.1)),
+    "linear": (linear_model, _optimizer("SGD", learning_rate=0.1), linear_loss),
 }

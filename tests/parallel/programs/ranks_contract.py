@@ -41,7 +41,9 @@ def write_contract(
     if collectives is not None:
         sharing = choose("none")
         for name in CASES:
-            arrays |= {f"shared/{key}": sums for key, sums in _sums(sharing, name, together, collectives).items()}
+            for way, used_at_once in (("shared", False), ("shared, used at once", True)):
+                sums = _sums(sharing, name, together, collectives, used_at_once=used_at_once)
+                arrays |= {f"{way}/{key}": array for key, array in sums.items()}
     with apart():
         _write_what_travels(choose, folder, arrays, together, collectives)
 
@@ -86,13 +88,15 @@ def _write_what_travels(
     (folder / f"contract.{distribution.rank}.json").write_text(json.dumps(facts), encoding="utf-8")
 
 
-def _sums(distribution: Distribution, name: str, notes: Notes, collectives: Any) -> dict[str, np.ndarray]:
+def _sums(
+    distribution: Distribution, name: str, notes: Notes, collectives: Any, *, used_at_once: bool = False
+) -> dict[str, np.ndarray]:
     """Sums of a case on two occasions, by "case/occasion/number"."""
     sample = CASES[name](replica=0, occasion=0)
 
     def replica_step(batches: Sequence[Any]) -> list[Any]:
         (batch,) = batches
-        gradients, figures = distribution.sum(*_tensors(batch, sample))
+        gradients, figures = distribution.sum(*_tensors(batch, sample), used_at_once=used_at_once)
         return [*gradients, *figures]
 
     sums = {}

@@ -77,6 +77,13 @@ def all_rows(*, replica: int, occasion: int) -> Tensors:
     return Tensors([Rows(whole((7, 2), "f4"), indices, 4), whole((3,), "f4")], [whole((), "f4")])
 
 
+def many_rows(*, replica: int, occasion: int) -> Tensors:
+    """Rows of a large matrix, other ones on each occasion."""
+    whole = _whole_numbers(replica, occasion)
+    indices = np.array([7, 2999 - replica, 1500, 40 * occasion, 1500])
+    return Tensors([Rows(whole((5, 4), "f4"), indices, 3000), whole((3,), "f4")], [whole((), "f4")])
+
+
 def tall(*, replica: int, occasion: int) -> Tensors:
     """A dense gradient of many rows, few of which are not zero; on one occasion one replica has nothing at all."""
     whole = _whole_numbers(replica, occasion)
@@ -118,7 +125,7 @@ def _whole_numbers(replica: int, occasion: int) -> Callable[[tuple[int, ...], st
 
 
 CASES: dict[str, Callable[..., Tensors]] = {
-    case.__name__: case for case in (dense, figures, few_rows, all_rows, tall, full, rounding)
+    case.__name__: case for case in (dense, figures, few_rows, all_rows, many_rows, tall, full, rounding)
 }
 
 

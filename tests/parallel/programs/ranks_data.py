@@ -61,6 +61,16 @@ def normalized() -> Data:
     return {"train": (rows, rng.integers(0, 3, NUM_NORMALIZED)), "validation": (rows[:7], np.arange(7) % 3)}
 
 
+def linear() -> Data:
+    """Dense rows `[64]` of 80 classes."""
+    rng = np.random.default_rng(6)
+
+    def part(count: int) -> tuple[np.ndarray, ...]:
+        return rng.normal(size=(count, 64)).astype(np.float32), rng.integers(0, 80, count)
+
+    return {"train": part(NUM_EXAMPLES), "validation": part(NUM_VALIDATION)}
+
+
 def _ids(vocabulary: int) -> Data:
     rng = np.random.default_rng(vocabulary)
 
@@ -72,7 +82,9 @@ def _ids(vocabulary: int) -> Data:
     return {"train": part(NUM_EXAMPLES), "validation": part(NUM_VALIDATION)}
 
 
-DATA: dict[str, Callable[[], dict[str, Any]]] = {case.__name__: case for case in (weighted, words, letters, normalized)}
+DATA: dict[str, Callable[[], dict[str, Any]]] = {
+    case.__name__: case for case in (weighted, words, letters, normalized, linear)
+}
 
 
 def examples_of_text(data: Path, part: str) -> Counter[tuple[str, float]]:
