@@ -145,15 +145,11 @@ def make_train_steps(
                 more_gradients, more_sums = gradients_of(batch)
             gradients = list(map(_added, gradients, more_gradients))
             sums = list(map(_added, sums, more_sums))
-        with tf.control_dependencies([is_sound]):  # the step before has used its gradients
-            gradients, sums = replicas.sum(
-                gradients, [*sums, _notices(batches[0], sums[0])], used_at_once=is_one_operation
-            )
+        # The loss depends on weights, so that the next step's sum comes after an update that is one operation.
+        gradients, sums = replicas.sum(gradients, [*sums, _notices(batches[0], sums[0])], used_at_once=is_one_operation)
         if replicas.local_update:
             is_sound &= tf.math.is_finite(sums[0]) & (sums[-1][1] == 0)
-            done = tf.cond(is_sound, lambda: update(gradients), lambda: tf.zeros(()))
-            with tf.control_dependencies([done]):
-                is_sound = tf.identity(is_sound)
+            tf.cond(is_sound, lambda: update(gradients), lambda: tf.zeros(()))
         else:  # one process, which keeps nothing of a step that failed
             update(gradients)
         return sums, is_sound

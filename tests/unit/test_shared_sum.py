@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -154,6 +156,37 @@ def test_a_sum_is_not_changed_by_the_next_one_but_one_that_is_made_together(memo
         assert (made_together == 90).all()
     before[0][2][0] = 5
     assert [made_together[0] for _, _, made_together in before] == [5] * 3
+
+
+@pytest.mark.parametrize("slow", [0, 1])
+def test_no_rank_goes_on_before_all_have_added_up(memories, monkeypatch, slow):
+    """One that did would read what another one still makes, or write over what it still reads."""
+    parts = [Part((4,), "f4"), Part((60,), "f4", together=True), Part((40, 8), "f4", is_rows=True, together=True)]
+    own = threading.local()
+
+    def slowed(function):
+        def slowly(*arguments):
+            time.sleep(0.2 * (own.rank == slow))
+            function(*arguments)
+
+        return slowly
+
+    for name in ("_add_up", "_merge_rows"):
+        monkeypatch.setattr(shared_sum, name, slowed(getattr(shared_sum, name)))
+
+    def rank(process):
+        own.rank = process.rank
+        sums = SharedSum(memories[2][process.rank], parts)
+        found = []
+        for value in (1, 2, 3):
+            small, large, rows = np.full(4, value), np.full(60, value), np.full((40, 8), value, np.float32)
+            found.append([array.copy() for array in sums([small, large, Rows(rows, np.arange(40), 40)])])
+        return found
+
+    for found in on_all(2, rank):
+        assert [[(array == 2 * value).all() for array in arrays] for value, arrays in enumerate(found, 1)] == [
+            [True] * 3
+        ] * 3
 
 
 def test_all_ranks_share_the_work_by_the_rows_that_there_are(memories):

@@ -65,7 +65,7 @@ def linear_model() -> keras.Model:
 
 
 def linear_loss(labels: Any, outputs: Any) -> Any:
-    """A loss whose gradient does not depend on the weights, so that nothing but order keeps one step from another's."""
+    """A loss whose gradient does not depend on the weights."""
     return -keras.ops.sum(keras.ops.one_hot(keras.ops.cast(labels, "int32"), 80) * outputs, axis=-1)
 
 

@@ -97,7 +97,7 @@ def _sums(
     def replica_step(batches: Sequence[Any]) -> list[Any]:
         (batch,) = batches
         gradients, figures = distribution.sum(*_tensors(batch, sample), used_at_once=used_at_once)
-        return [*gradients, *figures]
+        return [*map(_copy, gradients), *figures]  # as they are when they may first be read
 
     sums = {}
     with notes.of_sending(collectives):
@@ -106,6 +106,10 @@ def _sums(
             outputs = step([_flat(CASES[name](replica=r, occasion=occasion)) for r in distribution.local_replicas])
             sums |= {f"{name}/{occasion}/{number}": output.numpy() for number, output in enumerate(outputs)}
     return sums
+
+
+def _copy(tensor: Any) -> Any:
+    return tf.raw_ops.DeepCopy(x=tensor)
 
 
 def _sum_of_two_batches(distribution: Distribution) -> dict[str, np.ndarray]:
