@@ -72,8 +72,8 @@ class Distribution(Protocol):
             gradients: tensors, or `tf.IndexedSlices` of a known dense shape. They may travel in reduced precision where
                 that was asked for.
             figures: tensors; these are exact.
-            used_at_once: one operation alone uses the sums of the gradients, and before the next call of `sum`: they
-                may lie in memory that this writes to.
+            used_at_once: one operation alone uses the sums of the gradients, before the next call of `sum`, and takes
+                their memory for nothing else, as XLA does: they may lie in memory of all ranks, which this writes to.
 
         Returns:
             The sums of the gradients, as dense tensors, and of the figures: bitwise the same on all replicas.

@@ -87,37 +87,30 @@ class Processes(SingleDevice):
         """Gradients and figures summed over all ranks, gradients as dense tensors."""
         if self._device_collectives:
             return sum_on_device(self._device_collectives, gradients, figures, compression=self._compression)
-        tensors = [*gradients, *figures]
+        dtypes = [gradient.dtype for gradient in gradients]
+        tensors = [*map(_at_least_single, gradients), *figures]
         heights = [int(g.shape[0]) if isinstance(g, tf.IndexedSlices) else None for g in gradients]
         shared_sum = self._sum_in_memory(tensors, len(gradients) if used_at_once else 0)
-        totals = shared_sum.totals if shared_sum else {}
-        returned = [place for place in range(len(tensors)) if place not in totals]
         halved = self._compression == "fp16"
 
-        def reduce(*arrays: np.ndarray) -> list[Any]:
+        def reduce(*arrays: np.ndarray) -> list[np.ndarray]:
             given = iter(arrays)
             own: list[Gradient] = [
                 next(given) if height is None else Rows(next(given), next(given), height) for height in heights
             ]
             if shared_sum:
-                sums = shared_sum([*own, *given])
-            else:
-                sums = sum_on_host(self.collectives, own, list(given), halved=halved)
-            return [*(sums[place] for place in returned), np.True_]
+                return shared_sum([*own, *given])
+            return sum_on_host(self.collectives, own, list(given), halved=halved)
 
         flat = [
             array
             for tensor in tensors
             for array in ((tensor.values, tensor.indices) if isinstance(tensor, tf.IndexedSlices) else (tensor,))
         ]
-        *made, done = tf.numpy_function(reduce, flat, [*(tensors[place].dtype for place in returned), tf.bool])
-        sums = dict(zip(returned, made, strict=True))
-        with tf.control_dependencies([done]):
-            sums |= {place: tf.identity(_as_tensor(total)) for place, total in totals.items()}
-        for place, tensor in enumerate(tensors):
-            sums[place].set_shape(tensor.shape)
-        in_order = [sums[place] for place in range(len(tensors))]
-        return in_order[: len(gradients)], in_order[len(gradients) :]
+        sums = tf.numpy_function(reduce, flat, [tensor.dtype for tensor in tensors])
+        for total, tensor in zip(sums, tensors, strict=True):
+            total.set_shape(tensor.shape)
+        return list(map(tf.cast, sums[: len(gradients)], dtypes)), sums[len(gradients) :]
 
     def _sum_in_memory(self, tensors: Sequence[Any], num_together: int) -> SharedSum | None:
         """The sum of such tensors in shared memory, if there is any, and room in it.
@@ -158,7 +151,6 @@ class Processes(SingleDevice):
         return self.collectives.broadcast(content)
 
 
-def _as_tensor(array: np.ndarray) -> Any:
-    """An eager tensor in the array's own memory. As it lives on, no operation takes that for its result."""
-    with tf.init_scope():
-        return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
+def _at_least_single(gradient: Any) -> Any:
+    """A gradient in float32, where it is in less: neither MPI nor NumPy's compiled kernels know that."""
+    return tf.cast(gradient, tf.float32) if gradient.dtype in (tf.float16, tf.bfloat16) else gradient

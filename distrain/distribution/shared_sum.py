@@ -25,7 +25,7 @@ from distrain.distribution.host_sum import Gradient, Rows, add_rows
 from distrain.distribution.shared_memory import AREA_BYTES, LENT_BYTES, SharedMemory
 
 _HEAD_BYTES = ALIGNMENT
-_FEWEST_TOGETHER = 4096  # numbers: there is nothing to gain by fewer, and TensorFlow copies tensors of up to 128
+_FEWEST_TOGETHER = 4096  # numbers: there is nothing to gain by fewer
 
 
 class Part(NamedTuple):
@@ -87,8 +87,8 @@ class SharedSum:
         parts: the tensors; they must fit.
 
     Attributes:
-        totals: by place of a part whose sum the ranks make together, the memory where they do; others read it, and
-            nobody else may write to it.
+        totals: by place of a part whose sum the ranks make together, the memory where they do; nobody else may write to
+            it.
     """
 
     def __init__(self, shared: SharedMemory, parts: Sequence[Part]) -> None:

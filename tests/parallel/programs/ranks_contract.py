@@ -97,7 +97,7 @@ def _sums(
     def replica_step(batches: Sequence[Any]) -> list[Any]:
         (batch,) = batches
         gradients, figures = distribution.sum(*_tensors(batch, sample), used_at_once=used_at_once)
-        return [*map(_copy, gradients), *figures]  # as they are when they may first be read
+        return [*_copy(gradients), *figures]  # as they are when they may first be read
 
     sums = {}
     with notes.of_sending(collectives):
@@ -108,8 +108,9 @@ def _sums(
     return sums
 
 
-def _copy(tensor: Any) -> Any:
-    return tf.raw_ops.DeepCopy(x=tensor)
+@tf.function(jit_compile=True)
+def _copy(tensors: Sequence[Any]) -> list[Any]:
+    return [tf.where(tf.equal(tensor, tensor), tensor, tf.zeros_like(tensor)) for tensor in tensors]
 
 
 def _sum_of_two_batches(distribution: Distribution) -> dict[str, np.ndarray]:

@@ -84,6 +84,13 @@ def many_rows(*, replica: int, occasion: int) -> Tensors:
     return Tensors([Rows(whole((5, 4), "f4"), indices, 3000), whole((3,), "f4")], [whole((), "f4")])
 
 
+def half_precision(*, replica: int, occasion: int) -> Tensors:
+    """A type in which neither MPI nor compiled kernels count."""
+    whole = _whole_numbers(replica, occasion)
+    rows = Rows(whole((3, 4), "f2"), np.array([7, 2999 - replica, 7]), 3000)
+    return Tensors([whole((5,), "f2"), rows, whole((2000, 3), "f2"), whole((3,), "f4")], [whole((), "f4")])
+
+
 def tall(*, replica: int, occasion: int) -> Tensors:
     """A dense gradient of many rows, few of which are not zero; on one occasion one replica has nothing at all."""
     whole = _whole_numbers(replica, occasion)
@@ -125,7 +132,8 @@ def _whole_numbers(replica: int, occasion: int) -> Callable[[tuple[int, ...], st
 
 
 CASES: dict[str, Callable[..., Tensors]] = {
-    case.__name__: case for case in (dense, figures, few_rows, all_rows, many_rows, tall, full, rounding)
+    case.__name__: case
+    for case in (dense, figures, few_rows, all_rows, many_rows, half_precision, tall, full, rounding)
 }
 
 
