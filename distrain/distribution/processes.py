@@ -138,7 +138,8 @@ class Processes(SingleDevice):
         """Make each variable the mean over all processes."""
         floats = [variable for variable in variables if tf.as_dtype(variable.dtype).is_floating]
         if floats and self.num_processes > 1:
-            totals = sum_on_host(self.collectives, [], [variable.numpy() for variable in floats])
+            values = [_at_least_single(tf.convert_to_tensor(variable)).numpy() for variable in floats]
+            totals = sum_on_host(self.collectives, [], values)
             for variable, total in zip(floats, totals, strict=True):
                 variable.assign(total / self.num_processes)
 
@@ -151,6 +152,6 @@ class Processes(SingleDevice):
         return self.collectives.broadcast(content)
 
 
-def _at_least_single(gradient: Any) -> Any:
-    """A gradient in float32, where it is in less: neither MPI nor NumPy's compiled kernels know that."""
-    return tf.cast(gradient, tf.float32) if gradient.dtype in (tf.float16, tf.bfloat16) else gradient
+def _at_least_single(tensor: Any) -> Any:
+    """A tensor in float32, where it is in less, which neither MPI nor NumPy's compiled kernels know."""
+    return tf.cast(tensor, tf.float32) if tensor.dtype in (tf.float16, tf.bfloat16) else tensor

@@ -32,8 +32,9 @@ class ModelState:
             self._variables |= {f"optimizer/{number:04d}": v for number, v in enumerate(optimizer.variables)}
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The values of all variables, by name."""
-        return {name: np.asarray(variable.numpy()) for name, variable in self._variables.items()}
+        """The values of all variables, by name; those of a type that is not NumPy's own, as bfloat16, in float32."""
+        arrays = {name: np.asarray(variable.numpy()) for name, variable in self._variables.items()}
+        return {name: a.astype(np.float32) if a.dtype.kind == "V" else a for name, a in arrays.items()}
 
     def layout(self) -> dict[str, Any]:
         """Path and shape of each variable, for a checkpoint's state."""

@@ -240,7 +240,7 @@ def main() -> None:
                 for way in WAYS:
                     found[way].append(launch(way, data, options.batches, options.turns))
                     print(f"{model}, round {number + 1} of {options.rounds}: {way}", file=sys.stderr)
-            Console(width=120).print(table_of(found, options.batches, f"{model} model, medians of {options.rounds}"))
+            Console(width=140).print(table_of(found, options.batches, f"{model} model, medians of {options.rounds}"))
 
 
 def table_of(found: dict[str, list[list[Split]]], batch_sizes: list[int], title: str) -> Table:
@@ -249,7 +249,7 @@ def table_of(found: dict[str, list[list[Split]]], batch_sizes: list[int], title:
     names = ("ranks", "batch per rank", "step", "data", "compute", "all-reduce", "MB", "bare alone", "ratio")
     names += ("bare in the step", "ratio", "efficiency")
     for name in names:
-        table.add_column(name, justify="left" if name == "ranks" else "right")
+        table.add_column(name, justify="left" if name == "ranks" else "right", no_wrap=name == "ranks")
 
     def median(way: str, place: int, name: str) -> float:
         return statistics.median(each[place][name] for each in found[way])

@@ -155,6 +155,7 @@ def variables(rank: int) -> dict[str, np.ndarray]:
     """What `synchronize` is given by each process; only floats are averaged."""
     return {
         "mean": np.array([1.5, -2, 1000], np.float32) * (rank + 1),
+        "half": np.array([0.5, -3], np.float16) * (rank + 1),
         "precise": np.array(2.0**-40 + rank, np.float64),
         "count": np.array([3, rank], np.int32),
         "seed": np.array(rank, np.uint32),
