@@ -46,4 +46,4 @@ def _end_with_chief(alive: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*map(int, sys.argv[1:])))
+    os._exit(main(*map(int, sys.argv[1:])))  # the chief waits for it, and taking down the interpreter takes 0.1 s

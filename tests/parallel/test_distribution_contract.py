@@ -183,7 +183,7 @@ class TestContract:
     def test_synchronized_variables_are_the_mean(self, ranks):
         given = [variables(rank) for rank in range(ranks.size)]
         for rank, arrays in enumerate(ranks.arrays("contract")):
-            for name in ("mean", "precise"):
+            for name in ("mean", "half", "precise"):
                 found = arrays[f"variables/{name}"]
                 assert found.dtype == given[0][name].dtype
                 np.testing.assert_allclose(found, np.mean([own[name] for own in given], axis=0), rtol=1e-7)
