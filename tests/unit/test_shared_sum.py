@@ -166,7 +166,7 @@ def test_no_rank_goes_on_before_all_have_added_up(memories, monkeypatch, slow):
 
     def slowed(function):
         def slowly(*arguments):
-            time.sleep(0.2 * (own.rank == slow))
+            time.sleep(0.04 * (own.rank == slow))
             function(*arguments)
 
         return slowly
