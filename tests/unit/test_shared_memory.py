@@ -60,7 +60,10 @@ def test_another_process_comes_to_the_same_memory():
         "from distrain.distribution.shared_memory import share\n"
         "offer = sys.stdin.readline().strip().encode()\n"
         "answers = iter([[offer, b''], [b'opened', b'opened']])\n"
-        "shared = share(lambda content: next(answers), 1, 2)\n"
+        "def exchange(content):\n"
+        "    print(content.decode(), flush=True)\n"
+        "    return next(answers)\n"
+        "shared = share(exchange, 1, 2)\n"
         "areas = shared.areas\n"
         "areas[1, :3] = [7, 8, 9]\n"
         "shared.wait()\n"
@@ -77,7 +80,7 @@ def test_another_process_comes_to_the_same_memory():
                 other.stdin.flush()
             heard.append(content)
             if len(heard) == 2:
-                time.sleep(3)  # the other has opened it by then
+                assert [other.stdout.readline() for _ in range(2)] == ["\n", "opened\n"]
             return [content, b"opened"]
 
         shared = share(exchange, 0, 2)
