@@ -171,7 +171,8 @@ class _SmallTensors:
         own = self._own[place]
         if isinstance(tensor, Rows):
             width = math.prod(own.shape[1:])
-            add_rows(tensor.indices, tensor.values.reshape(-1, width), own.reshape(-1, width))
+            values = tensor.values.reshape(len(tensor.indices), width)
+            add_rows(tensor.indices, values, own.reshape(len(own), width))
         else:
             own[...] = tensor
 

@@ -164,7 +164,7 @@ def _runs(launcher: str, strategy: str, size: int, text: dict[str, Path]) -> lis
     ]
     if launcher in ("", "mpirun"):
         runs += [case(name, name) for name in ("weighted", "words", "letters", "normalized")]
-        # Four steps in a call, and all of one memory, for ranks that share it.
+        # Four steps in a call, whose gradients lie in one memory.
         runs += [case("linear", "linear", jit_compile=True, steps_per_execution=4 if launcher else 1, apart=False)]
     if launcher == "mpirun":
         runs += [

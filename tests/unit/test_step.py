@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
@@ -176,6 +178,24 @@ def test_several_steps_in_a_call_are_those_steps(accumulation_steps):
     for one, *others in zip(*ends, strict=True):
         for other in others:
             np.testing.assert_array_equal(other, one)
+
+
+@pytest.mark.parametrize("local_update", [True, False])
+@pytest.mark.parametrize("jit_compile", [True, False])
+def test_gradients_may_lie_in_memory_of_others_where_one_operation_alone_uses_them(jit_compile, local_update):
+    told = []
+
+    class Telling(SingleDevice):
+        def sum(self, gradients, figures, *, used_at_once=False):
+            told.append(used_at_once)
+            return super().sum(gradients, figures)
+
+    replicas = Telling()
+    replicas.local_update = local_update
+    task, specs = task_of(array_examples(X, Y))
+    make_train_steps(replace(task, jit_compile=jit_compile), replicas, specs)
+    make_evaluate_step(task, replicas, specs)
+    assert told == [jit_compile and local_update, False]
 
 
 @pytest.mark.parametrize("at_once", [3, 8])
