@@ -4,11 +4,11 @@
 
 The batch is per rank (weak scaling). "Compute" is the very step without its reduction, on cached batches;
 "all-reduce" is what the step takes longer with it: what is not hidden; "data" is what it takes longer when batches
-come from the real loader, shuffled, instead. "Bare" is `MPI.Allreduce` in place of as many bytes as the step would
-have to send: "alone" of a buffer that stays in the cache, by ranks that do nothing else; "in the step" what the same
-takes where a step takes its own, after computing, of a buffer that waits ready: it too finds other things in the cache,
-and a rank that computes longer. Ratios are those of "all-reduce" to these. Efficiency is the whole step of one rank
-over that of two. All of a launch take turns, launches take turns; a row holds medians over the rounds.
+come from the real loader, shuffled, instead, on average. "Bare" is `MPI.Allreduce` in place of as many bytes as the
+step would have to send: "alone" of a buffer that stays in the cache, by ranks that do nothing else; "in the step" what
+the same takes where a step takes its own, after computing, of a buffer that waits ready: it too finds other things in
+the cache, and a rank that computes longer. Ratios are those of "all-reduce" to these. Efficiency is the whole step of
+one rank over that of two. All of a launch take turns, launches take turns; a row holds medians over the rounds.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ WAYS = {
     "horovod, horovodrun --gloo": (2, [str(BIN / "horovodrun"), "--gloo", "-np"]),
 }
 NUM_CACHED = 8
-LOADED_STEPS = 24  # steps on the real loader in a turn, at most
+LOADED_STEPS = 24  # steps on the real loader in a turn, at least; it makes up to 64 batches at a time
 TURN_SECONDS = 1.0  # batches are timed again and again, up to this long a turn
 
 Split = dict[str, float]  # milliseconds of "loaded", "step", "compute", "computed and bare", "bare"; "megabytes" sent
@@ -96,11 +96,10 @@ def time_in_rank(way: str, data: Path, batch_sizes: list[int], num_turns: int) -
                 took = _time_steps(distribution, calls[name], cached * passes)
                 seconds[name] += took if turn else [statistics.median(took)]
             ahead = epoch_batches(job.train, plan, order, replicas=replicas, epoch=turn)
+            num_steps = min(whole_steps, LOADED_STEPS * _passes(distribution, seconds["step"], LOADED_STEPS))
             with prefetched(ahead) as batches:
-                took = _time_steps(
-                    distribution, calls["loaded"], itertools.islice(batches, min(LOADED_STEPS, whole_steps))
-                )
-            seconds["loaded"] += took[1:] or took
+                took = _time_steps(distribution, calls["loaded"], itertools.islice(batches, num_steps))
+            seconds["loaded"].append(statistics.mean(took[1:]))  # not the median: it makes batches in bursts
         split = {name: statistics.median(each[1:]) * 1000 for name, each in seconds.items()}
         medians.append({**split, "megabytes": num_bytes / 1e6, "bare": _median_alone(allreduce) if allreduce else 0.0})
     return medians
@@ -218,7 +217,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3, help="times that each is timed in a launch")
     parser.add_argument("--batches", type=int, nargs="+", default=[128, 512, 2048, 8192])
     parser.add_argument("--text", type=Path, help="a folder with train.csv and test.csv (default: made-up text)")
-    parser.add_argument("--rows", type=int, default=60_000, help="rows of made-up text")
+    parser.add_argument("--rows", type=int, default=200_000, help="rows of made-up text")
     parser.add_argument("--models", nargs="+", choices=("ngram", "sequence"), default=["ngram", "sequence"])
     parser.add_argument("--data", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--in-rank", choices=WAYS, help=argparse.SUPPRESS)
