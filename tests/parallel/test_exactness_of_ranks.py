@@ -149,7 +149,7 @@ class TestArrays:
             np.testing.assert_array_equal(own, wanted)
 
     def test_no_step_uses_the_gradient_of_the_next_one(self, ranks, alone):
-        """Those of one call lie in the same memory; and these depend on no weights."""
+        """Those of one call lie in one memory, where ranks add up a large array; these depend on no weights."""
         assert distance(ranks.weights("linear"), alone.weights("linear")) <= 1e-6
         assert_same_figures(ranks, alone, "linear")
         assert_alike_on_all_ranks(ranks, "linear")
