@@ -39,7 +39,7 @@ def epoch_batches(
     examples: Examples, plan: EpochPlan, order: Order, *, replicas: range, epoch: int = 0
 ) -> Iterator[list[Batch]]:
     """Yield, for each step of the plan, one `Batch` per replica in `replicas`."""
-    reader = _BlockReader(examples, order)
+    reader = _BlockReader(examples, plan, order, replicas)
     streams = {name: RowStream(sizes, order) for name, sizes in examples.sizes.items()}
     for step in range(plan.num_steps):
         of_all = plan.global_positions(step)
@@ -48,7 +48,7 @@ def epoch_batches(
         for replica in replicas:
             positions = plan.positions(step, replica)
             fed = positions or of_all[:1]
-            features, labels = reader.take(fed)
+            features, labels = reader.take(positions) if positions else _one(examples, order, fed.start)
             weights = reader.weights(positions) if positions else np.zeros(1, np.float32)
             features = _placed(features, streams, fed, examples.num_columns)
             batches.append(
@@ -79,24 +79,42 @@ def idle_batch(sample: Batch, replica: int) -> Batch:
     return sample._replace(weights=weights, global_weight=np.float32(0), notices=notices(replica))
 
 
-class _BlockReader:
-    """Reads positions through the order's blocks, of which one is held loaded."""
+def _one(examples: Examples, order: Order, position: int) -> tuple[Features, np.ndarray]:
+    """Features and labels at one position."""
+    (example,) = order.examples(range(position, position + 1))
+    return examples.load(np.array([[example, example + 1]]), np.zeros(1, np.int64))(0, 1)
 
-    def __init__(self, examples: Examples, order: Order) -> None:
+
+class _BlockReader:
+    """Reads what some replicas are fed, in the order of the steps, block by block: one is held."""
+
+    def __init__(self, examples: Examples, plan: EpochPlan, order: Order, replicas: range) -> None:
         self._examples = examples
+        self._plan = plan
         self._order = order
-        self._loaded: tuple[int, Take] | None = None
+        self._replicas = replicas
+        self._first_position = -1  # of the block that is held
+        self._positions = np.zeros(0, np.int64)  # those of it that are fed
+        self._take: Take | None = None
         self._weights: tuple[int, np.ndarray] | None = None
 
     def take(self, positions: range) -> tuple[Features, np.ndarray]:
-        """Features and labels at `positions`."""
+        """Features and labels at `positions`, neighbours that one of the replicas is fed."""
         pieces = []
         for block, rows in self._rows(positions):
-            if self._loaded is None or self._loaded[0] != block.first_position:
-                self._loaded = None  # free the block before, ahead of reading the next
-                self._loaded = (block.first_position, self._examples.load(block.runs))
-            pieces.append(self._loaded[1](rows if block.permutation is None else block.permutation[rows]))
+            if self._first_position != block.first_position or self._take is None:
+                self._take = None  # free the block before, ahead of reading the next
+                self._take = self._load(block)
+            start = int(np.searchsorted(self._positions, block.first_position + rows.start))
+            pieces.append(self._take(start, start + len(rows)))
         return _concatenate(pieces)
+
+    def _load(self, block: Block) -> Take:
+        stop = block.first_position + block.size
+        self._first_position = block.first_position
+        self._positions = self._plan.positions_between(block.first_position, stop, self._replicas)
+        rows = self._positions - block.first_position
+        return self._examples.load(block.runs, rows if block.permutation is None else block.permutation[rows])
 
     def weights(self, positions: range) -> np.ndarray:
         """Weights at `positions`, float32."""
@@ -106,15 +124,15 @@ class _BlockReader:
         for block, rows in self._rows(positions):
             if self._weights is None or self._weights[0] != block.first_position:
                 self._weights = (block.first_position, self._examples.weights[block.examples()])
-            pieces.append(self._weights[1][rows])
+            pieces.append(self._weights[1][rows.start : rows.stop])
         return np.concatenate(pieces)
 
-    def _rows(self, positions: range) -> Iterator[tuple[Block, np.ndarray]]:
+    def _rows(self, positions: range) -> Iterator[tuple[Block, range]]:
         start = positions.start
         while start < positions.stop:
             block = self._order.block_of(start)
             stop = min(positions.stop, block.first_position + block.size)
-            yield block, np.arange(start - block.first_position, stop - block.first_position)
+            yield block, range(start - block.first_position, stop - block.first_position)
             start = stop
 
 

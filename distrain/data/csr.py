@@ -1,10 +1,10 @@
-"""Row kernels over CSR arrays: pick rows as they are, padded or packed, and put their entries in column order.
+"""Row kernels over CSR arrays: pick rows, lay them out padded or packed, and put their entries in column order.
 
 Decides: how much room a packed row has. Never: checks its input, which must be in range (`shards.py` and `batches.py`
 see to that). The kernels run without the interpreter's lock, so that they work beside a training step.
 
     row_ids, columns, values = gather_rows(row_splits, columns, values, np.array([4, 2]))
-    row_ids, words = pack_rows(row_splits, columns, np.array([4, 2]), 3)
+    row_ids, words = pack_rows(row_splits, columns, 3)
     order, segments, touched = order_by_column(columns, num_columns)
 """
 
@@ -50,13 +50,64 @@ def gather_rows(
 
 
 @compiled
-def pad_rows(row_splits: np.ndarray, columns: np.ndarray, rows: np.ndarray, length: int) -> np.ndarray:
-    """The chosen rows as int32 `[b, length]`, cut or filled with 0 at the end."""
-    padded = np.zeros((len(rows), length), np.int32)
-    for number in range(len(rows)):
-        start = row_splits[rows[number]]
-        for place in range(min(length, row_splits[rows[number] + 1] - start)):
-            padded[number, place] = columns[start + place]
+def copy_rows(
+    row_splits: np.ndarray,
+    columns: np.ndarray,
+    values: np.ndarray,
+    first_row: int,
+    places: np.ndarray,
+    out_splits: np.ndarray,
+    out_columns: np.ndarray,
+    out_values: np.ndarray,
+) -> int:
+    """Copy rows to where they belong among others.
+
+    Args:
+        row_splits: int64 `[n + 1]`.
+        columns: int32 `[nnz]`.
+        values: float32 `[nnz]`; empty, and not looked at, where `out_values` is.
+        first_row: the first row to look at.
+        places: int64 `[k]`: which row of the output each row from there on becomes; -1 for none.
+        out_splits: int64 `[m + 1]`, of which a row's room must be as long as the row.
+        out_columns: int32 `[out_splits[m]]`.
+        out_values: float32, as long, or empty.
+
+    Returns:
+        The highest column that was copied, negative ones taken as unsigned; 0 where there is none.
+    """
+    highest = np.uint32(0)
+    for number in range(len(places)):
+        if places[number] < 0:
+            continue
+        start, stop = row_splits[first_row + number], row_splits[first_row + number + 1]
+        out = out_splits[places[number]]
+        for place in range(stop - start):
+            column = columns[start + place]
+            out_columns[out + place] = column
+            highest = max(highest, np.uint32(column))
+        if len(out_values):
+            for place in range(stop - start):
+                out_values[out + place] = values[start + place]
+    return int(highest)
+
+
+@compiled
+def row_ids_of(row_splits: np.ndarray) -> np.ndarray:
+    """The row of each entry, int32 `[row_splits[n] - row_splits[0]]`, ascending from 0."""
+    row_ids = np.empty(row_splits[-1] - row_splits[0], np.int32)
+    for row in range(len(row_splits) - 1):
+        row_ids[row_splits[row] - row_splits[0] : row_splits[row + 1] - row_splits[0]] = row
+    return row_ids
+
+
+@compiled
+def pad_rows(row_splits: np.ndarray, columns: np.ndarray, length: int) -> np.ndarray:
+    """The rows as int32 `[n, length]`, cut or filled with 0 at the end."""
+    padded = np.zeros((len(row_splits) - 1, length), np.int32)
+    for row in range(len(padded)):
+        start = row_splits[row]
+        for place in range(min(length, row_splits[row + 1] - start)):
+            padded[row, place] = columns[start + place]
     return padded
 
 
@@ -67,26 +118,24 @@ def units_of_rows(lengths: Any, unit: int) -> Any:
 
 
 @compiled
-def pack_rows(
-    row_splits: np.ndarray, columns: np.ndarray, rows: np.ndarray, unit: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """The chosen rows one after the other, each from a multiple of `unit` slots on, with a gap of 0 behind it.
+def pack_rows(row_splits: np.ndarray, columns: np.ndarray, unit: int) -> tuple[np.ndarray, np.ndarray]:
+    """The rows one after the other, each from a multiple of `unit` slots on, with a gap of 0 behind it.
 
     Returns:
         row_ids int32 `[slots / unit]`: the row of each unit, ascending; words int32 `[slots]`.
     """
     num_units = 0
-    for row in rows:
+    for row in range(len(row_splits) - 1):
         num_units += units_of_rows(row_splits[row + 1] - row_splits[row], unit)
     row_ids = np.empty(num_units, np.int32)
     words = np.zeros(num_units * unit, np.int32)
     first_unit = 0
-    for number in range(len(rows)):
-        start, stop = row_splits[rows[number]], row_splits[rows[number] + 1]
+    for row in range(len(row_splits) - 1):
+        start, stop = row_splits[row], row_splits[row + 1]
         for place in range(stop - start):
             words[first_unit * unit + place] = columns[start + place]
         next_unit = first_unit + units_of_rows(stop - start, unit)
-        row_ids[first_unit:next_unit] = number
+        row_ids[first_unit:next_unit] = row
         first_unit = next_unit
     return row_ids, words
 

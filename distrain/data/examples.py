@@ -3,8 +3,8 @@
 Decides: how rows become the arrays a model is fed. Never: which rows, or in which order.
 
     examples = array_examples({"image": images, "age": ages}, labels)
-    take = examples.load(np.array([[0, 256]]))      # read these neighbours
-    features, labels = take(np.array([17, 3]))      # then pick among them
+    take = examples.load(np.array([[0, 256]]), np.array([17, 3, 5]))     # of these neighbours, three in this order
+    features, labels = take(0, 2)                                        # the first two of them
 
 Features are an array, `CsrRows`, or a dict of these by input name; or `PackedRows`.
 """
@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse
 
-from distrain.data.csr import gather_rows, pack_rows, pad_rows, units_of_rows
-from distrain.data.shards import Part, Rows, concatenate_rows
+from distrain.data.csr import gather_rows, pack_rows, pad_rows, row_ids_of, units_of_rows
+from distrain.data.shards import Part, Rows, Span, pick_rows
 from distrain.errors import ConfigurationError, DataError
 
 MAX_INT32 = 2**31 - 1
@@ -55,7 +55,7 @@ class PackedRows(NamedTuple):
 
 
 Features = Any  # np.ndarray | CsrRows | dict[str, Features] | PackedRows
-Take = Callable[[np.ndarray], tuple[Features, np.ndarray]]
+Take = Callable[[int, int], tuple[Features, np.ndarray]]  # start, stop
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ class Examples:
 
     Attributes:
         num_examples: how many there are.
-        load: runs `[r, 2]` of neighbouring examples -> a function from row numbers within the concatenated runs to
-            (features, labels) of those rows.
+        load: runs `[r, 2]` of neighbouring examples, and `[k]` numbers within the runs one after the other, none twice
+            -> a function that gives (features, labels) of those from a start up to a stop of 0 .. k.
         num_columns: width of the sparse features, by input name ("" for a bare input), or words that there are for
             packed rows; empty where all features are dense.
         digest: names the data (hex).
@@ -74,7 +74,7 @@ class Examples:
     """
 
     num_examples: int
-    load: Callable[[np.ndarray], Take]
+    load: Callable[[np.ndarray, np.ndarray], Take]
     num_columns: Mapping[str, int]
     digest: str
     weights: np.ndarray | None = None
@@ -110,13 +110,13 @@ def array_examples(features: Features, labels: Any, weights: Any = None) -> Exam
         if not (np.all(np.isfinite(weights)) and np.all(weights >= 0)):
             raise ConfigurationError("A weight is negative or not finite; weights must be finite numbers >= 0.")
 
-    def load(runs: np.ndarray) -> Take:
-        examples = np.concatenate([np.arange(start, stop) for start, stop in runs])
+    def load(runs: np.ndarray, chosen: np.ndarray) -> Take:
+        examples = np.concatenate([np.arange(start, stop) for start, stop in runs])[chosen]
 
-        def take(rows: np.ndarray) -> tuple[Features, np.ndarray]:
-            chosen = examples[rows]
-            taken = {name: _take_rows(value, chosen) for name, value in inputs.items()}
-            return (taken if isinstance(features, Mapping) else taken[""]), np.asarray(labels[chosen])
+        def take(start: int, stop: int) -> tuple[Features, np.ndarray]:
+            rows = examples[start:stop]
+            taken = {name: _take_rows(value, rows) for name, value in inputs.items()}
+            return (taken if isinstance(features, Mapping) else taken[""]), np.asarray(labels[rows])
 
         return take
 
@@ -189,11 +189,12 @@ def rows_examples(rows: Rows, *, kind: str, num_features: int, length: int, unit
         unit: slots that packed rows begin at multiples of; None pads them.
     """
 
-    def read(start: int, stop: int) -> Rows:
-        return rows.slice(start, stop)
+    def gather(runs: np.ndarray, chosen: np.ndarray) -> Rows:
+        picked, _ = pick_rows([Span(rows, start, stop) for start, stop in runs.tolist()], chosen)
+        return picked
 
     return _ragged_examples(
-        read, partial(_lengths_between, rows.row_splits), rows.num_rows, kind, num_features, length, unit
+        gather, partial(_lengths_between, rows.row_splits), rows.num_rows, kind, num_features, length, unit
     )
 
 
@@ -205,11 +206,11 @@ def part_examples(part: Part, *, length: int, unit: int | None = None) -> Exampl
     """
     if part.num_rows == 0:
         raise DataError(f"{part.directory} has no {part.name} rows. Run 'distrain prepare' with more rows.")
-    return _ragged_examples(part.read, part.lengths, part.num_rows, part.kind, part.num_features, length, unit)
+    return _ragged_examples(part.gather, part.lengths, part.num_rows, part.kind, part.num_features, length, unit)
 
 
 def _ragged_examples(
-    read: Callable[[int, int], Rows],
+    gather: Callable[[np.ndarray, np.ndarray], Rows],
     lengths: Callable[[int, int], np.ndarray],
     num_rows: int,
     kind: str,
@@ -217,9 +218,8 @@ def _ragged_examples(
     length: int,
     unit: int | None,
 ) -> Examples:
-    def load(runs: np.ndarray) -> Take:
-        rows = concatenate_rows([read(int(start), int(stop)) for start, stop in runs])
-        return _take_of(rows, length, unit)
+    def load(runs: np.ndarray, chosen: np.ndarray) -> Take:
+        return partial(_laid_out, gather(runs, chosen), length, unit)
 
     if kind == "sequence" and unit is None:
         return Examples(num_rows, load, {}, "")
@@ -231,7 +231,7 @@ def _sizes_of(lengths: Callable[[int, int], np.ndarray], unit: int | None = None
     """Runs -> entries of each of their rows; slots, where rows are packed in units."""
 
     def sizes(runs: np.ndarray) -> np.ndarray:
-        entries = np.concatenate([lengths(int(start), int(stop)) for start, stop in runs]).astype(np.int64)
+        entries = np.concatenate([lengths(start, stop) for start, stop in runs.tolist()]).astype(np.int64)
         return entries if unit is None else units_of_rows(entries, unit) * unit
 
     return sizes
@@ -241,15 +241,11 @@ def _lengths_between(row_splits: np.ndarray, start: int, stop: int) -> np.ndarra
     return np.diff(row_splits[start : stop + 1])
 
 
-def _take_of(rows: Rows, length: int, unit: int | None) -> Take:
-    splits, columns, labels = np.asarray(rows.row_splits), np.asarray(rows.columns), np.asarray(rows.labels)
-    values = None if rows.values is None else np.asarray(rows.values)
-
-    def take(chosen: np.ndarray) -> tuple[Features, np.ndarray]:
-        if values is not None:
-            return CsrRows(*gather_rows(splits, columns, values, chosen)), labels[chosen]
-        if unit is not None:
-            return PackedRows(*pack_rows(splits, columns, chosen, unit)), labels[chosen]
-        return pad_rows(splits, columns, chosen, length), labels[chosen]
-
-    return take
+def _laid_out(block: Rows, length: int, unit: int | None, start: int, stop: int) -> tuple[Features, np.ndarray]:
+    """Rows of a block as features; entries of sparse ones are views of it."""
+    splits, columns, values, labels = block.slice(start, stop)
+    if values is not None:
+        return CsrRows(row_ids_of(splits), columns, values), labels
+    if unit is not None:
+        return PackedRows(*pack_rows(splits, columns, unit)), labels
+    return pad_rows(splits, columns, length), labels

@@ -19,7 +19,7 @@ import numpy as np
 from distrain.batch import SparseRows, WordRows
 from distrain.data.csr import order_by_column
 from distrain.data.examples import CsrRows, PackedRows
-from distrain.data.plan import Order
+from distrain.data.plan import Block, Order
 
 
 class RowStream:
@@ -33,28 +33,29 @@ class RowStream:
     def __init__(self, sizes: Callable[[np.ndarray], np.ndarray], order: Order) -> None:
         self._sizes = sizes
         self._order = order
-        self._ends = [(0, 0)]  # of the blocks walked so far: (the next one's first position, what is before it)
-        self._first_position = -1  # of the block that is held
+        self._totals = {0: 0}  # by the first position of each block walked so far, and of the next: what is before it
+        self._first_position = 0  # of the block that is held
         self._before = np.zeros(0, np.int64)  # what is before each of its positions
 
     def before(self, position: int) -> int:
         """Entries, or slots, of all rows at earlier positions."""
-        block = self._order.block_of(position)
-        if block.first_position != self._first_position:
-            before = self._before_block(block.first_position)
-            sizes = self._sizes(block.runs)
-            if block.permutation is not None:
-                sizes = sizes[block.permutation]
-            self._before = before + np.cumsum(sizes) - sizes
-            self._first_position = block.first_position
-        return int(self._before[position - block.first_position])
+        if not 0 <= position - self._first_position < len(self._before):
+            self._hold(self._order.block_of(position))
+        return int(self._before[position - self._first_position])
 
-    def _before_block(self, first_position: int) -> int:
-        while self._ends[-1][0] < first_position:
-            position, before = self._ends[-1]
-            block = self._order.block_of(position)
-            self._ends.append((position + block.size, before + int(self._sizes(block.runs).sum())))
-        return dict(self._ends)[first_position]
+    def _hold(self, block: Block) -> None:
+        while max(self._totals) < block.first_position:
+            last = self._order.block_of(max(self._totals))
+            self._walked(last, self._sizes(last.runs))
+        sizes = self._sizes(block.runs)
+        self._walked(block, sizes)
+        if block.permutation is not None:
+            sizes = sizes[block.permutation]
+        self._before = self._totals[block.first_position] + np.cumsum(sizes) - sizes
+        self._first_position = block.first_position
+
+    def _walked(self, block: Block, sizes: np.ndarray) -> None:
+        self._totals[block.first_position + len(sizes)] = self._totals[block.first_position] + int(sizes.sum())
 
 
 def word_rows(packed: PackedRows, first_slot: int, num_words: int) -> WordRows:

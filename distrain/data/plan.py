@@ -72,6 +72,12 @@ class EpochPlan:
         start = self.first_position + (step * self.num_replicas + replica) * self.batch_size
         return range(min(start, self.num_examples), min(start + self.batch_size, self.num_examples))
 
+    def positions_between(self, start: int, stop: int, replicas: range) -> np.ndarray:
+        """Positions from `start` up to `stop` of all batches of these replicas, in the order of the steps: int64."""
+        positions = np.arange(max(start, self.first_position), stop)
+        replica = (positions - self.first_position) // self.batch_size % self.num_replicas
+        return positions[(replicas.start <= replica) & (replica < replicas.stop)]
+
     def global_positions(self, step: int) -> range:
         """Positions of all replicas together in `step`."""
         assert 0 <= step < self.num_steps
@@ -115,7 +121,7 @@ class Order:
     block: int
     run: int
     shuffle: bool
-    _last: dict[int, Block] = field(default_factory=dict, repr=False, compare=False)
+    _last: dict[int, Block] = field(default_factory=dict, repr=False, compare=False)  # two: a batch may lie in both
     _last_examples: dict[int, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
@@ -140,15 +146,15 @@ class Order:
         return len(self._block_starts) - 1
 
     def block_of(self, position: int) -> Block:
-        """The block that holds `position`; the one asked for last is kept."""
+        """The block that holds `position`; the two found last are kept."""
         number = int(np.searchsorted(self._block_starts, position, side="right")) - 1
         if number not in self._last:
             runs = self._runs[number * self._runs_per_block : (number + 1) * self._runs_per_block]
             first = int(self._block_starts[number])
             size = int(self._block_starts[number + 1]) - first
             permutation = _permutation(size, self.seed, self.epoch, stream=1 + number) if self.shuffle else None
-            self._last.clear()
-            self._last_examples.clear()
+            while len(self._last) > 1:
+                del self._last[next(iter(self._last))]
             self._last[number] = Block(first, runs, permutation)
         return self._last[number]
 
@@ -159,6 +165,7 @@ class Order:
         while start < positions.stop:
             block = self.block_of(start)
             if block.first_position not in self._last_examples:
+                self._last_examples.clear()
                 self._last_examples[block.first_position] = block.examples()
             examples = self._last_examples[block.first_position]
             stop = min(positions.stop, block.first_position + len(examples))
@@ -180,7 +187,7 @@ def epoch_order(
 
     Runs of `run` neighbouring examples are put in random order; the examples of each `block` of runs are shuffled
     together. Up to `block` examples are therefore shuffled whole. Random bits are Philox's raw output, which NumPy
-    keeps stable between releases, ordered by a stable sort.
+    keeps stable between releases, in ascending order, equal ones as they came.
 
     Args:
         num_examples: examples in the epoch.
@@ -195,7 +202,14 @@ def epoch_order(
 
 def _permutation(size: int, seed: int, epoch: int, *, stream: int) -> np.ndarray:
     bits = np.random.Philox(key=np.array([seed, epoch], np.uint64), counter=np.array([0, 0, 0, stream], np.uint64))
-    return np.argsort(bits.random_raw(size), kind="stable")
+    return stable_order(bits.random_raw(size))
+
+
+def stable_order(keys: np.ndarray) -> np.ndarray:
+    """What `np.argsort(keys, kind="stable")` gives, int64 `[n]`: five times as fast where few or no keys are equal."""
+    order = np.argsort(keys)  # this kind has vector instructions, but does not say how it orders equal keys
+    ascending = keys[order]
+    return order if np.all(ascending[1:] != ascending[:-1]) else np.argsort(keys, kind="stable")
 
 
 def count_reads(plan: EpochPlan, order: Order) -> np.ndarray:

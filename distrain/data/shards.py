@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -28,6 +29,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from distrain.data.csr import copy_rows
 from distrain.data.team import Alone, Team
 from distrain.errors import DataError
 
@@ -64,6 +66,47 @@ class Rows(NamedTuple):
         values = None if self.values is None else self.values[first:last]
         splits = self.row_splits[start : stop + 1] - first
         return Rows(splits, self.columns[first:last], values, self.labels[start:stop])
+
+
+class Span(NamedTuple):
+    """Rows `first` up to `last` of a block, which may be much longer."""
+
+    rows: Rows
+    first: int
+    last: int
+
+
+def pick_rows(spans: Sequence[Span], chosen: np.ndarray) -> tuple[Rows, int]:
+    """Copy some rows of several spans into one block; rows are read in the order of the spans.
+
+    Args:
+        spans: at least one. Only `row_splits` needs to be in range.
+        chosen: int64 `[k]`: row numbers within the spans one after the other, in the order wanted, none twice.
+
+    Returns:
+        The rows, and the highest column among them, negative ones taken as unsigned.
+    """
+    lengths = np.concatenate([np.diff(rows.row_splits[first : last + 1]) for rows, first, last in spans])
+    labels = np.concatenate([rows.labels[first:last] for rows, first, last in spans])
+    splits = np.zeros(len(chosen) + 1, np.int64)
+    np.cumsum(lengths[chosen], out=splits[1:])
+    columns = np.empty(splits[-1], np.int32)
+    values = None if spans[0].rows.values is None else np.empty(splits[-1], np.float32)
+    out_values = _NO_VALUES if values is None else values
+    places = np.full(len(lengths), -1)
+    places[chosen] = np.arange(len(chosen))
+    highest = start = 0
+    for rows, first, last in spans:
+        stop = start + last - first
+        own_values = _NO_VALUES if rows.values is None else rows.values
+        seen = copy_rows(
+            rows.row_splits, rows.columns, own_values, first, places[start:stop], splits, columns, out_values
+        )
+        highest, start = max(highest, seen), stop
+    return Rows(splits, columns, values, labels[chosen]), highest
+
+
+_NO_VALUES = np.zeros(0, np.float32)
 
 
 def concatenate_rows(blocks: Sequence[Rows]) -> Rows:
@@ -239,24 +282,40 @@ class Part:
 
     def lengths(self, start: int, stop: int) -> np.ndarray:
         """Number of columns of rows `start` up to `stop`, int64 `[stop - start]`; the rows themselves are not read."""
-        pieces = [np.zeros(0, np.int64)]
-        for number, shard in enumerate(self.shards):
-            first, last = max(start - shard.first_row, 0), min(stop - shard.first_row, shard.num_rows)
-            if first < last:
-                pieces.append(np.diff(self._open(number).row_splits[first : last + 1]))
-        return np.concatenate(pieces)
+        lengths = [np.diff(rows.row_splits[first : last + 1]) for _, (rows, first, last) in self._spans(start, stop)]
+        return np.concatenate([np.zeros(0, np.int64), *lengths])
 
     def read(self, start: int, stop: int) -> Rows:
         """Rows `start` up to `stop` (views of the files where one shard holds them all), checked to be in range."""
         assert 0 <= start < stop <= self.num_rows
-        pieces = []
-        for number, shard in enumerate(self.shards):
-            first, last = max(start, shard.first_row), min(stop, shard.first_row + shard.num_rows)
-            if first < last:
-                piece = self._open(number).slice(first - shard.first_row, last - shard.first_row)
-                self._check(shard, piece)
-                pieces.append(piece)
-        return concatenate_rows(pieces)
+        return concatenate_rows([self._checked(*span) for span in self._spans(start, stop)])
+
+    def gather(self, runs: np.ndarray, chosen: np.ndarray) -> Rows:
+        """Some of the rows of several runs, copied, and checked to be in range.
+
+        Args:
+            runs: int64 `[r, 2]`: (start, stop) of each run; read in this order.
+            chosen: int64 `[k]`: row numbers within the runs one after the other, in the order wanted, none twice.
+        """
+        spans = [span for start, stop in runs.tolist() for span in self._spans(start, stop)]
+        rows, highest_column = pick_rows([span for _, span in spans], chosen)
+        if highest_column >= self.num_features or not self._are_labels(rows.labels):
+            for shard, span in spans:
+                self._checked(shard, span)  # says which file is damaged
+        return rows
+
+    def _spans(self, start: int, stop: int) -> Iterator[tuple[Shard, Span]]:
+        """Where the rows lie."""
+        number = bisect_right(self._first_rows, start) - 1
+        while start < stop:
+            shard = self.shards[number]
+            last = min(stop - shard.first_row, shard.num_rows)
+            yield shard, Span(self._open(number), start - shard.first_row, last)
+            start, number = shard.first_row + last, number + 1
+
+    @cached_property
+    def _first_rows(self) -> list[int]:
+        return [shard.first_row for shard in self.shards]
 
     def _open(self, number: int) -> Rows:
         if number not in self._arrays:
@@ -287,11 +346,16 @@ class Part:
             raise DataError(f"{path} holds {array.dtype} of rank {array.ndim}. Run 'distrain prepare' again.")
         return np.asarray(array)  # a plain one: memmap's own slices take ten times as long
 
-    def _check(self, shard: Shard, rows: Rows) -> None:
+    def _checked(self, shard: Shard, span: Span) -> Rows:
+        rows = span.rows.slice(span.first, span.last)
         if rows.columns.size and not (rows.columns.min() >= 0 and rows.columns.max() < self.num_features):
             raise self._damaged(shard, f"a column is outside 0..{self.num_features - 1}")
-        if not (rows.labels.min() >= 0 and rows.labels.max() < self.num_classes):
+        if not self._are_labels(rows.labels):
             raise self._damaged(shard, f"a label is outside 0..{self.num_classes - 1}")
+        return rows
+
+    def _are_labels(self, labels: np.ndarray) -> bool:
+        return not labels.size or (labels.min() >= 0 and labels.max() < self.num_classes)
 
     def _damaged(self, shard: Shard, why: str) -> DataError:
         name = shard.files["columns"].name

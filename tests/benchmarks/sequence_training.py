@@ -98,7 +98,7 @@ def keras_epoch(data: Path, batch_size: int) -> Epoch:
     """A function that trains an epoch of the guide's model on padded texts by `Model.fit`."""
     part = open_dataset(data).parts["train"]
     rows = part.read(0, part.num_rows)
-    x = pad_rows(np.asarray(rows.row_splits), np.asarray(rows.columns), np.arange(part.num_rows), MAX_LENGTH)
+    x = pad_rows(rows.row_splits, rows.columns, MAX_LENGTH)
     y = np.array(rows.labels)
     layers = keras.layers
 

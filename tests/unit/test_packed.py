@@ -36,7 +36,7 @@ def texts(lengths=LENGTHS):
 
 def packed(rows, unit, first_slot=0):
     splits, columns = np.cumsum([0, *map(len, rows)]), np.concatenate(rows)
-    result = word_rows(PackedRows(*pack_rows(splits, columns, np.arange(len(rows)), unit)), first_slot, WORDS)
+    result = word_rows(PackedRows(*pack_rows(splits, columns, unit)), first_slot, WORDS)
     return tf.nest.map_structure(tf.constant, result)
 
 

@@ -20,7 +20,7 @@ def save(folder, **arrays):
 
 
 def first_rows(examples):
-    return examples.load(np.array([[0, 2]]))(np.array([1, 0]))
+    return examples.load(np.array([[0, 2]]), np.array([1, 0]))(0, 2)
 
 
 def test_features_labels_weights_and_a_test_part(tmp_path):
@@ -56,7 +56,7 @@ def test_the_features_are_mapped_not_read(tmp_path):
         file.truncate(file.tell() + 2**29)
     (examples,) = open_array_folder(tmp_path).values()
     assert examples.num_examples == 2**29
-    features, _ = examples.load(np.array([[2**29 - 3, 2**29]]))(np.array([2]))
+    features, _ = examples.load(np.array([[2**29 - 3, 2**29]]), np.array([2]))(0, 1)
     assert features.tolist() == [[0.0] * 4]
 
 

@@ -139,13 +139,34 @@ def test_one_block_is_held_at_a_time_and_read_once():
     loaded = []
     examples = numbered(100)
 
-    def load(runs):
-        loaded.append(int((runs[:, 1] - runs[:, 0]).sum()))
-        return examples.load(runs)
+    def load(runs, chosen):
+        loaded.append((int((runs[:, 1] - runs[:, 0]).sum()), len(chosen)))
+        return examples.load(runs, chosen)
 
     watched = type(examples)(100, load, {}, "")
     fed(watched, EpochPlan(100, 3, 7), block=20, run=5)
-    assert loaded == [20] * 5
+    assert loaded == [(20, 20)] * 5
+
+
+def test_a_replica_loads_what_it_is_fed_and_nothing_else():
+    """Rows of other replicas are not its work; an idle one, at the end of the epoch, takes any example."""
+    loaded = []
+    examples, plan = numbered(99), EpochPlan(99, 3, 7)
+
+    def load(runs, chosen):
+        loaded.append(np.concatenate([np.arange(*run) for run in runs])[chosen].tolist())
+        return examples.load(runs, chosen)
+
+    watched = type(examples)(99, load, {}, "")
+    order = epoch_order(99, seed=3, epoch=0, block=20, run=5)
+    own = [order.examples(plan.positions(step, 1)).tolist() for step in range(plan.num_steps)]
+    labels = [batch.labels.tolist() for (batch,) in epoch_batches(watched, plan, order, replicas=range(1, 2))]
+    assert labels == own
+    assert list(itertools.chain(*loaded)) == list(itertools.chain(*own))
+    loaded.clear()
+    ((idle,),) = epoch_batches(watched, EpochPlan(99, 2, 99), order, replicas=range(1, 2))
+    assert idle.weights.tolist() == [0]
+    assert loaded == [[order.examples(range(1))[0]]]
 
 
 def test_the_sample_is_the_first_two_examples():

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from distrain.data.csr import gather_rows, order_by_column, pad_rows
+from distrain.data.csr import gather_rows, order_by_column, pad_rows, row_ids_of
 
 
 @st.composite
@@ -39,14 +39,23 @@ def test_gather_rows_picks_the_rows_that_scipy_picks(matrix, data):
 @given(matrices(), st.integers(1, 12), st.data())
 @settings(max_examples=60, deadline=None)
 def test_pad_rows_cuts_and_fills(matrix, length, data):
-    rows = data.draw(st.lists(st.integers(0, matrix.shape[0] - 1), min_size=1, max_size=6))
+    start = data.draw(st.integers(0, matrix.shape[0]))
     splits, columns, _ = parts(matrix)
-    padded = pad_rows(splits, columns, np.array(rows, np.int64), length)
+    padded = pad_rows(splits[start:], columns, length)
     assert padded.dtype == np.int32
-    assert padded.shape == (len(rows), length)
-    for row, got in zip(rows, padded.tolist(), strict=True):
+    assert padded.shape == (matrix.shape[0] - start, length)
+    for row, got in enumerate(padded.tolist(), start):
         ids = columns[splits[row] : splits[row + 1]].tolist()
         assert got == (ids + [0] * length)[:length]
+
+
+@given(matrices(), st.data())
+@settings(max_examples=40, deadline=None)
+def test_row_ids_are_those_of_scipy(matrix, data):
+    start = data.draw(st.integers(0, matrix.shape[0]))
+    row_ids = row_ids_of(parts(matrix)[0][start:])
+    assert row_ids.dtype == np.int32
+    assert row_ids.tolist() == (matrix[start:].tocoo().row.tolist() if start < matrix.shape[0] else [])
 
 
 @pytest.mark.parametrize("num_columns", [30, 5_000_000])  # counting, and sorting

@@ -16,7 +16,7 @@ CHOSEN = [4, 10, 13]
 
 
 def taken(examples):
-    return examples.load(RUNS)(ROWS)
+    return examples.load(RUNS, ROWS)(0, 3)
 
 
 def dense_of(rows, shape):
@@ -126,10 +126,10 @@ WORDS = NGRAMS._replace(values=None)
 
 def test_rows_in_memory_as_ngrams_and_as_sequences():
     whole, rows = np.array([[0, 3]]), np.array([2, 1, 0])
-    features, labels = rows_examples(NGRAMS, kind="ngram", num_features=5, length=1).load(whole)(rows)
+    features, labels = rows_examples(NGRAMS, kind="ngram", num_features=5, length=1).load(whole, rows)(0, 3)
     assert dense_of(features, (3, 5)).tolist() == [[2, 0, 0, 0, 0], [0] * 5, [0, 0.5, 0, 0, 1]]
     assert labels.tolist() == [0, 1, 0]
-    features, _ = rows_examples(WORDS, kind="sequence", num_features=5, length=3).load(whole)(rows)
+    features, _ = rows_examples(WORDS, kind="sequence", num_features=5, length=3).load(whole, rows)(0, 3)
     assert features.tolist() == [[0, 0, 0], [0, 0, 0], [1, 4, 0]]
 
 
@@ -141,9 +141,13 @@ def test_prepared_parts_are_read_in_runs(tmp_path):
     dataset = open_dataset(tmp_path)
     examples = part_examples(dataset.parts["train"], length=1)
     assert (examples.num_examples, dict(examples.num_columns)) == (6, {"": 5})
-    features, labels = examples.load(np.array([[4, 6], [0, 2]]))(np.array([1, 2, 0]))  # rows 5, 0, 4
+    take = examples.load(np.array([[4, 6], [0, 2]]), np.array([1, 2, 0]))  # rows 5, 0, 4
+    features, labels = take(0, 3)
     assert dense_of(features, (3, 5)).tolist() == [[2, 0, 0, 0, 0], [0, 0.5, 0, 0, 1], [0] * 5]
     assert labels.tolist() == [0, 0, 1]
+    features, labels = take(1, 2)
+    assert dense_of(features, (1, 5)).tolist() == [[0, 0.5, 0, 0, 1]]
+    assert labels.tolist() == [0]
     with pytest.raises(DataError, match="no test rows"):
         part_examples(dataset.parts["test"], length=1)
 

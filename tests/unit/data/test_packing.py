@@ -19,9 +19,9 @@ COLUMNS = np.array([8, 9, 1, 2, 3, 4, 5], np.int32)
 
 
 def test_rows_are_packed_by_unit_with_a_gap_behind_each():
-    row_ids, words = pack_rows(SPLITS, COLUMNS, np.array([2, 1, 0]), 3)
-    assert words.reshape(-1, 3).tolist() == [[1, 2, 3], [4, 5, 0], [0, 0, 0], [0, 0, 0], [8, 9, 0], [0, 0, 0]]
-    assert row_ids.tolist() == [0, 0, 0, 1, 2, 2]
+    row_ids, words = pack_rows(SPLITS, COLUMNS, 3)
+    assert words.reshape(-1, 3).tolist() == [[8, 9, 0], [0, 0, 0], [0, 0, 0], [1, 2, 3], [4, 5, 0], [0, 0, 0]]
+    assert row_ids.tolist() == [0, 0, 1, 2, 2, 2]
     assert (row_ids.dtype, words.dtype) == (np.int32, np.int32)
 
 
@@ -30,7 +30,7 @@ def test_rows_are_packed_by_unit_with_a_gap_behind_each():
 def test_a_batch_is_its_rows_in_any_sizes(rows, unit):
     splits = np.cumsum([0, *map(len, rows)])
     columns = np.concatenate([*map(np.array, rows), []]).astype(np.int32)
-    packed = PackedRows(*pack_rows(splits, columns, np.arange(len(rows)), unit))
+    packed = PackedRows(*pack_rows(splits, columns, unit))
     assert len(packed.row_ids) == sum(units_of_rows(len(row), unit) for row in rows)
     batch = word_rows(packed, 12, 10)
     assert len(batch.words) == unit * len(batch.row_ids) <= unit * len(packed.row_ids) * (1 + 1 / 32)
@@ -97,10 +97,11 @@ def test_the_batches_of_any_plan_make_up_one_stream(examples, num_replicas, batc
                 num_slots = 3 * sum(units_of_rows(length, 3) for length in lengths_of(batch))
                 words.append(rows.words[:num_slots])
                 assert not rows.words[num_slots:].any()
-    rows = sequences(331)
-    chosen = order.examples(range(first_position, 331))
-    _, expected = pack_rows(rows.row_splits, rows.columns, chosen, 3)
-    assert np.concatenate([np.zeros(0, np.int32), *words]).tolist() == expected.tolist()
+    rows, expected = sequences(331), []
+    for example in order.examples(range(first_position, 331)):
+        row = rows.slice(example, example + 1).columns.tolist()
+        expected += row + [0] * (3 + -len(row) % 3)
+    assert np.concatenate([np.zeros(0, np.int32), *words]).tolist() == expected
 
 
 def lengths_of(batch):
@@ -117,6 +118,6 @@ def test_rows_in_memory_are_packed_too():
     examples = rows_examples(
         Rows(SPLITS, COLUMNS, None, np.zeros(3, np.int32)), kind="sequence", num_features=10, length=9, unit=3
     )
-    features, _ = examples.load(np.array([[0, 3]]))(np.array([0, 2]))
+    features, _ = examples.load(np.array([[0, 3]]), np.array([0, 2]))(0, 2)
     assert features.words.tolist() == [8, 9, 0, 0, 0, 0, 1, 2, 3, 4, 5, 0, 0, 0, 0]
     assert examples.sizes[""](np.array([[2, 3], [0, 2]])).tolist() == [9, 6, 3]

@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distrain.data.plan import EpochPlan, count_reads, epoch_order, examples_per_replica, steps_per_epoch
+from distrain.data.plan import (
+    EpochPlan,
+    count_reads,
+    epoch_order,
+    examples_per_replica,
+    stable_order,
+    steps_per_epoch,
+)
 
 counts = st.integers(0, 300)
 replicas = st.integers(1, 9)
@@ -77,6 +84,26 @@ def test_a_step_of_all_replicas_is_one_stretch_of_positions(plan):
     for step, expected in enumerate(steps):
         of_replicas = [list(plan.positions(step, replica)) for replica in range(plan.num_replicas)]
         assert list(plan.global_positions(step)) == list(itertools.chain(*of_replicas)) == expected
+
+
+@given(plans(), st.data())
+def test_what_some_replicas_are_fed_between_two_positions(plan, data):
+    first, last = sorted(data.draw(st.tuples(*2 * [st.integers(0, plan.num_replicas)])))
+    start, stop = sorted(data.draw(st.tuples(*2 * [st.integers(0, plan.num_examples)])))
+    walked = [
+        position
+        for step in range(plan.num_steps)
+        for replica in range(first, last)
+        for position in plan.positions(step, replica)
+        if start <= position < stop
+    ]
+    assert plan.positions_between(start, stop, range(first, last)).tolist() == walked
+
+
+@given(st.lists(st.integers(0, 9), max_size=40) | st.lists(st.integers(0, 2**64 - 1), max_size=40))
+def test_a_stable_order_also_where_keys_are_equal(keys):
+    order = stable_order(np.array(keys, np.uint64))
+    assert order.tolist() == sorted(range(len(keys)), key=keys.__getitem__)
 
 
 @given(plans())

@@ -14,7 +14,7 @@ from damaged_headers import DAMAGED_HEADERS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distrain.data.shards import DatasetWriter, Rows, concatenate_rows, open_dataset
+from distrain.data.shards import DatasetWriter, Rows, Span, concatenate_rows, open_dataset, pick_rows
 from distrain.errors import DataError
 
 
@@ -77,6 +77,30 @@ def test_any_cut_into_blocks_and_shards_gives_the_same_rows(tmp_path_factory, bl
 def test_concatenated_slices_are_the_whole():
     rows = ragged([1, 0, 4, 2])
     assert same(concatenate_rows([rows.slice(0, 1), rows.slice(1, 3), rows.slice(3, 4)]), rows)
+
+
+@pytest.mark.parametrize("kind", ["ngram", "sequence"])
+@given(data=st.data())
+@settings(max_examples=30, deadline=None)
+def test_rows_of_runs_are_gathered_in_any_order(tmp_path_factory, kind, data):
+    lengths = data.draw(st.lists(st.integers(0, 6), min_size=1, max_size=20))
+    cuts = sorted(data.draw(st.sets(st.integers(0, len(lengths)), min_size=2))) if len(lengths) > 1 else [0, 1]
+    runs = data.draw(st.permutations([list(run) for run in itertools.pairwise(cuts)]))
+    within = [row for start, stop in runs for row in range(start, stop)]
+    chosen = data.draw(st.lists(st.integers(0, len(within) - 1), unique=True))
+    whole = ragged(lengths, values=kind == "ngram")
+    part = write(tmp_path_factory.mktemp("gather"), [whole], kind=kind, rows_per_shard=3).parts["train"]
+    expected = [whole.slice(within[number], within[number] + 1) for number in chosen]
+    expected = concatenate_rows(expected) if chosen else whole.slice(0, 0)
+    assert same(part.gather(np.array(runs), np.array(chosen, np.int64)), expected)
+
+
+def test_picking_tells_the_highest_column_and_takes_negative_ones_as_high():
+    rows = ragged([1, 2])._replace(columns=np.array([3, 7, -1], np.int32))
+    spans = [Span(rows, 1, 2), Span(rows, 0, 1)]  # its rows the other way round
+    assert pick_rows(spans, np.array([1]))[1] == 3
+    assert pick_rows(spans, np.array([1, 0]))[1] == 2**32 - 1
+    assert pick_rows(spans, np.array([], np.int64))[1] == 0
 
 
 def test_large_rows_close_a_shard_early(tmp_path, monkeypatch):
@@ -259,8 +283,9 @@ def test_arrays_out_of_range_are_refused_though_their_checksums_fit(tmp_path, na
     write(tmp_path, [ragged([1, 2])])
     replace_array(tmp_path, name, array)
     part = open_dataset(tmp_path).parts["train"]
-    with pytest.raises(DataError, match=r"train-00000\..*\.npy"):
-        part.read(0, 2)
+    for read in (lambda: part.read(0, 2), lambda: part.gather(np.array([[0, 2]]), np.array([1, 0]))):
+        with pytest.raises(DataError, match=r"train-00000\..*\.npy"):
+            read()
 
 
 @pytest.mark.parametrize("content", DAMAGED_HEADERS)
