@@ -122,7 +122,7 @@ done
 
 # The first ssh to each host comes from here, so hosts need no keys for each other. The keepalive ends a job that a lost
 # host keeps from starting or ending: after 45 s, later than the ranks' own heartbeat, which can say more.
-options=(--map-by slot -H "$list" -n "$num_ranks" -wdir "$PWD"
+options=(--bind-to none --map-by slot -H "$list" -n "$num_ranks" -wdir "$PWD"
   --mca plm_rsh_agent "$ssh" --mca plm_rsh_no_tree_spawn 1 --mca plm_rsh_num_concurrent "${#hosts[@]}"
   --mca orte_launch_agent "$python $repository/launch/run_ranks.py orted"
   --mca oob_tcp_keepalive_time 30 --mca oob_tcp_keepalive_intvl 5 --mca oob_tcp_keepalive_probes 3)

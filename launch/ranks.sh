@@ -2,7 +2,7 @@
 #
 #   repository=...; source launch/setup_venv.sh; source launch/ranks.sh
 #   prepare_ranks
-#   start_ranks -n 4 -- --data data --run run
+#   start_ranks --bind-to none -n 4 -- --data data --run run
 #
 # Nothing is installed here.
 # shellcheck shell=bash
@@ -41,8 +41,8 @@ start_ranks() { # arguments of mpirun, --, arguments of distrain train
     shift
   done
   shift
-  # distrain divides the cores between the ranks itself. The first rank to end with an error or a request to stop makes
+  # The first rank to end with an error or a request to stop makes
   # mpirun end the others: after 2 s by SIGTERM, after 4 s by SIGKILL. The chief may need them to write its last word.
-  exec "$python" "$repository/launch/run_ranks.py" "$mpirun" --bind-to none --mca odls_base_sigkill_timeout 2 \
+  exec "$python" "$repository/launch/run_ranks.py" "$mpirun" --mca odls_base_sigkill_timeout 2 \
     "${options[@]}" "$bin/distrain" train "$@"
 }

@@ -63,6 +63,21 @@ elif ! [[ $num_ranks =~ ^[1-9][0-9]{0,2}$ ]]; then
   exit 2
 fi
 
+# Sets `binding`: ranks on CPUs get cores of their own, an equal share of all, and are up to a tenth faster than on any.
+# Where there are more ranks than cores, or this script was given a part of the cores, they stay free: mpirun does not
+# know who uses the others.
+choose_binding() {
+  local cores=0
+  binding=(--bind-to none)
+  [ "$(count_visible_gpus)" -eq 0 ] || return 0
+  [ "$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)" -eq "$(nproc --all)" ] || return 0
+  cores=$(cat /sys/devices/system/cpu/cpu[0-9]*/topology/thread_siblings_list 2>/dev/null | sort -u | wc -l)
+  if [ "$num_ranks" -le "$cores" ]; then
+    binding=(--bind-to core --map-by "slot:PE=$((cores / num_ranks))" --mca hwloc_base_mem_bind_failure_action silent)
+  fi
+}
+
 prepare_ranks
+choose_binding
 # mpirun would look for ssh, which one host does without.
-start_ranks --mca plm isolated --oversubscribe -n "$num_ranks" -- ${arguments[@]+"${arguments[@]}"} # more than cores are allowed
+start_ranks "${binding[@]}" --mca plm isolated --oversubscribe -n "$num_ranks" -- ${arguments[@]+"${arguments[@]}"} # more than cores are allowed

@@ -43,6 +43,7 @@ for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
     elif mode != "unprepared":
         signal.signal(number, lambda number, frame: heard.append(signal.Signals(number).name))
 note = {{"pid": os.getpid(), "parent": os.getppid(), "arguments": arguments, "tty": os.environ.get("TTY_COMPATIBLE")}}
+note["cores"] = sorted(os.sched_getaffinity(0))
 (place / f"{{rank}}.part").write_text(json.dumps(note))
 (place / f"{{rank}}.part").rename(place / f"{{rank}}.json")
 end = time.monotonic() + float(os.environ.get("WORK", "60"))
@@ -175,7 +176,40 @@ def test_one_rank_for_each_visible_gpu(start, tree, visible, count):
     environment = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
     job = start(WORK="0", PATH=f"{tool.parent}:{os.environ['PATH']}", **environment)
     assert job.end()[0] == 0
-    assert len(list(job.place.glob("*.json"))) == count
+    notes = [json.loads(path.read_text()) for path in job.place.glob("*.json")]
+    assert len(notes) == count
+    if visible not in ("", "-1"):  # ranks on GPUs are not bound: which cores are near which GPU was not asked
+        assert [note["cores"] for note in notes] == [sorted(os.sched_getaffinity(0))] * count
+
+
+def num_cores() -> int:
+    """Cores, not hardware threads."""
+    told = subprocess.run(["lscpu", "--parse=SOCKET,CORE"], capture_output=True, text=True, check=True).stdout
+    return len({line for line in told.splitlines() if not line.startswith("#")})
+
+
+@pytest.mark.skipif(num_cores() < 2, reason="a machine of one core has none to share out")
+def test_ranks_on_cpus_share_out_the_cores(start):
+    job = start("-n", "2", WORK="0")
+    one, two = (set(note["cores"]) for note in job.ranks(2))
+    assert job.end()[0] == 0
+    assert not one & two
+    assert len(one) == len(two) == os.cpu_count() // num_cores() * (num_cores() // 2)
+
+
+@pytest.mark.parametrize("count", [1, num_cores() + 1])
+def test_one_rank_and_more_ranks_than_cores_are_free(start, count):
+    job = start("-n", str(count), WORK="0")
+    assert [note["cores"] for note in job.ranks(count)] == [sorted(os.sched_getaffinity(0))] * count
+    assert job.end()[0] == 0
+
+
+def test_cores_that_the_script_was_not_given_are_left_to_others(start):
+    """Else two jobs that were given a core each, say, would both run on the first."""
+    last = max(os.sched_getaffinity(0))
+    job = start("-n", "2", WORK="0", settings={"preexec_fn": lambda: os.sched_setaffinity(0, {last})})
+    assert [note["cores"] for note in job.ranks(2)] == [[last]] * 2
+    assert job.end()[0] == 0
 
 
 @pytest.mark.parametrize("arguments", [["-n"], ["-n", "0"], ["--data", "d", "-n", "two"], ["-n", "1000"]])
