@@ -45,7 +45,7 @@ class RunPlan:
         num_weights: trainable weights of the model.
         model_bytes: weights, gradients and Adam's two moments, per replica.
         batch_bytes: one replica's batch, at the mean row length.
-        host_bytes: own rows of two shuffle blocks, and prefetched batches, per process of one replica.
+        host_bytes: own rows of a shuffle block, and prefetched batches, per process of one replica.
         all_reduce_bytes: gradients that each replica sums with the others per step, all of them; 0 for one replica.
         num_rows: rows of the first layer's weights: one for each n-gram or word.
         touched_rows: how many of them a global batch is expected to touch, by a sample of the data.
@@ -117,7 +117,7 @@ def plan_run(dataset: Dataset, config: TrainConfig, *, num_replicas: int) -> Run
         num_weights=num_weights,
         model_bytes=4 * FLOAT_BYTES * num_weights,
         batch_bytes=batch_bytes,
-        host_bytes=int(2 * block_bytes + (prefetch_depth(batch_bytes) + 2) * batch_bytes),
+        host_bytes=int(block_bytes + (prefetch_depth(batch_bytes) + 2) * batch_bytes),
         all_reduce_bytes=all_reduce_bytes,
         num_rows=part.num_features,
         touched_rows=touched,

@@ -92,12 +92,10 @@ def copy_rows(
 
 
 @compiled
-def row_ids_of(row_splits: np.ndarray) -> np.ndarray:
-    """The row of each entry, int32 `[row_splits[n] - row_splits[0]]`, ascending from 0."""
-    row_ids = np.empty(row_splits[-1] - row_splits[0], np.int32)
+def write_row_ids(row_splits: np.ndarray, row_ids: np.ndarray) -> None:
+    """Set `row_ids`, int32 `[row_splits[n] - row_splits[0]]`, to the row of each entry: ascending from 0."""
     for row in range(len(row_splits) - 1):
         row_ids[row_splits[row] - row_splits[0] : row_splits[row + 1] - row_splits[0]] = row
-    return row_ids
 
 
 @compiled

@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse
 
-from distrain.data.csr import gather_rows, pack_rows, pad_rows, row_ids_of, units_of_rows
+from distrain.aligned import aligned_copy, aligned_empty
+from distrain.data.csr import gather_rows, pack_rows, pad_rows, units_of_rows, write_row_ids
 from distrain.data.shards import Part, Rows, Span, pick_rows
 from distrain.errors import ConfigurationError, DataError
 
@@ -175,7 +176,8 @@ def _checked(name: object, value: Any, num_examples: int) -> Any:
 def _take_rows(value: Any, rows: np.ndarray) -> Features:
     if scipy.sparse.issparse(value):
         return CsrRows(*gather_rows(value.indptr, value.indices, value.data, rows))
-    return np.asarray(value[rows])
+    taken = aligned_empty((len(rows), *value.shape[1:]), value.dtype)
+    return np.take(value, rows, axis=0, out=taken, mode="clip")  # the rows are there: "raise" would copy once more
 
 
 def rows_examples(rows: Rows, *, kind: str, num_features: int, length: int, unit: int | None = None) -> Examples:
@@ -242,10 +244,12 @@ def _lengths_between(row_splits: np.ndarray, start: int, stop: int) -> np.ndarra
 
 
 def _laid_out(block: Rows, length: int, unit: int | None, start: int, stop: int) -> tuple[Features, np.ndarray]:
-    """Rows of a block as features; entries of sparse ones are views of it."""
+    """Rows of a block as features, and their labels; what is large is where a step can read it."""
     splits, columns, values, labels = block.slice(start, stop)
     if values is not None:
-        return CsrRows(row_ids_of(splits), columns, values), labels
+        row_ids = aligned_empty(columns.shape, np.int32)
+        write_row_ids(splits, row_ids)
+        return CsrRows(row_ids, aligned_copy(columns), aligned_copy(values)), labels
     if unit is not None:
         return PackedRows(*pack_rows(splits, columns, unit)), labels
     return pad_rows(splits, columns, length), labels

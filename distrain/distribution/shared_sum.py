@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from distrain.aligned import ALIGNMENT, aligned_empty, rounded_up
+from distrain.aligned import ALIGNMENT, address_of, aligned_empty, rounded_up
 from distrain.compiled import compiled
 from distrain.distribution.host_sum import Gradient, Rows, add_rows
 from distrain.distribution.shared_memory import AREA_BYTES, LENT_BYTES, SharedMemory
@@ -243,7 +243,7 @@ class _LargeRows:
         if not _is_ascending(rows):
             rows, slots = np.unique(rows, return_inverse=True)
         values = tensor.values.reshape(len(tensor.indices), self._width)
-        start = _address(values) - _address(self._own_area)
+        start = address_of(values) - address_of(self._own_area)
         if slots is not None or not 0 <= start < AREA_BYTES:
             start = self._first_value
             first = start // values.itemsize
@@ -279,10 +279,6 @@ def _add_up(of_ranks: np.ndarray, total: np.ndarray) -> None:
         np.add(of_ranks[0], of_ranks[1], out=total)
         for other in of_ranks[2:]:
             np.add(total, other, out=total)
-
-
-def _address(array: np.ndarray) -> int:
-    return int(array.__array_interface__["data"][0])
 
 
 @compiled

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from distrain.batch import Memory
 from distrain.distribution.gradients import dense
-from distrain.distribution.packing import compile_packed
+from distrain.distribution.lending import compile_lent
 
 
 class SingleDevice:
@@ -42,7 +42,7 @@ class SingleDevice:
         self, replica_step: Callable[[Sequence[Any]], Sequence[Any]], specs: Any, *, num_batches: int = 1
     ) -> Callable[[Sequence[Any]], list[Any]]:
         """Compile the step for the one replica."""
-        return compile_packed(lambda batches: list(replica_step(batches)), specs, num_batches=num_batches)
+        return compile_lent(lambda batches: list(replica_step(batches)), specs, num_batches=num_batches)
 
     def sum(
         self, gradients: Sequence[Any], figures: Sequence[Any], *, used_at_once: bool = False
