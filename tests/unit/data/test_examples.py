@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import scipy.sparse
@@ -39,6 +41,22 @@ def test_lists_and_memory_maps_are_taken(tmp_path):
         features, labels = taken(array_examples(x, list(range(20))))
         assert type(features) is np.ndarray  # read, no longer a view of the file
         assert features.tolist() == labels.tolist() == CHOSEN
+
+
+@pytest.mark.parametrize("columns_first", [False, True])
+def test_of_a_memory_map_only_the_rows_asked_for_are_read(tmp_path, columns_first):
+    """Also where its columns lie one after the other: no batch may read an array that is larger than memory."""
+    mapped = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.float32, (40_000, 100), columns_first)
+    mapped[CHOSEN] = np.array(CHOSEN, np.float32)[:, None]
+    examples = array_examples(mapped, np.arange(40_000))
+    tracemalloc.start()
+    try:
+        features, _ = taken(examples)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert features[:, 99].tolist() == CHOSEN
+    assert peak < mapped.nbytes / 100
 
 
 @pytest.mark.parametrize("kind", ["csr_matrix", "csr_array", "coo_array", "csc_matrix", "lil_array"])
