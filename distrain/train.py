@@ -16,7 +16,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -36,10 +36,10 @@ from distrain.actions import (
     stop_requests,
 )
 from distrain.agreement import check_alike, code_digest, folder_digest, largest, together
+from distrain.batch import Batch
 from distrain.checkpoint import Checkpoint, checkpoint_path, load_checkpoint, pack_checkpoint, unpack_checkpoint
 from distrain.config import TrainConfig
 from distrain.data.batches import PREFETCH_STEPS, epoch_batches, idle_batch, prefetched, sample_batch
-from distrain.data.examples import Examples
 from distrain.data.plan import EpochPlan, epoch_order
 from distrain.errors import DistrainError, DivergenceError, StopRequested
 from distrain.job import Job
@@ -262,9 +262,10 @@ def _train(run: _Run, watch: Any, reporter: Callable[[Path], Reporter], stop: St
     def open_epoch(progress: Progress) -> EpochSteps:
         plan = EpochPlan(job.train.num_examples, run.num_shares, run.batch_size, progress.position)
         order = epoch_order(plan.num_examples, seed=config.seed, epoch=progress.epoch)
-        batches = _batches(job.train, plan, order, local, progress.epoch, config.steps_per_execution)
+        batches = epoch_batches(job.train, plan, order, replicas=local, epoch=progress.epoch)
+        fed = _fed(distribution, batches, plan.num_steps, depth=max(PREFETCH_STEPS, 2 * config.steps_per_execution))
         idle = [idle_batch(sample, share) for share in local]
-        return EpochSteps(plan.num_steps, lambda step: len(plan.global_positions(step)), notices.guarded(batches, idle))
+        return EpochSteps(plan.num_steps, lambda step: len(plan.global_positions(step)), notices.guarded(fed, idle))
 
     def evaluate() -> dict[str, float] | None:
         synchronize()
@@ -273,11 +274,11 @@ def _train(run: _Run, watch: Any, reporter: Callable[[Path], Reporter], stop: St
         replicas = distribution.local_replicas
         plan = EpochPlan(job.validation.num_examples, distribution.num_replicas, run.batch_size)
         order = epoch_order(plan.num_examples, seed=0, epoch=0, shuffle=False)
-        batches = _batches(job.validation, plan, order, replicas, 0)
+        fed = _fed(distribution, epoch_batches(job.validation, plan, order, replicas=replicas), plan.num_steps)
         idle = [idle_batch(sample, replica) for replica in replicas]
         step = notices.around(evaluate_step, shares_per_process=len(replicas))
         return evaluate_all(
-            notices.guarded(batches, idle),
+            notices.guarded(fed, idle),
             step,
             figures,
             after_step=lambda done: report.evaluating(step=done, num_steps=plan.num_steps),
@@ -489,10 +490,10 @@ def _say_start(report: Reporter, run: _Run, num_steps: int) -> None:
     )
 
 
-def _batches(
-    examples: Examples, plan: EpochPlan, order: Any, replicas: range, epoch: int, steps_per_execution: int = 1
-) -> AbstractContextManager[Any]:
-    if plan.num_steps == 0:  # an epoch whose last step was trained before the run stopped
-        return nullcontext(iter(()))
-    depth = max(PREFETCH_STEPS, 2 * steps_per_execution)
-    return prefetched(epoch_batches(examples, plan, order, replicas=replicas, epoch=epoch), depth=depth)
+def _fed(
+    distribution: Distribution, batches: Iterator[list[Batch]], num_steps: int, *, depth: int = PREFETCH_STEPS
+) -> AbstractContextManager[Iterator[list[Batch]]]:
+    """The batches as steps take them: made ahead where there is a core for it."""
+    if num_steps == 0 or not distribution.prefetches:  # none: the last step was trained before the run stopped
+        return nullcontext(batches)
+    return prefetched(batches, depth=depth)

@@ -13,6 +13,7 @@ collective and adds exactly nothing.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -22,7 +23,7 @@ from typing import Any, TypeVar
 import numpy as np
 import scipy.sparse
 
-from distrain.batch import Batch, notices
+from distrain.batch import Batch, Memory, notices
 from distrain.data.examples import CsrRows, Examples, Features, PackedRows, Take, array_examples
 from distrain.data.packing import RowStream, sparse_rows, word_rows
 from distrain.data.plan import Block, EpochPlan, Order, epoch_order, steps_per_epoch
@@ -62,6 +63,14 @@ def epoch_batches(
                     notices=notices(replica),
                 )
             )
+        if step + 1 < plan.num_steps:
+            next_own = plan.positions(step + 1, replicas.start)
+            if next_own and order.block_of(next_own.start).first_position < of_all.stop:
+                # A block takes long to read. All ranks do so in the step in which some of them need it: else those that
+                # do not would in the next one, and twice all would wait for some.
+                reader.hold(order.block_of(next_own.start))
+                for stream in streams.values():
+                    stream.before(next_own.start)
         yield batches
 
 
@@ -96,25 +105,29 @@ class _BlockReader:
         self._first_position = -1  # of the block that is held
         self._positions = np.zeros(0, np.int64)  # those of it that are fed
         self._take: Take | None = None
+        self._memory = _KeptMemory()
         self._weights: tuple[int, np.ndarray] | None = None
 
     def take(self, positions: range) -> tuple[Features, np.ndarray]:
         """Features and labels at `positions`, neighbours that one of the replicas is fed."""
         pieces = []
         for block, rows in self._rows(positions):
-            if self._first_position != block.first_position or self._take is None:
-                self._take = None  # free the block before, ahead of reading the next
-                self._take = self._load(block)
+            self.hold(block)
+            assert self._take is not None
             start = int(np.searchsorted(self._positions, block.first_position + rows.start))
             pieces.append(self._take(start, start + len(rows)))
         return _concatenate(pieces)
 
-    def _load(self, block: Block) -> Take:
+    def hold(self, block: Block) -> None:
+        """Read a block, in place of the one that is held, unless it is that one."""
+        if self._first_position == block.first_position and self._take is not None:
+            return
         stop = block.first_position + block.size
         self._first_position = block.first_position
         self._positions = self._plan.positions_between(block.first_position, stop, self._replicas)
         rows = self._positions - block.first_position
-        return self._examples.load(block.runs, rows if block.permutation is None else block.permutation[rows])
+        chosen = rows if block.permutation is None else block.permutation[rows]
+        self._take = self._examples.load(block.runs, chosen, self._memory.again())
 
     def weights(self, positions: range) -> np.ndarray:
         """Weights at `positions`, float32."""
@@ -134,6 +147,31 @@ class _BlockReader:
             stop = min(positions.stop, block.first_position + block.size)
             yield block, range(start - block.first_position, stop - block.first_position)
             start = stop
+
+
+class _KeptMemory:
+    """Memory for one block after the other: each is given what the one before was given.
+
+    The system sets fresh memory to zero, page by page, which took longer than copying a block's rows there.
+    """
+
+    def __init__(self) -> None:
+        self._kept: list[np.ndarray] = []
+        self._num_given = 0
+
+    def again(self) -> Memory:
+        """For the next block; the one before is no more."""
+        self._num_given = 0
+        return self._give
+
+    def _give(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        number, self._num_given = self._num_given, self._num_given + 1
+        if number == len(self._kept):
+            self._kept.append(np.empty(0, np.uint8))
+        if size > len(self._kept[number]):
+            self._kept[number] = np.empty(size + size // 16, np.uint8)  # blocks differ by little
+        return self._kept[number][:size].view(dtype).reshape(shape)
 
 
 def _concatenate(pieces: list[tuple[Features, np.ndarray]]) -> tuple[Features, np.ndarray]:

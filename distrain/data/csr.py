@@ -42,9 +42,12 @@ def gather_rows(
     for number in range(len(rows)):
         start, stop = row_splits[rows[number]], row_splits[rows[number] + 1]
         end = at + stop - start
-        row_ids[at:end] = number
-        out_columns[at:end] = columns[start:stop]
-        out_values[at:end] = values[start:stop]
+        own_columns, own_values = columns[start:stop], values[start:stop]
+        ids_room, columns_room, values_room = row_ids[at:end], out_columns[at:end], out_values[at:end]
+        for place in range(len(own_columns)):
+            ids_room[place] = number
+            columns_room[place] = own_columns[place]
+            values_room[place] = own_values[place]
         at = end
     return row_ids, out_columns, out_values
 
@@ -81,13 +84,14 @@ def copy_rows(
             continue
         start, stop = row_splits[first_row + number], row_splits[first_row + number + 1]
         out = out_splits[places[number]]
-        for place in range(stop - start):
-            column = columns[start + place]
-            out_columns[out + place] = column
-            highest = max(highest, np.uint32(column))
+        own, room = columns[start:stop], out_columns[out : out + stop - start]
+        for place in range(len(own)):
+            room[place] = own[place]
+            highest = max(highest, np.uint32(own[place]))
         if len(out_values):
-            for place in range(stop - start):
-                out_values[out + place] = values[start + place]
+            own_values, room_for_values = values[start:stop], out_values[out : out + stop - start]
+            for place in range(len(own)):
+                room_for_values[place] = own_values[place]
     return int(highest)
 
 

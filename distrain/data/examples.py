@@ -15,14 +15,15 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import scipy.sparse
 
 from distrain.aligned import aligned_copy, aligned_empty
+from distrain.batch import Memory
 from distrain.data.csr import gather_rows, pack_rows, pad_rows, units_of_rows, write_row_ids
-from distrain.data.shards import Part, Rows, Span, pick_rows
+from distrain.data.shards import Part, Rows, Span, pick_rows, span_lengths
 from distrain.errors import ConfigurationError, DataError
 
 MAX_INT32 = 2**31 - 1
@@ -59,14 +60,30 @@ Features = Any  # np.ndarray | CsrRows | dict[str, Features] | PackedRows
 Take = Callable[[int, int], tuple[Features, np.ndarray]]  # start, stop
 
 
+class Load(Protocol):
+    """Reads a block of examples."""
+
+    def __call__(self, runs: np.ndarray, chosen: np.ndarray, memory: Memory = np.empty, /) -> Take:
+        """Some examples of `runs` `[r, 2]` of neighbouring ones.
+
+        Args:
+            runs: int64 `[r, 2]`: (start, stop) of each.
+            chosen: int64 `[k]`: numbers within the runs one after the other, none twice.
+            memory: from where what is large in the block may come; it must keep its values until the last call of what
+                is returned. What that gives is a copy.
+
+        Returns:
+            A function that gives (features, labels) of the chosen ones from a start up to a stop of 0 .. k.
+        """
+
+
 @dataclass(frozen=True)
 class Examples:
     """`num_examples` examples.
 
     Attributes:
         num_examples: how many there are.
-        load: runs `[r, 2]` of neighbouring examples, and `[k]` numbers within the runs one after the other, none twice
-            -> a function that gives (features, labels) of those from a start up to a stop of 0 .. k.
+        load: reads some of them.
         num_columns: width of the sparse features, by input name ("" for a bare input), or words that there are for
             packed rows; empty where all features are dense.
         digest: names the data (hex).
@@ -75,7 +92,7 @@ class Examples:
     """
 
     num_examples: int
-    load: Callable[[np.ndarray, np.ndarray], Take]
+    load: Load
     num_columns: Mapping[str, int]
     digest: str
     weights: np.ndarray | None = None
@@ -111,7 +128,7 @@ def array_examples(features: Features, labels: Any, weights: Any = None) -> Exam
         if not (np.all(np.isfinite(weights)) and np.all(weights >= 0)):
             raise ConfigurationError("A weight is negative or not finite; weights must be finite numbers >= 0.")
 
-    def load(runs: np.ndarray, chosen: np.ndarray) -> Take:
+    def load(runs: np.ndarray, chosen: np.ndarray, memory: Memory = np.empty) -> Take:
         examples = np.concatenate([np.arange(start, stop) for start, stop in runs])[chosen]
 
         def take(start: int, stop: int) -> tuple[Features, np.ndarray]:
@@ -123,10 +140,15 @@ def array_examples(features: Features, labels: Any, weights: Any = None) -> Exam
 
     sparse = {name: value for name, value in inputs.items() if scipy.sparse.issparse(value)}
     num_columns = {name: value.shape[1] for name, value in sparse.items()}
-    sizes = {name: _sizes_of(partial(_lengths_between, value.indptr)) for name, value in sparse.items()}
+    sizes = {name: partial(_entries, value.indptr) for name, value in sparse.items()}
     arrays = [*(array for value in inputs.values() for array in _arrays_of(value)), labels]
     digest = _digest([*arrays, *([] if weights is None else [weights])])
     return Examples(len(labels), load, num_columns, digest, weights, sizes)
+
+
+def _entries(row_splits: np.ndarray, runs: np.ndarray) -> np.ndarray:
+    """Of each row of runs (start, stop), int64."""
+    return np.concatenate([np.diff(row_splits[start : stop + 1]) for start, stop in runs.tolist()]).astype(np.int64)
 
 
 def _arrays_of(value: Any) -> list[np.ndarray]:
@@ -190,13 +212,17 @@ def rows_examples(rows: Rows, *, kind: str, num_features: int, length: int, unit
         unit: slots that packed rows begin at multiples of; None pads them.
     """
 
-    def gather(runs: np.ndarray, chosen: np.ndarray) -> Rows:
-        picked, _ = pick_rows([Span(rows, start, stop) for start, stop in runs.tolist()], chosen)
+    def spans(runs: np.ndarray) -> list[Span]:
+        return [Span(rows, start, stop) for start, stop in runs.tolist()]
+
+    def gather(runs: np.ndarray, chosen: np.ndarray, memory: Memory) -> Rows:
+        picked, _ = pick_rows(spans(runs), chosen, memory)
         return picked
 
-    return _ragged_examples(
-        gather, partial(_lengths_between, rows.row_splits), rows.num_rows, kind, num_features, length, unit
-    )
+    def lengths(runs: np.ndarray) -> np.ndarray:
+        return span_lengths(spans(runs))
+
+    return _ragged_examples(gather, lengths, rows.num_rows, kind, num_features, length, unit)
 
 
 def part_examples(part: Part, *, length: int, unit: int | None = None) -> Examples:
@@ -211,35 +237,26 @@ def part_examples(part: Part, *, length: int, unit: int | None = None) -> Exampl
 
 
 def _ragged_examples(
-    gather: Callable[[np.ndarray, np.ndarray], Rows],
-    lengths: Callable[[int, int], np.ndarray],
+    gather: Callable[[np.ndarray, np.ndarray, Memory], Rows],
+    lengths: Callable[[np.ndarray], np.ndarray],
     num_rows: int,
     kind: str,
     num_features: int,
     length: int,
     unit: int | None,
 ) -> Examples:
-    def load(runs: np.ndarray, chosen: np.ndarray) -> Take:
-        return partial(_laid_out, gather(runs, chosen), length, unit)
+    def load(runs: np.ndarray, chosen: np.ndarray, memory: Memory = np.empty) -> Take:
+        return partial(_laid_out, gather(runs, chosen, memory), length, unit)
 
-    if kind == "sequence" and unit is None:
+    if kind == "ngram":
+        return Examples(num_rows, load, {"": num_features}, "", sizes={"": lengths})
+    if unit is None:
         return Examples(num_rows, load, {}, "")
-    sizes = _sizes_of(lengths, unit if kind == "sequence" else None)
-    return Examples(num_rows, load, {"": num_features}, "", sizes={"": sizes})
+    return Examples(num_rows, load, {"": num_features}, "", sizes={"": lambda runs: _slots(lengths(runs), unit)})
 
 
-def _sizes_of(lengths: Callable[[int, int], np.ndarray], unit: int | None = None) -> Callable[[np.ndarray], np.ndarray]:
-    """Runs -> entries of each of their rows; slots, where rows are packed in units."""
-
-    def sizes(runs: np.ndarray) -> np.ndarray:
-        entries = np.concatenate([lengths(start, stop) for start, stop in runs.tolist()]).astype(np.int64)
-        return entries if unit is None else units_of_rows(entries, unit) * unit
-
-    return sizes
-
-
-def _lengths_between(row_splits: np.ndarray, start: int, stop: int) -> np.ndarray:
-    return np.diff(row_splits[start : stop + 1])
+def _slots(lengths: np.ndarray, unit: int) -> np.ndarray:
+    return units_of_rows(lengths, unit) * unit
 
 
 def _laid_out(block: Rows, length: int, unit: int | None, start: int, stop: int) -> tuple[Features, np.ndarray]:

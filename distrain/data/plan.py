@@ -74,9 +74,14 @@ class EpochPlan:
 
     def positions_between(self, start: int, stop: int, replicas: range) -> np.ndarray:
         """Positions from `start` up to `stop` of all batches of these replicas, in the order of the steps: int64."""
-        positions = np.arange(max(start, self.first_position), stop)
-        replica = (positions - self.first_position) // self.batch_size % self.num_replicas
-        return positions[(replicas.start <= replica) & (replica < replicas.stop)]
+        start = max(start, self.first_position)
+        steps = np.arange(
+            (start - self.first_position) // self.global_batch_size,
+            -(-(stop - self.first_position) // self.global_batch_size),
+        )
+        firsts = self.first_position + (steps * self.num_replicas + replicas.start) * self.batch_size
+        positions = (firsts[:, None] + np.arange(len(replicas) * self.batch_size)).ravel()
+        return positions[(start <= positions) & (positions < stop)]
 
     def global_positions(self, step: int) -> range:
         """Positions of all replicas together in `step`."""

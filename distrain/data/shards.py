@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from distrain.batch import Memory
 from distrain.data.csr import copy_rows
 from distrain.data.team import Alone, Team
 from distrain.errors import DataError
@@ -76,22 +77,23 @@ class Span(NamedTuple):
     last: int
 
 
-def pick_rows(spans: Sequence[Span], chosen: np.ndarray) -> tuple[Rows, int]:
+def pick_rows(spans: Sequence[Span], chosen: np.ndarray, memory: Memory = np.empty) -> tuple[Rows, int]:
     """Copy some rows of several spans into one block; rows are read in the order of the spans.
 
     Args:
         spans: at least one. Only `row_splits` needs to be in range.
         chosen: int64 `[k]`: row numbers within the spans one after the other, in the order wanted, none twice.
+        memory: from where the block's columns and values come.
 
     Returns:
         The rows, and the highest column among them, negative ones taken as unsigned.
     """
-    lengths = np.concatenate([np.diff(rows.row_splits[first : last + 1]) for rows, first, last in spans])
+    lengths = span_lengths(spans)
     labels = np.concatenate([rows.labels[first:last] for rows, first, last in spans])
     splits = np.zeros(len(chosen) + 1, np.int64)
     np.cumsum(lengths[chosen], out=splits[1:])
-    columns = np.empty(splits[-1], np.int32)
-    values = None if spans[0].rows.values is None else np.empty(splits[-1], np.float32)
+    columns = memory((int(splits[-1]),), np.int32)
+    values = None if spans[0].rows.values is None else memory((int(splits[-1]),), np.float32)
     out_values = _NO_VALUES if values is None else values
     places = np.full(len(lengths), -1)
     places[chosen] = np.arange(len(chosen))
@@ -107,6 +109,15 @@ def pick_rows(spans: Sequence[Span], chosen: np.ndarray) -> tuple[Rows, int]:
 
 
 _NO_VALUES = np.zeros(0, np.float32)
+
+
+def span_lengths(spans: Iterable[Span]) -> np.ndarray:
+    """Number of columns of every row of the spans, int64."""
+    splits = [_NO_SPLITS, *(rows.row_splits[first : last + 1] for rows, first, last in spans)]
+    return np.concatenate([each[1:] for each in splits]) - np.concatenate([each[:-1] for each in splits])
+
+
+_NO_SPLITS = np.zeros(1, np.int64)
 
 
 def concatenate_rows(blocks: Sequence[Rows]) -> Rows:
@@ -278,40 +289,41 @@ class Part:
 
     def row_lengths(self) -> np.ndarray:
         """Number of columns of every row, int64 `[num_rows]`."""
-        return self.lengths(0, self.num_rows)
+        return self.lengths(np.array([[0, self.num_rows]]))
 
-    def lengths(self, start: int, stop: int) -> np.ndarray:
-        """Number of columns of rows `start` up to `stop`, int64 `[stop - start]`; the rows themselves are not read."""
-        lengths = [np.diff(rows.row_splits[first : last + 1]) for _, (rows, first, last) in self._spans(start, stop)]
-        return np.concatenate([np.zeros(0, np.int64), *lengths])
+    def lengths(self, runs: np.ndarray) -> np.ndarray:
+        """Number of columns of every row of runs (start, stop), int64; the rows themselves are not read."""
+        return span_lengths(span for _, span in self._spans(runs))
 
     def read(self, start: int, stop: int) -> Rows:
         """Rows `start` up to `stop` (views of the files where one shard holds them all), checked to be in range."""
         assert 0 <= start < stop <= self.num_rows
-        return concatenate_rows([self._checked(*span) for span in self._spans(start, stop)])
+        return concatenate_rows([self._checked(*span) for span in self._spans(np.array([[start, stop]]))])
 
-    def gather(self, runs: np.ndarray, chosen: np.ndarray) -> Rows:
+    def gather(self, runs: np.ndarray, chosen: np.ndarray, memory: Memory = np.empty) -> Rows:
         """Some of the rows of several runs, copied, and checked to be in range.
 
         Args:
             runs: int64 `[r, 2]`: (start, stop) of each run; read in this order.
             chosen: int64 `[k]`: row numbers within the runs one after the other, in the order wanted, none twice.
+            memory: from where the block's columns and values come.
         """
-        spans = [span for start, stop in runs.tolist() for span in self._spans(start, stop)]
-        rows, highest_column = pick_rows([span for _, span in spans], chosen)
+        spans = list(self._spans(runs))
+        rows, highest_column = pick_rows([span for _, span in spans], chosen, memory)
         if highest_column >= self.num_features or not self._are_labels(rows.labels):
             for shard, span in spans:
                 self._checked(shard, span)  # says which file is damaged
         return rows
 
-    def _spans(self, start: int, stop: int) -> Iterator[tuple[Shard, Span]]:
-        """Where the rows lie."""
-        number = bisect_right(self._first_rows, start) - 1
-        while start < stop:
-            shard = self.shards[number]
-            last = min(stop - shard.first_row, shard.num_rows)
-            yield shard, Span(self._open(number), start - shard.first_row, last)
-            start, number = shard.first_row + last, number + 1
+    def _spans(self, runs: np.ndarray) -> Iterator[tuple[Shard, Span]]:
+        """Where the rows of runs (start, stop) lie."""
+        for start, stop in runs.tolist():
+            number = bisect_right(self._first_rows, start) - 1
+            while start < stop:
+                shard = self.shards[number]
+                last = min(stop - shard.first_row, shard.num_rows)
+                yield shard, Span(self._open(number), start - shard.first_row, last)
+                start, number = shard.first_row + last, number + 1
 
     @cached_property
     def _first_rows(self) -> list[int]:

@@ -56,15 +56,16 @@ def choose(config: TrainConfig, environ: Mapping[str, str]) -> Distribution:
             "trains in one process: each would train a model of its own. Use --strategy horovod or mpi, or start "
             "'distrain train' directly."
         )
-    from distrain.distribution.devices import local_devices
+    from distrain.distribution.devices import local_devices, prefetches
 
     names = local_devices(config.devices)
+    ahead = prefetches(environ, world, on_gpu=names[0].startswith("GPU"))
     if strategy == "auto":
         strategy = "mirrored" if len(names) > 1 else "single"
     if strategy == "mirrored":
         from distrain.distribution.mirrored import Mirrored
 
-        return Mirrored(names)
+        return Mirrored(names, prefetches=ahead)
     if len(names) > 1:
         raise ConfigurationError(
             f"--strategy single uses one device, but there are {len(names)} ({', '.join(names)}). "
@@ -72,7 +73,7 @@ def choose(config: TrainConfig, environ: Mapping[str, str]) -> Distribution:
         )
     from distrain.distribution.single import SingleDevice
 
-    return SingleDevice()
+    return SingleDevice(prefetches=ahead)
 
 
 def _join(strategy: str, config: TrainConfig, world: World, environ: Mapping[str, str]) -> Distribution:
@@ -87,7 +88,7 @@ def _join(strategy: str, config: TrainConfig, world: World, environ: Mapping[str
             "srun started these processes without the help that MPI needs to join them. Use srun --mpi=pmix, "
             "launch/slurm.sbatch, or --strategy horovod."
         )
-    from distrain.distribution.devices import own_device
+    from distrain.distribution.devices import own_device, prefetches
     from distrain.distribution.processes import Processes
 
     on_gpu = own_device(environ, world, config.devices)  # before the backend touches TensorFlow
@@ -108,7 +109,8 @@ def _join(strategy: str, config: TrainConfig, world: World, environ: Mapping[str
         shared = share(collectives.exchange, world.rank, world.size)
     if collectives not in _joined:
         _joined.append(collectives)
-    return Processes(collectives, world, compression=config.compression, shared=shared)
+    ahead = prefetches(environ, world, on_gpu=on_gpu)
+    return Processes(collectives, world, compression=config.compression, shared=shared, prefetches=ahead)
 
 
 def idle_settings(world: World, *, on_gpu: bool) -> dict[str, str]:

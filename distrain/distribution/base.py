@@ -28,6 +28,9 @@ class Distribution(Protocol):
         is_chief: whether this process writes files and prints: rank 0.
         local_update: whether the optimizer's update takes place within a replica, so that XLA may compile it and a
             condition may hold it.
+        prefetches: whether batches are made in a thread beside the steps. Not where a step computes on one core alone:
+            the thread would take it from the step whenever it wakes, on each rank in another step, and all ranks would
+            wait each time.
         gradient_memory: where gradients of few rows of a matrix are better given as these rows, the memory for them.
     """
 
@@ -39,6 +42,7 @@ class Distribution(Protocol):
     rank: int
     is_chief: bool
     local_update: bool
+    prefetches: bool
     gradient_memory: Memory | None
 
     def scope(self) -> AbstractContextManager[Any]:

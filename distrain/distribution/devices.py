@@ -66,12 +66,7 @@ def own_device(environ: Mapping[str, str], world: World, wanted: str | None) -> 
             f"--devices {wanted} asks for {len(numbers)} replicas in each of {world.size} processes; a process has one "
             "replica then. Use --devices cpu:1, and more processes."
         )
-    num_threads = cpu_threads(
-        environ,
-        num_cores=len(os.sched_getaffinity(0)),
-        local_size=world.local_size,
-        machine_cores=os.cpu_count(),
-    )
+    num_threads = _own_cores(environ, world)
     try:
         tf.config.threading.set_intra_op_parallelism_threads(num_threads)
         tf.config.threading.set_inter_op_parallelism_threads(num_threads)
@@ -80,6 +75,20 @@ def own_device(environ: Mapping[str, str], world: World, wanted: str | None) -> 
     except RuntimeError as error:
         raise _too_late(wanted, error) from None
     return bool(chosen)
+
+
+def prefetches(environ: Mapping[str, str], world: World, *, on_gpu: bool) -> bool:
+    """Whether batches are better made in a thread beside the steps: see `base.Distribution`."""
+    return on_gpu or _own_cores(environ, world) > 1
+
+
+def _own_cores(environ: Mapping[str, str], world: World) -> int:
+    return cpu_threads(
+        environ,
+        num_cores=len(os.sched_getaffinity(0)),
+        local_size=world.local_size,
+        machine_cores=os.cpu_count(),
+    )
 
 
 def _parsed(wanted: str | None, num_gpus: int) -> tuple[str, list[int]]:

@@ -25,6 +25,7 @@ class Mirrored:
 
     Args:
         devices: TensorFlow's names of the devices, such as "GPU:0".
+        prefetches: see `base.Distribution`.
     """
 
     name = "mirrored"
@@ -35,13 +36,14 @@ class Mirrored:
     local_update = False  # under a strategy the update runs in a cross-replica context
     gradient_memory: Memory | None = None
 
-    def __init__(self, devices: Sequence[str]) -> None:
+    def __init__(self, devices: Sequence[str], *, prefetches: bool = True) -> None:
         # TensorFlow numbers collectives from the same start in each strategy and tells them apart by number alone, so
         # that a second run in one process would meet leftovers of the first: each strategy gets numbers of its own.
         tf.distribute.MirroredStrategy._collective_key_base += 1000
         self._strategy = tf.distribute.MirroredStrategy(list(devices))
         self.num_replicas = self._strategy.num_replicas_in_sync
         self.local_replicas = range(self.num_replicas)
+        self.prefetches = prefetches
 
     def scope(self) -> AbstractContextManager[Any]:
         """The strategy's scope, which makes variables mirrored."""

@@ -58,6 +58,7 @@ class Processes(SingleDevice):
         world: this process among all.
         compression: "fp16" to let gradients travel in half precision; "none".
         shared: memory of all ranks, if they are on one machine.
+        prefetches: see `base.Distribution`.
     """
 
     def __init__(
@@ -67,7 +68,9 @@ class Processes(SingleDevice):
         *,
         compression: str = "none",
         shared: SharedMemory | None = None,
+        prefetches: bool = True,
     ) -> None:
+        super().__init__(prefetches=prefetches)
         self.collectives = collectives
         self._shared = shared
         self._shared_sums: dict[tuple[Part, ...], SharedSum] = {}

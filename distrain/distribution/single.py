@@ -19,7 +19,11 @@ from distrain.distribution.lending import compile_lent
 
 
 class SingleDevice:
-    """The whole global batch on the device that TensorFlow chooses: the first GPU, else the CPU."""
+    """The whole global batch on the device that TensorFlow chooses: the first GPU, else the CPU.
+
+    Args:
+        prefetches: see `base.Distribution`.
+    """
 
     name = "single"
     version = f"tensorflow {tf.__version__}"
@@ -30,6 +34,9 @@ class SingleDevice:
     is_chief = True
     local_update = True
     gradient_memory: Memory | None = None
+
+    def __init__(self, *, prefetches: bool = True) -> None:
+        self.prefetches = prefetches
 
     def scope(self) -> AbstractContextManager[Any]:
         """No context is needed."""

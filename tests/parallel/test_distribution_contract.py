@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 
 import numpy as np
 import pytest
@@ -172,6 +173,11 @@ class TestContract:
             told = [rank[name] for name in ("name", "num_replicas", "num_processes", "rank", "is_chief")]
             assert told == [strategy, num_replicas, ranks.size, number, number == 0]
             assert any(digit.isdigit() for digit in rank["version"])
+
+    def test_batches_are_made_beside_the_steps_where_a_process_has_several_cores(self, ranks):
+        for rank in ranks.facts("contract"):
+            cores = min(rank["cores"], os.cpu_count() // ranks.size)  # what a launcher does not share out, they do
+            assert rank["prefetches"] == (cores > 1)
 
     @pytest.mark.parametrize("kind", CONTENTS)
     def test_bytes_reach_everyone(self, ranks, kind):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -80,6 +81,8 @@ def _write_what_travels(
         "num_processes": distribution.num_processes,
         "rank": distribution.rank,
         "is_chief": distribution.is_chief,
+        "prefetches": distribution.prefetches,
+        "cores": len(os.sched_getaffinity(0)),
         "heard": {kind: _heard(distribution, kind) for kind in CONTENTS},
         "sent by ranks that share memory": together.sent.total(),
         "sent": {name: sorted(note.sent.elements()) for name, note in notes.items()},

@@ -21,8 +21,9 @@ from distrain.data.batches import (
     sample_batch,
     validation_steps,
 )
-from distrain.data.examples import array_examples
+from distrain.data.examples import array_examples, rows_examples
 from distrain.data.plan import EpochPlan, epoch_order
+from distrain.data.shards import Rows
 from distrain.errors import ConfigurationError
 
 
@@ -139,7 +140,7 @@ def test_one_block_is_held_at_a_time_and_read_once():
     loaded = []
     examples = numbered(100)
 
-    def load(runs, chosen):
+    def load(runs, chosen, memory=None):
         loaded.append((int((runs[:, 1] - runs[:, 0]).sum()), len(chosen)))
         return examples.load(runs, chosen)
 
@@ -153,7 +154,7 @@ def test_a_replica_loads_what_it_is_fed_and_nothing_else():
     loaded = []
     examples, plan = numbered(99), EpochPlan(99, 3, 7)
 
-    def load(runs, chosen):
+    def load(runs, chosen, memory=None):
         loaded.append(np.concatenate([np.arange(*run) for run in runs])[chosen].tolist())
         return examples.load(runs, chosen)
 
@@ -167,6 +168,51 @@ def test_a_replica_loads_what_it_is_fed_and_nothing_else():
     ((idle,),) = epoch_batches(watched, EpochPlan(99, 2, 99), order, replicas=range(1, 2))
     assert idle.weights.tolist() == [0]
     assert loaded == [[order.examples(range(1))[0]]]
+
+
+@pytest.mark.parametrize("first_position", [0, 13])
+@pytest.mark.parametrize("batch_size", [1, 7, 16])
+def test_all_replicas_read_a_block_in_the_same_step(batch_size, first_position):
+    """A block takes long to read, and all wait for who does: one that needs it a step later must not do so then."""
+    num_replicas, block = 3, 200
+    plan = EpochPlan(1990, num_replicas, batch_size, first_position)
+    steps_of = []
+    for replica in range(num_replicas):
+        steps, examples = [], numbered(1990)
+
+        def load(runs, chosen, memory=None, examples=examples, steps=steps):
+            if len(runs) > 1:  # else what an idle replica is fed
+                steps.append(len(walked))
+            return examples.load(runs, chosen)
+
+        walked = []
+        order = epoch_order(1990, seed=3, epoch=0, block=block, run=5)
+        watched = type(examples)(1990, load, {}, "")
+        for batches in epoch_batches(watched, plan, order, replicas=range(replica, replica + 1)):
+            walked.append(batches)
+        steps_of.append(steps)
+    # A block is read with the step that reaches into it.
+    reached = [max(0, start - first_position) // (num_replicas * batch_size) for start in range(0, 1990, block)]
+    assert steps_of == [reached] * num_replicas
+
+
+@pytest.mark.parametrize("kind", ["ngram", "sequence", "packed"])
+def test_batches_stay_as_they_are_when_the_next_block_is_read(kind):
+    """Blocks take turns in the same memory; what was made of one must not lie there."""
+    matrix = scipy.sparse.random(90, 30, density=0.3, format="csr", dtype=np.float32, rng=1)
+    values = matrix.data if kind == "ngram" else None
+    rows = Rows(matrix.indptr.astype(np.int64), matrix.indices + 1, values, np.arange(90, dtype=np.int32))
+    layout = {"kind": "ngram" if kind == "ngram" else "sequence", "unit": 2 if kind == "packed" else None}
+    examples = rows_examples(rows, num_features=31, length=30, **layout)
+    for batch in itertools.chain(*fed(examples, EpochPlan(90, 2, 4), block=20, run=5)):
+        features, expected = batch.features, matrix[batch.labels]
+        if kind == "ngram":
+            assert np.array_equal(dense_of(features, len(batch.labels), 31)[:, 1:], expected.toarray())
+            continue
+        if kind == "packed":
+            features = [features.words[np.repeat(features.row_ids, 2) == row] for row in range(len(batch.labels))]
+        for words, row in zip(features, expected, strict=True):
+            assert words[words > 0].tolist() == (row.indices + 1).tolist()
 
 
 def test_the_sample_is_the_first_two_examples():
