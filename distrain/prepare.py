@@ -26,8 +26,9 @@ from distrain.config import PrepareConfig
 from distrain.data.labels import KNOWN_SETS
 from distrain.data.lines import Tally
 from distrain.data.ngrams import learn_ngrams
+from distrain.data.rows import Rows
 from distrain.data.sequences import learn_sequences
-from distrain.data.shards import DatasetWriter, Rows
+from distrain.data.shards import DatasetWriter
 from distrain.data.team import Team
 from distrain.data.tokens import TokenStore
 from distrain.data.vectorizers import Vectorizer

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from distrain.data.ragged import map_array
-from distrain.data.shards import Rows
+from distrain.data.rows import Rows
 from distrain.data.team import Team
 
 _FIELDS = {"lengths": np.int32, "labels": np.int32, "columns": np.int32, "values": np.float32}

@@ -127,7 +127,10 @@ class _BlockReader:
         self._positions = self._plan.positions_between(block.first_position, stop, self._replicas)
         rows = self._positions - block.first_position
         chosen = rows if block.permutation is None else block.permutation[rows]
+        if self._take is None:
+            self._examples.expect(block.runs)
         self._take = self._examples.load(block.runs, chosen, self._memory.again())
+        self._examples.expect(self._order.runs_after(block))  # read from disk while steps compute
 
     def weights(self, positions: range) -> np.ndarray:
         """Weights at `positions`, float32."""

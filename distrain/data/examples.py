@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -23,7 +23,9 @@ import scipy.sparse
 from distrain.aligned import aligned_copy, aligned_empty
 from distrain.batch import Memory
 from distrain.data.csr import gather_rows, pack_rows, pad_rows, units_of_rows, write_row_ids
-from distrain.data.shards import Part, Rows, Span, pick_rows, span_lengths
+from distrain.data.mapped import read_ahead
+from distrain.data.rows import Rows, Span, pick_rows, span_lengths
+from distrain.data.shards import Part
 from distrain.errors import ConfigurationError, DataError
 
 MAX_INT32 = 2**31 - 1
@@ -88,6 +90,7 @@ class Examples:
             packed rows; empty where all features are dense.
         digest: names the data (hex).
         weights: float32 `[num_examples]`, the weight of each example in loss and metrics; None for 1.
+        expect: lets the system begin to read the examples of some runs from disk, where they lie there.
         sizes: by input name, of sparse or packed rows: runs -> entries, or slots, of each of their rows, int64.
     """
 
@@ -96,6 +99,7 @@ class Examples:
     num_columns: Mapping[str, int]
     digest: str
     weights: np.ndarray | None = None
+    expect: Callable[[np.ndarray], None] = lambda runs: None
     sizes: Mapping[str, Callable[[np.ndarray], np.ndarray]] = field(default_factory=dict)
 
 
@@ -138,12 +142,17 @@ def array_examples(features: Features, labels: Any, weights: Any = None) -> Exam
 
         return take
 
+    def expect(runs: np.ndarray) -> None:
+        for value in inputs.values():
+            if isinstance(value, np.ndarray):
+                read_ahead(value, runs.tolist())
+
     sparse = {name: value for name, value in inputs.items() if scipy.sparse.issparse(value)}
     num_columns = {name: value.shape[1] for name, value in sparse.items()}
     sizes = {name: partial(_entries, value.indptr) for name, value in sparse.items()}
     arrays = [*(array for value in inputs.values() for array in _arrays_of(value)), labels]
     digest = _digest([*arrays, *([] if weights is None else [weights])])
-    return Examples(len(labels), load, num_columns, digest, weights, sizes)
+    return Examples(len(labels), load, num_columns, digest, weights, expect, sizes)
 
 
 def _entries(row_splits: np.ndarray, runs: np.ndarray) -> np.ndarray:
@@ -233,7 +242,8 @@ def part_examples(part: Part, *, length: int, unit: int | None = None) -> Exampl
     """
     if part.num_rows == 0:
         raise DataError(f"{part.directory} has no {part.name} rows. Run 'distrain prepare' with more rows.")
-    return _ragged_examples(part.gather, part.lengths, part.num_rows, part.kind, part.num_features, length, unit)
+    examples = _ragged_examples(part.gather, part.lengths, part.num_rows, part.kind, part.num_features, length, unit)
+    return replace(examples, expect=part.expect)
 
 
 def _ragged_examples(

@@ -30,7 +30,7 @@ from distrain.data.ngram_index import NgramIndex
 from distrain.data.ngram_kernels import add_class_sums, weigh_rows
 from distrain.data.pairs import kept_ngrams
 from distrain.data.ragged import RaggedFile
-from distrain.data.shards import Rows
+from distrain.data.rows import Rows
 from distrain.data.team import exchange_arrays, exchange_shares
 from distrain.data.texts import Texts
 from distrain.data.tokens import NO_WORDS, Progress, TokenBlock, TokenStore

@@ -154,7 +154,7 @@ class Order:
         """The block that holds `position`; the two found last are kept."""
         number = int(np.searchsorted(self._block_starts, position, side="right")) - 1
         if number not in self._last:
-            runs = self._runs[number * self._runs_per_block : (number + 1) * self._runs_per_block]
+            runs = self._runs_of(number)
             first = int(self._block_starts[number])
             size = int(self._block_starts[number + 1]) - first
             permutation = _permutation(size, self.seed, self.epoch, stream=1 + number) if self.shuffle else None
@@ -162,6 +162,13 @@ class Order:
                 del self._last[next(iter(self._last))]
             self._last[number] = Block(first, runs, permutation)
         return self._last[number]
+
+    def runs_after(self, block: Block) -> np.ndarray:
+        """The runs of the next block, int64 `[r, 2]`; none after the last one."""
+        return self._runs_of(int(np.searchsorted(self._block_starts, block.first_position, side="right")))
+
+    def _runs_of(self, number: int) -> np.ndarray:
+        return self._runs[number * self._runs_per_block : (number + 1) * self._runs_per_block]
 
     def examples(self, positions: range) -> np.ndarray:
         """Example numbers at `positions`, int64 `[len(positions)]`."""

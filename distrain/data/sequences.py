@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from distrain.data.shards import Rows
+from distrain.data.rows import Rows
 from distrain.data.texts import Texts
 from distrain.data.tokens import NO_WORDS, TokenStore
 from distrain.data.vectorizer_files import damaged, save_arrays, take_count, take_words

@@ -23,7 +23,7 @@ from distrain.data.batches import (
 )
 from distrain.data.examples import array_examples, rows_examples
 from distrain.data.plan import EpochPlan, epoch_order
-from distrain.data.shards import Rows
+from distrain.data.rows import Rows
 from distrain.errors import ConfigurationError
 
 
@@ -178,14 +178,13 @@ def test_all_replicas_read_a_block_in_the_same_step(batch_size, first_position):
     plan = EpochPlan(1990, num_replicas, batch_size, first_position)
     steps_of = []
     for replica in range(num_replicas):
-        steps, examples = [], numbered(1990)
+        steps, walked, examples = [], [], numbered(1990)
 
-        def load(runs, chosen, memory=None, examples=examples, steps=steps):
+        def load(runs, chosen, memory=None, examples=examples, steps=steps, walked=walked):
             if len(runs) > 1:  # else what an idle replica is fed
                 steps.append(len(walked))
             return examples.load(runs, chosen)
 
-        walked = []
         order = epoch_order(1990, seed=3, epoch=0, block=block, run=5)
         watched = type(examples)(1990, load, {}, "")
         for batches in epoch_batches(watched, plan, order, replicas=range(replica, replica + 1)):

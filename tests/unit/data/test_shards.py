@@ -14,7 +14,8 @@ from damaged_headers import DAMAGED_HEADERS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distrain.data.shards import DatasetWriter, Rows, Span, concatenate_rows, open_dataset, pick_rows
+from distrain.data.rows import Rows, Span, concatenate_rows, pick_rows
+from distrain.data.shards import DatasetWriter, open_dataset
 from distrain.errors import DataError
 
 
