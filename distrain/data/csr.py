@@ -1,7 +1,8 @@
 """Row kernels over CSR arrays: pick rows, lay them out padded or packed, and put their entries in column order.
 
 Decides: how much room a packed row has. Never: checks its input, which must be in range (`shards.py` and `examples.py`
-see to that). The kernels run without the interpreter's lock, so that they work beside a training step.
+see to that). The kernels run without the interpreter's lock, so that they work beside a training step. They walk slices
+of a row: a loop whose index may be negative, for all that the compiler knows, is not made of vector instructions.
 
     row_ids, columns, values = gather_rows(row_splits, columns, values, np.array([4, 2]))
     row_ids, words = pack_rows(row_splits, columns, 3)
@@ -107,9 +108,9 @@ def pad_rows(row_splits: np.ndarray, columns: np.ndarray, length: int) -> np.nda
     """The rows as int32 `[n, length]`, cut or filled with 0 at the end."""
     padded = np.zeros((len(row_splits) - 1, length), np.int32)
     for row in range(len(padded)):
-        start = row_splits[row]
-        for place in range(min(length, row_splits[row + 1] - start)):
-            padded[row, place] = columns[start + place]
+        own = columns[row_splits[row] : row_splits[row + 1]][:length]
+        for place in range(len(own)):
+            padded[row, place] = own[place]
     return padded
 
 
@@ -133,10 +134,10 @@ def pack_rows(row_splits: np.ndarray, columns: np.ndarray, unit: int) -> tuple[n
     words = np.zeros(num_units * unit, np.int32)
     first_unit = 0
     for row in range(len(row_splits) - 1):
-        start, stop = row_splits[row], row_splits[row + 1]
-        for place in range(stop - start):
-            words[first_unit * unit + place] = columns[start + place]
-        next_unit = first_unit + units_of_rows(stop - start, unit)
+        own, room = columns[row_splits[row] : row_splits[row + 1]], words[first_unit * unit :]
+        for place in range(len(own)):
+            room[place] = own[place]
+        next_unit = first_unit + units_of_rows(len(own), unit)
         row_ids[first_unit:next_unit] = row
         first_unit = next_unit
     return row_ids, words

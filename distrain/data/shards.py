@@ -209,7 +209,9 @@ class Part:
     def read(self, start: int, stop: int) -> Rows:
         """Rows `start` up to `stop` (views of the files where one shard holds them all), checked to be in range."""
         assert 0 <= start < stop <= self.num_rows
-        return concatenate_rows([self._checked(*span) for span in self._spans(np.array([[start, stop]]))])
+        run = np.array([[start, stop]])
+        self.expect(run)
+        return concatenate_rows([self._checked(*span) for span in self._spans(run)])
 
     def gather(self, runs: np.ndarray, chosen: np.ndarray, memory: Memory = np.empty) -> Rows:
         """Some of the rows of several runs, copied, and checked to be in range.
