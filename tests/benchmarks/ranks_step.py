@@ -47,7 +47,7 @@ WAYS = {
     "horovod, horovodrun --gloo": (2, [str(BIN / "horovodrun"), "--gloo", "-np"]),
 }
 NUM_CACHED = 8
-LOADED_STEPS = 24  # steps on the real loader in a turn, at least; it makes up to 64 batches at a time
+LOADED_STEPS = 24  # steps on the real loader in a turn, at least: several blocks of large batches
 TURN_SECONDS = 1.0  # batches are timed again and again, up to this long a turn
 
 Split = dict[str, float]  # milliseconds of "loaded", "step", "compute", "computed and bare", "bare"; "megabytes" sent
@@ -100,7 +100,7 @@ def time_in_rank(way: str, data: Path, batch_sizes: list[int], num_turns: int) -
             num_steps = min(whole_steps, LOADED_STEPS * _passes(distribution, seconds["step"], LOADED_STEPS))
             with prefetched(ahead) if distribution.prefetches else nullcontext(ahead) as batches:
                 took = _time_steps(distribution, calls["loaded"], itertools.islice(batches, num_steps))
-            seconds["loaded"].append(statistics.mean(took[1:]))  # not the median: it makes batches in bursts
+            seconds["loaded"].append(statistics.mean(took[1:]))  # not the median: a block is read in one step of many
         split = {name: statistics.median(each[1:]) * 1000 for name, each in seconds.items()}
         medians.append({**split, "megabytes": num_bytes / 1e6, "bare": _median_alone(allreduce) if allreduce else 0.0})
     return medians
