@@ -16,8 +16,8 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -36,7 +36,6 @@ from distrain.actions import (
     stop_requests,
 )
 from distrain.agreement import check_alike, code_digest, folder_digest, largest, together
-from distrain.batch import Batch
 from distrain.checkpoint import Checkpoint, checkpoint_path, load_checkpoint, pack_checkpoint, unpack_checkpoint
 from distrain.config import TrainConfig
 from distrain.data.batches import PREFETCH_STEPS, epoch_batches, idle_batch, prefetched, sample_batch
@@ -263,7 +262,8 @@ def _train(run: _Run, watch: Any, reporter: Callable[[Path], Reporter], stop: St
         plan = EpochPlan(job.train.num_examples, run.num_shares, run.batch_size, progress.position)
         order = epoch_order(plan.num_examples, seed=config.seed, epoch=progress.epoch)
         batches = epoch_batches(job.train, plan, order, replicas=local, epoch=progress.epoch)
-        fed = _fed(distribution, batches, plan.num_steps, depth=max(PREFETCH_STEPS, 2 * config.steps_per_execution))
+        depth = max(PREFETCH_STEPS, 2 * config.steps_per_execution)
+        fed = prefetched(batches, depth=depth, beside=distribution.prefetches)
         idle = [idle_batch(sample, share) for share in local]
         return EpochSteps(plan.num_steps, lambda step: len(plan.global_positions(step)), notices.guarded(fed, idle))
 
@@ -274,7 +274,8 @@ def _train(run: _Run, watch: Any, reporter: Callable[[Path], Reporter], stop: St
         replicas = distribution.local_replicas
         plan = EpochPlan(job.validation.num_examples, distribution.num_replicas, run.batch_size)
         order = epoch_order(plan.num_examples, seed=0, epoch=0, shuffle=False)
-        fed = _fed(distribution, epoch_batches(job.validation, plan, order, replicas=replicas), plan.num_steps)
+        batches = epoch_batches(job.validation, plan, order, replicas=replicas)
+        fed = prefetched(batches, beside=distribution.prefetches)
         idle = [idle_batch(sample, replica) for replica in replicas]
         step = notices.around(evaluate_step, shares_per_process=len(replicas))
         return evaluate_all(
@@ -488,12 +489,3 @@ def _say_start(report: Reporter, run: _Run, num_steps: int) -> None:
         f"({run.distribution.name}), {num_steps:,} steps per epoch, at most {run.config.epochs} epochs, "
         f"into {run.config.run}"
     )
-
-
-def _fed(
-    distribution: Distribution, batches: Iterator[list[Batch]], num_steps: int, *, depth: int = PREFETCH_STEPS
-) -> AbstractContextManager[Iterator[list[Batch]]]:
-    """The batches as steps take them: made ahead where there is a core for it."""
-    if num_steps == 0 or not distribution.prefetches:  # none: the last step was trained before the run stopped
-        return nullcontext(batches)
-    return prefetched(batches, depth=depth)

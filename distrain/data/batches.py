@@ -66,8 +66,8 @@ def epoch_batches(
         if step + 1 < plan.num_steps:
             next_own = plan.positions(step + 1, replicas.start)
             if next_own and order.block_of(next_own.start).first_position < of_all.stop:
-                # A block takes long to read. All ranks do so in the step in which some of them need it: else those that
-                # do not would in the next one, and twice all would wait for some.
+                # Others need that block in this step already. It takes long to read, so all read it now: else those who
+                # need it next would do so then, and all would wait twice.
                 reader.hold(order.block_of(next_own.start))
                 for stream in streams.values():
                     stream.before(next_own.start)
@@ -112,16 +112,15 @@ class _BlockReader:
         """Features and labels at `positions`, neighbours that one of the replicas is fed."""
         pieces = []
         for block, rows in self._rows(positions):
-            self.hold(block)
-            assert self._take is not None
+            take = self.hold(block)
             start = int(np.searchsorted(self._positions, block.first_position + rows.start))
-            pieces.append(self._take(start, start + len(rows)))
+            pieces.append(take(start, start + len(rows)))
         return _concatenate(pieces)
 
-    def hold(self, block: Block) -> None:
-        """Read a block, in place of the one that is held, unless it is that one."""
-        if self._first_position == block.first_position and self._take is not None:
-            return
+    def hold(self, block: Block) -> Take:
+        """Read a block, in place of the one that is held, unless it is that one; gives what is fed of it."""
+        if self._take is not None and self._first_position == block.first_position:
+            return self._take
         stop = block.first_position + block.size
         self._first_position = block.first_position
         self._positions = self._plan.positions_between(block.first_position, stop, self._replicas)
@@ -131,6 +130,7 @@ class _BlockReader:
             self._examples.expect(block.runs)
         self._take = self._examples.load(block.runs, chosen, self._memory.again())
         self._examples.expect(self._order.runs_after(block))  # read from disk while steps compute
+        return self._take
 
     def weights(self, positions: range) -> np.ndarray:
         """Weights at `positions`, float32."""
@@ -209,7 +209,7 @@ def _placed(
 
 
 @contextmanager
-def prefetched(items: Iterator[Item], *, depth: int = PREFETCH_STEPS) -> Iterator[Iterator[Item]]:
+def prefetched(items: Iterator[Item], *, depth: int = PREFETCH_STEPS, beside: bool = True) -> Iterator[Iterator[Item]]:
     """Make items in a thread beside their consumer; the thread ends with the context.
 
     An exception of `items` reaches the consumer in its place. Items are made in bursts: once the thread is `depth`
@@ -219,7 +219,11 @@ def prefetched(items: Iterator[Item], *, depth: int = PREFETCH_STEPS) -> Iterato
     Args:
         items: batches, alone or in lists.
         depth: items made ahead, at most; more, where items are like the first and fit into `PREFETCH_BYTES`.
+        beside: False: there is no thread, and each item is made when it is asked for.
     """
+    if not beside:
+        yield items
+        return
     ready: deque[tuple[str, Any]] = deque()
     changed = threading.Condition()
     limit = depth

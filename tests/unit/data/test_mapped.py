@@ -98,7 +98,7 @@ def test_arrays_in_memory_and_in_another_order_are_left_alone(numbers):
     assert in_memory(numbers).sum() == before
 
 
-def test_the_next_block_is_read_from_disk_while_steps_compute(tmp_path):
+def test_rows_that_are_expected_are_read_and_nothing_around_them(tmp_path):
     lengths = np.full(2000, NUMBERS // 2)
     splits = np.concatenate([[0], np.cumsum(lengths)])
     columns = np.tile(np.arange(NUMBERS // 2, dtype=np.int32), 2000)
