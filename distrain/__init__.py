@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from distrain.config import PrepareConfig, TrainConfig
     from distrain.data.batches import BatchGenerator, validation_steps
     from distrain.data.plan import EpochPlan, epoch_order, steps_per_epoch
-    from distrain.keras_fit import fit
+    from distrain.training.fit import fit
 
 __version__ = "0.1.0"
 
@@ -26,7 +26,7 @@ _HOMES = {
     "PrepareConfig": "distrain.config",
     "TrainConfig": "distrain.config",
     "epoch_order": "distrain.data.plan",
-    "fit": "distrain.keras_fit",
+    "fit": "distrain.training.fit",
     "steps_per_epoch": "distrain.data.plan",
     "validation_steps": "distrain.data.batches",
 }

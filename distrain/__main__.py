@@ -2,7 +2,7 @@
 
 import sys
 
-from distrain.cli import main
+from distrain.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

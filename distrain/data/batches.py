@@ -24,8 +24,8 @@ import numpy as np
 import scipy.sparse
 
 from distrain.batch import Batch, Memory, notices
+from distrain.data.collate import RowStream, sparse_rows, word_rows
 from distrain.data.examples import CsrRows, Examples, Features, PackedRows, Take, array_examples
-from distrain.data.packing import RowStream, sparse_rows, word_rows
 from distrain.data.plan import Block, EpochPlan, Order, epoch_order, steps_per_epoch
 from distrain.errors import ConfigurationError
 

@@ -20,10 +20,10 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import scipy.sparse
 
-from distrain.aligned import aligned_copy, aligned_empty
+from distrain.aligned_memory import aligned_copy, aligned_empty
 from distrain.batch import Memory
-from distrain.data.csr import gather_rows, pack_rows, pad_rows, units_of_rows, write_row_ids
-from distrain.data.mapped import read_ahead
+from distrain.data.readahead import read_ahead
+from distrain.data.row_kernels import gather_rows, pack_rows, pad_rows, units_of_rows, write_row_ids
 from distrain.data.rows import Rows, Span, pick_rows, span_lengths
 from distrain.data.shards import Part
 from distrain.errors import ConfigurationError, DataError

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from distrain.batch import Memory
-from distrain.data.csr import copy_rows
+from distrain.data.row_kernels import copy_rows
 
 
 class Rows(NamedTuple):

@@ -30,10 +30,10 @@ from typing import Any
 import numpy as np
 
 from distrain.batch import Memory
-from distrain.data.mapped import read_ahead, read_on_request
+from distrain.data.readahead import read_ahead, read_on_request
 from distrain.data.rows import Rows, Span, concatenate_rows, pick_rows, span_lengths
-from distrain.data.team import Alone, Team
 from distrain.errors import DataError
+from distrain.text.array_exchange import Alone, Team
 
 INDEX_NAME = "dataset.json"
 FORMAT_VERSION = 1

@@ -17,15 +17,15 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from distrain.cluster.failure_detector import leave_process
+from distrain.cluster.world import World, check_places, find_world
 from distrain.config import TrainConfig
-from distrain.distribution.heartbeat import leave_process
-from distrain.distribution.shared_memory import MOST_RANKS, share
+from distrain.distribution.collectives.shared_memory import MOST_RANKS, share
 from distrain.errors import ConfigurationError, RankError
-from distrain.world import World, check_places, find_world
 
 if TYPE_CHECKING:
     from distrain.distribution.base import Distribution
-    from distrain.distribution.processes import Collectives
+    from distrain.distribution.multi_process import Collectives
 
 START_SECONDS = 180.0  # longer than the slowest start seen; whoever waits for the others' TensorFlow waits here
 
@@ -89,7 +89,7 @@ def _join(strategy: str, config: TrainConfig, world: World, environ: Mapping[str
             "launch/slurm.sbatch, or --strategy horovod."
         )
     from distrain.distribution.devices import own_device, prefetches
-    from distrain.distribution.processes import Processes
+    from distrain.distribution.multi_process import Processes
 
     on_gpu = own_device(environ, world, config.devices)  # before the backend touches TensorFlow
     for name, value in idle_settings(world, on_gpu=on_gpu).items():
@@ -97,11 +97,11 @@ def _join(strategy: str, config: TrainConfig, world: World, environ: Mapping[str
     with _alarm(world):
         collectives: Collectives
         if strategy == "horovod":
-            from distrain.distribution import horovod
+            from distrain.distribution.collectives import horovod
 
             collectives = horovod
         else:
-            from distrain.distribution import mpi
+            from distrain.distribution.collectives import mpi
 
             collectives = mpi
         collectives.start(world, on_gpu=on_gpu)
@@ -118,7 +118,7 @@ def idle_settings(world: World, *, on_gpu: bool) -> dict[str, str]:
 
     A rank that waits in Open MPI yields its core: to the loader, or, as Horovod's own thread waits all the time, to the
     step. Where nothing but a few words goes through Horovod, as ranks share memory, that thread looks for work 50
-    times a second in place of 1,000. Measured in tests/benchmarks/RESULTS.md.
+    times a second in place of 1,000. Measured in benchmarks/RESULTS.md.
     """
     settings = {"OMPI_MCA_mpi_yield_when_idle": "1"}
     if world.local_size == world.size <= MOST_RANKS and not on_gpu:

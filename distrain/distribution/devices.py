@@ -15,8 +15,8 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
+from distrain.cluster.world import World, choose_gpu, cpu_threads
 from distrain.errors import ConfigurationError
-from distrain.world import World, choose_gpu, cpu_threads
 
 
 def local_devices(wanted: str | None) -> list[str]:

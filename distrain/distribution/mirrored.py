@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from distrain.batch import Memory
 from distrain.distribution.gradients import dense
-from distrain.distribution.lending import compile_lent
+from distrain.distribution.zero_copy import compile_lent
 
 
 class Mirrored:

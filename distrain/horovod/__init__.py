@@ -33,8 +33,8 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from distrain.cluster.world import World, find_world
 from distrain.errors import ConfigurationError
-from distrain.world import World, find_world
 
 if TYPE_CHECKING:
     from distrain.horovod.batches import RankBatches
@@ -69,7 +69,7 @@ def init() -> World:
 
         on_gpu = own_device(os.environ, world, None)  # before Horovod touches TensorFlow
         try:
-            from distrain.distribution import horovod
+            from distrain.distribution.collectives import horovod
         except ImportError as error:
             raise ConfigurationError(
                 f"This is rank {world.rank} of {world.size}, but Horovod cannot be imported ({error}). Build it with "

@@ -118,6 +118,6 @@ def _sum_over_ranks(values: np.ndarray) -> np.ndarray:
     """Added in rank order: bitwise the same on all ranks."""
     if init().size == 1:
         return values
-    from distrain.distribution.horovod import exchange
+    from distrain.distribution.collectives.horovod import exchange
 
     return np.sum([np.frombuffer(content) for content in exchange(values.tobytes())], axis=0)

@@ -53,8 +53,8 @@ class _AveragedApply:
     """Stands in for an optimizer's `apply`; refuses to work before the ranks were made equal."""
 
     def __init__(self, apply: Any, compression: str) -> None:
-        from distrain.distribution import horovod
-        from distrain.distribution.processes import Processes
+        from distrain.distribution.collectives import horovod
+        from distrain.distribution.multi_process import Processes
 
         self.compression = compression
         self.ranks_are_equal = False
@@ -131,7 +131,7 @@ def _averaged_apply(optimizer: Any) -> _AveragedApply:
 
 
 def _require_alike(facts: dict[str, Any]) -> None:
-    from distrain.distribution.horovod import exchange
+    from distrain.distribution.collectives.horovod import exchange
 
     of_ranks = [json.loads(content) for content in exchange(json.dumps(facts).encode())]
     for rank, theirs in enumerate(of_ranks):
@@ -144,7 +144,7 @@ def _require_alike(facts: dict[str, Any]) -> None:
 
 
 def _broadcast(variables: Sequence[Any]) -> None:
-    from distrain.distribution.horovod import broadcast
+    from distrain.distribution.collectives.horovod import broadcast
 
     for variable in variables:  # one by one: a large model is not held twice
         own = variable.numpy()

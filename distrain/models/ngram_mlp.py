@@ -7,7 +7,7 @@ Decides: its layers and their sizes. Never: how it is trained.
 
 Layers and sizes are those of Google's text classification guide: dropout, dense(64, relu), dropout, softmax; one
 sigmoid unit for two classes. The guide drops 0.2; 0.4 gave a lower validation loss on both sets of real text in
-`tests/benchmarks/RESULTS.md`.
+`benchmarks/RESULTS.md`.
 """
 
 from __future__ import annotations

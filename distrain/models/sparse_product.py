@@ -6,7 +6,7 @@ Decides: how a device multiplies sparse rows. Never: what is done with the produ
 
 On a CPU two compiled kernels run over the entries, called from the graph. TensorFlow's own ways, `gather` and
 `segment_sum` or a product of a `tf.SparseTensor`, write one row of the matrix per entry to memory in between, and took
-about twice as long for the whole step (`tests/benchmarks/RESULTS.md`). On a GPU the entries travel and are made a dense
+about twice as long for the whole step (`benchmarks/RESULTS.md`). On a GPU the entries travel and are made a dense
 matrix there.
 """
 
@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from distrain.aligned import aligned_empty
+from distrain.aligned_memory import aligned_empty
 from distrain.batch import Memory, SparseRows
-from distrain.compiled import compiled
+from distrain.jit import compiled
 
 
 def sparse_product(rows: SparseRows, kernel: Any, *, on_gpu: bool, gradient_memory: Memory | None = None) -> Any:

@@ -135,9 +135,11 @@ def test_one_file_for_each_way_to_distribute():
     users = {module for module, path in SOURCES.items() if "tf.distribute." in path.read_text(encoding="utf-8")}
     assert users == {"distrain.distribution.mirrored"}
     packages = {(name.split(".")[0], module) for module, path in SOURCES.items() for name in imports(path)}
-    assert {module for package, module in packages if package == "horovod"} == {"distrain.distribution.horovod"}
+    assert {module for package, module in packages if package == "horovod"} == {
+        "distrain.distribution.collectives.horovod"
+    }
     users = {module for package, module in packages if package == "mpi4py"}
-    assert users == {"distrain.distribution.mpi", "distrain.prepare_mpi"}
+    assert users == {"distrain.distribution.collectives.mpi", "distrain.prepare.mpi_workers"}
 
 
 def test_no_file_is_too_long_and_each_says_what_it_decides():

@@ -29,10 +29,10 @@ def loaded_by(code):
 @pytest.mark.parametrize(
     "code",
     [
-        "import distrain, distrain.cli, distrain.loop, distrain.actions, distrain.checkpoint, distrain.run_directory",
+        "import distrain.cli.main, distrain.training.loop, distrain.training.actions, distrain.runs.directory",
         "import runpy; sys.argv = ['distrain', '--help']; runpy.run_module('distrain', run_name='__main__')",
         "import distrain; distrain.BatchGenerator, distrain.fit, distrain.TrainConfig, distrain.epoch_order",
-        "from distrain.cli import main; main(['plan', '--data', 'absent', '--replicas', '2'])",
+        "from distrain.cli.main import main; main(['plan', '--data', 'absent', '--replicas', '2'])",
     ],
 )
 def test_no_tensorflow_is_loaded(code):

@@ -1,0 +1,123 @@
+"""Training on data that is on disk and not in memory: the n-gram MLP, an epoch with the files in memory and without.
+
+    python benchmarks/cold_loading.py [--rows 1000000] [--batch 512] [--data DIR]
+
+Three epochs take turns, each in a process of its own, after 50 steps that are not counted: "in memory", where the
+system holds the files; "from disk", where it was told to forget them, as it does by itself where they are larger than
+memory; "from disk, as touched", the same without telling the system what will be read, as a plain memory map would be.
+A disk that is fast beside the step shows nothing; a slow one can be had by a limit of the control group (as root:
+`systemd-run --pty -p "IOReadBandwidthMax=/dev/sda 100M" ...`). `--data` is a folder that `distrain prepare` wrote.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from rich.console import Console
+from rich.table import Table
+
+from distrain.config import PrepareConfig, TrainConfig
+from distrain.data import shards
+from distrain.data.batches import epoch_batches, prefetched, sample_batch
+from distrain.data.examples import part_examples
+from distrain.data.plan import EpochPlan, epoch_order
+from distrain.prepare.pipeline import prepare
+from distrain.text.synthetic.corpus import write_synthetic
+
+WAYS = ("in memory", "from disk", "from disk, as touched")
+UNCOUNTED_STEPS = 50
+
+
+def samples_per_second(data: Path, way: str, batch_size: int) -> float:
+    """One epoch's, in this process."""
+    from distrain.distribution import choose
+    from distrain.training.open_job import open_job
+    from distrain.training.step import make_train_steps
+    from distrain.training.task import batch_specs, make_task
+
+    config = TrainConfig(data=data, run=data / "run", strategy="single", devices="cpu:1")
+    distribution = choose(config, os.environ)
+    job = open_job(config)
+    sample = sample_batch(job.train)
+    task = make_task(job.build, sample, scope=distribution.scope(), num_columns=job.train.num_columns)
+    train = make_train_steps(task, distribution, batch_specs(sample))
+    plan = EpochPlan(job.train.num_examples, 1, batch_size)
+
+    def batches(epoch: int, examples: Any) -> Any:
+        order = epoch_order(plan.num_examples, seed=0, epoch=epoch)
+        return epoch_batches(examples, plan, order, replicas=range(1), epoch=epoch)
+
+    for step in itertools.islice(batches(0, job.train), UNCOUNTED_STEPS):
+        train([step])
+    del job  # what is mapped cannot be forgotten
+    for path in data.glob("train-*.npy"):
+        if way == "in memory":
+            path.read_bytes()
+        else:
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    examples = part_examples(shards.open_dataset(data, verify=False).parts["train"], length=1)
+    silent = patch.multiple(shards, read_ahead=lambda *_: None, read_on_request=lambda *_: None)
+    with silent if way == WAYS[2] else nullcontext():
+        loader = batches(1, examples)
+        began = time.perf_counter()
+        with prefetched(loader, beside=distribution.prefetches) as fed:
+            for step in fed:
+                train([step])
+        return plan.num_examples / (time.perf_counter() - began)
+
+
+def main() -> None:
+    """Take turns and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=1_000_000, help="rows of made-up text")
+    parser.add_argument("--batch", type=int, default=512)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--data", type=Path, help="prepared n-grams (default: made-up text is prepared)")
+    parser.add_argument("--in-process", choices=WAYS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.in_process:
+        print(f"RATE{samples_per_second(options.data, options.in_process, options.batch)}")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        data = options.data
+        if data is None:
+            text, data = Path(folder) / "text", Path(folder) / "data"
+            write_synthetic(text, rows=options.rows, classes=4, words_per_row=200, seed=0)
+            prepare(
+                PrepareConfig(train=text / "train.csv", test=text / "test.csv", out=data),
+                console=Console(quiet=True),
+            )
+        size = sum(path.stat().st_size for path in data.glob("train-*.npy"))
+        rates: dict[str, list[float]] = {way: [] for way in WAYS}
+        for number in range(options.rounds):
+            for way in WAYS:
+                own = ["--in-process", way, "--data", str(data), "--batch", str(options.batch)]
+                command = [sys.executable, __file__, *own]
+                environ = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+                done = subprocess.run(command, env=environ, stdout=subprocess.PIPE, text=True, check=True, timeout=900)
+                rates[way].append(float(done.stdout.rpartition("RATE")[2]))
+            print(f"round {number + 1} of {options.rounds}", file=sys.stderr)
+    medians = {way: statistics.median(each) for way, each in rates.items()}
+    table = Table(title=f"batch {options.batch}, {size / 1e6:,.0f} MB of rows, medians of {options.rounds}")
+    for name in ("epoch", "samples/s", "ratio"):
+        table.add_column(name, justify="left" if name == "epoch" else "right")
+    for way, rate in medians.items():
+        table.add_row(way, f"{rate:,.0f}", f"{rate / medians[WAYS[0]]:.2f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

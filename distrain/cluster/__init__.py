@@ -1,0 +1,1 @@
+"""Which processes there are, whether they live, and whether they agree."""

@@ -1,0 +1,132 @@
+"""Collectives over Horovod's low-level operations: the only file that imports Horovod.
+
+Decides: how tensors and bytes travel between ranks by Horovod. Never: uses its optimizer wrapper, gradient tape,
+callbacks or objects: on Keras 3 they synchronize nothing, or pickle.
+
+    start(find_world(os.environ), on_gpu=False)
+    sum_in_place(np.ones(5, np.float32), halved=False)
+    on_device().grouped_sum([tf.ones(3), tf.ones(2)])        # with a GPU: inside a tf.function or outside
+    exchange(b"mine")                            # [b"of rank 0", b"of rank 1", ...]
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import horovod
+import horovod.tensorflow as hvd
+import numpy as np
+import tensorflow as tf
+
+from distrain.cluster.rendezvous import joining
+from distrain.cluster.world import World
+from distrain.errors import ConfigurationError
+
+NAME = "horovod"
+VERSION = f"horovod {horovod.__version__}"
+
+# Above the heartbeat's 30 s: it is the heartbeat that knows which rank was lost.
+GLOO_TIMEOUT_SECONDS = "60"
+
+_numbers = itertools.count()  # all ranks trace the same functions in the same order, and so give the same names
+
+
+def start(world: World, *, on_gpu: bool) -> None:
+    """Join the other ranks until the process exits; harmless when called twice.
+
+    Args:
+        world: what the environment says.
+        on_gpu: whether this rank computes on a GPU.
+
+    Raises:
+        ConfigurationError: it does, and Horovod was built without NCCL.
+        RankError: the others do not come, or two processes claim one rank.
+    """
+    if hvd.is_initialized():
+        return
+    if on_gpu and not hvd.nccl_built():
+        raise ConfigurationError(
+            "Horovod was built without NCCL, so that gradients would not travel between GPUs. Build it again with "
+            "./launch/install_horovod.sh --gpu, or train on the CPU with --devices cpu:1."
+        )
+    os.environ.setdefault("HOROVOD_GLOO_TIMEOUT_SECONDS", GLOO_TIMEOUT_SECONDS)
+    with joining(world, os.environ):
+        hvd.init()
+
+
+def stop() -> None:
+    """Leave the other ranks for good; all must call it."""
+    hvd.shutdown()
+
+
+def on_device() -> Any:
+    """This module's `grouped_sum` and `maximum`, if this process has a GPU."""
+    return sys.modules[__name__] if tf.config.list_logical_devices("GPU") else None
+
+
+def sum_in_place(buffer: np.ndarray, *, halved: bool) -> None:
+    """Sum a one-dimensional buffer over all ranks; in half precision, where `halved`."""
+    with np.errstate(over="ignore"):  # too large for half precision is infinite, and found as such
+        wire = tf.constant(buffer.astype(np.float16) if halved else buffer)
+    buffer[:] = hvd.allreduce(wire, op=hvd.Sum, name=f"distrain.host.sum.{wire.dtype.name}").numpy()
+
+
+def union_in_place(mask: np.ndarray) -> None:
+    """Make a uint8 mask the union over all ranks."""
+    mask[:] = hvd.allreduce(tf.constant(mask), op=hvd.Max, name="distrain.host.union").numpy()
+
+
+def grouped_sum(tensors: Sequence[Any], *, compression: str = "none") -> list[Any]:
+    """Each dense tensor summed over all ranks: one reduction per dtype.
+
+    They are joined here and not by `hvd.grouped_allreduce`: that one orders tensors as they come in the first step of a
+    process and otherwise later, and with three ranks or more the order decides how a sum is rounded. A run that was
+    resumed would not end at the same bits.
+
+    Args:
+        tensors: of any shapes, the same on every rank.
+        compression: "fp16" to let float32 tensors travel in half precision; "none".
+    """
+    sums = list(tensors)
+    wire = [_compressed(tensor, compression) for tensor in tensors]
+    for dtype in dict.fromkeys(tensor.dtype for tensor in wire):
+        places = [place for place, tensor in enumerate(wire) if tensor.dtype == dtype]
+        joined = tf.concat([tf.reshape(wire[place], [-1]) for place in places], axis=0)
+        total = hvd.allreduce(joined, op=hvd.Sum, name=_name(f"distrain.sum.{dtype.name}"))
+        parts = tf.split(total, [tf.size(wire[place]) for place in places], num=len(places))
+        for place, part in zip(places, parts, strict=True):
+            sums[place] = tf.cast(tf.reshape(part, tf.shape(tensors[place])), tensors[place].dtype)
+    return sums
+
+
+def maximum(tensor: Any) -> Any:
+    """The greatest value at each place over all ranks."""
+    return hvd.allreduce(tensor, op=hvd.Max, name=_name("distrain.max"))
+
+
+def exchange(content: bytes) -> list[bytes]:
+    """What each rank gave, in rank order. Outside compiled functions; all ranks must call it."""
+    sizes = hvd.allgather(tf.constant([len(content)], tf.int64), name="distrain.exchange.sizes").numpy()
+    joined = hvd.allgather(tf.constant(np.frombuffer(content, np.uint8)), name="distrain.exchange").numpy().tobytes()
+    ends = np.cumsum(sizes)
+    return [joined[end - size : end] for size, end in zip(sizes, ends, strict=True)]
+
+
+def broadcast(content: bytes) -> bytes:
+    """Rank 0's content, on every rank. Outside compiled functions; all ranks must call it."""
+    size = int(hvd.broadcast(tf.constant(len(content), tf.int64), 0, name="distrain.broadcast.size").numpy())
+    buffer = np.frombuffer(content, np.uint8) if hvd.rank() == 0 else np.zeros(size, np.uint8)
+    return hvd.broadcast(tf.constant(buffer), 0, name="distrain.broadcast").numpy().tobytes()
+
+
+def _name(kind: str) -> str:
+    """By which the ranks know that they mean the same: numbered, where a compiled function holds several."""
+    return kind if tf.executing_eagerly() else f"{kind}.{next(_numbers)}"
+
+
+def _compressed(tensor: Any, compression: str) -> Any:
+    return tf.cast(tensor, tf.float16) if compression == "fp16" and tensor.dtype == tf.float32 else tensor

@@ -1,0 +1,102 @@
+"""Collectives over mpi4py, for machines where Horovod is not built.
+
+Decides: how tensors and bytes travel between ranks by MPI. Never: used beside Horovod in one run.
+
+    start(find_world(os.environ), on_gpu=False)
+    sum_in_place(np.ones(5, np.float32), halved=False)
+    exchange(b"mine")                            # [b"of rank 0", b"of rank 1", ...]
+
+Buffers are reduced where NumPy sees them, on the host: tensors of a GPU are copied there and back.
+
+TensorFlow must be loaded before MPI: both bring the hwloc library under the same names, and an Open MPI that began with
+its own and meets TensorFlow's on the way ends in a segmentation fault (Open MPI 4.1.8 with TensorFlow 2.21).
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import mpi4py
+import numpy as np
+import tensorflow  # noqa: F401 - loaded before MPI, which else ends in a segmentation fault (see above)
+from mpi4py import MPI
+
+from distrain.cluster.world import World
+
+NAME = "mpi"
+VERSION = f"mpi4py {mpi4py.__version__}, {MPI.Get_library_version().split(',')[0].strip()}"
+
+CHUNK_BYTES = 2**30  # MPI 3 counts with 32-bit numbers
+
+
+def start(world: World, *, on_gpu: bool) -> None:
+    """Warn of what is slow; MPI itself starts with the import and ends with the process.
+
+    Args:
+        world: what the environment says.
+        on_gpu: whether this rank computes on a GPU, which is slow here; the chief says so.
+    """
+    if on_gpu and world.rank == 0:
+        print(
+            "distrain: warning: --strategy mpi copies gradients from the GPU to the host and back at each step. "
+            "Horovod with NCCL is faster: ./launch/install_horovod.sh --gpu",
+            file=sys.stderr,
+        )
+
+
+def stop() -> None:
+    """Leave the other ranks for good; all must call it."""
+    MPI.Finalize()
+
+
+def on_device() -> None:
+    """MPI sums on the host only."""
+
+
+def sum_in_place(buffer: np.ndarray, *, halved: bool) -> None:
+    """Sum a one-dimensional buffer over all ranks; in half precision, where `halved`."""
+    per_chunk = CHUNK_BYTES // buffer.itemsize
+    for first in range(0, len(buffer), per_chunk):
+        chunk = buffer[first : first + per_chunk]
+        if halved:
+            with np.errstate(over="ignore"):
+                travelling = chunk.astype(np.float16)
+            MPI.COMM_WORLD.Allreduce(MPI.IN_PLACE, [travelling, MPI.UINT16_T], _HALF_SUM)
+            chunk[:] = travelling
+        else:
+            MPI.COMM_WORLD.Allreduce(MPI.IN_PLACE, chunk)
+
+
+def union_in_place(mask: np.ndarray) -> None:
+    """Make a uint8 mask the union over all ranks."""
+    MPI.COMM_WORLD.Allreduce(MPI.IN_PLACE, mask, MPI.BOR)
+
+
+def exchange(content: bytes) -> list[bytes]:
+    """What each rank gave, in rank order. Outside compiled functions; all ranks must call it."""
+    sizes = np.empty(MPI.COMM_WORLD.size, np.int64)
+    MPI.COMM_WORLD.Allgather(np.array([len(content)], np.int64), sizes)
+    joined = np.empty(int(sizes.sum()), np.uint8)
+    MPI.COMM_WORLD.Allgatherv(np.frombuffer(content, np.uint8), [joined, sizes, None, MPI.UINT8_T])
+    ends = np.cumsum(sizes)
+    return [joined[end - size : end].tobytes() for size, end in zip(sizes, ends, strict=True)]
+
+
+def broadcast(content: bytes) -> bytes:
+    """Rank 0's content, on every rank. Outside compiled functions; all ranks must call it."""
+    size = np.array([len(content)], np.int64)
+    MPI.COMM_WORLD.Bcast(size)
+    buffer = np.frombuffer(content, np.uint8).copy() if MPI.COMM_WORLD.rank == 0 else np.empty(int(size[0]), np.uint8)
+    for start_byte in range(0, len(buffer), CHUNK_BYTES):
+        MPI.COMM_WORLD.Bcast(buffer[start_byte : start_byte + CHUNK_BYTES])
+    return buffer.tobytes()
+
+
+def _add_halves(theirs: Any, ours: Any, datatype: Any) -> None:
+    total = np.frombuffer(ours, np.float16)
+    with np.errstate(over="ignore"):  # too large for half precision is infinite, and found as such
+        np.add(total, np.frombuffer(theirs, np.float16), out=total)
+
+
+_HALF_SUM = MPI.Op.Create(_add_halves, commute=True)  # MPI knows no half precision: its bits travel as integers

@@ -1,0 +1,178 @@
+"""What a run will take, worked out before GPUs are booked: `distrain plan`.
+
+Decides: how steps, examples, memory and traffic are worked out. Never: loads TensorFlow or trains.
+
+    plan = plan_run(open_dataset("data"), config, num_replicas=8)
+    plan.num_steps, plan.touched_bytes
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from distrain.config import DEFAULT_GLOBAL_BATCH_SIZE, TrainConfig
+from distrain.data.batches import prefetch_depth
+from distrain.data.plan import SHUFFLE_BLOCK, EpochPlan, count_reads, epoch_order, examples_per_replica
+from distrain.data.shards import Dataset, Part
+from distrain.distribution.collectives.host_all_reduce import LARGEST_UNION
+from distrain.errors import DataError
+from distrain.planning.traffic import expected_touched, sample_frequencies
+
+FLOAT_BYTES = 4
+# An entry of a row in a batch, see `SparseRows` and `WordRows`.
+ENTRY_BYTES = {
+    "ngram": 12,  # row, column, value
+    "sequence": 16,  # word, order, segment, and the word if it is new; gaps between rows apart
+}
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What a run takes on `num_replicas` replicas.
+
+    Attributes:
+        num_replicas: copies of the model, N.
+        batch_size: examples per replica and step, B.
+        num_examples: training examples.
+        num_steps: steps per epoch.
+        num_batches: batches per epoch, over all replicas.
+        last_step_examples: examples of each replica in the last step.
+        examples_per_replica: examples of each replica per epoch.
+        num_validation_examples: test examples.
+        num_validation_steps: steps that an evaluation takes.
+        num_weights: trainable weights of the model.
+        model_bytes: weights, gradients and Adam's two moments, per replica.
+        batch_bytes: one replica's batch, at the mean row length.
+        host_bytes: own rows of a shuffle block, and prefetched batches, per process of one replica.
+        all_reduce_bytes: gradients that each replica sums with the others per step, all of them; 0 for one replica.
+        num_rows: rows of the first layer's weights: one for each n-gram or word.
+        touched_rows: how many of them a global batch is expected to touch, by a sample of the data.
+        touched_bytes: what the replicas sum per step where only these rows travel.
+        warnings: what does not fit together, in sentences.
+    """
+
+    num_replicas: int
+    batch_size: int
+    num_examples: int
+    num_steps: int
+    num_batches: int
+    last_step_examples: tuple[int, ...]
+    examples_per_replica: tuple[int, ...]
+    num_validation_examples: int
+    num_validation_steps: int
+    num_weights: int
+    model_bytes: int
+    batch_bytes: int
+    host_bytes: int
+    all_reduce_bytes: int
+    num_rows: int
+    touched_rows: float
+    touched_bytes: int
+    warnings: tuple[str, ...]
+
+
+def plan_run(dataset: Dataset, config: TrainConfig, *, num_replicas: int) -> RunPlan:
+    """Work out what a run of the shipped model for this data takes.
+
+    Raises:
+        ConfigurationError: the batch does not divide among the replicas.
+    """
+    part = dataset.parts["train"]
+    warnings = []
+    if config.batch_size is None and config.global_batch_size is None and num_replicas > DEFAULT_GLOBAL_BATCH_SIZE:
+        warnings.append(
+            f"The default --global-batch-size, {DEFAULT_GLOBAL_BATCH_SIZE}, gives {num_replicas:,} replicas less "
+            f"than one example each: 'distrain train' refuses it. This is the plan for --batch-size "
+            f"{DEFAULT_GLOBAL_BATCH_SIZE}."
+        )
+        config = replace(config, batch_size=DEFAULT_GLOBAL_BATCH_SIZE)
+    batch_size = config.replica_batch_size(num_replicas)
+    plan = EpochPlan(part.num_rows, num_replicas, batch_size)
+    if plan.num_batches < num_replicas:
+        warnings.append(
+            f"{part.num_rows:,} training examples make {plan.num_batches:,} batches of {batch_size:,}: "
+            f"{num_replicas - plan.num_batches:,} of {num_replicas:,} replicas have nothing to do. Use fewer replicas "
+            "or a smaller batch."
+        )
+    validation = EpochPlan(dataset.parts["test"].num_rows, num_replicas, batch_size)
+    num_weights = count_weights(dataset, config)
+    block_bytes = min(SHUFFLE_BLOCK, part.num_rows) * _stored_row_bytes(part) / num_replicas
+    batch_bytes = int(batch_size * ENTRY_BYTES[part.kind] * _mean_entries(part))
+    last_step = plan.num_steps - 1
+    all_reduce_bytes = FLOAT_BYTES * num_weights if num_replicas > 1 else 0
+    global_batch_size = min(plan.global_batch_size, part.num_rows)
+    touched = expected_touched(sample_frequencies(part), global_batch_size, num_rows=part.num_rows)
+    return RunPlan(
+        num_replicas=num_replicas,
+        batch_size=batch_size,
+        num_examples=part.num_rows,
+        num_steps=plan.num_steps,
+        num_batches=plan.num_batches,
+        last_step_examples=tuple(len(plan.positions(last_step, replica)) for replica in range(num_replicas)),
+        examples_per_replica=tuple(examples_per_replica(plan)),
+        num_validation_examples=validation.num_examples,
+        num_validation_steps=validation.num_steps,
+        num_weights=num_weights,
+        model_bytes=4 * FLOAT_BYTES * num_weights,
+        batch_bytes=batch_bytes,
+        host_bytes=int(block_bytes + (prefetch_depth(batch_bytes) + 2) * batch_bytes),
+        all_reduce_bytes=all_reduce_bytes,
+        num_rows=part.num_features,
+        touched_rows=touched,
+        touched_bytes=_touched_bytes(dataset, config, touched, all_reduce_bytes),
+        warnings=tuple(warnings),
+    )
+
+
+def audit(plan: RunPlan, *, seed: int, epoch: int) -> None:
+    """Walk every step of every replica in one epoch and count how often each example is read.
+
+    Raises:
+        DataError: an example is not read exactly once, which would be a defect of distrain.
+    """
+    walked = EpochPlan(plan.num_examples, plan.num_replicas, plan.batch_size)
+    counts = count_reads(walked, epoch_order(plan.num_examples, seed=seed, epoch=epoch))
+    wrong = np.flatnonzero(counts != 1)
+    if len(wrong):
+        raise DataError(
+            f"In epoch {epoch + 1} example {wrong[0]} is read {counts[wrong[0]]} times, and {len(wrong) - 1} others "
+            "not exactly once. Please report this with the command."
+        )
+
+
+def count_weights(dataset: Dataset, config: TrainConfig) -> int:
+    """Trainable weights of the shipped model for this data, from the shapes of its layers."""
+    num_classes = len(dataset.classes)
+    outputs = 1 if num_classes == 2 else num_classes
+    if dataset.kind == "ngram":
+        return (dataset.num_features + 1) * config.units + (config.units + 1) * outputs
+    weights = dataset.num_features * config.embedding
+    width = config.embedding
+    for block in range(config.blocks):
+        filters = config.filters if block < config.blocks - 1 else 2 * config.filters
+        for inputs in (width, filters):  # depthwise kernel of 3, pointwise kernel, bias
+            weights += 3 * inputs + inputs * filters + filters
+        width = filters
+    return weights + (width + 1) * outputs
+
+
+def _touched_bytes(dataset: Dataset, config: TrainConfig, touched: float, all_reduce_bytes: int) -> int:
+    """Bytes that are summed where only touched rows travel: these, a byte a row to agree on them, and all the rest."""
+    if not all_reduce_bytes:
+        return 0
+    agreed = dataset.num_features
+    if touched >= LARGEST_UNION * dataset.num_features:
+        return all_reduce_bytes + agreed
+    width = config.units if dataset.kind == "ngram" else config.embedding
+    return all_reduce_bytes + agreed - int(FLOAT_BYTES * width * (dataset.num_features - touched))
+
+
+def _stored_row_bytes(part: Part) -> float:
+    return (8 if part.kind == "ngram" else 4) * _mean_entries(part) + 12
+
+
+def _mean_entries(part: Part) -> float:
+    entry_bytes = sum(shard.files["columns"].bytes for shard in part.shards)
+    return entry_bytes / 4 / max(1, part.num_rows)

@@ -1,0 +1,75 @@
+"""The table that `distrain plan` prints.
+
+Decides: how a plan looks in 80 columns. Never: works anything out.
+
+    console.print(plan_table(plan, dataset, plan_time(plan, step_seconds=0.0031)))
+"""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from distrain.data.shards import Dataset
+from distrain.planning.run_plan import RunPlan
+from distrain.planning.step_time import TimePlan
+
+
+def plan_table(plan: RunPlan, dataset: Dataset, time: TimePlan | None = None) -> Table:
+    """The plan as a table of two columns; with the time it takes, if that is known."""
+    replicas = "1 replica" if plan.num_replicas == 1 else f"{plan.num_replicas:,} replicas"
+    table = Table(title=f"{dataset.directory}: {replicas}", title_justify="left", show_header=False)
+    table.add_column(justify="left", style="bold")
+    table.add_column(justify="right")
+    table.add_row("model", "n-gram MLP" if dataset.kind == "ngram" else "sepCNN")
+    table.add_row("training examples", f"{plan.num_examples:,}")
+    table.add_row("batch per replica", f"{plan.batch_size:,}")
+    table.add_row("global batch", f"{plan.batch_size * plan.num_replicas:,}")
+    table.add_row("batches per epoch", f"{plan.num_batches:,}")
+    table.add_row("steps per epoch", f"{plan.num_steps:,}")
+    table.add_row("examples per replica and epoch", _spread(plan.examples_per_replica))
+    table.add_row("examples per replica, last step", _spread(plan.last_step_examples))
+    table.add_section()
+    table.add_row("validation examples", f"{plan.num_validation_examples:,}")
+    table.add_row("validation steps", f"{plan.num_validation_steps:,}")
+    table.add_section()
+    table.add_row("weights", f"{plan.num_weights:,}")
+    table.add_row("model, gradients, Adam, per replica", _size(plan.model_bytes))
+    table.add_row("batch, per replica", _size(plan.batch_bytes))
+    table.add_row("host memory for data, per process", _size(plan.host_bytes))
+    table.add_row("all-reduced per step and replica", _size(plan.all_reduce_bytes))
+    if plan.num_replicas > 1:
+        rows = "n-grams" if dataset.kind == "ngram" else "words"
+        table.add_row(f"{rows} in a global batch, estimated", f"{plan.touched_rows:,.0f} of {plan.num_rows:,}")
+        table.add_row("all-reduced if only their rows travel", _size(plan.touched_bytes))
+    if time is not None:
+        table.add_section()
+        _add_time(table, time, is_alone=plan.num_replicas == 1)
+    return table
+
+
+def _add_time(table: Table, time: TimePlan, *, is_alone: bool) -> None:
+    table.add_row("step, computing", f"{1000 * time.step_seconds:,.2f} ms")
+    if time.all_reduce_seconds is not None and not is_alone:
+        table.add_row("step, all-reduce by bandwidth alone", f"{1000 * time.all_reduce_seconds:,.2f} ms")
+        table.add_row("share of a step that is computing", f"{time.efficiency:.2f}")
+    elif not is_alone:
+        table.add_row("step, all-reduce", "not counted: no --bandwidth-gbs")
+    table.add_row("samples per second, all replicas", f"{time.samples_per_second:,.0f}")
+    table.add_row("time per epoch, without evaluation", _duration(time.epoch_seconds))
+
+
+def _spread(counts: tuple[int, ...]) -> str:
+    least, most = min(counts), max(counts)
+    return f"{most:,}" if least == most else f"{least:,} to {most:,}"
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 2**20:,.1f} MiB" if num_bytes >= 2**20 else f"{num_bytes / 2**10:,.1f} KiB"
+
+
+def _duration(seconds: float) -> str:
+    """0.25 s, 12.3 s, 4 min 05 s, or 2 h 07 min."""
+    if seconds < 60:
+        return f"{seconds:.2g} s" if seconds < 1 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60:,} h {minutes % 60:02} min"

@@ -1,0 +1,1 @@
+"""Text or arrays to a data set on disk."""

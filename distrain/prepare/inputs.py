@@ -1,0 +1,186 @@
+"""The texts that `distrain prepare` works on: read, labelled, and parted into training and test.
+
+Decides: which rows are trained on and which are held out, which number a row's class has, and which process works on
+which rows. Never: how a file is read, what is learnt.
+
+    training = read_training(config, store, held_out, display)      # fills the store, and `held_out`
+    texts, labels = next(read_test(config, training.classes, Tally(), display, team, block_rows))
+
+Without test rows a share of the training rows is held out, by a hash of (seed, row): nothing is kept in
+memory. But the first row of each class is always trained on, as nothing could be learnt about its class
+otherwise. Held-out texts wait in a scratch file, so that the input is read once.
+
+Every process of a team reads all rows, so that all see the same classes, places and errors; of the blocks of rows, by
+number, each works on its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from distrain.config import PrepareConfig
+from distrain.errors import ConfigurationError, DataError
+from distrain.prepare.display import Display, ReadingDisplay
+from distrain.text.array_exchange import Team
+from distrain.text.ragged import RaggedFile
+from distrain.text.readers.blocks import LabelledBlock
+from distrain.text.readers.labels import KNOWN_SETS, Classes, LabelLearner, known_classes
+from distrain.text.readers.layout import Layout
+from distrain.text.readers.lines import Tally
+from distrain.text.readers.sources import read_blocks, size_on_disk
+from distrain.text.readers.texts import Texts
+from distrain.text.vectorizers.tokens import TokenStore
+
+_ROWS_IN_MEMORY = 16  # the longest row may take this part of the memory: a few copies of it are held
+
+TextBlock = tuple[Texts, np.ndarray]  # texts, and the class number of each (int32)
+
+
+class Training(NamedTuple):
+    """What reading the training file found.
+
+    Attributes:
+        classes: all classes.
+        class_numbers: class number of each number in the store, int32.
+        first_class: number in the store of the first row's class.
+        hint: what to say where the first row may be a header, else empty.
+        tally: counts, held-out rows included.
+    """
+
+    classes: Classes
+    class_numbers: np.ndarray
+    first_class: int
+    hint: str
+    tally: Tally
+
+
+class HeldOut:
+    """Rows that this process keeps for the test part, on disk.
+
+    Args:
+        directory: an existing folder.
+        rank: of this process; names the files.
+
+    Attributes:
+        block_rows: rows of each block that was added.
+    """
+
+    def __init__(self, directory: Path, rank: int) -> None:
+        self.block_rows: list[int] = []
+        self._texts = RaggedFile(directory, f"held-out-texts-{rank}", np.uint8)
+        self._numbers = RaggedFile(directory, f"held-out-numbers-{rank}")
+
+    def add(self, texts: Texts, numbers: np.ndarray) -> None:
+        """Append a block: texts, and the number in the store of each one's class."""
+        pieces = [texts.raw[start:end] for start, end in zip(texts.starts.tolist(), texts.ends.tolist(), strict=True)]
+        splits = np.cumsum([0, *map(len, pieces)])
+        self._texts.append(splits, np.frombuffer(b"".join(pieces), np.uint8))
+        self._numbers.append(np.arange(len(numbers) + 1), numbers)
+        self.block_rows.append(len(numbers))
+
+    def blocks(self, class_numbers: np.ndarray) -> Iterator[TextBlock]:
+        """All rows in order, in blocks of no certain size."""
+        numbers = np.concatenate([np.empty(0, np.int32), *(values for _, values in self._numbers.blocks())])
+        done = 0
+        for splits, octets in self._texts.blocks():
+            rows = len(splits) - 1
+            yield Texts(octets.tobytes(), splits[:-1], splits[1:]), class_numbers[numbers[done : done + rows]]
+            done += rows
+
+
+def check_inputs(config: PrepareConfig) -> None:
+    """Look at the first rows of each input, so that a wrong path or column shows before anything is made."""
+    for path in filter(None, (config.train, config.test)):
+        if path.is_dir() and config.out.resolve().is_relative_to(path.resolve()):
+            raise ConfigurationError(f"--out {config.out} lies inside the input {path}. Choose a folder elsewhere.")
+        next(_read(config, path, Tally()))
+
+
+def read_training(config: PrepareConfig, store: TokenStore, held_out: HeldOut, display: Display) -> Training:
+    """Fill the store with the training rows, and `held_out` with those that are not to be trained on."""
+    learner = LabelLearner()
+    classes = known_classes(KNOWN_SETS[config.dataset]) if config.dataset else None
+    tally = Tally()
+    seen: set[int] = set()
+    first_class, hint = 0, ""
+    for place, block in enumerate(_read_shown(config, config.train, tally, display)):
+        numbers = _numbers(block, classes.number if classes else learner.number)
+        if place == 0:
+            first_class, hint = int(numbers[0]), header_hint(block)
+        new = [
+            int(index)
+            for number, index in zip(*np.unique(numbers, return_index=True), strict=True)
+            if number not in seen
+        ]
+        seen.update(numbers[new].tolist())
+        if place % store.team.size == store.team.rank:
+            out = np.zeros(len(numbers), np.bool_)
+            if config.test is None:
+                before = tally.rows - len(numbers)
+                out[:] = [is_held_out(before + index, config.holdout, config.seed) for index in range(len(numbers))]
+                out[new] = False
+                held_out.add(block.texts.select(out), numbers[out])
+            store.add(block.texts.select(~out) if out.any() else block.texts, numbers[~out])
+    store.finish()
+    if classes is None:
+        classes, class_numbers = learner.finish()
+    else:
+        class_numbers = np.arange(len(classes.names), dtype=np.int32)
+    return Training(classes, class_numbers, first_class, hint, tally)
+
+
+def is_held_out(index: int, share: float, seed: int) -> bool:
+    """Whether row `index` (from 0) belongs to the held-out `share`, by a hash of (seed, index)."""
+    digest = hashlib.blake2b(f"{seed} {index}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") < share * 2**64
+
+
+def read_test(
+    config: PrepareConfig, classes: Classes, tally: Tally, display: Display, team: Team, block_rows: list[int]
+) -> Iterator[TextBlock]:
+    """This process's blocks of the rows of `config.test`; `block_rows` is told how many rows each has."""
+    assert config.test is not None
+    for place, block in enumerate(_read_shown(config, config.test, tally, display)):
+        numbers = _numbers(block, classes.number)
+        if place % team.size == team.rank:
+            block_rows.append(len(numbers))
+            yield block.texts, numbers
+
+
+def _read(config: PrepareConfig, path: Path, tally: Tally) -> Iterator[LabelledBlock]:
+    escaped = config.dataset is not None and KNOWN_SETS[config.dataset].escaped_newlines
+    layout = Layout(config.label_column, config.text_columns, escaped)
+    return read_blocks(path, layout, tally, max_row_bytes=config.memory_mib * 2**20 // _ROWS_IN_MEMORY)
+
+
+def _read_shown(config: PrepareConfig, path: Path, tally: Tally, display: Display) -> Iterator[LabelledBlock]:
+    bar = ReadingDisplay(display, path, size_on_disk(path))
+    for block in _read(config, path, tally):
+        bar.update(tally.rows, tally.num_bytes)
+        yield block
+    bar.update(tally.rows, tally.num_bytes)
+    display.finish()
+
+
+def _numbers(block: LabelledBlock, number: Callable[[str], int]) -> np.ndarray:
+    """The number of each row's label, int32."""
+    numbers = np.empty(len(block.labels), np.int32)
+    for place, label in enumerate(block.labels):
+        try:
+            numbers[place] = number(label)
+        except DataError as error:
+            row = int(np.argmax(block.label_of == place))
+            raise DataError(f"{block.place(row)}: {error}{header_hint(block, row)}") from None
+    return numbers[block.label_of]
+
+
+def header_hint(block: LabelledBlock, row: int = 0) -> str:
+    """What to say of a first row that looks wrong."""
+    if block.rows[row] != 1 or block.lines[row] != 1:
+        return ""
+    return " If this row is a header, name the columns with --label-column and --text-columns."

@@ -1,0 +1,216 @@
+"""The straight line of `distrain prepare`: labelled text to vectorized shards on disk.
+
+Decides: what is trained on and what is held out, which vectorizer is used, what is reported. Never: how a
+file is read, what a word is, how a shard looks.
+
+    prepare(PrepareConfig(train="train.csv", test="test.csv", out="data"), console=Console())
+    open_dataset(Path("data"))
+
+The training text is read once and tokenized once; what is learnt is learnt from the integers it became. The
+data set is put together beside `out` and renamed: `out` is whole or was never touched. The same input and
+settings give the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.text import Text
+
+from distrain.config import PrepareConfig
+from distrain.data.rows import Rows
+from distrain.data.shards import DatasetWriter
+from distrain.errors import DataError
+from distrain.prepare.display import Display
+from distrain.prepare.inputs import HeldOut, TextBlock, Training, check_inputs, read_test, read_training
+from distrain.prepare.row_exchange import in_order
+from distrain.prepare.staging import VECTORIZER_NAME
+from distrain.prepare.workers import errors_told, gathered_team, shared_folders
+from distrain.text.array_exchange import Team
+from distrain.text.readers.labels import KNOWN_SETS
+from distrain.text.readers.lines import Tally
+from distrain.text.vectorizers.load_vectorizer import Vectorizer
+from distrain.text.vectorizers.ngrams import learn_ngrams
+from distrain.text.vectorizers.sequences import learn_sequences
+from distrain.text.vectorizers.tokens import TokenStore
+
+# Google's text classification guide: n-grams do better below this ratio of rows to words per row.
+SEQUENCE_RATIO = 1500
+
+Warn = Callable[[str], None]
+
+
+def prepare(
+    config: PrepareConfig, *, console: Console, warnings: Console | None = None, team: Team | None = None
+) -> None:
+    """Make the data set that `config` asks for.
+
+    Args:
+        config: all settings.
+        console: where progress and results go.
+        warnings: where warnings go; standard error by default.
+        team: the processes that share the work, each of which must call this with the same settings; their chief
+            alone prints. By default this process, with as many others as `config.workers` asks for.
+
+    Raises:
+        DataError: the text cannot be used; the message names the file and the row.
+        ConfigurationError: a setting does not fit the text, or `config.out` cannot be written.
+        RankError: a process of the team was lost.
+    """
+    if team is None:
+        with gathered_team(config) as gathered:
+            prepare(config, console=console, warnings=warnings, team=gathered)
+        return
+    sentences: list[str] = []
+    try:
+        _prepare(config, team, console if team.rank == 0 else Console(quiet=True), sentences.append)
+    finally:  # not earlier, as a live bar may stand on the same terminal
+        for sentence in sentences if team.rank == 0 else ():
+            (warnings or Console(stderr=True)).print(Text(f"warning: {sentence}"), soft_wrap=True)
+
+
+def _prepare(config: PrepareConfig, team: Team, console: Console, warn: Warn) -> None:
+    started = time.monotonic()
+    with errors_told(team):
+        check_inputs(config)
+    with shared_folders(team, config.out) as (new, scratch), Display(console) as display:
+        store = TokenStore(scratch, memory_mib=config.memory_mib, team=team)
+        held_out = HeldOut(scratch, team.rank)
+        training = read_training(config, store, held_out, display)
+        _check_training(config, training, store, warn)
+        kind, why = _choose_vectorizer(config.vectorizer, store)
+        display.say(why)
+        vectorizer, rows = _learn(kind, config, store, display)
+        train_rows = _written(rows, training.class_numbers, sum(store.block_rows), display)
+        test_tally = Tally()
+        if config.test is None:
+            test_block_rows = held_out.block_rows
+            texts = held_out.blocks(training.class_numbers)
+        else:
+            test_block_rows = []
+            texts = read_test(config, training.classes, test_tally, display, team, test_block_rows)
+        test_rows = _vectorized(texts, vectorizer)
+        parts = {
+            part: in_order(team, scratch, part, own_rows, block_rows, has_values=kind == "ngram")
+            for part, own_rows, block_rows in (
+                ("train", train_rows, store.block_rows),
+                ("test", test_rows, test_block_rows),
+            )
+        }
+        writer = DatasetWriter(
+            new,
+            kind=kind,
+            num_features=vectorizer.num_features,
+            classes=training.classes.names,
+            max_length=getattr(vectorizer, "max_length", None),
+            team=team,
+        )
+        num_rows = {part: writer.write(part, rows) for part, rows in parts.items()}
+        if team.rank:
+            return
+        vectorizer.save(new / VECTORIZER_NAME)
+        if config.test is not None:
+            _warn_of_input(config, config.test, test_tally, "test", warn)
+        writer.finish(vectorizer=VECTORIZER_NAME, details=_details(config, why, new / VECTORIZER_NAME))
+        sizes = {part: sum(file.stat().st_size for file in new.glob(f"{part}-*")) for part in parts}
+    features = f"{vectorizer.num_features:,}"
+    classes = f"{len(training.classes.names):,}"
+    display.table(
+        f"{config.out}: {'n-grams' if kind == 'ngram' else 'sequences'}",
+        ["part", "rows", "classes", "features", "MB"],
+        [[part, f"{num_rows[part]:,}", classes, features, f"{sizes[part] / 1e6:,.1f}"] for part in parts],
+    )
+    display.say(f"done in {time.monotonic() - started:.1f} s")
+
+
+def _check_training(config: PrepareConfig, training: Training, store: TokenStore, warn: Warn) -> None:
+    """Refuse what nothing can be learnt from; warn of what looks wrong."""
+    path, names = config.train, training.classes.names
+    sizes = np.zeros(len(names), np.int64)
+    sizes[training.class_numbers[: len(store.class_sizes)]] = store.class_sizes
+    if np.count_nonzero(sizes) < 2:
+        only = names[int(sizes.argmax())]
+        raise DataError(
+            f"{path}: all rows are of class {only[:100]!r}, so there is nothing to tell apart. "
+            f"Check --label-column.{training.hint}"
+        )
+    if not store.num_words:
+        raise DataError(
+            f"{path}: no text holds a word (two or more letters or digits), so there is nothing to learn. "
+            "Check --text-columns."
+        )
+    if config.test is None and training.tally.rows == store.num_rows:
+        raise DataError(
+            f"{path}: --holdout {config.holdout:g} of its {store.num_rows:,} rows is none. "
+            "Give the test rows with --test, or use more rows or a larger --holdout."
+        )
+    _warn_of_input(config, path, training.tally, "train", warn)
+    for count, what in ((0, "no training row"), (1, "only one training row")):
+        few = np.flatnonzero(sizes == count)
+        if len(few):
+            shown = ", ".join(repr(names[number][:40]) for number in few[:5]) + (", ..." if len(few) > 5 else "")
+            first_class = training.class_numbers[training.first_class]
+            is_header = sizes[first_class] == count == 1 and training.classes.known is False
+            hint = training.hint if is_header else ""
+            warn(f"{path}: {len(few):,} of {len(names):,} classes have {what}: {shown}.{hint}")
+
+
+def _warn_of_input(config: PrepareConfig, path: Path, tally: Tally, part: str, warn: Warn) -> None:
+    for sentence in tally.sentences(path):
+        warn(sentence)
+    if config.dataset:
+        known = KNOWN_SETS[config.dataset]
+        published = known.train_rows if part == "train" else known.test_rows
+        if tally.rows != published:
+            warn(f"{path} has {tally.rows:,} rows; {config.dataset} as published has {published:,} to {part}.")
+
+
+def _choose_vectorizer(wanted: str, store: TokenStore) -> tuple[str, str]:
+    """The vectorizer's kind, and a line that says why."""
+    if wanted != "auto":
+        return wanted, f"{wanted}: as asked for by --vectorizer"
+    words = max(1.0, store.median_words_per_row())
+    ratio = int(store.num_rows / words)
+    kind, sign, name = ("ngram", "<", "n-grams") if ratio < SEQUENCE_RATIO else ("sequence", ">=", "sequences")
+    rule = f"{store.num_rows:,} rows / {words:g} words per row = {ratio:,} {sign} {SEQUENCE_RATIO:,}"
+    return kind, f"auto: {rule}: {name}"
+
+
+def _learn(kind: str, config: PrepareConfig, store: TokenStore, display: Display) -> tuple[Vectorizer, Iterator[Rows]]:
+    if kind == "ngram":
+        return learn_ngrams(store, top_k=config.top_k, progress=display.show)
+    return learn_sequences(store, top_k=config.top_k, max_length=config.max_length)
+
+
+def _written(rows: Iterable[Rows], class_numbers: np.ndarray, num_rows: int, display: Display) -> Iterator[Rows]:
+    done = 0
+    for block in rows:
+        yield block._replace(labels=class_numbers[block.labels])
+        done += block.num_rows
+        display.show("writing training rows", done / num_rows, f"{done:,} rows")
+
+
+def _vectorized(blocks: Iterable[TextBlock], vectorizer: Vectorizer) -> Iterator[Rows]:
+    for texts, labels in blocks:
+        yield vectorizer.transform(texts)._replace(labels=labels)
+
+
+def _details(config: PrepareConfig, why: str, vectorizer: Path) -> dict[str, object]:
+    """What the index notes; its digest covers the vectorizer through the checksums."""
+    checksums = {}
+    for path in sorted(vectorizer.iterdir()):
+        with path.open("rb") as file:
+            checksums[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return {
+        "dataset": config.dataset,
+        "vectorizer": why,
+        "top_k": config.top_k,
+        "holdout": None if config.test else config.holdout,
+        "seed": None if config.test else config.seed,
+        "vectorizer_sha256": checksums,
+    }

@@ -1,0 +1,77 @@
+"""The rows that several processes have made, brought back into the order of the input.
+
+Decides: how rows travel between processes. Never: what is in them.
+
+    for rows in in_order(team, scratch, "train", own_rows, store.block_rows, has_values=True):
+        ...
+
+Of the numbered blocks of the input each process has made every `team.size`-th, beginning with that of its rank.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+
+from distrain.data.rows import Rows
+from distrain.text.array_exchange import Team
+from distrain.text.ragged import map_array
+
+_FIELDS = {"lengths": np.int32, "labels": np.int32, "columns": np.int32, "values": np.float32}
+
+
+def in_order(
+    team: Team, scratch: Path, name: str, rows: Iterator[Rows], block_rows: list[int], *, has_values: bool
+) -> Iterator[Rows]:
+    """The rows of all processes in the order of the input, in all processes: mapped from files, unless there is one.
+
+    Args:
+        team: who has made rows.
+        scratch: an existing folder, the same for all.
+        name: of the temporary files in it.
+        rows: this process's rows, in blocks of any size.
+        block_rows: rows of each of this process's blocks of the input; looked at when `rows` has ended.
+        has_values: whether rows have values beside columns.
+    """
+    if team.size == 1:
+        yield from rows
+        return
+    _save(scratch, f"{name}-rows-{team.rank}", rows)
+    counts = [json.loads(share) for share in team.exchange(json.dumps(block_rows).encode())]
+    shares = [
+        _blocks(scratch, f"{name}-rows-{rank}", share, has_values=has_values) for rank, share in enumerate(counts)
+    ]
+    for place in range(sum(map(len, counts))):
+        yield next(shares[place % team.size])
+
+
+def _save(scratch: Path, stem: str, blocks: Iterator[Rows]) -> None:
+    with ExitStack() as stack:
+        files = [stack.enter_context(_path(scratch, stem, field).open("wb")) for field in _FIELDS]
+        for rows in blocks:
+            arrays = (np.diff(rows.row_splits), rows.labels, rows.columns, rows.values)
+            for file, dtype, array in zip(files, _FIELDS.values(), arrays, strict=True):
+                if array is not None:
+                    file.write(np.ascontiguousarray(array, dtype).data)
+
+
+def _blocks(scratch: Path, stem: str, block_rows: list[int], *, has_values: bool) -> Iterator[Rows]:
+    """The rows of one process in blocks of so many."""
+    lengths, labels, columns, values = (
+        map_array(_path(scratch, stem, field), dtype) for field, dtype in _FIELDS.items()
+    )
+    row = first = 0
+    for num_rows in block_rows:
+        row_splits = np.concatenate([[0], lengths[row : row + num_rows].cumsum(dtype=np.int64)])
+        last = first + int(row_splits[-1])
+        block_values = values[first:last] if has_values else None
+        yield Rows(row_splits, columns[first:last], block_values, labels[row : row + num_rows])
+        row, first = row + num_rows, last
+
+
+def _path(scratch: Path, stem: str, field: str) -> Path:
+    return scratch / f"{stem}.{field}"

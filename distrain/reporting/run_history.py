@@ -1,0 +1,140 @@
+"""A run directory, read for its report: settings, result and history.
+
+Decides: what counts as a run directory, and which epoch was the best. Never: draws, or changes a run.
+
+    run = load_run(Path("runs/a"))
+    run.figure("validation_accuracy")
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from distrain.errors import CheckpointError
+from distrain.reporting.metrics_log import LARGEST_VALUE, Event, History, read_history
+
+MAX_JSON_BYTES = 1 << 18  # settings and results are some kilobytes; a larger file is not one of them
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is known of a run.
+
+    Attributes:
+        folder: its directory.
+        settings: `config.json`; empty where there is none.
+        summary: `summary.json`; empty while the run is not finished.
+        history: `metrics.jsonl`.
+    """
+
+    folder: Path
+    settings: dict[str, Any]
+    summary: dict[str, Any]
+    history: History
+
+    @cached_property
+    def best_epoch(self) -> Event | None:
+        """The finished epoch with the lowest validation loss, the first of equals."""
+        losses = [(event.get("val_loss"), event) for event in self.history.epochs]
+        known = [(loss, event) for loss, event in losses if isinstance(loss, (int, float))]
+        return min(known, key=lambda pair: pair[0])[1] if known else None
+
+    def figure(self, name: str) -> float | None:
+        """A number of the result; for a run without one, what its history tells."""
+        value = self.summary.get(name) if self.summary else self._so_far(name)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return None
+        return float(value) if abs(value) <= LARGEST_VALUE else None  # false for NaN too
+
+    def _so_far(self, name: str) -> Any:
+        epochs, best = self.history.epochs, self.best_epoch or {}
+        if name == "num_replicas":
+            return self.settings.get(name)
+        if not epochs:
+            return None
+        known = {
+            "validation_accuracy": best.get("val_accuracy"),
+            "validation_loss": best.get("val_loss"),
+            "epochs": epochs[-1]["epoch"],
+            "global_steps": epochs[-1]["step"],
+            "samples_per_second": epochs[-1].get("samples_per_second"),
+        }
+        return known.get(name)
+
+    @cached_property
+    def _steps_per_epoch(self) -> float:
+        """From a step's own word, else from a finished epoch; 0 when neither tells."""
+        told = [event.get("steps_per_epoch") for event in self.history.steps[-1:]]
+        if told and isinstance(told[0], (int, float)) and told[0] > 0:
+            return told[0]
+        last = self.history.epochs[-1:]
+        return last[0]["step"] / last[0]["epoch"] if last and last[0]["epoch"] > 0 else 0
+
+    def progress(self, event: Event) -> float:
+        """Epochs trained when the event happened, with its fraction."""
+        return event["step"] / self._steps_per_epoch if self._steps_per_epoch else event["epoch"]
+
+    @cached_property
+    def time_span(self) -> tuple[float | None, float | None]:
+        """When the first and the last event were logged, in seconds since 1970."""
+        times = [event["time"] for event in self._events() if isinstance(event.get("time"), (int, float))]
+        return (min(times), max(times)) if times else (None, None)
+
+    def _events(self) -> Iterator[Event]:
+        history = self.history
+        for events in (
+            history.steps,
+            history.epochs,
+            history.evaluations,
+            history.checkpoints,
+            history.stops,
+        ):
+            yield from events
+
+
+def load_run(folder: Path, *, capacity: int = 2000) -> Run:
+    """Read a run directory, holding at most `capacity` events of a kind.
+
+    Raises:
+        CheckpointError: it is missing, is no run directory, or one of its files is damaged.
+    """
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is not there; name the folder that was given to distrain train as --run.")
+    config, log = folder / "config.json", folder / "metrics.jsonl"
+    if not config.exists() and not log.exists():
+        raise CheckpointError(
+            f"{folder} is not a run directory: it has neither config.json nor metrics.jsonl; "
+            "name the folder that was given to distrain train as --run."
+        )
+    try:
+        history = read_history(log, capacity=capacity)
+    except OSError as error:
+        raise CheckpointError(f"{log} cannot be read ({error.strerror}); mend it or leave this run out.") from error
+    return Run(folder, _read_json(config), _read_json(folder / "summary.json"), history)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; empty where there is no file."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_JSON_BYTES + 1)
+        value = json.loads(content) if len(content) <= MAX_JSON_BYTES else None
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is damaged ({_reason(error)}); restore it or leave this run out.") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(
+            f"{path} is damaged: it must be one JSON object of at most {MAX_JSON_BYTES:,} bytes; "
+            "restore it or leave this run out."
+        )
+    return value
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror or "unreadable") if isinstance(error, OSError) else str(error)

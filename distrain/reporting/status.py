@@ -1,0 +1,157 @@
+"""Where a run stands, in a small file for whoever looks from outside: `status.json`, and Prometheus' text format.
+
+Decides: what the file says, and that a reader never sees half of it. Never: when it is written (`report.py` does), or
+whether a run counts as alive (`alive.py` does).
+
+    >>> import tempfile
+    >>> run = Path(tempfile.mkdtemp())
+    >>> StatusFile(run, time=0.0).update({"state": "training", "step": 12, "loss": 0.5}, time=1.0)
+    >>> read_status(run)["step"]
+    12
+
+| field | |
+|---|---|
+| `state` | "starting", "training", "evaluating", "finishing", then "finished", "stopped" or "failed" |
+| `time` | of the last sign of life, a step of an evaluation too; all times in seconds since 1970 |
+| `step`, `epoch`, `epochs`, `steps_per_epoch` | steps trained so far over all epochs; the epoch, from 1, of how many |
+| `loss`, `accuracy`, ..., `val_loss`, ... | of the epoch so far, and of the last evaluation |
+| `samples_per_second` | since the time before that they were told |
+| `last_step_time`, `last_checkpoint`, `last_checkpoint_time` | |
+| `evaluated_steps`, `evaluation_steps` | of an evaluation under way: done, of how many |
+| `message` | why it ended |
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from distrain.errors import CheckpointError, ConfigurationError, StopRequested
+from distrain.reporting.metrics_log import plain
+
+STATUS_NAME = "status.json"
+STATES = ("starting", "training", "evaluating", "finishing", "finished", "stopped", "failed")
+MAX_BYTES = 1 << 16  # a status is some hundred bytes; a longer file is none, and is not read into memory
+
+
+class StatusFile:
+    """The status of one run, rewritten as a whole at each update.
+
+    Args:
+        run: the run directory, which exists.
+        time: now, in seconds since 1970.
+        prometheus: also write this file, for the textfile collector of Prometheus' node_exporter.
+        warn: told once when the file cannot be written later on; training is worth more than its status.
+
+    Raises:
+        ConfigurationError: a file cannot be written at the start.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        *,
+        time: float,
+        prometheus: Path | None = None,
+        warn: Callable[[str], None] = lambda message: None,
+    ) -> None:
+        self._run, self._prometheus, self._warn = run, prometheus, warn
+        self._values: dict[str, object] = {"state": "starting"}
+        self._is_told = False
+        try:
+            self._write(time)
+        except OSError as error:
+            raise ConfigurationError(
+                f"{error.filename} cannot be written: {error.strerror}. The folder must exist, with space and "
+                "permission to write."
+            ) from None
+
+    def update(self, values: Mapping[str, object], *, time: float) -> None:
+        """Change these values, and write all. None takes a value away.
+
+        Args:
+            values: numbers and texts by name.
+            time: now, in seconds since 1970.
+        """
+        self._values |= values
+        try:
+            self._write(time)
+        except OSError as error:
+            if not self._is_told:
+                self._warn(f"the status of the run cannot be written ({error}); training goes on without.")
+            self._is_told = True
+
+    def end(self, error: BaseException, *, time: float) -> None:
+        """Tell what ended the run before it was finished."""
+        state = "stopped" if isinstance(error, (StopRequested, KeyboardInterrupt)) else "failed"
+        self.update({"state": state, "message": str(error) or type(error).__name__}, time=time)
+
+    def _write(self, time: float) -> None:
+        self._values = {name: value for name, value in self._values.items() if value is not None}
+        values = {name: plain(value) for name, value in {**self._values, "time": time}.items()}
+        _replace(self._run / STATUS_NAME, json.dumps(values, indent=1, allow_nan=False) + "\n")
+        if self._prometheus is not None:
+            _replace(self._prometheus, prometheus_text(values, run=str(self._run)))
+
+
+def read_status(run: Path) -> dict[str, Any] | None:
+    """The status of a run; None where there is none yet.
+
+    Raises:
+        CheckpointError: the file is not one that `StatusFile` writes.
+    """
+    path = run / STATUS_NAME
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        status = json.loads(content) if len(content) <= MAX_BYTES else None
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from None
+    if (
+        not isinstance(status, dict)
+        or status.get("state") not in STATES
+        or not isinstance(status.get("time"), (int, float))
+    ):
+        raise CheckpointError(f"{path} is not a status as distrain writes it.")
+    return status
+
+
+def prometheus_text(values: Mapping[str, Any], *, run: str) -> str:
+    """Values in Prometheus' text format: a gauge for each number, and one for each state, of which one is 1.
+
+    A time gets the name that Prometheus' conventions ask for, `distrain_last_step_timestamp_seconds`. The textfile
+    collector takes no times of samples: what is old is told by these. Where no file is found any more, so is the run.
+
+    Args:
+        values: of a status, as JSON holds them.
+        run: the run directory, which becomes the label `run`.
+    """
+    label = 'run="' + re.sub(r'[\\"\n]', lambda found: {"\n": r"\n"}.get(found[0], "\\" + found[0]), run) + '"'
+    lines = ["# HELP distrain_state What the run is doing: 1 for one of these states.", "# TYPE distrain_state gauge"]
+    lines += [f'distrain_state{{{label},state="{state}"}} {int(values["state"] == state)}' for state in STATES]
+    numbers = {_gauge(name): value for name, value in values.items() if isinstance(value, (int, float))}
+    for gauge, value in numbers.items():
+        lines += [f"# HELP {gauge} See {STATUS_NAME}.", f"# TYPE {gauge} gauge", f"{gauge}{{{label}}} {value!r}"]
+    return "\n".join([*lines, ""])
+
+
+def _gauge(name: str) -> str:
+    name = "alive_time" if name == "time" else re.sub("[^a-zA-Z0-9_]", "_", name)
+    return f"distrain_{name.removesuffix('time')}timestamp_seconds" if name.endswith("_time") else f"distrain_{name}"
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write beside and rename: a reader finds the old or the new file. A status need not outlive a power cut."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")  # a name that no textfile collector reads
+    try:
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,1 @@
+"""What is in a run directory, and who may go on."""

@@ -1,0 +1,284 @@
+"""A run directory: what is in it, and whether this run may go on in it.
+
+Decides: which settings a run must keep to go on, and the names of its files. Never: trains, or judges a model.
+
+    restored = open_run(config, facts, vectorizer=None, warn=print)     # a Checkpoint, or None to start afresh
+    settings, checkpoint = open_finished(Path("runs/1"))                # for evaluate and predict
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distrain.config import TrainConfig
+from distrain.errors import CheckpointError, ConfigurationError
+from distrain.runs.checkpoint import Checkpoint, checkpoint_path, list_checkpoints, load_checkpoint, newest_checkpoint
+from distrain.training.events import Progress
+
+CONFIG_NAME = "config.json"
+MODEL_NAME = "model.keras"
+SUMMARY_NAME = "summary.json"
+VECTORIZER_NAME = "vectorizer"
+
+# A run that goes on must keep what decides its weights; it may change where and how fast it runs, and how long.
+_MAY_CHANGE = {
+    "data",
+    "run",
+    "strategy",
+    "devices",
+    "epochs",
+    "patience",
+    "resume",
+    "checkpoint_every",
+    "keep",
+    "jit_compile",
+    "steps_per_execution",
+    "prometheus",
+}
+_MAY_CHANGE |= {"num_replicas", "replica_batch_size", "accumulation_steps"}
+
+
+def open_run(
+    config: TrainConfig, resolved: Mapping[str, Any], *, vectorizer: Path | None, warn: Callable[[str], None]
+) -> Checkpoint | None:
+    """Make the run directory or take it up again, and write its `config.json`.
+
+    Args:
+        config: the settings.
+        resolved: what they came to: data digest, strategy, replicas, ...
+        vectorizer: a folder to copy into the run, for `predict`.
+        warn: told of damaged checkpoints that were skipped.
+
+    Returns:
+        The checkpoint to go on from, or None.
+
+    Raises:
+        CheckpointError: the directory holds another run, is in use with `--resume never`, or its checkpoints are
+            damaged.
+        ConfigurationError: it cannot be made.
+    """
+    run = config.run
+    settings = {**_plain(config), **resolved}
+    explicit = None if config.resume in ("auto", "never") else Path(config.resume)
+    before = _read_json(run / CONFIG_NAME) if (run / CONFIG_NAME).is_file() else None
+    try:
+        if before is None and run.is_dir() and any(run.iterdir()):
+            raise CheckpointError(
+                f"{run} holds something that is not a run (it has no {CONFIG_NAME}). Choose another --run."
+            )
+        if before is not None and config.resume == "never":
+            raise CheckpointError(f"{run} holds a run already, and --resume is never. Choose another --run.")
+        has_begun = bool(list_checkpoints(run / "checkpoints"))
+        if before is not None and has_begun:  # a run that was never saved may begin again with other settings
+            _check_same_run(run, before, settings)
+        is_own = explicit is not None and explicit.resolve().parent == (run / "checkpoints").resolve()
+        if explicit and has_begun and not is_own:
+            raise CheckpointError(
+                f"{run} has checkpoints of its own, and --resume names {explicit}. Leave --resume out to go on in "
+                f"{run}, or choose another --run to branch off."
+            )
+        restored = load_checkpoint(explicit) if explicit else newest_checkpoint(run / "checkpoints", warn=warn)
+        if restored is not None and restored.state.get("data_digest") != settings["data_digest"]:
+            raise CheckpointError(f"{restored.path} was trained on other data, whose positions mean nothing here.")
+        run.mkdir(parents=True, exist_ok=True)
+        if explicit and restored is not None:
+            best = load_best(explicit.parent, restored)
+            if is_own:
+                _remove_later(restored, run / "checkpoints", warn=warn)
+            else:
+                for path in {restored.path, best.path}:
+                    _take_over(path, run / "checkpoints")
+        if vectorizer is not None and not has_begun:
+            _copy_folder(vectorizer, run / VECTORIZER_NAME)
+        _write_json(run / CONFIG_NAME, settings)
+    except OSError as error:
+        raise ConfigurationError(f"--run {run} cannot be used: {error}") from None
+    return restored
+
+
+def hold_run(run: Path) -> int:
+    """Keep other processes from training in a run directory, until the file descriptor returned is closed.
+
+    Raises:
+        CheckpointError: another process trains in it.
+    """
+    descriptor = os.open(run, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise CheckpointError(
+            f"another process trains in {run} already. Wait for it, or choose another --run. If the processes were "
+            "meant to train together, their launcher was not recognized: use mpirun, horovodrun or srun."
+        ) from None
+    except OSError:  # a file system that knows no locks
+        pass
+    return descriptor
+
+
+def open_finished(run: Path) -> tuple[dict[str, Any], Checkpoint]:
+    """The settings of a run and its best checkpoint.
+
+    Raises:
+        CheckpointError: it is not a run directory, or has no checkpoint that can be used.
+    """
+    if not (run / CONFIG_NAME).is_file():
+        raise CheckpointError(f"{run} is not a run directory: it has no {CONFIG_NAME}. Make one with 'distrain train'.")
+    settings = _read_json(run / CONFIG_NAME)
+    newest = newest_checkpoint(run / "checkpoints", warn=lambda message: None)
+    if newest is None:
+        raise CheckpointError(f"{run} has no checkpoint yet. Train for longer, or with --checkpoint-every.")
+    return settings, load_best(run / "checkpoints", newest)
+
+
+def load_best(directory: Path, checkpoint: Checkpoint) -> Checkpoint:
+    """The best checkpoint so far, as `checkpoint` knows it: itself, or another in the same folder.
+
+    Raises:
+        CheckpointError: it is damaged or gone.
+    """
+    best_step = (checkpoint.state.get("early_stopping") or {}).get("best_step")
+    if best_step is None or best_step == checkpoint.state.get("global_step"):
+        return checkpoint
+    return load_checkpoint(checkpoint_path(directory, int(best_step)))
+
+
+def config_of(settings: Mapping[str, Any]) -> TrainConfig:
+    """The `TrainConfig` inside a run's settings."""
+    names = {field.name for field in fields(TrainConfig)}
+    try:
+        return TrainConfig(**{name: value for name, value in settings.items() if name in names})
+    except (TypeError, ConfigurationError) as error:
+        raise CheckpointError(f"{CONFIG_NAME} does not hold the settings of a run: {error}") from None
+
+
+def progress_state(progress: Progress) -> dict[str, Any]:
+    """The JSON part of progress in a checkpoint."""
+    return {
+        "epoch": progress.epoch,
+        "position": progress.position,
+        "global_step": progress.global_step,
+        "examples_trained": progress.examples_trained,
+        "train_seconds": progress.train_seconds,
+    }
+
+
+def progress_arrays(progress: Progress) -> dict[str, np.ndarray]:
+    """The arrays of progress in a checkpoint."""
+    return {f"sums/{number:04d}": np.asarray(value) for number, value in enumerate(progress.sums)}
+
+
+def read_progress(checkpoint: Checkpoint | None) -> Progress:
+    """Progress as a checkpoint has it; the beginning without one.
+
+    Raises:
+        CheckpointError: the checkpoint does not say.
+    """
+    if checkpoint is None:
+        return Progress()
+    sums = [checkpoint.arrays[name] for name in sorted(checkpoint.arrays) if name.startswith("sums/")]
+    try:
+        return Progress(**{name: checkpoint.state[name] for name in progress_state(Progress())}, sums=tuple(sums))
+    except KeyError as error:
+        raise CheckpointError(f"{checkpoint.path} does not say how far training was: {error} is missing.") from None
+
+
+def is_finished(config: TrainConfig, checkpoint: Checkpoint) -> bool:
+    """Whether training was complete at this checkpoint, and `config` asks for no more."""
+    state = checkpoint.state
+    reason = state.get("finished")
+    if reason == "early stopping":
+        return state["early_stopping"]["epochs_since"] >= config.patience > 0
+    return reason == "callback" or (reason == "epochs" and state["epoch"] >= config.epochs)
+
+
+def read_summary(run: Path) -> dict[str, Any] | None:
+    """The summary of a finished run; None if it was cut off before writing one."""
+    path = run / SUMMARY_NAME
+    return _read_json(path) if path.is_file() else None
+
+
+def write_model(run: Path, model: Any, *, warn: Callable[[str], None]) -> None:
+    """Write `model.keras`, beside and renamed; `warn` is told of a model that Keras cannot write."""
+    beside = run / f".{MODEL_NAME}.tmp.keras"
+    try:
+        model.save(beside)
+    except NotImplementedError:  # Keras's word for a model whose arguments it cannot write down
+        beside.unlink(missing_ok=True)
+        warn(
+            f"{MODEL_NAME} is not written: {type(model).__name__} takes arguments, but has no get_config(). "
+            f"Its weights are in {run / 'checkpoints'}."
+        )
+        return
+    beside.replace(run / MODEL_NAME)
+
+
+def _plain(config: TrainConfig) -> dict[str, Any]:
+    return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} is not a JSON object, as distrain writes it.")
+    return content
+
+
+def _check_same_run(run: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    for name in now:
+        if name in _MAY_CHANGE or before.get(name) == now[name]:
+            continue
+        what = "other data" if name == "data_digest" else f"{name} = {before.get(name)!r}, not {now[name]!r}"
+        raise CheckpointError(
+            f"{run} was made with {what}. Give the same settings to go on, or choose another --run for a new one."
+        )
+    shares_before, shares_now = (of["num_replicas"] * of.get("accumulation_steps", 1) for of in (before, now))
+    if now["batch_size"] is not None and shares_before != shares_now:
+        raise CheckpointError(
+            f"{run} was trained with {shares_before} replicas (x accumulation steps) of --batch-size "
+            f"{now['batch_size']}. With {shares_now} that is another global batch, and another model. Choose another "
+            f"--run, with --global-batch-size {shares_before * before['replica_batch_size']} if the number of replicas "
+            "is to vary."
+        )
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    beside = path.with_name(f".{path.name}.tmp")
+    with beside.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+def _remove_later(checkpoint: Checkpoint, directory: Path, *, warn: Callable[[str], None]) -> None:
+    paths = list_checkpoints(directory)
+    names = [path.name for path in paths]
+    for path in paths[names.index(checkpoint.path.name) + 1 :]:  # training comes by them again
+        warn(f"{path} is beyond {checkpoint.path.name}, where training begins anew: it is removed.")
+        shutil.rmtree(path)
+
+
+def _take_over(checkpoint: Path, directory: Path) -> None:
+    directory.mkdir(exist_ok=True)
+    _copy_folder(checkpoint, directory / checkpoint.name)
+
+
+def _copy_folder(source: Path, target: Path) -> None:
+    beside = target.with_name(f".{target.name}.tmp")
+    shutil.rmtree(beside, ignore_errors=True)
+    shutil.copytree(source, beside)
+    shutil.rmtree(target, ignore_errors=True)
+    beside.rename(target)

@@ -1,0 +1,88 @@
+"""Several processes that prepare one data set together: what they need of each other.
+
+Decides: how the share of a process is told, and what travels. Never: starts or finds processes.
+
+    team = Alone()
+    [share] = team.exchange(b"mine")
+    arrays = exchange_arrays(team, scratch, "counts", np.arange(3))     # one for each process, by rank
+
+All of a team read the same input and make the same calls in the same order; of numbered blocks each works on those
+that are its own. Small things travel as bytes, arrays as files in a folder that all of them see.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from distrain.text.ragged import map_array
+
+
+class Team(Protocol):
+    """This process among those that work together."""
+
+    @property
+    def rank(self) -> int:
+        """Its number, from 0; the first is the chief."""
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+
+    def exchange(self, content: bytes) -> list[bytes]:
+        """What each process gave, by rank; returns when all have called it.
+
+        Raises:
+            DistrainError: another process has failed with it, or is lost.
+        """
+
+
+@dataclass(frozen=True)
+class Alone:
+    """A process without others."""
+
+    rank: int = 0
+    size: int = 1
+
+    def exchange(self, content: bytes) -> list[bytes]:
+        """What it gave."""
+        return [content]
+
+
+def exchange_arrays(team: Team, folder: Path, name: str, array: np.ndarray) -> list[np.ndarray]:
+    """The array that each process gave, by rank, mapped from files `<name>-<rank>`, which are made new.
+
+    All are of one dtype, and differ in shape along the first axis only.
+    """
+    if team.size == 1:
+        return [array]
+    array.tofile(folder / f"{name}-{team.rank}")
+    team.exchange(b"")
+    return [_mapped(folder / f"{name}-{rank}", array) for rank in range(team.size)]
+
+
+def exchange_shares(team: Team, folder: Path, name: str, array: np.ndarray) -> list[np.ndarray]:
+    """This process's share of the array that each gave: of as many equal stretches that of its rank.
+
+    Args:
+        team: all of them must call this.
+        folder: as for `exchange_arrays`.
+        name: of the files; of the same name again, the next exchange of any kind must lie between.
+        array: as long in all processes.
+    """
+    stretches = np.array_split(array, team.size)
+    for rank, stretch in enumerate(stretches):
+        if rank != team.rank:
+            stretch.tofile(folder / f"{name}-{team.rank}-{rank}")
+    team.exchange(b"")
+    return [
+        stretches[rank] if rank == team.rank else _mapped(folder / f"{name}-{rank}-{team.rank}", array)
+        for rank in range(team.size)
+    ]
+
+
+def _mapped(path: Path, like: np.ndarray) -> np.ndarray:
+    return map_array(path, like.dtype).reshape(-1, *like.shape[1:])

@@ -1,0 +1,75 @@
+"""Labelled texts in blocks, as `distrain prepare` works on them.
+
+Decides: how many rows make a block. Never: reads anything.
+
+    for block in grouped(rows):                              # rows: LabelledText, one after the other
+        block.texts, block.labels, block.label_of, block.place(0)
+
+Where blocks begin is a function of the file alone, so that several processes that read the same file can share the
+blocks out among themselves by number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from distrain.text.readers.layout import LabelledText, place
+from distrain.text.readers.texts import Texts
+
+BLOCK_ROWS = 4096
+BLOCK_CHARACTERS = 2**20
+
+
+class LabelledBlock(NamedTuple):
+    """Consecutive rows of a file or folder.
+
+    Attributes:
+        texts: their texts.
+        labels: the different labels, as `LabelledText` has them, in order of appearance.
+        label_of: int64 `[n]`: which of these each row has.
+        paths: the file of each.
+        rows: int64 `[n]`: number of each row, from 1; 0 where the file is the row.
+        lines: int64 `[n]`: number of the line it begins on, from 1; 0 where lines mean nothing.
+        empty: int64: which of them have an empty text.
+    """
+
+    texts: Texts
+    labels: list[str]
+    label_of: np.ndarray
+    paths: Sequence[Path]
+    rows: np.ndarray
+    lines: np.ndarray
+    empty: np.ndarray
+
+    def place(self, index: int) -> str:
+        """Where row `index` of the block stood, for messages."""
+        return place(self.paths[index], int(self.rows[index]), int(self.lines[index]))
+
+
+def grouped(rows: Iterable[LabelledText]) -> Iterator[LabelledBlock]:
+    """Blocks of rows that come one by one."""
+    waiting: list[LabelledText] = []
+    characters = 0
+    for row in rows:
+        waiting.append(row)
+        characters += len(row.text)
+        if len(waiting) >= BLOCK_ROWS or characters >= BLOCK_CHARACTERS:
+            yield _block(waiting)
+            waiting, characters = [], 0
+    if waiting:
+        yield _block(waiting)
+
+
+def _block(rows: list[LabelledText]) -> LabelledBlock:
+    labels, texts, paths, numbers, lines = zip(*rows, strict=True)
+    empty = [index for index, text in enumerate(texts) if not text or text.isspace()]
+    distinct = list(dict.fromkeys(labels))
+    index = {label: number for number, label in enumerate(distinct)}
+    label_of = np.array([index[label] for label in labels])
+    return LabelledBlock(
+        Texts.of(texts), distinct, label_of, paths, np.array(numbers), np.array(lines), np.array(empty, np.int64)
+    )

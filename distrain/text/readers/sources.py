@@ -1,0 +1,148 @@
+"""Labelled texts out of files, one after the other, in bounded memory.
+
+Decides: which reader a path takes, and how a folder of files becomes rows. Never: what class a label names
+(`labels.py`), what happens to a text, or how bytes become text (`lines.py`).
+
+    tally = Tally()
+    for row in read_rows(Path("train.csv.gz"), Layout(label="class", texts=("title", "body")), tally):
+        row.label, row.text, row.place                       # place: "train.csv.gz, row 7 (line 9)"
+    tally.sentences(Path("train.csv.gz"))                    # what was mended on the way
+
+Rows count from 1 as a person counts them in the file: a header is row 1, a blank line is no row. What does
+no harm is mended and counted; whatever makes it doubtful which text a label belongs to is an error that
+names file, row and cure. The formats are described in `delimited.py` (CSV, TSV) and `records.py` (JSON
+Lines, Parquet).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+from distrain.errors import DataError
+from distrain.text.readers.blocks import LabelledBlock, grouped
+from distrain.text.readers.delimited import delimited_blocks, delimited_rows
+from distrain.text.readers.layout import LabelledText, Layout
+from distrain.text.readers.lines import BOM, READ_ERRORS, Tally, open_bytes, unreadable
+from distrain.text.readers.records import json_rows, parquet_rows
+
+MAX_ROW_BYTES = 64 * 2**20
+IGNORED_FOLDERS = ("unsup",)  # aclImdb/train/unsup holds reviews that nobody labelled
+_COMPRESSED_SUFFIXES = (".gz", ".zst")
+
+
+def read_rows(
+    path: Path, layout: Layout, tally: Tally, *, max_row_bytes: int = MAX_ROW_BYTES
+) -> Iterator[LabelledText]:
+    """The rows of a file, or of a folder with one folder of files per class, in order.
+
+    Args:
+        path: .csv (also any unknown name), .tsv, .jsonl or .ndjson, .parquet, or a folder of one folder per
+            class. Text files may be compressed by gzip or zstd. Files of a folder come sorted by class and
+            by name.
+        layout: which columns to take; a folder has none.
+        tally: counts rows and bytes, and what was mended.
+        max_row_bytes: longest row; a few times this is held.
+
+    Raises:
+        DataError: the file is missing, empty, damaged or not of its kind, or a row breaks a rule.
+        ConfigurationError: a column that is asked for does not exist, or pyarrow is needed and not installed.
+    """
+    rows_before = tally.rows
+    for row in _reader(path)(path, layout, tally, max_row_bytes):
+        tally.rows += 1
+        if not row.text or row.text.isspace():
+            tally.count_empty(row.place)
+        yield row
+    if tally.rows == rows_before:
+        raise DataError(f"{path} holds no rows. Each row needs a label and a text.")
+
+
+def read_blocks(
+    path: Path, layout: Layout, tally: Tally, *, max_row_bytes: int = MAX_ROW_BYTES
+) -> Iterator[LabelledBlock]:
+    """The rows of `read_rows` in blocks, and several times faster where a file is plain CSV or TSV.
+
+    Of a text in a block only the words are what they are in `read_rows`: see `Texts`.
+    """
+    rows_before = tally.rows
+    reader = _reader(path)
+    blocks: Iterator[LabelledBlock]
+    if isinstance(reader, partial):
+        blocks = delimited_blocks(path, layout, tally, max_row_bytes, **reader.keywords)
+    else:
+        blocks = grouped(reader(path, layout, tally, max_row_bytes))
+    for block in blocks:
+        tally.rows += block.texts.num_rows
+        for index in block.empty.tolist():
+            tally.count_empty(block.place(index))
+        yield block
+    if tally.rows == rows_before:
+        raise DataError(f"{path} holds no rows. Each row needs a label and a text.")
+
+
+def size_on_disk(path: Path) -> int | None:
+    """Bytes to be read, for a progress bar; None for a folder, which is not walked twice."""
+    return path.stat().st_size if path.is_file() else None
+
+
+_Reader = Callable[[Path, Layout, Tally, int], Iterator[LabelledText]]
+
+
+def _reader(path: Path) -> _Reader:
+    if path.is_dir():
+        return _folder_rows
+    if not path.exists():
+        raise DataError(f"{path} does not exist. Check the path.")
+    if not path.is_file():
+        raise DataError(f"{path} is neither a file nor a folder. Save what it delivers to a file first.")
+    name = path.name.lower()
+    for suffix in _COMPRESSED_SUFFIXES:
+        name = name.removesuffix(suffix)
+    if name.endswith((".parquet", ".pq")):
+        return parquet_rows
+    if name.endswith((".jsonl", ".ndjson", ".json")):
+        return json_rows
+    if name.endswith((".tsv", ".tab")):
+        return partial(delimited_rows, tabs=True)
+    return partial(delimited_rows, tabs=False)
+
+
+def _folder_rows(path: Path, layout: Layout, tally: Tally, max_row_bytes: int) -> Iterator[LabelledText]:
+    """Files of `path/<class>/`, sorted by class and by name; hidden ones are left out."""
+    folders = [folder for folder in _entries(path) if folder.is_dir()]
+    for ignored in (folder for folder in folders if folder.name in IGNORED_FOLDERS):
+        tally.notes.append(f"{ignored} is left out: its texts have no label.")
+    folders = [folder for folder in folders if folder.name not in IGNORED_FOLDERS]
+    if not folders:
+        raise DataError(f"{path} is a folder without folders in it. Each class needs one, holding one file per text.")
+    for folder in folders:
+        for file in _entries(folder):
+            if file.is_dir():
+                raise DataError(
+                    f"{file} is a folder inside that of class {folder.name!r}, which should hold texts only. "
+                    "Give the folder that holds the classes, such as aclImdb/train."
+                )
+            if file.is_file():
+                yield LabelledText(folder.name, _read_text(file, tally, max_row_bytes), file, 0, 0)
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    except OSError as error:
+        raise unreadable(folder, error) from None
+
+
+def _read_text(file: Path, tally: Tally, max_bytes: int) -> str:
+    try:
+        with open_bytes(file, tally) as stream:
+            raw = stream.read(max_bytes + 1)
+    except READ_ERRORS as error:
+        raise unreadable(file, error) from None
+    if len(raw) > max_bytes:
+        raise DataError(
+            f"{file} is longer than {max_bytes / 2**20:,.0f} MiB. A larger --memory-mib allows longer texts."
+        )
+    return tally.clean(raw.removeprefix(BOM), file, 0)

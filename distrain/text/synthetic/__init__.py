@@ -1,0 +1,1 @@
+"""Made-up text of any size."""

@@ -1,0 +1,208 @@
+"""Labelled text out of nothing, of any size: a Zipf vocabulary of made-up words, with classes to be learnt.
+
+Decides: the language that text is drawn from, and the files. Never: reads anything, or holds more than some
+megabytes.
+
+    >>> import tempfile
+    >>> written = write_synthetic(Path(tempfile.mkdtemp()), rows=100)
+    >>> written.train.name, written.rows, written.test_rows
+    ('train.csv', 100, 10)
+
+A row is `"3","Title words","Text. Words of text"`: no header, every field quoted, the class counted from 1.
+Three things tell a class, so that a model has something to gain from each step it takes beyond chance:
+
+* its own words, mixed with those of other classes (`TOPIC_SHARE`, `TOPIC_PURITY` of the kernel);
+* pairs of words that all classes use equally, but couple differently (`PAIR_SHARE`): only bigrams see them;
+* and it is wrong in some rows (`LABEL_NOISE`), so that no honest model is right in all.
+
+Each row is drawn from its own stream of random numbers, keyed by (seed, file, row): a file is a function of
+its settings alone, whatever the size of the blocks that it is written in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+
+from distrain.errors import ConfigurationError
+from distrain.text.synthetic.kernel import fill_block
+
+VOCABULARY = 50_000
+TOPIC_WORDS = 400  # words of a class
+PAIR_WORDS = 64  # first words, and as many second words, of all pairs
+COMMON_WORDS = 200  # the most frequent words belong to no class, as "the" and "of" do not
+LENGTH_SPREAD = 0.5  # standard deviation of the logarithm of a row's length: as in news and reviews
+
+MAX_WORDS_PER_ROW = 100_000
+MAX_CLASSES = 1_000
+BLOCK_BYTES = 4 << 20
+
+_ONSETS = (*"bcdfghjklmnprstvwz", "ch", "sh", "th")
+_VOWELS = "aeiou"
+_ZIPF_TABLE = 1 << 20  # fine enough that even the rarest of the words has its place in it
+_SMALL_TABLE = 1 << 10
+
+
+@dataclass(frozen=True)
+class Written:
+    """What `write_synthetic` wrote.
+
+    Attributes:
+        train: the file of the training rows.
+        test: the file of the test rows.
+        rows: number of training rows.
+        test_rows: number of test rows.
+        num_bytes: size of both files together.
+    """
+
+    train: Path
+    test: Path
+    rows: int
+    test_rows: int
+    num_bytes: int
+
+
+class _Language(NamedTuple):
+    """All that rows are drawn from, as arrays for the kernel.
+
+    Attributes:
+        letters: uint8 `[VOCABULARY, longest]`: the letters of each word, most frequent word first.
+        num_letters: uint8 `[VOCABULARY]`.
+        zipf: uint16 `[_ZIPF_TABLE]`: a word for each of equally likely numbers.
+        topics: uint16 `[classes, TOPIC_WORDS]`: the words of each class.
+        topic_zipf: uint16 `[_SMALL_TABLE]`: which of a class's words.
+        pairs: uint16 `[2, PAIR_WORDS]`: first and second words of pairs.
+        pair_zipf: uint16 `[_SMALL_TABLE]`: which of the first words.
+        lengths: int64 `[_SMALL_TABLE]`: words in a row.
+    """
+
+    letters: np.ndarray
+    num_letters: np.ndarray
+    zipf: np.ndarray
+    topics: np.ndarray
+    topic_zipf: np.ndarray
+    pairs: np.ndarray
+    pair_zipf: np.ndarray
+    lengths: np.ndarray
+
+
+def write_synthetic(
+    out: Path,
+    *,
+    rows: int,
+    classes: int = 4,
+    words_per_row: int = 40,
+    seed: int = 0,
+    test_rows: int | None = None,
+) -> Written:
+    """Write `train.csv` and `test.csv` of made-up labelled text, in constant memory.
+
+    The same settings give the same bytes. Both files are written beside their names and renamed when whole.
+
+    Args:
+        out: the folder, made if it is missing; files of these names in it are replaced.
+        rows: number of training rows, at least `classes`: each class occurs.
+        classes: number of classes, 2 to 1,000.
+        words_per_row: mean number of words in a row, title and text together, 2 to 100,000.
+        seed: another seed gives another language and other rows; 0 to 2**63 - 1.
+        test_rows: number of test rows; default: a tenth of `rows`, and at least `classes`.
+
+    Raises:
+        ConfigurationError: a setting is out of its range, or `out` is no folder and cannot be made one.
+    """
+    out = Path(out)
+    test_rows = max(rows // 10, classes) if test_rows is None else test_rows
+    _require_range("--classes", classes, 2, MAX_CLASSES)
+    _require_range("--words-per-row", words_per_row, 2, MAX_WORDS_PER_ROW)
+    _require_range("--seed", seed, 0, 2**63 - 1)
+    for name, count in (("--rows", rows), ("--test-rows", test_rows)):
+        if count < classes:
+            raise ConfigurationError(
+                f"{name} is {count:,}, but {classes:,} classes need at least one row each; "
+                f"give at least {classes:,} rows or fewer --classes."
+            )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        language = _make_language(classes, words_per_row, seed)
+        train, test = out / "train.csv", out / "test.csv"
+        num_bytes = _write_rows(train, rows, language, stream=2 * seed)
+        num_bytes += _write_rows(test, test_rows, language, stream=2 * seed + 1)
+    except OSError as error:
+        raise ConfigurationError(
+            f"{out}: cannot write there ({error.strerror}); give --out a folder with enough free space."
+        ) from error
+    return Written(train, test, rows, test_rows, num_bytes)
+
+
+def _require_range(name: str, value: int, least: int, most: int) -> None:
+    if not least <= value <= most:
+        raise ConfigurationError(f"{name} is {value:,}, but it must be from {least:,} to {most:,}.")
+
+
+def _write_rows(path: Path, rows: int, language: _Language, stream: int) -> int:
+    """Write one file; returns its size in bytes."""
+    longest_row = 32 + int(language.lengths.max() + 1) * (language.letters.shape[1] + 2)
+    block = np.empty(max(BLOCK_BYTES, 2 * longest_row), np.uint8)
+    beside = path.with_name(f".{path.name}.partial")
+    size = row = 0
+    try:
+        with beside.open("wb") as file:
+            while row < rows:
+                row, used = fill_block(block, longest_row, row, rows, np.uint64(stream), *language)
+                file.write(block[:used].data)
+                size += used
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+    return size
+
+
+def _make_language(classes: int, words_per_row: int, seed: int) -> _Language:
+    random = np.random.default_rng([seed, 0])
+    letters, num_letters = _make_words(random)
+    pairs = random.choice(np.arange(COMMON_WORDS, VOCABULARY, dtype=np.uint16), (2, PAIR_WORDS), replace=False)
+    return _Language(
+        letters=letters,
+        num_letters=num_letters,
+        zipf=_zipf_table(VOCABULARY, _ZIPF_TABLE),
+        topics=random.integers(COMMON_WORDS, VOCABULARY, (classes, TOPIC_WORDS), np.uint16),
+        topic_zipf=_zipf_table(TOPIC_WORDS, _SMALL_TABLE),
+        pairs=pairs,
+        pair_zipf=_zipf_table(PAIR_WORDS, _SMALL_TABLE),
+        lengths=_length_table(words_per_row),
+    )
+
+
+def _make_words(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Different words of one, two and three syllables, the shorter ones first, as frequent words are short.
+
+    Each syllable is consonants and one vowel, so no two sequences of syllables read the same.
+    """
+    syllables = [onset + vowel for onset in _ONSETS for vowel in _VOWELS]
+    random.shuffle(syllables)
+    count = len(syllables)
+    words = list(syllables)
+    words += [syllables[i // count] + syllables[i % count] for i in random.permutation(count**2).tolist()]
+    threes = random.choice(count**3, VOCABULARY - len(words), replace=False).tolist()
+    words += [syllables[i // count**2] + syllables[i // count % count] + syllables[i % count] for i in threes]
+    padded = np.array(words, dtype=np.bytes_)
+    letters = padded.view(np.uint8).reshape(VOCABULARY, padded.itemsize)
+    return letters, np.char.str_len(padded).astype(np.uint8)
+
+
+def _zipf_table(num_words: int, size: int) -> np.ndarray:
+    """uint16 `[size]`: rank r fills a share of the table proportional to 1 / (r + 1) (Zipf's law)."""
+    share = np.cumsum(1.0 / np.arange(1, num_words + 1))
+    return np.searchsorted(share, (np.arange(size) + 0.5) / size * share[-1]).astype(np.uint16)
+
+
+def _length_table(mean: int) -> np.ndarray:
+    """int64 `[_SMALL_TABLE]`: log-normal row lengths by quantile, with the given mean, at least 2."""
+    quantiles = (np.arange(_SMALL_TABLE) + 0.5) / _SMALL_TABLE
+    normal = np.array([NormalDist().inv_cdf(quantile) for quantile in quantiles.tolist()])
+    lengths = np.exp(LENGTH_SPREAD * normal)
+    return np.maximum(np.rint(lengths * (mean / lengths.mean())), 2).astype(np.int64)

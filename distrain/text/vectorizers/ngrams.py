@@ -1,0 +1,248 @@
+"""The n-gram pipeline: words and pairs of words, TF-IDF, the best by F-test.
+
+Decides: which n-grams are kept and chosen, and their weights. Never: what a word is (`words.py`), writes data.
+
+    vectorizer, rows = learn_ngrams(store, top_k=20_000)     # store: a filled TokenStore
+    rows = vectorizer.transform(["new text"])                # rows.columns, rows.values
+
+The features and values are those of scikit-learn's `TfidfVectorizer(ngram_range=(1, 2), min_df=2,
+strip_accents="unicode")` followed by `SelectKBest(f_classif)`: kept are the n-grams in at least `min_df` rows;
+weights are count x (ln((1 + rows) / (1 + rows with it)) + 1); rows are divided by their L2 norm over all kept
+n-grams; chosen are the `top_k` of largest F value, ties as `anova.best` rules.
+
+Learning walks over integers on disk: rows with each pair of kept words; the kept n-grams of each row, spilled, and
+the sums by class of those that may be chosen; the rows. Besides the memory bound, a kept n-gram takes what its index
+does, and 12 bytes more while they are saved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, reduce
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distrain.data.rows import Rows
+from distrain.errors import DataError
+from distrain.text.array_exchange import exchange_arrays, exchange_shares
+from distrain.text.ragged import RaggedFile
+from distrain.text.readers.texts import Texts
+from distrain.text.vectorizers.anova import best, f_scores, least_rows
+from distrain.text.vectorizers.ngram_index import NgramIndex
+from distrain.text.vectorizers.ngram_kernels import add_class_sums, weigh_rows
+from distrain.text.vectorizers.pairs import kept_ngrams
+from distrain.text.vectorizers.tokens import NO_WORDS, Progress, TokenBlock, TokenStore
+from distrain.text.vectorizers.vectorizer_files import damaged, save_arrays, take_array, take_count, take_words
+from distrain.text.vectorizers.vocabulary import alphabetical, kept_words, word_ranks
+from distrain.text.vectorizers.words import Words, WordTable
+
+_ENOUGH = 2**20  # n-grams tested at first: mostly none of the rest can score as high
+
+
+@dataclass(frozen=True, eq=False)
+class NgramVectorizer:
+    """Text to TF-IDF rows over the chosen n-grams.
+
+    Attributes:
+        words: the kept words, in UTF-8 order.
+        keys: int64, ascending: the kept n-grams as `ngram_kernels` numbers them.
+        row_counts: int32, as long as `keys`: training rows that hold each.
+        num_rows: training rows.
+        chosen: int64, ascending: places in `keys` of the n-grams that became columns.
+        index: finds the kept n-grams.
+    """
+
+    kind = "ngram"
+    words: Words
+    keys: np.ndarray
+    row_counts: np.ndarray
+    num_rows: int
+    chosen: np.ndarray
+    index: NgramIndex
+
+    @property
+    def num_features(self) -> int:
+        """Number of chosen n-grams: columns are below this."""
+        return len(self.chosen)
+
+    def feature_names(self) -> list[str]:
+        """The chosen n-grams in column order, which is alphabetical (by code point)."""
+        words = [word.decode() for word in self.words.to_list()]
+        firsts, seconds = _ranks_of(self.keys[self.chosen])
+        pairs = zip(firsts.tolist(), seconds.tolist(), strict=True)
+        return [words[first] if second < 0 else f"{words[first]} {words[second]}" for first, second in pairs]
+
+    def transform(self, texts: Sequence[str] | Texts) -> Rows:
+        """TF-IDF rows of `texts`; labels are zeros. A text without a chosen n-gram gives an empty row."""
+        block = texts if isinstance(texts, Texts) else Texts.of(texts)
+        found = self.index.find(*self._table.rows(block, add=False))
+        return Rows(*self.weigh(*found), np.zeros(block.num_rows, np.int32))
+
+    def weigh(self, row_splits: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Row splits, columns and TF-IDF values of rows that `index` has found."""
+        return weigh_rows(row_splits, numbers, self.index.row_counts, self._weights, self._columns)
+
+    def save(self, directory: Path) -> None:
+        """Write `vectorizer.json` and its arrays into `directory`, which is made if need be."""
+        header = {"kind": self.kind, "num_rows": self.num_rows, "num_features": self.num_features}
+        arrays = {
+            "word_pool": self.words.pool,
+            "word_ends": self.words.ends,
+            "keys": self.keys,
+            "row_counts": self.row_counts,
+            "chosen": self.chosen,
+        }
+        save_arrays(directory, header, arrays)
+
+    @staticmethod
+    def from_arrays(header: dict[str, Any], arrays: dict[str, np.ndarray], directory: Path) -> NgramVectorizer:
+        """What `save` wrote, checked to be in range, as kernels index memory by it.
+
+        Raises:
+            DataError: the arrays break a rule; `directory` is named.
+        """
+        words = take_words(arrays, directory)
+        keys = take_array(arrays, "keys", np.int64, directory)
+        row_counts = take_array(arrays, "row_counts", np.int32, directory)
+        chosen = take_array(arrays, "chosen", np.int64, directory)
+        num_rows = take_count(header, "num_rows", directory)
+        if not (len(keys) and len(keys) < 2**31 and np.all(np.diff(keys) > 0) and keys[0] >= 0):
+            raise damaged(directory, "'keys' do not ascend from 0")
+        firsts, seconds = _ranks_of(keys)
+        if firsts.max() >= len(words) or seconds.max() >= len(words):
+            raise damaged(directory, "'keys' name words that are not there")
+        if len(row_counts) != len(keys) or row_counts.min() < 1 or row_counts.max() > num_rows:
+            raise damaged(directory, f"'row_counts' are not one for each key, from 1 to {num_rows}")
+        if not (len(chosen) and chosen[0] >= 0 and chosen[-1] < len(keys) and np.all(np.diff(chosen) > 0)):
+            raise damaged(directory, "'chosen' does not ascend within 'keys'")
+        if len(chosen) != header.get("num_features"):
+            raise damaged(directory, f"'chosen' has {len(chosen)} n-grams, not {header.get('num_features')!r}")
+        return NgramVectorizer(words, keys, row_counts, num_rows, chosen, NgramIndex(keys, row_counts, len(words)))
+
+    @cached_property
+    def _table(self) -> WordTable:
+        return WordTable(self.words)
+
+    @cached_property
+    def _weights(self) -> np.ndarray:
+        return _weights(self.row_counts, self.num_rows)
+
+    @cached_property
+    def _columns(self) -> np.ndarray:
+        numbers = self.index.numbers(self.keys[self.chosen])
+        columns = np.full(numbers.max() + 1, -1, np.int32)
+        columns[numbers] = np.arange(len(numbers))
+        return columns
+
+
+def learn_ngrams(
+    store: TokenStore, *, top_k: int, min_df: int = 2, progress: Progress | None = None
+) -> tuple[NgramVectorizer, Iterator[Rows]]:
+    """Choose the n-grams of the training rows.
+
+    Args:
+        store: the training rows; its scratch folder takes another temporary file.
+        top_k: n-grams chosen, at most.
+        min_df: rows that an n-gram must be in.
+        progress: called now and then.
+
+    Returns:
+        The vectorizer, and the training rows in order: made as they are walked, to be walked once, and the same
+        as `transform` of their text, bit by bit.
+
+    Raises:
+        DataError: no text has a word, or no n-gram is in `min_df` rows.
+    """
+    if not store.num_words:
+        raise DataError(NO_WORDS)
+    counted = kept_words(store, lambda words: words.row_counts >= min_df)
+    if not len(counted.ends):
+        raise DataError(
+            f"No word is in {min_df} training rows or more, so there is no n-gram to learn from. "
+            "Check the text columns, or use more rows."
+        )
+    counted = counted.select(alphabetical(counted))
+    store.renumber(word_ranks(store, counted))
+    keys, row_counts = kept_ngrams(store, counted.row_counts, min_df=min_df, progress=progress)
+    index = NgramIndex(keys, row_counts, len(counted.ends))
+    found, chosen = _find_and_choose(store, index, top_k, progress)
+    words = Words.from_units(counted.units, counted.ends)
+    chosen = np.searchsorted(keys, chosen)
+    vectorizer = NgramVectorizer(words, keys, row_counts, store.num_rows, chosen, index)
+    return vectorizer, _training_rows(store, found, vectorizer)
+
+
+def _ranks_of(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ranks of the first and the second word of n-grams; -1 where there is no second."""
+    return keys >> 32, (keys & 0xFFFFFFFF) - 1
+
+
+def _weights(row_counts: np.ndarray, num_rows: int) -> np.ndarray:
+    """The weight of an n-gram that is in 0, 1, 2, ... rows, up to the most that any is in.
+
+    scikit-learn's smooth IDF, in its order of operations: ln((1 + rows) / (1 + rows with it)) + 1.
+    """
+    weights = np.arange(1.0, row_counts.max() + 2.0)
+    np.divide(num_rows + 1, weights, out=weights)
+    return np.add(np.log(weights, out=weights), 1.0, out=weights)
+
+
+def _find_and_choose(
+    store: TokenStore, index: NgramIndex, top_k: int, progress: Progress | None
+) -> tuple[RaggedFile, np.ndarray]:
+    """The kept n-grams of every row of this process, on disk; and the keys of those of highest F value over all rows.
+
+    The sums by class are of whole numbers, so that they do not depend on how the rows were shared out. N-grams are
+    tested in the order of their numbers, some in each walk over the rows, until the rest is in too few rows to score
+    as high as those that were chosen so far. The first walk finds the n-grams.
+    """
+    present = np.flatnonzero(store.class_sizes)
+    class_sizes = store.class_sizes[present]
+    class_numbers = np.zeros(len(store.class_sizes), np.int32)
+    class_numbers[present] = np.arange(len(present))
+    weights = _weights(index.row_counts, store.num_rows)
+    scale = 2.0 ** (62 - store.num_rows.bit_length())  # a value is at most 1, and so is its square
+    at_once = max(1, store.memory_bytes // (3 * (16 * len(present) + 64)))  # 64: what the scores themselves take
+    found = RaggedFile(store.scratch, f"ngrams-{store.team.rank}")
+    chosen, chosen_scores = np.empty(0, np.int64), np.empty(0)
+    first, last = 0, len(index)
+    while first < last:
+        num_tested = min(at_once, last - first) if first else min(at_once, last, max(top_k, _ENOUGH))
+        sums = np.zeros((num_tested, len(present), 2), np.int64)
+        if first == 0:
+            blocks = _found(store, index, found, progress)
+        else:
+            blocks = store.reported_blocks("testing n-grams", progress, found)
+        for block in blocks:
+            labels = class_numbers[block.labels]
+            add_class_sums(block.row_splits, block.ids, labels, index.row_counts, weights, first, scale, sums)
+        scores = np.concatenate([chosen_scores, _team_scores(store, sums, class_sizes, scale)])
+        keys = np.concatenate([chosen, index.keys[first : first + num_tested]])
+        kept = best(scores, keys, top_k)
+        chosen, chosen_scores = keys[kept], scores[kept]
+        first += num_tested
+        if len(chosen) == top_k:
+            last = int(np.count_nonzero(index.row_counts >= least_rows(chosen_scores.min(), class_sizes)))
+    return found, np.sort(chosen)
+
+
+def _found(store: TokenStore, index: NgramIndex, found: RaggedFile, progress: Progress | None) -> Iterator[TokenBlock]:
+    for block in store.reported_blocks("finding n-grams", progress):
+        row_splits, ngrams = index.find(block.row_splits, block.ids)
+        found.append(row_splits, ngrams)
+        yield block._replace(row_splits=row_splits, ids=ngrams)
+
+
+def _team_scores(store: TokenStore, sums: np.ndarray, class_sizes: np.ndarray, scale: float) -> np.ndarray:
+    """F values from the sums of all processes: each adds up its share of the n-grams, and all get all."""
+    total = reduce(np.add, exchange_shares(store.team, store.scratch, "sums", sums))
+    scores = f_scores(total, class_sizes, scale=scale)
+    return np.concatenate(exchange_arrays(store.team, store.scratch, "scores", scores))
+
+
+def _training_rows(store: TokenStore, found: RaggedFile, vectorizer: NgramVectorizer) -> Iterator[Rows]:
+    for block in store.blocks(found):
+        yield Rows(*vectorizer.weigh(block.row_splits, block.ids), block.labels)

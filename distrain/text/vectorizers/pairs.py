@@ -1,0 +1,167 @@
+"""Which n-grams are kept: the words, and the pairs of neighbouring words that are in enough rows.
+
+Decides: how pairs are counted in bounded memory, and by whom. Never: what a word is, which n-grams become features.
+
+    keys, row_counts = kept_ngrams(store, word_rows, min_df=2)
+
+Pairs are parted on disk; then each process counts its share of the parts, those of all rows, in a table that mostly
+fits into the processor's nearer caches. A part is a range of first words, so that the parts' n-grams one after the
+other are all n-grams in order.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+
+from distrain.text.array_exchange import exchange_arrays
+from distrain.text.ragged import append_array, map_array, read_array
+from distrain.text.vectorizers.ngram_kernels import count_pairs, part_pairs, refill, take_pairs
+from distrain.text.vectorizers.tokens import Progress, TokenStore
+from distrain.text.vectorizers.words import random_key
+
+_PART_PAIRS = 2**16  # in a part, where they are not too many: a table of 1 or 2 MiB
+_MOST_PARTS = 2**9
+_MOST_AT_ONCE = 2**23  # pairs parted at once: a part of so many is worth reading by itself
+_PAIR_BYTES = 64  # memory that one of them takes
+_LEAST_SLOTS, _MOST_SLOTS = 2**12, 2**20  # of a table before it grows
+_KEPT = {"keys": np.int64, "rows": np.int32}
+
+
+def kept_ngrams(
+    store: TokenStore, word_rows: np.ndarray, *, min_df: int, progress: Progress | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The kept words, and the pairs of them that are in `min_df` rows.
+
+    Args:
+        store: its words renumbered by rank; -1 for one that is not kept.
+        word_rows: rows that hold each kept word, by rank.
+        min_df: rows that a pair must be in.
+        progress: called now and then.
+
+    Returns:
+        Keys, int64, ascending, and rows with each, int32: the same in all processes, and mapped from files.
+    """
+    num_parts = 2 ** (min(_MOST_PARTS, 1 + store.num_words // _PART_PAIRS).bit_length() - 1)
+    # Parts of about as many words, to be of about as many pairs.
+    before = np.cumsum(word_rows, dtype=np.int64) - word_rows
+    part_of = (before * num_parts // max(1, int(word_rows.sum(dtype=np.int64)))).astype(np.uint16)
+    first_words = np.searchsorted(part_of, np.arange(num_parts + 1)).tolist()
+    parted = _PartedPairs(store, part_of, num_parts, progress)
+    own = [_kept_file(store.scratch, store.team.rank, name) for name in _KEPT]
+    for path in own:
+        path.write_bytes(b"")
+    sizes = []
+    counter = _PairCounter()
+    for part in range(store.team.rank, num_parts, store.team.size):
+        counted = counter.count(parted.pieces(part), parted.sizes[part], min_df)
+        kept = _with_words(*counted, word_rows, *first_words[part : part + 2])
+        for path, array in zip(own, kept, strict=True):
+            append_array(path, array)
+        sizes.append(len(kept[0]))
+    shares = [json.loads(share) for share in store.team.exchange(json.dumps(sizes).encode())]
+    parted.remove()
+    return _joined(store, shares, "keys"), _joined(store, shares, "rows")
+
+
+class _PartedPairs:
+    """The pairs of all rows of the team on disk: those of each part, of each block of rows, side by side.
+
+    Args:
+        store: this process's rows.
+        part_of: uint16: part of each first word.
+        num_parts: number of parts.
+        progress: called now and then.
+
+    Attributes:
+        sizes: pairs of each part.
+    """
+
+    def __init__(self, store: TokenStore, part_of: np.ndarray, num_parts: int, progress: Progress | None) -> None:
+        self._scratch, self._rank, self._num_parts = store.scratch, store.team.rank, num_parts
+        self._file(self._rank).write_bytes(b"")
+        sizes = [np.zeros(1, np.int64)]
+        at_once = min(_MOST_AT_ONCE, store.memory_bytes // _PAIR_BYTES)
+        for block in store.reported_blocks("parting pairs of words", progress, at_once=at_once):
+            pairs, part_sizes = part_pairs(block.row_splits, block.ids, part_of, num_parts)
+            append_array(self._file(self._rank), pairs)
+            sizes.append(part_sizes)
+        splits = np.concatenate(sizes).cumsum()
+        self._splits = exchange_arrays(store.team, store.scratch, "pair-splits", splits)
+        self.sizes: list[int] = sum(np.diff(splits).reshape(-1, num_parts).sum(0) for splits in self._splits).tolist()
+
+    def pieces(self, part: int) -> Iterator[np.ndarray]:
+        """The pairs of a part as `part_pairs` gives them, block by block."""
+        for rank, splits in enumerate(self._splits):
+            with self._file(rank).open("rb") as file:
+                starts, ends = (bounds[part :: self._num_parts].tolist() for bounds in (splits[:-1], splits[1:]))
+                for start, end in zip(starts, ends, strict=True):
+                    file.seek(8 * start)
+                    yield read_array(file, np.int64, end - start)
+
+    def remove(self) -> None:
+        """Remove what this process has written; all must have read it."""
+        self._file(self._rank).unlink()
+
+    def _file(self, rank: int) -> Path:
+        return self._scratch / f"pairs-{rank}"
+
+
+class _PairCounter:
+    """Counts the rows that hold each pair, one part after the other."""
+
+    def __init__(self) -> None:
+        self._seed = random_key()
+        self._room = np.zeros((_LEAST_SLOTS, 2), np.int64)
+
+    def count(self, pieces: Iterable[np.ndarray], size: int, min_df: int) -> tuple[np.ndarray, np.ndarray]:
+        """The pairs that are in `min_df` rows, in no order, and the rows with each; of `size` pairs in all."""
+        table = self._empty_table(min(_slots(size), _MOST_SLOTS))
+        count = row = 0
+        for pairs in pieces:
+            if _slots(count + len(pairs)) > len(table):
+                larger = np.zeros((_slots(count + len(pairs)), 2), np.int64)
+                refill(table, larger, self._seed)
+                table = larger
+            count, row = count_pairs(pairs, row, table, count, self._seed)
+        return take_pairs(table, min_df)
+
+    def _empty_table(self, slots: int) -> np.ndarray:
+        if slots > len(self._room):
+            self._room = np.zeros((slots, 2), np.int64)
+        else:
+            self._room[:slots] = 0
+        return self._room[:slots]
+
+
+def _slots(pairs: int) -> int:
+    """Slots for so many pairs, a power of two: at most three quarters are taken."""
+    return max(_LEAST_SLOTS, 2 ** (pairs * 4 // 3).bit_length())
+
+
+def _with_words(
+    pairs: np.ndarray, rows: np.ndarray, word_rows: np.ndarray, first: int, last: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of which the first word has a rank from `first` to below `last`, and these words, by key."""
+    keys = np.concatenate([np.arange(first, last, dtype=np.int64) << 32, pairs])
+    order = np.argsort(keys)
+    return keys[order], np.concatenate([word_rows[first:last], rows])[order].astype(np.int32)
+
+
+def _joined(store: TokenStore, shares: list[list[int]], name: str) -> np.ndarray:
+    """What is kept of all parts, which processes in turn have counted, mapped; `shares` says how much of each."""
+    size, dtype = len(shares), np.dtype(_KEPT[name])
+    joined = store.scratch / f"all-{name}-{store.team.rank}"
+    with joined.open("wb") as file, ExitStack() as stack:
+        opened = [stack.enter_context(_kept_file(store.scratch, rank, name).open("rb")) for rank in range(size)]
+        for part in range(sum(map(len, shares))):
+            file.write(opened[part % size].read(dtype.itemsize * shares[part % size][part // size]))
+    return map_array(joined, dtype)
+
+
+def _kept_file(scratch: Path, rank: int, name: str) -> Path:
+    return scratch / f"kept-{name}-{rank}"

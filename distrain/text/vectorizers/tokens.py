@@ -1,0 +1,225 @@
+"""The training text as integers on disk: read and tokenized once, walked as often as a learner needs.
+
+Decides: how word numbers are spilled, and in what blocks they come back. Never: what a word is (`words.py`),
+which words are kept (`vocabulary.py`), what is written to the data set.
+
+    store = TokenStore(scratch, memory_mib=1024)       # scratch: an existing, empty folder
+    for texts, labels in blocks:                       # a few thousand rows each
+        store.add(texts, labels)
+    store.finish()
+    store.num_rows, store.median_words_per_row()
+    vectorizer, rows = learn_ngrams(store, top_k=20_000)       # rows: the training rows, walked once
+
+Words are numbered in runs: when the dictionary of distinct words has taken its share of the memory it is written to
+disk, and the next row begins a new one. In a team each process has a store of its own, with its share of the rows;
+what `finish` sums up is of all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from distrain.errors import DataError
+from distrain.text.array_exchange import Alone, Team
+from distrain.text.ragged import BLOCK_VALUES, RaggedFile, append_array, read_array
+from distrain.text.readers.texts import Texts
+from distrain.text.vectorizers.word_runs import CountedWords, load_run, save_run, table_words
+from distrain.text.vectorizers.words import WordTable, random_key
+
+Progress = Callable[[str, float], None]  # (what is being done, share of it done: 0..1), called now and then
+NO_WORDS = (
+    "No training text has a word (two or more letters or digits), so there is nothing to learn from. "
+    "Check the text columns."
+)
+_MAX_ROWS = 2**31 - 2  # row numbers are packed beside counts
+_MAX_RUN_WORDS = 2**30  # occurrences in a run are counted in 32 bits
+_TABLE_SHARE = 4  # part of the memory that the dictionary may take; twice that while it grows
+
+
+class TokenBlock(NamedTuple):
+    """A block of consecutive training rows.
+
+    Attributes:
+        first_row: number of its first row among those of this store.
+        row_splits: int64 `[n + 1]`, from 0.
+        ids: int32 `[row_splits[-1]]`: word numbers in text order, or what another file holds of the same rows.
+        labels: int32 `[n]`.
+    """
+
+    first_row: int
+    row_splits: np.ndarray
+    ids: np.ndarray
+    labels: np.ndarray
+
+
+class TokenStore:
+    """The training rows of this process as word numbers, spilled to `scratch`.
+
+    Args:
+        scratch: an existing, empty folder for temporary files, the same for all of a team (about two thirds of the
+            text's size, and three times that while n-grams are learnt); the caller removes it.
+        memory_mib: bound in MiB on what learners hold at a time, beside the words and n-grams that are kept.
+        team: who else has a share of the rows.
+
+    Attributes:
+        block_rows: rows of each block that was added.
+        num_rows: rows of all stores of the team, after `finish`, as are the next three.
+        num_words: words in all rows.
+        longest_row: words in the longest row.
+        class_sizes: int64 `[largest label + 1]`: rows of each class.
+    """
+
+    def __init__(self, scratch: Path, *, memory_mib: int, team: Team | None = None) -> None:
+        self.scratch = Path(scratch)
+        self.memory_bytes = memory_mib * 2**20
+        self.team: Team = team or Alone()
+        self.block_rows: list[int] = []
+        self.num_rows = self.num_words = self.longest_row = 0
+        self.class_sizes = np.zeros(0, np.int64)
+        self._own_rows = self._run_words = 0
+        self._rows_by_length: dict[int, int] = {}
+        self._tables: list[WordTable | Path] = []  # a run's words: in memory, or the stem of their files
+        self._tokens: list[RaggedFile] = []
+        self._ranks: list[np.ndarray] = []
+        self._part_key = np.frombuffer(self.team.exchange(random_key().tobytes())[0], np.uint64)[0]
+        self._labels = self.scratch / f"labels-{self.team.rank}"
+        self._labels.write_bytes(b"")
+
+    def add(self, texts: Texts, labels: np.ndarray) -> None:
+        """Tokenize and append a block of rows.
+
+        Args:
+            texts: one text a row; may be empty.
+            labels: integers `[texts.num_rows]`: class numbers from 0.
+
+        Raises:
+            ValueError: labels are negative, or not one a text.
+            DataError: more than 2**31 - 2 rows in all.
+        """
+        labels = np.ascontiguousarray(labels, np.int32)
+        if labels.shape != (texts.num_rows,) or (len(labels) and labels.min() < 0):
+            raise ValueError("labels must be one number from 0 for each text")
+        if self._own_rows + texts.num_rows > _MAX_ROWS:
+            raise DataError(
+                f"The training part has over {_MAX_ROWS:,} rows, the most that can be learnt from; use fewer."
+            )
+        table = self._open_run()
+        for row_splits, ids in table.chunks(texts, add=True, first_row=self._own_rows):
+            self._tokens[-1].append(row_splits, ids)
+            self._run_words += len(ids)
+            for length, rows in enumerate(np.bincount(np.diff(row_splits)).tolist()):
+                if rows:
+                    self._rows_by_length[length] = self._rows_by_length.get(length, 0) + rows
+        append_array(self._labels, labels)
+        self.class_sizes = _sum([self.class_sizes, np.bincount(labels)])
+        self.block_rows.append(texts.num_rows)
+        self._own_rows += texts.num_rows
+
+    def finish(self) -> None:
+        """No more rows come: sum up over the team."""
+        if self.team.size > 1 or len(self._tables) > 1:
+            self._spill_words()
+        own = {"lengths": sorted(self._rows_by_length.items()), "classes": self.class_sizes.tolist()}
+        shares = [json.loads(share) for share in self.team.exchange(json.dumps(own).encode())]
+        self.class_sizes = _sum([np.array(share["classes"], np.int64) for share in shares])
+        self._rows_by_length = {}
+        for share in shares:
+            for length, rows in share["lengths"]:
+                self._rows_by_length[length] = self._rows_by_length.get(length, 0) + rows
+        self.num_rows = sum(self._rows_by_length.values())
+        self.num_words = sum(length * rows for length, rows in self._rows_by_length.items())
+        self.longest_row = max(self._rows_by_length, default=0)
+
+    def median_words_per_row(self) -> float:
+        """Exact median number of words per row: the mean of the middle two where rows are even; 0 without rows."""
+        if not self.num_rows:
+            return 0.0
+        lengths = np.array(sorted(self._rows_by_length), np.int64)
+        rows_up_to = np.array([self._rows_by_length[length] for length in lengths.tolist()], np.int64).cumsum()
+        middle = np.array([(self.num_rows - 1) // 2, self.num_rows // 2])
+        return float(lengths[np.searchsorted(rows_up_to, middle, side="right")].mean())
+
+    @property
+    def only_run(self) -> CountedWords | None:
+        """All words of the team, where they are in memory: one process, one run."""
+        only = self._tables[0] if len(self._tables) == 1 else None
+        return table_words(only) if isinstance(only, WordTable) else None
+
+    def runs(self) -> Iterator[CountedWords]:
+        """The words of each run of this store."""
+        for table in self._tables:
+            yield table_words(table) if isinstance(table, WordTable) else load_run(table)
+
+    def run_stems(self) -> list[Path]:
+        """The files of all runs of the team, for `word_runs.load_parts`."""
+        counts = self.team.exchange(str(len(self._tables)).encode())
+        return [self._stem(rank, run) for rank, count in enumerate(counts) for run in range(int(count))]
+
+    def renumber(self, ranks: list[np.ndarray]) -> None:
+        """From now on word `i` of run `r` is `ranks[r][i]` (int32)."""
+        self._ranks = ranks
+        self._tables = []
+
+    def blocks(self, other: RaggedFile | None = None, *, at_once: int = BLOCK_VALUES) -> Iterator[TokenBlock]:
+        """All rows of this store in order, renumbered; with the rows of `other`, one for each here, in their place.
+
+        At most `at_once` words come at once, or one row.
+        """
+        first_row = 0
+        with self._labels.open("rb") as labels_file:
+            for row_splits, ids in other.blocks(at_once) if other else self._ranked(at_once):
+                rows = len(row_splits) - 1
+                yield TokenBlock(first_row, row_splits, ids, read_array(labels_file, np.int32, rows))
+                first_row += rows
+
+    def reported_blocks(
+        self, doing: str, progress: Progress | None, other: RaggedFile | None = None, *, at_once: int = BLOCK_VALUES
+    ) -> Iterator[TokenBlock]:
+        """`blocks`, reporting what is being done and the share of the rows walked."""
+        for block in self.blocks(other, at_once=at_once):
+            if progress:
+                progress(doing, block.first_row / self._own_rows)
+            yield block
+        if progress:
+            progress(doing, 1.0)
+
+    def _ranked(self, at_once: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for tokens, ranks in zip(self._tokens, self._ranks, strict=True):
+            for row_splits, ids in tokens.blocks(at_once):
+                yield row_splits, ranks[ids]
+
+    def _open_run(self) -> WordTable:
+        """The table of the run that the next rows belong to."""
+        table = self._tables[-1] if self._tables else None
+        if isinstance(table, WordTable):
+            if table.num_bytes <= self.memory_bytes // _TABLE_SHARE and self._run_words < _MAX_RUN_WORDS:
+                return table
+            self._spill_words()
+        self._tokens.append(RaggedFile(self.scratch, f"tokens-{self.team.rank}-{len(self._tables)}"))
+        table = WordTable()
+        self._tables.append(table)
+        self._run_words = 0
+        return table
+
+    def _spill_words(self) -> None:
+        """Write the last run's words to disk."""
+        if self._tables and isinstance(self._tables[-1], WordTable):
+            stem = self._stem(self.team.rank, len(self._tables) - 1)
+            save_run(stem, table_words(self._tables[-1]), self._part_key)
+            self._tables[-1] = stem
+
+    def _stem(self, rank: int, run: int) -> Path:
+        return self.scratch / f"words-{rank}-{run}"
+
+
+def _sum(counts: list[np.ndarray]) -> np.ndarray:
+    """The sum of arrays of different lengths, int64."""
+    total = np.zeros(max(map(len, counts)), np.int64)
+    for count in counts:
+        total[: len(count)] += count
+    return total

@@ -1,0 +1,86 @@
+"""The words of a run on disk, in parts that can be merged one at a time.
+
+Decides: the files, and which part a word is in. Never: which words are kept.
+
+    save_run(scratch / "words-0-0", table_words(table), key)
+    some = load_parts(scratch / "words-0-0")(7)
+
+Which part a word is in depends on its bytes and the key alone: the same for all runs that are to be merged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from distrain.text.ragged import map_array
+from distrain.text.vectorizers.word_kernels import hash_words, select_words
+from distrain.text.vectorizers.words import WordTable
+
+PARTS = 256
+_HASH_BITS = 31
+_DTYPES = (np.uint64, np.int64, np.int32, np.int32, np.int64)  # of `CountedWords` in a file
+
+
+class CountedWords(NamedTuple):
+    """Distinct words with their counts.
+
+    Attributes:
+        units: uint64: words as `word_kernels` packs them;
+        ends: int64 `[n]`: where each ends.
+        row_counts: integers `[n]`: rows that hold each.
+        counts: integers `[n]`: how often each occurs.
+        numbers: int64 `[n]`: the number of each in its run.
+    """
+
+    units: np.ndarray
+    ends: np.ndarray
+    row_counts: np.ndarray
+    counts: np.ndarray
+    numbers: np.ndarray
+
+    def select(self, places: np.ndarray) -> CountedWords:
+        """Some of them, by place."""
+        units, ends = select_words(self.units, self.ends, places)
+        return CountedWords(units, ends, self.row_counts[places], self.counts[places], self.numbers[places])
+
+
+def table_words(table: WordTable) -> CountedWords:
+    """What a table holds."""
+    return CountedWords(*table.units, table.row_counts, table.counts, np.arange(len(table)))
+
+
+def save_run(stem: Path, words: CountedWords, key: np.uint64) -> None:
+    """Write a run's words, ordered by part, into new files whose names begin with `stem`."""
+    parts = hash_words(words.units, words.ends, key) >> (_HASH_BITS - PARTS.bit_length() + 1)
+    ordered = words.select(np.argsort(parts, kind="stable"))
+    for name, array, dtype in zip(CountedWords._fields, ordered, _DTYPES, strict=True):
+        np.ascontiguousarray(array, dtype).tofile(_file(stem, name))
+    np.bincount(parts, minlength=PARTS).cumsum(dtype=np.int64).tofile(_file(stem, "parts"))
+
+
+def load_run(stem: Path) -> CountedWords:
+    """All words of a run, mapped from its files."""
+    fields = zip(CountedWords._fields, _DTYPES, strict=True)
+    return CountedWords(*(map_array(_file(stem, name), dtype) for name, dtype in fields))
+
+
+def load_parts(stem: Path) -> Callable[[int], CountedWords]:
+    """A function that gives the words of one part of a run."""
+    words, part_ends = load_run(stem), [0, *map_array(_file(stem, "parts"), np.int64).tolist()]
+
+    def part(number: int) -> CountedWords:
+        start, stop = part_ends[number], part_ends[number + 1]
+        first = int(words.ends[start - 1]) if start else 0
+        last = int(words.ends[stop - 1]) if stop else 0
+        ends = words.ends[start:stop] - first
+        return CountedWords(words.units[first:last], ends, *(array[start:stop] for array in words[2:]))
+
+    return part
+
+
+def _file(stem: Path, name: str) -> Path:
+    return stem.with_name(f"{stem.name}.{name}")

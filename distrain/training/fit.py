@@ -1,0 +1,87 @@
+"""`distrain.fit`: train any Keras model on arrays, from Python.
+
+Decides: how a user's arguments become a job. Never: trains; `train.py` does.
+
+    result = distrain.fit(build_model, train=(x, y), validation=(xv, yv), loss="mse", run="runs/1", epochs=5)
+    result.model.predict(xv)
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from distrain.config import TrainConfig
+from distrain.data.examples import array_examples
+from distrain.errors import ConfigurationError
+from distrain.training.job import Job
+from distrain.training.run import Result, run_job
+
+
+def fit(
+    build_model: Callable[[], Any],
+    train: tuple[Any, ...],
+    validation: tuple[Any, ...] | None = None,
+    *,
+    optimizer: Any = None,
+    loss: Any = None,
+    metrics: Sequence[Any] | None = None,
+    callbacks: Sequence[Any] = (),
+    run: str | os.PathLike[str] | None = None,
+    patience: int = 0,
+    **settings: Any,
+) -> Result:
+    """Train a Keras model; the result does not depend on the number of replicas.
+
+    Args:
+        build_model: makes the model, functional or subclassed, compiled or not. It is called once, where the variables
+            must be made; everything random in it is seeded.
+        train: (x, y) or (x, y, weights). x is an array, `np.memmap` or SciPy sparse matrix of shape `[n, ...]`, or a
+            dict of these by input name; y is `[n, ...]`; weights are `[n]`.
+        validation: the same for validation, or None.
+        optimizer: a Keras optimizer or its name; default: the compiled one, else Adam.
+        loss: a Keras loss, its name, or a function (y, outputs) -> `[b, ...]`; default: the compiled one.
+        metrics: names or Keras metrics, whose states add up; default: the compiled ones.
+        callbacks: Keras callbacks.
+        run: the run directory; without it nothing is kept on disk.
+        patience: epochs without a lower validation loss after which to stop; 0 for never.
+        **settings: fields of `TrainConfig`: epochs, global_batch_size, batch_size, strategy, devices, seed,
+            checkpoint_every, resume, ...
+
+    Returns:
+        The best model (by validation loss, else training loss), the summary, and the figures of each epoch.
+
+    Raises:
+        ConfigurationError: an argument does not fit.
+        DistrainError: as `distrain train`.
+    """
+    for name, part in (("train", train), ("validation", validation)):
+        if part is not None and not (isinstance(part, tuple) and len(part) in (2, 3)):
+            raise ConfigurationError(f"{name} must be a tuple (x, y) or (x, y, weights).")
+    unknown = set(settings) - set(TrainConfig.__dataclass_fields__)
+    if unknown:
+        raise ConfigurationError(f"{', '.join(sorted(unknown))}: no such setting of distrain.fit.")
+    examples = array_examples(*train)
+    job = Job(
+        build=_builder(build_model, optimizer, loss, metrics, settings.get("learning_rate", 1e-3)),
+        train=examples,
+        validation=None if validation is None else array_examples(*validation),
+        data_digest=examples.digest,
+        callbacks=callbacks,
+    )
+    if run is not None:
+        return run_job(lambda: job, TrainConfig(data=Path(), run=Path(run), patience=patience, **settings))
+    with tempfile.TemporaryDirectory(prefix="distrain-") as folder:
+        return run_job(lambda: job, TrainConfig(data=Path(), run=Path(folder) / "run", patience=patience, **settings))
+
+
+def _builder(build_model: Any, optimizer: Any, loss: Any, metrics: Any, learning_rate: float) -> Callable[[], Any]:
+    def build() -> Any:
+        from distrain.models.build import user_model
+
+        return user_model(build_model, optimizer=optimizer, loss=loss, metrics=metrics, learning_rate=learning_rate)
+
+    return build

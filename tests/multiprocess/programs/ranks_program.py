@@ -1,0 +1,146 @@
+"""Many things on one set of ranks, started by a launcher: TensorFlow is slow to load, and ranks are slow to meet.
+
+    mpirun -n 2 python ranks_program.py FOLDER            # FOLDER/plan.json says what
+
+First comes the contract of `Distribution`, see `ranks_contract.py`; then the runs. The plan is an object:
+
+    strategy    of all runs
+    devices     "cpu:2" for two replicas in one process; null
+    runs        objects of settings of a run, with `name`; with `data` for prepared text or `case` for arrays; and
+                stop_at     global step after which the last rank sends itself SIGTERM
+                from        name of an earlier run: go on in its run directory
+                apart       ranks share no memory, as if each had a machine to itself
+
+Each rank writes FOLDER/NAME.RANK.json and .npz: what it was fed, what it sent, figures, and its weights after each
+epoch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from ranks_cases import arguments
+from ranks_contract import write_contract
+from ranks_notes import Notes
+
+import distrain
+from distrain import distribution
+from distrain.cluster.world import find_world
+from distrain.config import TrainConfig
+from distrain.distribution import choose
+from distrain.errors import StopRequested
+from distrain.training.job import Job
+from distrain.training.open_job import open_job
+from distrain.training.run import run_job
+
+WORLD = find_world(os.environ)
+
+
+class Watcher(keras.callbacks.Callback):
+    """Keeps the weights after each epoch, and sends this process SIGTERM after a step if it is to."""
+
+    def __init__(self, stop_at: int | None) -> None:
+        super().__init__()
+        self.weights: list[list[np.ndarray]] = []
+        self.figures: list[dict[str, float]] = []
+        self._stop_at = stop_at
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if int(self.model.optimizer.iterations.numpy()) == self._stop_at and WORLD.rank == WORLD.size - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.weights.append([np.array(weight) for weight in self.model.get_weights()])
+        self.figures.append(dict(logs))
+
+
+def train(settings: dict[str, Any], folder: Path, strategy: str, devices: str | None, collectives: Any) -> None:
+    """Train one run, and write what this rank knows of it."""
+    name = settings.pop("name")
+    stop_at = settings.pop("stop_at", None)
+    memory = ranks_apart() if settings.pop("apart", False) else contextlib.nullcontext()
+    run = folder / "runs" / settings.pop("from", name)
+    if WORLD.rank:  # no rank but the chief needs the run directory
+        run = folder / "not the chief's" / name
+    settings = {"run": run, "strategy": strategy, "devices": devices, "patience": 0, **settings}
+    notes, watcher = Notes(), Watcher(stop_at)
+    code, message = 0, io.StringIO()
+    with memory, notes.of_sending(collectives), contextlib.redirect_stderr(message):
+        try:
+            train_noted(settings, notes, watcher)
+        except StopRequested as stopped:
+            code = stopped.exit_code
+    facts = {
+        "code": code,
+        "fed": notes.fed,
+        "sent": list(notes.sent.items()),
+        "figures": watcher.figures,
+        "said": message.getvalue(),
+    }
+    weights = {f"{e}/{n}": w for e, epoch in enumerate(watcher.weights) for n, w in enumerate(epoch)}
+    np.savez(folder / f"{name}.{WORLD.rank}.npz", **weights)
+    (folder / f"{name}.{WORLD.rank}.json").write_text(json.dumps(facts), encoding="utf-8")
+
+
+@contextlib.contextmanager
+def ranks_apart() -> Iterator[None]:
+    """In this context ranks find no memory that they could share."""
+    share, distribution.share = distribution.share, lambda *_: None
+    try:
+        yield
+    finally:
+        distribution.share = share
+
+
+def train_noted(settings: dict[str, Any], notes: Notes, watcher: Watcher) -> None:
+    """Train on prepared text as `distrain train` does, or on the arrays of a case as a user's script does."""
+    if "case" in settings:
+        of_case = arguments(settings.pop("case"))
+        build_model = of_case.pop("build_model")
+        distrain.fit(lambda: notes.of_feeding(build_model()), **of_case, callbacks=[watcher], **settings)
+        return
+    config = TrainConfig(**settings)
+
+    def noted_job() -> Job:
+        job = open_job(config)
+
+        def build() -> Any:
+            built = job.build()
+            return replace(built, model=notes.of_feeding(built.model))
+
+        return replace(job, build=build, callbacks=[watcher])
+
+    run_job(noted_job, config)
+
+
+def main(folder: Path) -> None:
+    """Do what the plan says."""
+    plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+    strategy, devices = plan["strategy"], plan["devices"]
+    collectives = None
+    if strategy in ("horovod", "mpi"):
+        collectives = importlib.import_module(f"distrain.distribution.collectives.{strategy}")
+
+    def chosen(compression: str) -> Any:
+        config = TrainConfig(Path(), Path(), strategy=strategy, devices=devices, compression=compression)
+        return choose(config, os.environ)
+
+    write_contract(chosen, folder, apart=ranks_apart, collectives=collectives)
+    for settings in plan["runs"]:
+        train(settings, folder, strategy, devices, collectives)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

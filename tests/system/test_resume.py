@@ -1,0 +1,158 @@
+"""An interrupted run, started again, ends where the uninterrupted one does."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ENVIRONMENT, HERE, SIZES
+
+from distrain.reporting.liveness import sign_of_life
+from distrain.reporting.status import read_status
+
+SETTINGS = {"global_batch_size": 64, "epochs": 3, "patience": 0, **SIZES}  # 6 steps an epoch
+OCCASIONS = [["step", 1], ["step", 3], ["step", 6], ["evaluation", 0], ["epoch", 0], ["step", 8], ["step", 18]]
+
+
+def digest(run: Path) -> str:
+    return json.loads((run / "summary.json").read_text())["weights_sha256"]
+
+
+@pytest.fixture(scope="module")
+def runs(many_runs, text, tmp_path_factory):
+    """A folder of runs, interrupted and not, at 1 and 2 replicas; some begun at 1 and ended at 2."""
+    out = tmp_path_factory.mktemp("resume")
+    kinds = {"ngram": {"data": text["ngram"]}, "sequence": {"data": text["sequence"]}}
+    kinds |= {"dropout": {"case": "stock_dropout"}, "seen": {"case": "seen"}}
+    whole = ("ngram", "sequence", "dropout")
+
+    def settings(kind: str, name: str, devices: str, **more: object) -> dict[str, object]:
+        own = {**SETTINGS, "jit_compile": kind == "ngram"}
+        return {**kinds[kind], **own, "run": out / kind / name, "devices": devices, **more}
+
+    def single(kind: str) -> list[dict[str, object]]:
+        runs = [settings(kind, "whole", "cpu:1")] if kind in whole else []
+        runs += [settings(kind, "stopped", "cpu:1", stops=OCCASIONS if kind in whole else OCCASIONS[:3])]
+        moved = settings(kind, "moved", "cpu:1", stops=[["step", 8]], leave=True)
+        return runs + [moved] * (kind != "dropout")
+
+    def mirrored(kind: str) -> list[dict[str, object]]:
+        runs = [settings(kind, "moved", "cpu:2")] * (kind != "dropout")
+        if kind in whole:
+            stops = [["step", 3], ["evaluation", 1]]
+            runs += [settings(kind, "whole-2", "cpu:2"), settings(kind, "stopped-2", "cpu:2", stops=stops)]
+        return runs
+
+    for runs_of in (single, mirrored):
+        many_runs(runs_of("sequence") + runs_of("seen"), runs_of("ngram") + runs_of("dropout"))
+    return out
+
+
+@pytest.mark.parametrize("kind", ["ngram", "sequence", "dropout"])
+@pytest.mark.parametrize(("whole", "stopped"), [("whole", "stopped"), ("whole-2", "stopped-2")])
+def test_bitwise_the_same_weights_wherever_it_was_interrupted(kind, whole, stopped, runs):
+    assert digest(runs / kind / stopped) == digest(runs / kind / whole)
+
+
+@pytest.mark.parametrize("kind", ["ngram", "sequence"])
+def test_another_number_of_replicas_may_go_on(kind, runs, difference):
+    apart = difference(runs / kind / "whole", runs / kind / "moved")
+    assert apart.weights <= 1e-5
+    assert apart.validation_loss <= 1e-6
+
+
+@pytest.mark.parametrize("name", ["stopped", "moved"])
+def test_each_example_is_seen_once_an_epoch_all_the_same(name, runs, last_weights):
+    (each,) = last_weights(runs / "seen" / name).values()
+    assert each.shape == (331,)
+    assert not (
+        runs / "seen" / name / "model.keras"
+    ).exists()  # Keras cannot save this model, which is no reason to fail
+    by_times_in_the_last_step = [(3 - times) / 64 + times / (331 % 64) for times in range(4)]
+    apart = np.abs(each[:, None] - by_times_in_the_last_step)
+    assert apart.min(axis=1).max() < 1e-6
+    assert np.bincount(apart.argmin(axis=1), minlength=4) @ np.arange(4) == 3 * (331 % 64)
+
+
+@pytest.mark.parametrize("kind", ["ngram", "sequence"])
+def test_figures_do_not_show_the_interruptions(kind, runs):
+    epochs = []
+    for name in ("whole", "stopped"):
+        lines = [json.loads(line) for line in (runs / kind / name / "metrics.jsonl").read_text().splitlines()]
+        epochs.append([[line[f] for f in ("epoch", "loss", "accuracy")] for line in lines if line["event"] == "epoch"])
+    assert len(epochs[0]) == 3
+    assert epochs[0] == epochs[1]
+
+
+def train(run: Path, data: Path) -> list[str]:
+    options = {"global-batch-size": 64, "epochs": 3, "patience": 0, "checkpoint-every": 2, "keep": 3}
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    return [sys.executable, "-m", "distrain", "train", "--data", str(data), "--run", str(run), "--no-jit", *words]
+
+
+def finish(run: Path, data: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        train(run, data), cwd=HERE, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(text, tmp_path_factory):
+    run = tmp_path_factory.mktemp("finished") / "run"
+    done = finish(run, text["ngram"])
+    assert done.returncode == 0, done.stderr
+    return run
+
+
+def send_after_first_checkpoint(number: int, run: Path, data: Path) -> int:
+    """Start training, send it a signal once it has saved something, and return its exit code."""
+    process = subprocess.Popen(
+        train(run, data), cwd=HERE, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 60
+    while not list(run.glob("checkpoints/step-*")) and process.poll() is None and time.monotonic() < deadline:
+        os.sched_yield()
+    assert "is alive: " in sign_of_life(run, within=60)
+    process.send_signal(number)
+    return process.wait(timeout=60)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 42), (signal.SIGKILL, -signal.SIGKILL)])
+def test_a_process_that_is_ended_goes_on_when_started_again(number, code, text, finished, tmp_path):
+    run = tmp_path / "run"
+    assert send_after_first_checkpoint(number, run, text["ngram"]) == code
+    assert not (run / "summary.json").exists()
+    assert (read_status(run)["state"] == "stopped") == (code == 42)
+    done = finish(run, text["ngram"])
+    assert done.returncode == 0, done.stderr
+    assert digest(run) == digest(finished)
+
+
+def test_a_damaged_checkpoint_is_skipped_loudly(text, finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    newest = max((run / "checkpoints").glob("step-*"))
+    arrays = newest / "arrays.safetensors"
+    content = bytearray(arrays.read_bytes())
+    content[-1] ^= 1
+    arrays.write_bytes(content)
+    done = finish(run, text["ngram"])
+    assert done.returncode == 0, done.stderr
+    assert f"warning: {arrays} is cut or changed" in done.stderr
+    assert digest(run) == digest(finished)
+
+
+def test_a_finished_run_started_again_stays_as_it_is(text, finished):
+    before = {path: path.read_bytes() for path in (finished / "checkpoints").rglob("*") if path.is_file()}
+    done = finish(finished, text["ngram"])
+    assert done.returncode == 0
+    assert "finished already" in done.stdout
+    assert {path: path.read_bytes() for path in (finished / "checkpoints").rglob("*") if path.is_file()} == before

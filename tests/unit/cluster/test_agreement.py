@@ -1,0 +1,97 @@
+"""Agreeing among processes, which are threads here that meet at a barrier."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from threads_as_processes import on_all
+
+from distrain.cluster.agreement import check_alike, code_digest, folder_digest, largest, together
+from distrain.errors import ConfigurationError, DataError, DistrainError, DivergenceError, RankError
+
+
+def test_what_all_can_do_is_done():
+    assert on_all(3, lambda process: together(process, lambda: process.rank * 10)) == [0, 10, 20]
+
+
+@pytest.mark.parametrize("kind", [ConfigurationError, DataError, DivergenceError])
+def test_an_error_on_one_rank_is_raised_on_all_and_told_by_it(kind):
+    def act(process):
+        def action():
+            if process.rank == 1:
+                raise kind("shard 7 is damaged")
+
+        together(process, action, where="step 4: ")
+
+    errors = on_all(3, act)
+    assert [type(error) for error in errors] == [kind] * 3
+    assert [str(error) for error in errors] == ["step 4: shard 7 is damaged"] * 3
+    assert [error.told_by for error in errors] == [1] * 3
+
+
+def test_of_several_errors_the_first_rank_tells():
+    def act(process):
+        def action():
+            if process.rank > 0:
+                raise DataError(f"bad on {process.rank}")
+
+        together(process, action)
+
+    errors = on_all(4, act)
+    assert {str(error) for error in errors} == {"bad on 1"}
+    assert {error.told_by for error in errors} == {1}
+
+
+def test_what_is_no_error_of_the_users_keeps_its_traceback_where_it_happened():
+    def act(process):
+        together(process, lambda: 1 // process.rank)
+
+    first, second = on_all(2, act)
+    assert type(first) is ZeroDivisionError
+    assert type(second) is DistrainError
+    assert (second.exit_code, second.told_by) == (1, 0)
+
+
+def test_equal_facts_are_no_news():
+    assert on_all(3, lambda process: check_alike(process, {"seed": "0", "data": "abc"})) == [None] * 3
+
+
+@pytest.mark.parametrize(
+    ("facts_of_rank_2", "words"),
+    [
+        ({"seed": "1", "data": "abc"}, "rank 2 differs from rank 0 in seed: 1 there, 0 on rank 0"),
+        ({"seed": "0", "data": "abd"}, "rank 2 differs from rank 0 in data: abd there, abc on rank 0"),
+        ({"seed": "0"}, "rank 2 differs from rank 0 in data: missing there"),
+        ({"seed": "0", "data": "abc", "more": "x"}, "in more: x there, missing on rank 0"),
+    ],
+)
+def test_a_difference_names_the_rank_and_the_fact(facts_of_rank_2, words):
+    facts = {"seed": "0", "data": "abc"}
+    errors = on_all(3, lambda process: check_alike(process, facts_of_rank_2 if process.rank == 2 else facts))
+    assert [type(error) for error in errors] == [RankError] * 3
+    assert all(words in str(error) for error in errors)
+    assert {error.told_by for error in errors} == {0}
+
+
+def test_the_largest_value_counts():
+    assert on_all(3, lambda process: largest(process, [0, 2, 1][process.rank])) == [2, 2, 2]
+
+
+def test_a_folder_is_known_by_names_and_contents(tmp_path):
+    digests = set()
+    for number, files in enumerate([{"a": "1", "b": "2"}, {"a": "12", "b": ""}, {"b": "1", "a": "2"}, {"ab": "12"}]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        for name, text in files.items():
+            (folder / name).write_text(text)
+        digests.add(folder_digest(folder))
+    assert len(digests) == 4
+    assert len(code_digest()) == 64
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="a file that can be opened and not read needs Linux")
+def test_a_file_that_cannot_be_read_is_wrong_data(tmp_path):
+    (tmp_path / "words").symlink_to("/proc/self/mem")
+    with pytest.raises(DataError, match="Every rank must be able to"):
+        folder_digest(tmp_path)

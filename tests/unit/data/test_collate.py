@@ -1,0 +1,123 @@
+"""Packed rows laid out by hand and by NumPy; their place in the epoch by walking it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from distrain.data.batches import epoch_batches
+from distrain.data.collate import RowStream, word_rows
+from distrain.data.examples import PackedRows, part_examples, rows_examples
+from distrain.data.plan import EpochPlan, epoch_order
+from distrain.data.row_kernels import pack_rows, units_of_rows
+from distrain.data.shards import DatasetWriter, Rows, open_dataset
+
+SPLITS = np.array([0, 2, 2, 7])
+COLUMNS = np.array([8, 9, 1, 2, 3, 4, 5], np.int32)
+
+
+def test_rows_are_packed_by_unit_with_a_gap_behind_each():
+    row_ids, words = pack_rows(SPLITS, COLUMNS, 3)
+    assert words.reshape(-1, 3).tolist() == [[8, 9, 0], [0, 0, 0], [0, 0, 0], [1, 2, 3], [4, 5, 0], [0, 0, 0]]
+    assert row_ids.tolist() == [0, 0, 1, 2, 2, 2]
+    assert (row_ids.dtype, words.dtype) == (np.int32, np.int32)
+
+
+@given(st.lists(st.lists(st.integers(1, 9), max_size=20), min_size=1, max_size=30), st.sampled_from([1, 3, 9]))
+@settings(max_examples=60, deadline=None)
+def test_a_batch_is_its_rows_in_any_sizes(rows, unit):
+    splits = np.cumsum([0, *map(len, rows)])
+    columns = np.concatenate([*map(np.array, rows), []]).astype(np.int32)
+    packed = PackedRows(*pack_rows(splits, columns, unit))
+    assert len(packed.row_ids) == sum(units_of_rows(len(row), unit) for row in rows)
+    batch = word_rows(packed, 12, 10)
+    assert len(batch.words) == unit * len(batch.row_ids) <= unit * len(packed.row_ids) * (1 + 1 / 32)
+    by_row = batch.words.reshape(-1, unit)
+    for number, row in enumerate(rows):
+        slots = by_row[batch.row_ids == number].ravel()
+        assert slots[: len(row)].tolist() == row
+        assert len(slots) - len(row) >= unit
+        assert not slots[len(row) :].any()
+    # The slots of the words in their order: what a gradient of an embedding is summed by.
+    places = np.flatnonzero(batch.words)
+    assert batch.order.tolist() == places[np.argsort(batch.words[places], kind="stable")].tolist()
+    assert batch.touched[batch.segments].tolist() == batch.words[batch.order].tolist()
+    assert batch.touched.tolist() == sorted(set(columns.tolist()))
+    assert batch.first_slot == 12
+
+
+def sequences(num_rows, seed=0):
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(0, 12, num_rows)
+    splits = np.concatenate([[0], np.cumsum(lengths)])
+    words = rng.integers(1, 50, splits[-1]).astype(np.int32)
+    return Rows(splits, words, None, (np.arange(num_rows) % 2).astype(np.int32))
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory):
+    """331 rows in shards of 100."""
+    folder = tmp_path_factory.mktemp("words")
+    writer = DatasetWriter(
+        folder, kind="sequence", num_features=50, classes=["a", "b"], max_length=12, rows_per_shard=100
+    )
+    writer.write("train", [sequences(331)])
+    writer.write("test", [])
+    writer.finish()
+    return part_examples(open_dataset(folder).parts["train"], length=12, unit=3)
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("block", [40, 64, 1000])
+def test_where_a_row_stands_is_the_sum_of_the_rows_before(examples, shuffle, block):
+    def order():
+        return epoch_order(331, seed=5, epoch=2, block=block, run=8, shuffle=shuffle)
+
+    slots = units_of_rows(np.diff(sequences(331).row_splits)[order().examples(range(331))], 3) * 3
+    expected = np.cumsum(slots) - slots
+    stream = RowStream(examples.sizes[""], order())
+    for position in (0, 1, 39, 40, 41, 200, 330, 63, 329):  # forth, and back to a block before
+        assert stream.before(position) == expected[position]
+    assert RowStream(examples.sizes[""], order()).before(250) == expected[250]  # as after a resume
+
+
+@given(st.integers(1, 5), st.integers(1, 50), st.integers(0, 331))
+@settings(max_examples=40, deadline=None)
+def test_the_batches_of_any_plan_make_up_one_stream(examples, num_replicas, batch_size, first_position):
+    order = epoch_order(331, seed=5, epoch=2, block=64, run=8)
+    plan = EpochPlan(331, num_replicas, batch_size, first_position)
+    words = []
+    for batches in epoch_batches(examples, plan, order, replicas=range(num_replicas), epoch=2):
+        for batch in batches:
+            if batch.weights.any():
+                rows = batch.features
+                assert rows.first_slot == sum(map(len, words)) + expected_start(order, first_position)
+                num_slots = 3 * sum(units_of_rows(length, 3) for length in lengths_of(batch))
+                words.append(rows.words[:num_slots])
+                assert not rows.words[num_slots:].any()
+    rows, expected = sequences(331), []
+    for example in order.examples(range(first_position, 331)):
+        row = rows.slice(example, example + 1).columns.tolist()
+        expected += row + [0] * (3 + -len(row) % 3)
+    assert np.concatenate([np.zeros(0, np.int32), *words]).tolist() == expected
+
+
+def lengths_of(batch):
+    rows, words = batch.features.row_ids, batch.features.words.reshape(-1, 3)
+    return [np.count_nonzero(words[rows == number]) for number in range(len(batch.labels))]
+
+
+def expected_start(order, position):
+    lengths = np.diff(sequences(331).row_splits)[order.examples(range(position))]
+    return int(units_of_rows(lengths, 3).sum()) * 3
+
+
+def test_rows_in_memory_are_packed_too():
+    examples = rows_examples(
+        Rows(SPLITS, COLUMNS, None, np.zeros(3, np.int32)), kind="sequence", num_features=10, length=9, unit=3
+    )
+    features, _ = examples.load(np.array([[0, 3]]), np.array([0, 2]))(0, 2)
+    assert features.words.tolist() == [8, 9, 0, 0, 0, 0, 1, 2, 3, 4, 5, 0, 0, 0, 0]
+    assert examples.sizes[""](np.array([[2, 3], [0, 2]])).tolist() == [9, 6, 3]

@@ -1,0 +1,79 @@
+"""The time of an epoch by hand, and the time of a step out of run directories, damaged ones included."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from distrain.errors import CheckpointError, ConfigurationError
+from distrain.planning.step_time import measured_step_seconds, plan_time
+
+PLAN = SimpleNamespace(num_steps=100, num_replicas=4, num_examples=51_000, touched_bytes=8_000_000)
+
+
+def test_an_epoch_by_hand():
+    """2 * 3/4 * 8 MB at 12 GB/s is 1 ms a step, beside 3 ms of computing."""
+    time = plan_time(PLAN, step_seconds=0.003, bytes_per_second=12e9)
+    assert time.all_reduce_seconds == pytest.approx(0.001)
+    assert time.epoch_seconds == pytest.approx(0.4)
+    assert time.samples_per_second == pytest.approx(127_500)
+    assert time.efficiency == pytest.approx(0.75)
+
+
+def test_without_a_bandwidth_communication_is_not_counted():
+    time = plan_time(PLAN, step_seconds=0.003)
+    assert (time.all_reduce_seconds, time.efficiency) == (None, 1.0)
+    assert time.epoch_seconds == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"step_seconds": 0.0}, "--step-ms"),
+        ({"step_seconds": float("nan")}, "--step-ms"),
+        ({"step_seconds": float("inf")}, "--step-ms"),
+        ({"step_seconds": 1.0, "bytes_per_second": -1.0}, "--bandwidth-gbs"),
+    ],
+)
+def test_times_that_are_none(settings, words):
+    with pytest.raises(ConfigurationError, match=words):
+        plan_time(PLAN, **settings)
+
+
+def run(folder, settings, summary):
+    (folder / "config.json").write_text(json.dumps(settings))
+    (folder / "summary.json").write_text(json.dumps(summary))
+    return folder
+
+
+def test_the_step_of_a_run(tmp_path):
+    settings = {"replica_batch_size": 32, "num_replicas": 2, "accumulation_steps": 4}
+    folder = run(tmp_path, settings, {"samples_per_second": 25_600.0})
+    assert measured_step_seconds(folder, batch_size=32, alone=False) == pytest.approx(0.01)
+    with pytest.raises(ConfigurationError, match=r"measured at 32 examples .* this plan has 64"):
+        measured_step_seconds(folder, batch_size=64, alone=False)
+    with pytest.raises(ConfigurationError, match="on 2 replicas"):
+        measured_step_seconds(folder, batch_size=32, alone=True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "summary"),
+    [
+        ({}, {"samples_per_second": 1.0}),
+        ({"replica_batch_size": 32, "num_replicas": 1}, {}),
+        ({"replica_batch_size": 32, "num_replicas": 1}, {"samples_per_second": 0}),
+        ({"replica_batch_size": 32, "num_replicas": 1}, {"samples_per_second": "many"}),
+        ({"replica_batch_size": [32], "num_replicas": 1}, {"samples_per_second": 1.0}),
+        ({"replica_batch_size": 32, "num_replicas": 1, "accumulation_steps": "2"}, {"samples_per_second": 1.0}),
+    ],
+)
+def test_runs_that_do_not_tell(tmp_path, settings, summary):
+    with pytest.raises(CheckpointError, match="does not tell"):
+        measured_step_seconds(run(tmp_path, settings, summary), batch_size=32, alone=False)
+
+
+def test_no_run_at_all(tmp_path):
+    with pytest.raises(CheckpointError, match="not there"):
+        measured_step_seconds(tmp_path / "absent", batch_size=32, alone=False)

@@ -1,0 +1,91 @@
+"""What counts as a sign of life, and what a probe is told."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from distrain.errors import CheckpointError, RankError
+from distrain.reporting.liveness import sign_of_life
+from distrain.reporting.process_time import process_began
+
+
+def write_status(run: Path, **values: object) -> None:
+    (run / "status.json").write_text(json.dumps({"state": "training", "step": 12, "epoch": 2, **values}))
+
+
+def look(run: Path, **settings: float) -> str:
+    return sign_of_life(run, **{"within": 300, "now": 1000, "since": 0, **settings})
+
+
+@pytest.mark.parametrize("state", ["training", "evaluating", "finishing"])
+@pytest.mark.parametrize(("age", "is_alive"), [(0, True), (299, True), (301, False), (-50, True)])
+def test_a_run_is_alive_for_so_long_after_its_last_sign(tmp_path, state, age, is_alive):
+    write_status(tmp_path, state=state, time=1000 - age)
+    if is_alive:
+        assert f"is alive: {state} at step 12, epoch 2" in look(tmp_path)
+    else:
+        with pytest.raises(RankError, match=rf"no sign of life: {state} at step 12, epoch 2, last seen 301 s ago"):
+            look(tmp_path)
+
+
+@pytest.mark.parametrize(("state", "word"), [("finished", "has"), ("stopped", "was"), ("failed", "has")])
+def test_a_run_that_has_ended_is_not_alive(tmp_path, state, word):
+    write_status(tmp_path, state=state, time=1000, message="Why it ended.")
+    with pytest.raises(RankError, match=f"{word} {state} at step 12, epoch 2. Why it ended.$"):
+        look(tmp_path)
+
+
+def test_a_run_is_not_alive_before_its_first_step(tmp_path):
+    write_status(tmp_path, state="starting", time=999)
+    with pytest.raises(RankError, match="is starting, 1 s ago: no step yet"):
+        look(tmp_path)
+
+
+def test_a_status_of_an_earlier_attempt_says_nothing(tmp_path):
+    write_status(tmp_path, time=990)
+    assert "is alive" in look(tmp_path, since=980)
+    with pytest.raises(RankError, match="only the status of an earlier attempt"):
+        look(tmp_path, since=995)
+
+
+def test_no_status_is_no_life(tmp_path):
+    with pytest.raises(RankError, match="no status yet"):
+        look(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("values", [{"time": 999, "step": [1], "epoch": {}}, {"time": 999, "message": 7}])
+def test_a_status_with_odd_values_is_no_trouble(tmp_path, values):
+    write_status(tmp_path, **values)
+    assert "is alive" in look(tmp_path)
+
+
+def test_a_damaged_status_is_told(tmp_path):
+    (tmp_path / "status.json").write_text("{")
+    with pytest.raises(CheckpointError):
+        look(tmp_path)
+
+
+def probe(run: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-X", "importtime", "-m", "distrain", "alive", "--run", str(run), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_probe_by_its_exit_code(tmp_path):
+    write_status(tmp_path, time=time.time() - 20)
+    alive, dead, wrong = (probe(tmp_path, "--within", within) for within in ("300", "10", "-1"))
+    assert (alive.returncode, dead.returncode, wrong.returncode) == (0, 5, 2)
+    assert alive.stdout.startswith(f"{tmp_path} is alive")
+    assert "distrain: error" in dead.stderr.splitlines()[-1]
+    for heavy in ("tensorflow", "numpy", "rich", "keras"):
+        assert f" {heavy}\n" not in alive.stderr, "a probe runs every few seconds"
+
+
+def test_the_probe_knows_when_the_machine_or_container_started(tmp_path):
+    write_status(tmp_path, time=process_began(Path("/proc/1/stat")) - 1)
+    assert "only the status of an earlier attempt" in probe(tmp_path, "--within", "1e9").stderr
