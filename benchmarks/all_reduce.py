@@ -66,11 +66,11 @@ def _compiled(way: str, num_floats: int) -> Callable[[], object]:
     import tensorflow as tf
 
     from distrain.distribution import choose
-    from distrain.distribution.multi_process import Processes
+    from distrain.distribution.multi_process import MultiProcess
 
     strategy = way.split(",")[0]
     joined = choose(TrainConfig(data=Path(), run=Path(), strategy=strategy, devices="cpu:1"), os.environ)
-    distribution = Processes(joined.collectives, find_world(os.environ))  # without the memory that they could share
+    distribution = MultiProcess(joined.collectives, find_world(os.environ))  # without the memory that they could share
     gradient = tf.ones(num_floats)
 
     @tf.function(autograph=False)

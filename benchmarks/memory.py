@@ -23,7 +23,7 @@ from rich.table import Table
 WANTED_BYTES = 1.5 * 2**30
 PROBE_ROWS = 20_000
 SHOWN_PROCESSES = 4
-SMALLEST_SHOWN = 16 * 2**20  # launchers and trackers of resources, which hold nothing
+MIN_SHOWN = 16 * 2**20  # launchers and trackers of resources, which hold nothing
 
 
 def rows_of(gigabytes: float, *, words_per_row: int, place: Path) -> int:
@@ -70,7 +70,7 @@ def main() -> None:
     for column in ("command", "seconds", "CPU seconds", "peak RssAnon of each process, MiB"):
         table.add_column(column, justify="left" if column == "command" else "right")
     for command, measured in found.items():
-        peaks = [peak for peak in measured.peak_bytes if peak >= SMALLEST_SHOWN][:SHOWN_PROCESSES]
+        peaks = [peak for peak in measured.peak_bytes if peak >= MIN_SHOWN][:SHOWN_PROCESSES]
         shown = ", ".join(f"{peak / 2**20:,.0f}" for peak in peaks)
         table.add_row(command, f"{measured.seconds:.1f}", f"{measured.cpu_seconds:.1f}", shown)
     console = Console()

@@ -55,7 +55,7 @@ Split = dict[str, float]  # milliseconds of "loaded", "step", "compute", "comput
 def time_in_rank(way: str, data: Path, batch_sizes: list[int], num_turns: int) -> list[Split]:
     """Medians for each batch size; all ranks run this."""
     from distrain.distribution import choose
-    from distrain.distribution.multi_process import Processes
+    from distrain.distribution.multi_process import MultiProcess
     from distrain.training import step as steps
     from distrain.training.open_job import open_job
     from distrain.training.task import batch_specs, make_task
@@ -68,8 +68,8 @@ def time_in_rank(way: str, data: Path, batch_sizes: list[int], num_turns: int) -
     replicas = distribution.local_replicas
     ways = {"step": distribution, "compute": _Unreduced(distribution)}
     sent: list[int] = []
-    if isinstance(distribution, Processes):  # what would travel between machines
-        ways["travelling"] = Processes(_counting(distribution.collectives, sent), find_world(os.environ))
+    if isinstance(distribution, MultiProcess):  # what would travel between machines
+        ways["travelling"] = MultiProcess(_counting(distribution.collectives, sent), find_world(os.environ))
     compiled = {}
     for name, under in ways.items():
         task = make_task(job.build, sample, scope=distribution.scope(), num_columns=job.train.num_columns)
@@ -116,7 +116,7 @@ def _one_after_the_other(compute: Callable[[Any], Any], allreduce: Callable[[], 
 def _time_steps(distribution: Any, call: Callable[[Any], Any], batches: Iterable[Any]) -> list[float]:
     """Seconds of each step."""
     took = []
-    distribution.exchange(b"")  # start together: waiting for a late rank is no reduction
+    distribution.all_gather_bytes(b"")  # start together: waiting for a late rank is no reduction
     before = time.perf_counter()
     for batch in batches:
         call([batch])
@@ -129,7 +129,7 @@ def _time_steps(distribution: Any, call: Callable[[Any], Any], batches: Iterable
 def _passes(distribution: Any, seconds: list[float], num_batches: int) -> int:
     """How often to go over the cached batches in a turn; the same on all ranks."""
     own = TURN_SECONDS / (num_batches * max(1e-5, seconds[0]))
-    return max(1, min(30, min(int(float(each)) for each in distribution.exchange(str(own).encode()))))
+    return max(1, min(30, min(int(float(each)) for each in distribution.all_gather_bytes(str(own).encode()))))
 
 
 def _counting(collectives: Any, sent: list[int]) -> Any:
@@ -142,7 +142,7 @@ def _counting(collectives: Any, sent: list[int]) -> Any:
 
         return counting
 
-    own = {name: counted(getattr(collectives, name)) for name in ("sum_in_place", "union_in_place")}
+    own = {name: counted(getattr(collectives, name)) for name in ("all_reduce_sum", "all_reduce_or")}
     return SimpleNamespace(**{**vars(collectives), **own})
 
 

@@ -72,7 +72,7 @@ class Batch(NamedTuple):
         epoch: int64 scalar; dropout keys on it.
         first_position: int64 scalar: where the batch stands in the epoch; dropout and audits key on it.
         global_weight: float32 scalar: sum of the weights of all replicas in this step.
-        notices: float32 `[3]`: what the process that feeds it has to tell all others with this step, see `notices`.
+        step_flags: float32 `[3]`: what its process tells all others with this step, see `step_flags`.
     """
 
     features: Any
@@ -81,10 +81,10 @@ class Batch(NamedTuple):
     epoch: Any
     first_position: Any
     global_weight: Any
-    notices: Any
+    step_flags: Any
 
 
-def notices(replica: int, *, stop: bool = False, failed: bool = False) -> np.ndarray:
+def step_flags(replica: int, *, stop: bool = False, failed: bool = False) -> np.ndarray:
     """What a process tells all others with a step.
 
     Args:

@@ -18,11 +18,11 @@ class DistrainError(Exception):
 
     Attributes:
         exit_code: what the process returns.
-        told_by: the rank that tells of it, where all ranks raise the same error; None: whoever raises it.
+        reporting_rank: the rank that tells of it, where all ranks raise the same error; None: whoever raises it.
     """
 
     exit_code = 1
-    told_by: int | None = None
+    reporting_rank: int | None = None
 
 
 class ConfigurationError(DistrainError, ValueError):

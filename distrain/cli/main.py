@@ -58,7 +58,7 @@ def _world() -> World:
 def _tell(error: DistrainError) -> None:
     """Print an error, unless it is another rank that tells of it."""
     world = _world()
-    if error.told_by is None or error.told_by == world.rank:
+    if error.reporting_rank is None or error.reporting_rank == world.rank:
         rank = f"rank {world.rank}: " if world.size > 1 else ""
         kind = "stopped" if isinstance(error, StopRequested) else "error"
         notes = getattr(error, "__notes__", [])  # where it happened, if it reached the other ranks
@@ -133,17 +133,17 @@ def _add_prepare(commands: Any) -> None:
 
 def _prepare(options: argparse.Namespace) -> None:
     from distrain.config import PrepareConfig
-    from distrain.prepare.workers import gathered_team
+    from distrain.prepare.workers import gathered_group
     from distrain.reporting.terminal import open_console
 
     settings = {name: value for name, value in vars(options).items() if name not in ("command", "may_be_cut")}
     if options.text_columns is not None:
         settings["text_columns"] = tuple(options.text_columns.split(","))
     config = PrepareConfig(**settings)
-    with gathered_team(config) as team:
+    with gathered_group(config) as team:
         from distrain.prepare.pipeline import prepare  # while other processes start
 
-        prepare(config, console=open_console(), team=team)
+        prepare(config, console=open_console(), group=team)
 
 
 def _add_train(commands: Any) -> None:
@@ -248,7 +248,7 @@ def _end_at_once(error: Exception) -> None:
     if isinstance(error, DistrainError):
         _tell(error)
         code = error.exit_code
-        if error.told_by is not None:
+        if error.reporting_rank is not None:
             ignore_stop()
             leave()
     else:

@@ -38,11 +38,11 @@ class Processes(Protocol):
     rank: int
     num_processes: int
 
-    def exchange(self, content: bytes) -> list[bytes]:
+    def all_gather_bytes(self, content: bytes) -> list[bytes]:
         """What each process gave, in rank order."""
 
 
-def together(processes: Processes, action: Callable[[], Made], *, where: str = "") -> Made:
+def run_on_all_ranks(processes: Processes, action: Callable[[], Made], *, where: str = "") -> Made:
     """Do something on every process that may fail on some of them.
 
     Args:
@@ -67,7 +67,7 @@ def together(processes: Processes, action: Callable[[], Made], *, where: str = "
     if failure is not None:
         code = failure.exit_code if isinstance(failure, DistrainError) else DistrainError.exit_code
         told = {"code": code, "message": where + (str(failure) or type(failure).__name__)}
-    heard = [json.loads(content) for content in processes.exchange(json.dumps(told).encode())]
+    heard = [json.loads(content) for content in processes.all_gather_bytes(json.dumps(told).encode())]
     failing = [rank for rank, content in enumerate(heard) if content]
     if not failing:
         return made[0]
@@ -75,7 +75,7 @@ def together(processes: Processes, action: Callable[[], Made], *, where: str = "
         raise failure
     code, message = heard[failing[0]]["code"], heard[failing[0]]["message"]
     told_error = _KIND_OF_CODE.get(code, DistrainError)(message)
-    told_error.told_by = failing[0]
+    told_error.reporting_rank = failing[0]
     raise told_error from failure
 
 
@@ -90,9 +90,9 @@ def check_alike(processes: Processes, facts: Mapping[str, str]) -> None:
         RankError: they differ; names the first rank that differs from rank 0, the fact, and both values.
     """
     content = json.dumps(dict(facts), sort_keys=True).encode()
-    if len(set(processes.exchange(hashlib.sha256(content).digest()))) == 1:
+    if len(set(processes.all_gather_bytes(hashlib.sha256(content).digest()))) == 1:
         return
-    everyone = [json.loads(theirs) for theirs in processes.exchange(content)]
+    everyone = [json.loads(theirs) for theirs in processes.all_gather_bytes(content)]
     for rank, theirs in enumerate(everyone):
         for name in sorted({*theirs, *everyone[0]}):
             here, there = theirs.get(name, "missing"), everyone[0].get(name, "missing")
@@ -101,18 +101,18 @@ def check_alike(processes: Processes, facts: Mapping[str, str]) -> None:
                     f"rank {rank} differs from rank 0 in {name}: {_shortened(here)} there, {_shortened(there)} on rank "
                     "0. Give all ranks the same command, code, packages and data."
                 )
-                differ.told_by = 0
+                differ.reporting_rank = 0
                 raise differ
 
 
-def largest(processes: Processes, value: int) -> int:
+def max_over_ranks(processes: Processes, value: int) -> int:
     """The largest value that any process holds; all must call this."""
-    return max(int(content) for content in processes.exchange(str(value).encode()))
+    return max(int(content) for content in processes.all_gather_bytes(str(value).encode()))
 
 
 def code_digest() -> str:
     """SHA-256 (hex) of distrain's own source files: tells two checkouts of one version apart."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
         digest.update(f"{path.relative_to(package).as_posix()}\0".encode())

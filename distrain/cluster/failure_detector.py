@@ -47,7 +47,7 @@ ECHO_SECONDS = 3.0  # an error that may come from a lost peer waits so long for 
 GOODBYE_SECONDS = 2.0
 # Where rank 0 is lost, rank 1 speaks. Rank 2 does so this much later, if the launcher has not ended it by then
 # (horovodrun takes 5 s), and all others after two turns: a minute at most from the loss, whoever is left.
-TURN_SECONDS, MOST_TURNS = 6.0, 2
+TURN_SECONDS, MAX_TURNS = 6.0, 2
 PATIENCE_SECONDS = 2.0  # others give rank 0 more time than it gives them: of a cut connection it speaks first
 
 
@@ -90,7 +90,7 @@ class Watch:
 def watching(
     rank: int,
     size: int,
-    exchange: Exchange,
+    all_gather_bytes: Exchange,
     *,
     leave: Leave = leave_process,
     silence_seconds: float = SILENCE_SECONDS,
@@ -104,7 +104,7 @@ def watching(
     Args:
         rank: of this process.
         size: how many ranks there are.
-        exchange: one rank's bytes -> the bytes of all, in rank order; called twice at the start.
+        all_gather_bytes: one rank's bytes -> the bytes of all, in rank order; called twice at the start.
         leave: ends this process: (exit code, message for standard error or None). Called in a thread of its own.
         silence_seconds: without a sign of life for so long, a rank counts as lost.
 
@@ -114,7 +114,7 @@ def watching(
     if size == 1:
         yield Watch()
         return
-    links = meet(rank, size, exchange)
+    links = meet(rank, size, all_gather_bytes)
     watcher = _Watcher(rank, links, leave, silence_seconds)
     watcher.start()
     try:
@@ -252,7 +252,7 @@ class _Watcher(Watch):
             f"rank {link.rank} ({link.host}) was lost {self.where(link.step)}: {reason}. "
             "Start the same command again: training goes on from the last checkpoint."
         )
-        turns = min(max(self._rank - 1, 0), MOST_TURNS)
+        turns = min(max(self._rank - 1, 0), MAX_TURNS)
         self._end_in(GRACE_SECONDS + turns * TURN_SECONDS, RankError.exit_code, message, link.rank)
 
     def _fail(self, code: int) -> None:

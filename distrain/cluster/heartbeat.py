@@ -117,13 +117,13 @@ class Link:
         self._connection.close()
 
 
-def meet(rank: int, size: int, exchange: Exchange) -> dict[int, Link]:
+def meet(rank: int, size: int, all_gather_bytes: Exchange) -> dict[int, Link]:
     """Connect rank 0 with all others. Every rank calls it; takes at most about 20 s beside the exchanges.
 
     Args:
         rank: of this process.
         size: how many ranks there are, 2 or more.
-        exchange: one rank's bytes -> the bytes of all, in rank order; called twice.
+        all_gather_bytes: one rank's bytes -> the bytes of all, in rank order; called twice.
 
     Returns:
         Links by rank: to all others on rank 0, to rank 0 alone elsewhere.
@@ -137,15 +137,15 @@ def meet(rank: int, size: int, exchange: Exchange) -> dict[int, Link]:
         with _listen(size) as listener:
             port, token = listener.getsockname()[1], secrets.token_bytes(16)
             offer = {"host": host, "port": port, "addresses": own_addresses(), "token": token.hex()}
-            exchange(json.dumps(offer).encode())
+            all_gather_bytes(json.dumps(offer).encode())
             connections = asyncio.run(_accept_all(listener, size, token))
     else:
-        offer = json.loads(exchange(b"")[0])
+        offer = json.loads(all_gather_bytes(b"")[0])
         try:
             connections[0] = asyncio.run(_connect(rank, host, offer))
         except RankError as unreached:
             error = str(unreached)
-    answers = [json.loads(answer) for answer in exchange(json.dumps({"host": host, "error": error}).encode())]
+    answers = [json.loads(answer) for answer in all_gather_bytes(json.dumps({"host": host, "error": error}).encode())]
     hosts = [answer["host"] for answer in answers]
     failed = [number for number, answer in enumerate(answers) if answer["error"]]
     if not failed:
@@ -158,7 +158,7 @@ def meet(rank: int, size: int, exchange: Exchange) -> dict[int, Link]:
         "The ranks watch each other over TCP, on a port that the system chooses. Open all ports between the machines "
         "of the run (firewall, security group, network policy), then start again."
     )
-    failure.told_by = 0
+    failure.reporting_rank = 0
     raise failure
 
 

@@ -168,7 +168,7 @@ def _read_verdict(board: Board, token: str) -> list[Claim]:
         return []
     if error:
         shared = RankError(error)
-        shared.told_by = 0
+        shared.reporting_rank = 0
         raise shared
     return claims
 

@@ -23,21 +23,21 @@ from typing import Any, TypeVar
 import numpy as np
 import scipy.sparse
 
-from distrain.batch import Batch, Memory, notices
+from distrain.batch import Batch, Memory, step_flags
 from distrain.data.collate import RowStream, sparse_rows, word_rows
 from distrain.data.examples import CsrRows, Examples, Features, PackedRows, Take, array_examples
-from distrain.data.plan import Block, EpochPlan, Order, epoch_order, steps_per_epoch
+from distrain.data.plan import Block, EpochPlan, ShuffledOrder, epoch_order, steps_per_epoch
 from distrain.errors import ConfigurationError
 
 PREFETCH_STEPS = 4  # steps made ahead of the device, at least
 PREFETCH_BYTES = 2**25  # and as many more as fit in here: small batches outrun the reading of a block
-MOST_PREFETCH_STEPS = 64
+MAX_PREFETCH_STEPS = 64
 
 Item = TypeVar("Item")
 
 
 def epoch_batches(
-    examples: Examples, plan: EpochPlan, order: Order, *, replicas: range, epoch: int = 0
+    examples: Examples, plan: EpochPlan, order: ShuffledOrder, *, replicas: range, epoch: int = 0
 ) -> Iterator[list[Batch]]:
     """Yield, for each step of the plan, one `Batch` per replica in `replicas`."""
     reader = _BlockReader(examples, plan, order, replicas)
@@ -60,7 +60,7 @@ def epoch_batches(
                     epoch=np.int64(epoch),
                     first_position=np.int64(positions.start),
                     global_weight=np.float32(global_weight),
-                    notices=notices(replica),
+                    step_flags=step_flags(replica),
                 )
             )
         if step + 1 < plan.num_steps:
@@ -82,13 +82,13 @@ def sample_batch(examples: Examples) -> Batch:
     return batch
 
 
-def idle_batch(sample: Batch, replica: int) -> Batch:
+def zero_weight_batch(sample: Batch, replica: int) -> Batch:
     """A batch that weighs nothing, for a replica that has nothing to feed but must take part in a step."""
     weights = np.zeros_like(sample.weights)
-    return sample._replace(weights=weights, global_weight=np.float32(0), notices=notices(replica))
+    return sample._replace(weights=weights, global_weight=np.float32(0), step_flags=step_flags(replica))
 
 
-def _one(examples: Examples, order: Order, position: int) -> tuple[Features, np.ndarray]:
+def _one(examples: Examples, order: ShuffledOrder, position: int) -> tuple[Features, np.ndarray]:
     """Features and labels at one position."""
     (example,) = order.examples(range(position, position + 1))
     return examples.load(np.array([[example, example + 1]]), np.zeros(1, np.int64))(0, 1)
@@ -97,7 +97,7 @@ def _one(examples: Examples, order: Order, position: int) -> tuple[Features, np.
 class _BlockReader:
     """Reads what some replicas are fed, in the order of the steps, block by block: one is held."""
 
-    def __init__(self, examples: Examples, plan: EpochPlan, order: Order, replicas: range) -> None:
+    def __init__(self, examples: Examples, plan: EpochPlan, order: ShuffledOrder, replicas: range) -> None:
         self._examples = examples
         self._plan = plan
         self._order = order
@@ -278,7 +278,7 @@ def prefetched(items: Iterator[Item], *, depth: int = PREFETCH_STEPS, beside: bo
 
 def prefetch_depth(num_bytes: int, *, at_least: int = PREFETCH_STEPS) -> int:
     """Items of so many bytes that are made ahead, at most; `at_least` where their size is not known, 0."""
-    return max(at_least, min(MOST_PREFETCH_STEPS, PREFETCH_BYTES // num_bytes) if num_bytes else 0)
+    return max(at_least, min(MAX_PREFETCH_STEPS, PREFETCH_BYTES // num_bytes) if num_bytes else 0)
 
 
 def _bytes_of(item: Any) -> int:

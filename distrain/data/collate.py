@@ -18,7 +18,7 @@ import numpy as np
 
 from distrain.batch import SparseRows, WordRows
 from distrain.data.examples import CsrRows, PackedRows
-from distrain.data.plan import Block, Order
+from distrain.data.plan import Block, ShuffledOrder
 from distrain.data.row_kernels import order_by_column
 
 
@@ -30,7 +30,7 @@ class RowStream:
         order: of the epoch.
     """
 
-    def __init__(self, sizes: Callable[[np.ndarray], np.ndarray], order: Order) -> None:
+    def __init__(self, sizes: Callable[[np.ndarray], np.ndarray], order: ShuffledOrder) -> None:
         self._sizes = sizes
         self._order = order
         self._totals = {0: 0}  # by the first position of each block walked so far, and of the next: what is before it

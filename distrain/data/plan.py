@@ -117,7 +117,7 @@ class Block(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Order:
+class ShuffledOrder:
     """Position -> example for one epoch, worked out block by block in O(block + n / run) memory."""
 
     num_examples: int
@@ -194,7 +194,7 @@ def epoch_order(
     block: int = SHUFFLE_BLOCK,
     run: int = SHUFFLE_RUN,
     shuffle: bool = True,
-) -> Order:
+) -> ShuffledOrder:
     """The order of one epoch: a function of (num_examples, seed, epoch) and the two sizes, and of nothing else.
 
     Runs of `run` neighbouring examples are put in random order; the examples of each `block` of runs are shuffled
@@ -209,7 +209,7 @@ def epoch_order(
         run: neighbouring examples read together.
         shuffle: False gives the order of the data.
     """
-    return Order(num_examples, seed, epoch, block, run, shuffle)
+    return ShuffledOrder(num_examples, seed, epoch, block, run, shuffle)
 
 
 def _permutation(size: int, seed: int, epoch: int, *, stream: int) -> np.ndarray:
@@ -224,7 +224,7 @@ def stable_order(keys: np.ndarray) -> np.ndarray:
     return order if np.all(ascending[1:] != ascending[:-1]) else np.argsort(keys, kind="stable")
 
 
-def count_reads(plan: EpochPlan, order: Order) -> np.ndarray:
+def count_reads(plan: EpochPlan, order: ShuffledOrder) -> np.ndarray:
     """How often each example is read in the epoch, by walking every step of every replica: int64 `[num_examples]`."""
     counts = np.zeros(plan.num_examples, np.int64)
     for step in range(plan.num_steps):

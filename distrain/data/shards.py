@@ -33,7 +33,7 @@ from distrain.batch import Memory
 from distrain.data.readahead import read_ahead, read_on_request
 from distrain.data.rows import Rows, Span, concatenate_rows, pick_rows, span_lengths
 from distrain.errors import DataError
-from distrain.text.array_exchange import Alone, Team
+from distrain.text.array_exchange import ProcessGroup, SingleProcess
 
 INDEX_NAME = "dataset.json"
 FORMAT_VERSION = 1
@@ -70,7 +70,7 @@ class DatasetWriter:
         classes: the class names, in label order.
         max_length: longest row, for sequences.
         rows_per_shard: a shard holds at most this many rows, and at most about 64 MiB.
-        team: the processes that write it, each of them its share of the shards: all must make the same calls.
+        group: the processes that write it, each of them its share of the shards: all must make the same calls.
     """
 
     def __init__(
@@ -82,13 +82,13 @@ class DatasetWriter:
         classes: Sequence[str],
         max_length: int | None = None,
         rows_per_shard: int = 65_536,
-        team: Team | None = None,
+        group: ProcessGroup | None = None,
     ) -> None:
         assert kind in KINDS
         assert rows_per_shard >= 1
         self._directory = Path(directory)
         self._rows_per_shard = rows_per_shard
-        self._team: Team = team or Alone()
+        self._team: ProcessGroup = group or SingleProcess()
         self._index: dict[str, Any] = {
             "format": "distrain-dataset",
             "version": FORMAT_VERSION,
@@ -108,7 +108,7 @@ class DatasetWriter:
             if number % self._team.size == self._team.rank:
                 own.append(self._shard(f"{part}-{number:05d}", num_rows, concatenate_rows(pieces)))
             num_rows += sum(piece.num_rows for piece in pieces)
-        told = self._team.exchange(json.dumps([asdict(shard) for shard in own]).encode())
+        told = self._team.all_gather_bytes(json.dumps([asdict(shard) for shard in own]).encode())
         shards = sorted(chain.from_iterable(map(json.loads, told)), key=itemgetter("first_row"))
         self._index["parts"][part] = {"num_rows": num_rows, "shards": shards}
         return num_rows

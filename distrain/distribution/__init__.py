@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from distrain.cluster.failure_detector import leave_process
 from distrain.cluster.world import World, check_places, find_world
 from distrain.config import TrainConfig
-from distrain.distribution.collectives.shared_memory import MOST_RANKS, share
+from distrain.distribution.collectives.shared_memory import MAX_RANKS, share
 from distrain.errors import ConfigurationError, RankError
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def _join(strategy: str, config: TrainConfig, world: World, environ: Mapping[str
             "launch/slurm.sbatch, or --strategy horovod."
         )
     from distrain.distribution.devices import own_device, prefetches
-    from distrain.distribution.multi_process import Processes
+    from distrain.distribution.multi_process import MultiProcess
 
     on_gpu = own_device(environ, world, config.devices)  # before the backend touches TensorFlow
     for name, value in idle_settings(world, on_gpu=on_gpu).items():
@@ -105,12 +105,12 @@ def _join(strategy: str, config: TrainConfig, world: World, environ: Mapping[str
 
             collectives = mpi
         collectives.start(world, on_gpu=on_gpu)
-        _check_places(collectives.exchange, world)
-        shared = share(collectives.exchange, world.rank, world.size)
+        _check_places(collectives.all_gather_bytes, world)
+        shared = share(collectives.all_gather_bytes, world.rank, world.size)
     if collectives not in _joined:
         _joined.append(collectives)
     ahead = prefetches(environ, world, on_gpu=on_gpu)
-    return Processes(collectives, world, compression=config.compression, shared=shared, prefetches=ahead)
+    return MultiProcess(collectives, world, compression=config.compression, shared=shared, prefetches=ahead)
 
 
 def idle_settings(world: World, *, on_gpu: bool) -> dict[str, str]:
@@ -121,7 +121,7 @@ def idle_settings(world: World, *, on_gpu: bool) -> dict[str, str]:
     times a second in place of 1,000. Measured in benchmarks/RESULTS.md.
     """
     settings = {"OMPI_MCA_mpi_yield_when_idle": "1"}
-    if world.local_size == world.size <= MOST_RANKS and not on_gpu:
+    if world.local_size == world.size <= MAX_RANKS and not on_gpu:
         settings["HOROVOD_CYCLE_TIME"] = "20"  # milliseconds
     return settings
 
@@ -152,14 +152,14 @@ def leave() -> None:
         _joined.pop().stop()
 
 
-def _check_places(exchange: Callable[[bytes], list[bytes]], world: World) -> None:
+def _check_places(all_gather_bytes: Callable[[bytes], list[bytes]], world: World) -> None:
     """Refuse processes that are not where their environment says, on all of them alike."""
     own = {"host": os.environ.get("HOROVOD_HOSTNAME") or socket.gethostname(), **asdict(world)}
-    places = [json.loads(content) for content in exchange(json.dumps(own).encode())]
+    places = [json.loads(content) for content in all_gather_bytes(json.dumps(own).encode())]
     try:
         check_places([(place.pop("host"), World(**place)) for place in places])
     except RankError as error:
-        error.told_by = 0 if len(places) > 1 else None
+        error.reporting_rank = 0 if len(places) > 1 else None
         raise
 
 

@@ -48,7 +48,7 @@ class Distribution(Protocol):
     def scope(self) -> AbstractContextManager[Any]:
         """The context in which model and optimizer are built."""
 
-    def adopt(self, optimizer: Any) -> None:
+    def disable_keras_all_reduce(self, optimizer: Any) -> None:
         """Make `optimizer.apply` take gradients that are summed over all replicas already."""
 
     def compile(
@@ -90,7 +90,7 @@ class Distribution(Protocol):
         what they were had it been taken at each step. Variables that are not floats stay. All processes must call it.
         """
 
-    def exchange(self, content: bytes) -> list[bytes]:
+    def all_gather_bytes(self, content: bytes) -> list[bytes]:
         """Outside a compiled step: what each process gave, in rank order. All processes must call it."""
 
     def broadcast(self, content: bytes) -> bytes:

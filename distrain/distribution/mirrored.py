@@ -49,7 +49,7 @@ class Mirrored:
         """The strategy's scope, which makes variables mirrored."""
         return self._strategy.scope()
 
-    def adopt(self, optimizer: Any) -> None:
+    def disable_keras_all_reduce(self, optimizer: Any) -> None:
         """Keep Keras from summing the gradients a second time, after it has clipped what it took for local ones."""
         optimizer = getattr(optimizer, "inner_optimizer", optimizer)
         optimizer._all_reduce_sum_gradients = lambda grads_and_vars: grads_and_vars
@@ -87,7 +87,7 @@ class Mirrored:
     def synchronize(self, variables: Sequence[Any]) -> None:
         """There is one process."""
 
-    def exchange(self, content: bytes) -> list[bytes]:
+    def all_gather_bytes(self, content: bytes) -> list[bytes]:
         """There is one process."""
         return [content]
 

@@ -43,14 +43,14 @@ class Collectives(HostCollectives, Protocol):
     def on_device(self) -> DeviceCollectives | None:
         """The collectives of this process' GPU, if it has one and they can use it."""
 
-    def exchange(self, content: bytes) -> list[bytes]:
+    def all_gather_bytes(self, content: bytes) -> list[bytes]:
         """What each rank gave."""
 
     def broadcast(self, content: bytes) -> bytes:
         """Rank 0's content."""
 
 
-class Processes(SingleDevice):
+class MultiProcess(SingleDevice):
     """One replica in this process, on its one device, of as many as there are processes.
 
     Args:
@@ -94,7 +94,7 @@ class Processes(SingleDevice):
         tensors = [*map(_at_least_single, gradients), *figures]
         heights = [int(g.shape[0]) if isinstance(g, tf.IndexedSlices) else None for g in gradients]
         shared_sum = self._sum_in_memory(tensors, len(gradients) if used_at_once else 0)
-        halved = self._compression == "fp16"
+        fp16 = self._compression == "fp16"
 
         def reduce(*arrays: np.ndarray) -> list[np.ndarray]:
             given = iter(arrays)
@@ -103,7 +103,7 @@ class Processes(SingleDevice):
             ]
             if shared_sum:
                 return shared_sum([*own, *given])
-            return sum_on_host(self.collectives, own, list(given), halved=halved)
+            return sum_on_host(self.collectives, own, list(given), fp16=fp16)
 
         flat = [
             array
@@ -146,9 +146,9 @@ class Processes(SingleDevice):
             for variable, total in zip(floats, totals, strict=True):
                 variable.assign(total / self.num_processes)
 
-    def exchange(self, content: bytes) -> list[bytes]:
+    def all_gather_bytes(self, content: bytes) -> list[bytes]:
         """What each process gave, in rank order."""
-        return self.collectives.exchange(content)
+        return self.collectives.all_gather_bytes(content)
 
     def broadcast(self, content: bytes) -> bytes:
         """What the chief gave."""

@@ -42,7 +42,7 @@ class SingleDevice:
         """No context is needed."""
         return nullcontext()
 
-    def adopt(self, optimizer: Any) -> None:
+    def disable_keras_all_reduce(self, optimizer: Any) -> None:
         """Nothing to do: there is nothing to sum."""
 
     def compile(
@@ -60,7 +60,7 @@ class SingleDevice:
     def synchronize(self, variables: Sequence[Any]) -> None:
         """There is one process."""
 
-    def exchange(self, content: bytes) -> list[bytes]:
+    def all_gather_bytes(self, content: bytes) -> list[bytes]:
         """There is one process."""
         return [content]
 

@@ -54,12 +54,12 @@ class _AveragedApply:
 
     def __init__(self, apply: Any, compression: str) -> None:
         from distrain.distribution.collectives import horovod
-        from distrain.distribution.multi_process import Processes
+        from distrain.distribution.multi_process import MultiProcess
 
         self.compression = compression
         self.ranks_are_equal = False
         self._apply = apply
-        self._ranks = Processes(horovod, init(), compression=compression)
+        self._ranks = MultiProcess(horovod, init(), compression=compression)
 
     def __call__(self, grads: Sequence[Any], trainable_variables: Any = None) -> Any:
         if not self.ranks_are_equal:
@@ -131,9 +131,9 @@ def _averaged_apply(optimizer: Any) -> _AveragedApply:
 
 
 def _require_alike(facts: dict[str, Any]) -> None:
-    from distrain.distribution.collectives.horovod import exchange
+    from distrain.distribution.collectives.horovod import all_gather_bytes
 
-    of_ranks = [json.loads(content) for content in exchange(json.dumps(facts).encode())]
+    of_ranks = [json.loads(content) for content in all_gather_bytes(json.dumps(facts).encode())]
     for rank, theirs in enumerate(of_ranks):
         for name, value in of_ranks[0].items():
             if theirs[name] != value:

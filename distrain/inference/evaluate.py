@@ -31,7 +31,7 @@ from distrain.runs.checkpoint import Checkpoint
 from distrain.runs.directory import VECTORIZER_NAME, config_of, open_finished
 from distrain.text.vectorizers.load_vectorizer import load_vectorizer
 from distrain.training.loop import evaluate_all
-from distrain.training.open_job import TextFacts, model_builder, row_layout
+from distrain.training.open_job import TextMetadata, model_builder, row_layout
 
 TEXTS_AT_ONCE = 1024  # texts vectorized and predicted together
 
@@ -118,11 +118,11 @@ def _task(settings: dict[str, Any], checkpoint: Checkpoint, examples: Examples) 
     return task, steps
 
 
-def _facts(run: Path, settings: dict[str, Any]) -> TextFacts:
+def _facts(run: Path, settings: dict[str, Any]) -> TextMetadata:
     try:
         facts = settings["text"]
         classes = tuple(str(name) for name in facts["classes"])
-        return TextFacts(facts["kind"], int(facts["num_features"]), facts["max_length"], classes)
+        return TextMetadata(facts["kind"], int(facts["num_features"]), facts["max_length"], classes)
     except (KeyError, TypeError, ValueError):
         raise CheckpointError(f"{run} was not trained on prepared text, which this command needs.") from None
 

@@ -24,7 +24,7 @@ from distrain.errors import RankError, StopRequested
 POLL_SECONDS = 0.2
 ANSWER_SECONDS = 5.0  # to connect, and to say who one is; the next look finds a name that has moved meanwhile
 GRACE_SECONDS = 10.0  # pod 0, which knows who is missing, speaks first
-MOST_STRANGERS = 256  # connected at the same time
+MAX_STRANGERS = 256  # connected at the same time
 LONGEST_LINE = 2**16  # bytes
 _ALL, _MISSING = b"all are there\n", b"missing:"
 
@@ -129,7 +129,7 @@ class _Host:
         assert task
         self._open[task] = writer
         try:
-            if len(self._open) > self._place.num_pods + MOST_STRANGERS:
+            if len(self._open) > self._place.num_pods + MAX_STRANGERS:
                 return
             async with asyncio.timeout(ANSWER_SECONDS):
                 index = self._index_of.get(await reader.readline())

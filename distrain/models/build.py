@@ -22,7 +22,7 @@ from distrain.errors import ConfigurationError
 
 
 @dataclass(frozen=True)
-class Built:
+class CompiledModel:
     """A model and what trains it, made in the scope of the distribution.
 
     Attributes:
@@ -38,7 +38,7 @@ class Built:
     metrics: Sequence[Any]
 
 
-def text_model(kind: str, *, num_features: int, num_classes: int, config: TrainConfig) -> Built:
+def text_model(kind: str, *, num_features: int, num_classes: int, config: TrainConfig) -> CompiledModel:
     """The shipped model for prepared text: `NgramMLP` for n-grams, `SepCNN` for sequences."""
     dropout = dropout_rate(config, kind)
     if kind == "ngram":
@@ -58,7 +58,7 @@ def text_model(kind: str, *, num_features: int, num_classes: int, config: TrainC
             dropout=dropout,
         )
     loss = keras.losses.BinaryCrossentropy() if num_classes == 2 else keras.losses.SparseCategoricalCrossentropy()
-    return Built(model, keras.optimizers.Adam(config.learning_rate), loss, ["accuracy"])
+    return CompiledModel(model, keras.optimizers.Adam(config.learning_rate), loss, ["accuracy"])
 
 
 def dropout_rate(config: TrainConfig, kind: str) -> float:
@@ -75,7 +75,7 @@ def user_model(
     loss: Any = None,
     metrics: Sequence[Any] | None = None,
     learning_rate: float = 1e-3,
-) -> Built:
+) -> CompiledModel:
     """A user's model; what is not given is taken from its `compile`, else Adam and no metrics.
 
     Raises:
@@ -106,7 +106,7 @@ def user_model(
     if metrics is None:
         saved = model.get_compile_config() if compiled else None
         metrics = saved["metrics"] if saved else None
-    return Built(model, optimizer, keras.losses.get(loss), list(metrics or []))
+    return CompiledModel(model, optimizer, keras.losses.get(loss), list(metrics or []))
 
 
 def find_function(name: str) -> Callable[..., Any]:

@@ -16,7 +16,7 @@ from distrain.config import DEFAULT_GLOBAL_BATCH_SIZE, TrainConfig
 from distrain.data.batches import prefetch_depth
 from distrain.data.plan import SHUFFLE_BLOCK, EpochPlan, count_reads, epoch_order, examples_per_replica
 from distrain.data.shards import Dataset, Part
-from distrain.distribution.collectives.host_all_reduce import LARGEST_UNION
+from distrain.distribution.collectives.host_all_reduce import MAX_UNION
 from distrain.errors import DataError
 from distrain.planning.traffic import expected_touched, sample_frequencies
 
@@ -163,7 +163,7 @@ def _touched_bytes(dataset: Dataset, config: TrainConfig, touched: float, all_re
     if not all_reduce_bytes:
         return 0
     agreed = dataset.num_features
-    if touched >= LARGEST_UNION * dataset.num_features:
+    if touched >= MAX_UNION * dataset.num_features:
         return all_reduce_bytes + agreed
     width = config.units if dataset.kind == "ngram" else config.embedding
     return all_reduce_bytes + agreed - int(FLOAT_BYTES * width * (dataset.num_features - touched))

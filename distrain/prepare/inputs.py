@@ -26,7 +26,7 @@ import numpy as np
 from distrain.config import PrepareConfig
 from distrain.errors import ConfigurationError, DataError
 from distrain.prepare.display import Display, ReadingDisplay
-from distrain.text.array_exchange import Team
+from distrain.text.array_exchange import ProcessGroup
 from distrain.text.ragged import RaggedFile
 from distrain.text.readers.blocks import LabelledBlock
 from distrain.text.readers.labels import KNOWN_SETS, Classes, LabelLearner, known_classes
@@ -118,7 +118,7 @@ def read_training(config: PrepareConfig, store: TokenStore, held_out: HeldOut, d
             if number not in seen
         ]
         seen.update(numbers[new].tolist())
-        if place % store.team.size == store.team.rank:
+        if place % store.group.size == store.group.rank:
             out = np.zeros(len(numbers), np.bool_)
             if config.test is None:
                 before = tally.rows - len(numbers)
@@ -141,13 +141,13 @@ def is_held_out(index: int, share: float, seed: int) -> bool:
 
 
 def read_test(
-    config: PrepareConfig, classes: Classes, tally: Tally, display: Display, team: Team, block_rows: list[int]
+    config: PrepareConfig, classes: Classes, tally: Tally, display: Display, group: ProcessGroup, block_rows: list[int]
 ) -> Iterator[TextBlock]:
     """This process's blocks of the rows of `config.test`; `block_rows` is told how many rows each has."""
     assert config.test is not None
     for place, block in enumerate(_read_shown(config, config.test, tally, display)):
         numbers = _numbers(block, classes.number)
-        if place % team.size == team.rank:
+        if place % group.size == group.rank:
             block_rows.append(len(numbers))
             yield block.texts, numbers
 

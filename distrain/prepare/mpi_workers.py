@@ -45,7 +45,7 @@ class MpiChannel:
                 f"belongs to another MPI than the launcher. {cure}"
             )
 
-    def swap(self, content: bytes) -> list[bytes]:
+    def all_gather_bytes(self, content: bytes) -> list[bytes]:
         """What each process gave, by rank."""
         sizes = np.empty(self.size, np.int64)
         self._all.Allgather(np.array([len(content)], np.int64), sizes)

@@ -30,8 +30,8 @@ from distrain.prepare.display import Display
 from distrain.prepare.inputs import HeldOut, TextBlock, Training, check_inputs, read_test, read_training
 from distrain.prepare.row_exchange import in_order
 from distrain.prepare.staging import VECTORIZER_NAME
-from distrain.prepare.workers import errors_told, gathered_team, shared_folders
-from distrain.text.array_exchange import Team
+from distrain.prepare.workers import errors_told, gathered_group, shared_folders
+from distrain.text.array_exchange import ProcessGroup
 from distrain.text.readers.labels import KNOWN_SETS
 from distrain.text.readers.lines import Tally
 from distrain.text.vectorizers.load_vectorizer import Vectorizer
@@ -46,7 +46,7 @@ Warn = Callable[[str], None]
 
 
 def prepare(
-    config: PrepareConfig, *, console: Console, warnings: Console | None = None, team: Team | None = None
+    config: PrepareConfig, *, console: Console, warnings: Console | None = None, group: ProcessGroup | None = None
 ) -> None:
     """Make the data set that `config` asks for.
 
@@ -54,7 +54,7 @@ def prepare(
         config: all settings.
         console: where progress and results go.
         warnings: where warnings go; standard error by default.
-        team: the processes that share the work, each of which must call this with the same settings; their chief
+        group: the processes that share the work, each of which must call this with the same settings; their chief
             alone prints. By default this process, with as many others as `config.workers` asks for.
 
     Raises:
@@ -62,25 +62,25 @@ def prepare(
         ConfigurationError: a setting does not fit the text, or `config.out` cannot be written.
         RankError: a process of the team was lost.
     """
-    if team is None:
-        with gathered_team(config) as gathered:
-            prepare(config, console=console, warnings=warnings, team=gathered)
+    if group is None:
+        with gathered_group(config) as gathered:
+            prepare(config, console=console, warnings=warnings, group=gathered)
         return
     sentences: list[str] = []
     try:
-        _prepare(config, team, console if team.rank == 0 else Console(quiet=True), sentences.append)
+        _prepare(config, group, console if group.rank == 0 else Console(quiet=True), sentences.append)
     finally:  # not earlier, as a live bar may stand on the same terminal
-        for sentence in sentences if team.rank == 0 else ():
+        for sentence in sentences if group.rank == 0 else ():
             (warnings or Console(stderr=True)).print(Text(f"warning: {sentence}"), soft_wrap=True)
 
 
-def _prepare(config: PrepareConfig, team: Team, console: Console, warn: Warn) -> None:
+def _prepare(config: PrepareConfig, group: ProcessGroup, console: Console, warn: Warn) -> None:
     started = time.monotonic()
-    with errors_told(team):
+    with errors_told(group):
         check_inputs(config)
-    with shared_folders(team, config.out) as (new, scratch), Display(console) as display:
-        store = TokenStore(scratch, memory_mib=config.memory_mib, team=team)
-        held_out = HeldOut(scratch, team.rank)
+    with shared_folders(group, config.out) as (new, scratch), Display(console) as display:
+        store = TokenStore(scratch, memory_mib=config.memory_mib, group=group)
+        held_out = HeldOut(scratch, group.rank)
         training = read_training(config, store, held_out, display)
         _check_training(config, training, store, warn)
         kind, why = _choose_vectorizer(config.vectorizer, store)
@@ -93,10 +93,10 @@ def _prepare(config: PrepareConfig, team: Team, console: Console, warn: Warn) ->
             texts = held_out.blocks(training.class_numbers)
         else:
             test_block_rows = []
-            texts = read_test(config, training.classes, test_tally, display, team, test_block_rows)
+            texts = read_test(config, training.classes, test_tally, display, group, test_block_rows)
         test_rows = _vectorized(texts, vectorizer)
         parts = {
-            part: in_order(team, scratch, part, own_rows, block_rows, has_values=kind == "ngram")
+            part: in_order(group, scratch, part, own_rows, block_rows, has_values=kind == "ngram")
             for part, own_rows, block_rows in (
                 ("train", train_rows, store.block_rows),
                 ("test", test_rows, test_block_rows),
@@ -108,10 +108,10 @@ def _prepare(config: PrepareConfig, team: Team, console: Console, warn: Warn) ->
             num_features=vectorizer.num_features,
             classes=training.classes.names,
             max_length=getattr(vectorizer, "max_length", None),
-            team=team,
+            group=group,
         )
         num_rows = {part: writer.write(part, rows) for part, rows in parts.items()}
-        if team.rank:
+        if group.rank:
             return
         vectorizer.save(new / VECTORIZER_NAME)
         if config.test is not None:

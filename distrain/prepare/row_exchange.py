@@ -5,7 +5,7 @@ Decides: how rows travel between processes. Never: what is in them.
     for rows in in_order(team, scratch, "train", own_rows, store.block_rows, has_values=True):
         ...
 
-Of the numbered blocks of the input each process has made every `team.size`-th, beginning with that of its rank.
+Of the numbered blocks of the input each process has made every `group.size`-th, beginning with that of its rank.
 """
 
 from __future__ import annotations
@@ -18,35 +18,35 @@ from pathlib import Path
 import numpy as np
 
 from distrain.data.rows import Rows
-from distrain.text.array_exchange import Team
+from distrain.text.array_exchange import ProcessGroup
 from distrain.text.ragged import map_array
 
 _FIELDS = {"lengths": np.int32, "labels": np.int32, "columns": np.int32, "values": np.float32}
 
 
 def in_order(
-    team: Team, scratch: Path, name: str, rows: Iterator[Rows], block_rows: list[int], *, has_values: bool
+    group: ProcessGroup, scratch: Path, name: str, rows: Iterator[Rows], block_rows: list[int], *, has_values: bool
 ) -> Iterator[Rows]:
     """The rows of all processes in the order of the input, in all processes: mapped from files, unless there is one.
 
     Args:
-        team: who has made rows.
+        group: who has made rows.
         scratch: an existing folder, the same for all.
         name: of the temporary files in it.
         rows: this process's rows, in blocks of any size.
         block_rows: rows of each of this process's blocks of the input; looked at when `rows` has ended.
         has_values: whether rows have values beside columns.
     """
-    if team.size == 1:
+    if group.size == 1:
         yield from rows
         return
-    _save(scratch, f"{name}-rows-{team.rank}", rows)
-    counts = [json.loads(share) for share in team.exchange(json.dumps(block_rows).encode())]
+    _save(scratch, f"{name}-rows-{group.rank}", rows)
+    counts = [json.loads(share) for share in group.all_gather_bytes(json.dumps(block_rows).encode())]
     shares = [
         _blocks(scratch, f"{name}-rows-{rank}", share, has_values=has_values) for rank, share in enumerate(counts)
     ]
     for place in range(sum(map(len, counts))):
-        yield next(shares[place % team.size])
+        yield next(shares[place % group.size])
 
 
 def _save(scratch: Path, stem: str, blocks: Iterator[Rows]) -> None:

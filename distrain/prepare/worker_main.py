@@ -32,9 +32,9 @@ def main(to_chief: int, alive: int) -> int:
 
         from distrain.prepare.pipeline import prepare
 
-        team = Company(Worker(connection, orders["rank"], orders["size"]), speaker=0)
+        group = Company(Worker(connection, orders["rank"], orders["size"]), speaker=0)
         try:
-            prepare(PrepareConfig(**orders["config"]), console=Console(quiet=True), team=team)
+            prepare(PrepareConfig(**orders["config"]), console=Console(quiet=True), group=group)
         except DistrainError as error:
             return error.exit_code
     return 0

@@ -30,9 +30,9 @@ from distrain.cluster.world import find_world
 from distrain.config import PrepareConfig
 from distrain.errors import ConfigurationError, DataError, DistrainError, RankError
 from distrain.prepare.staging import staged
-from distrain.text.array_exchange import Alone, Team
+from distrain.text.array_exchange import ProcessGroup, SingleProcess
 
-MOST_WORKERS = 8  # by default; what each reads of the others' rows is then about a third of its work
+MAX_WORKERS = 8  # by default; what each reads of the others' rows is then about a third of its work
 _BYTES_PER_WORKER = 2**24  # with less text, starting a process takes longer than it saves
 _KINDS = {kind.exit_code: kind for kind in (ConfigurationError, DataError, RankError)}
 _FINE, _FAILED = b"+", b"-"
@@ -45,7 +45,7 @@ class Channel(Protocol):
     rank: int
     size: int
 
-    def swap(self, content: bytes) -> list[bytes]:
+    def all_gather_bytes(self, content: bytes) -> list[bytes]:
         """What each process gave, by rank; returns when all have called it."""
 
     def end(self) -> None:
@@ -65,9 +65,9 @@ class Company:
         self._speaker = speaker
         self.rank, self.size = channel.rank, channel.size
 
-    def exchange(self, content: bytes) -> list[bytes]:
-        """See `Team`."""
-        heard = self._channel.swap(_FINE + content)
+    def all_gather_bytes(self, content: bytes) -> list[bytes]:
+        """See `ProcessGroup`."""
+        heard = self._channel.all_gather_bytes(_FINE + content)
         for rank, answer in enumerate(heard):
             if answer[:1] == _FAILED:
                 raise self._heard(rank, answer[1:])
@@ -77,10 +77,10 @@ class Company:
         """Let the others' next exchange fail with `error`, instead of taking part in it."""
         code = error.exit_code if isinstance(error, DistrainError) else DistrainError.exit_code
         told = {"code": code, "message": str(error) or type(error).__name__}
-        heard = self._channel.swap(_FAILED + json.dumps(told).encode())
+        heard = self._channel.all_gather_bytes(_FAILED + json.dumps(told).encode())
         if isinstance(error, DistrainError):  # the same row may be wrong for all: one of them tells of it
             first = min(rank for rank, answer in enumerate(heard) if answer[:1] == _FAILED)
-            error.told_by = first if self._speaker is None else self._speaker
+            error.reporting_rank = first if self._speaker is None else self._speaker
 
     def end(self) -> None:
         """End the others."""
@@ -89,12 +89,12 @@ class Company:
     def _heard(self, rank: int, told: bytes) -> DistrainError:
         content = json.loads(told)
         error = _KINDS.get(content["code"], DistrainError)(content["message"])
-        error.told_by = rank if self._speaker is None else self._speaker
+        error.reporting_rank = rank if self._speaker is None else self._speaker
         return error
 
 
 @contextmanager
-def gathered_team(config: PrepareConfig) -> Iterator[Team]:
+def gathered_group(config: PrepareConfig) -> Iterator[ProcessGroup]:
     """The team that this process belongs to, or gathers, to prepare what `config` asks for.
 
     Raises:
@@ -114,7 +114,7 @@ def gathered_team(config: PrepareConfig) -> Iterator[Team]:
         return
     workers = config.workers or _workers_for(config)
     if workers == 1:
-        yield Alone()
+        yield SingleProcess()
         return
     with ExitStack() as stack:
         chief = Chief(config, workers)
@@ -126,11 +126,11 @@ def gathered_team(config: PrepareConfig) -> Iterator[Team]:
 def _workers_for(config: PrepareConfig) -> int:
     """As many as there are cores, but none with too little to do."""
     size = config.train.stat().st_size if config.train.is_file() else 0
-    return max(1, min(len(os.sched_getaffinity(0)), MOST_WORKERS, size // _BYTES_PER_WORKER))
+    return max(1, min(len(os.sched_getaffinity(0)), MAX_WORKERS, size // _BYTES_PER_WORKER))
 
 
 @contextmanager
-def errors_told(team: Team) -> Iterator[None]:
+def errors_told(group: ProcessGroup) -> Iterator[None]:
     """Tell the team of an error in this block, unless it told of it."""
     try:
         yield
@@ -140,34 +140,34 @@ def errors_told(team: Team) -> Iterator[None]:
         while isinstance(inner, SystemError):
             inner = inner.__cause__ or inner.__context__
         error = inner if isinstance(inner, KeyboardInterrupt | SystemExit) else raised
-        if isinstance(team, Company):
+        if isinstance(group, Company):
             if not isinstance(error, Exception):
-                team.end()
-            elif getattr(error, "told_by", None) is None:
-                team.fail(error)
+                group.end()
+            elif getattr(error, "reporting_rank", None) is None:
+                group.fail(error)
         raise error from error.__cause__
 
 
 @contextmanager
-def shared_folders(team: Team, out: Path) -> Iterator[tuple[Path, Path]]:
+def shared_folders(group: ProcessGroup, out: Path) -> Iterator[tuple[Path, Path]]:
     """`staged(out)` for a team: all get the folders, and the chief alone makes and renames them.
 
     Raises:
         ConfigurationError: see `staged`; or the folders cannot be seen from here.
     """
     with ExitStack() as stack:
-        with errors_told(team):
-            folders = stack.enter_context(staged(out)) if team.rank == 0 else None
-            told = team.exchange(json.dumps([str(folder) for folder in folders or ()]).encode())
+        with errors_told(group):
+            folders = stack.enter_context(staged(out)) if group.rank == 0 else None
+            told = group.all_gather_bytes(json.dumps([str(folder) for folder in folders or ()]).encode())
             new, scratch = map(Path, json.loads(told[0]))
             if not scratch.is_dir():
                 raise ConfigurationError(
-                    f"--out {out} is on another file system for rank {team.rank} than for rank 0. "
+                    f"--out {out} is on another file system for rank {group.rank} than for rank 0. "
                     "Choose a folder that all hosts share."
                 )
-        with errors_told(team):
+        with errors_told(group):
             yield new, scratch
-            team.exchange(b"")  # nobody has failed
+            group.all_gather_bytes(b"")  # nobody has failed
 
 
 class Chief:
@@ -198,7 +198,7 @@ class Chief:
             send(ours, json.dumps({"rank": rank, "size": size, "config": asdict(config)}, default=str).encode())
         os.close(hears)
 
-    def swap(self, content: bytes) -> list[bytes]:
+    def all_gather_bytes(self, content: bytes) -> list[bytes]:
         """See `Channel`."""
         answers = [content, *(self._receive(rank) for rank in range(1, self.size))]
         frame = pack(answers)
@@ -215,7 +215,7 @@ class Chief:
             code = process.wait()
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
             lost = RankError(f"worker process {rank} of --workers {self.size} {how}. Start again, perhaps with fewer.")
-            lost.told_by = 0
+            lost.reporting_rank = 0
             raise lost from None
 
     def wait(self) -> None:
@@ -247,7 +247,7 @@ class Worker:
         self.rank, self.size = rank, size
         self._to_chief = to_chief
 
-    def swap(self, content: bytes) -> list[bytes]:
+    def all_gather_bytes(self, content: bytes) -> list[bytes]:
         """See `Channel`."""
         try:
             send(self._to_chief, content)

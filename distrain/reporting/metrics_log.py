@@ -31,8 +31,8 @@ from typing import Any
 EVENTS = ("step", "epoch", "evaluate", "checkpoint", "resume", "stop")
 
 MAX_LINE_BYTES = 1 << 16  # an event is some hundred bytes; a longer line is damage and is not read into memory
-LARGEST_STEP = 1 << 53  # beyond it a float, and so an axis, no longer tells steps apart
-LARGEST_VALUE = 1e100  # beyond it sums of squares overflow in whoever draws the value
+MAX_STEP = 1 << 53  # beyond it a float, and so an axis, no longer tells steps apart
+MAX_VALUE = 1e100  # beyond it sums of squares overflow in whoever draws the value
 
 Event = dict[str, Any]
 
@@ -221,10 +221,10 @@ def _parse(line: bytes) -> Event | None:
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST_STEP
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_STEP
 
 
 def _is_drawable(value: object) -> bool:
     if isinstance(value, (int, float)):
-        return abs(value) <= LARGEST_VALUE  # false for infinities, which 1e999 is read as
+        return abs(value) <= MAX_VALUE  # false for infinities, which 1e999 is read as
     return value is None or isinstance(value, str)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from distrain.errors import CheckpointError
-from distrain.reporting.metrics_log import LARGEST_VALUE, Event, History, read_history
+from distrain.reporting.metrics_log import MAX_VALUE, Event, History, read_history
 
 MAX_JSON_BYTES = 1 << 18  # settings and results are some kilobytes; a larger file is not one of them
 
@@ -49,7 +49,7 @@ class Run:
         value = self.summary.get(name) if self.summary else self._so_far(name)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             return None
-        return float(value) if abs(value) <= LARGEST_VALUE else None  # false for NaN too
+        return float(value) if abs(value) <= MAX_VALUE else None  # false for NaN too
 
     def _so_far(self, name: str) -> Any:
         epochs, best = self.history.epochs, self.best_epoch or {}

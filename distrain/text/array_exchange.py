@@ -21,7 +21,7 @@ import numpy as np
 from distrain.text.ragged import map_array
 
 
-class Team(Protocol):
+class ProcessGroup(Protocol):
     """This process among those that work together."""
 
     @property
@@ -32,7 +32,7 @@ class Team(Protocol):
     def size(self) -> int:
         """How many there are."""
 
-    def exchange(self, content: bytes) -> list[bytes]:
+    def all_gather_bytes(self, content: bytes) -> list[bytes]:
         """What each process gave, by rank; returns when all have called it.
 
         Raises:
@@ -41,46 +41,46 @@ class Team(Protocol):
 
 
 @dataclass(frozen=True)
-class Alone:
+class SingleProcess:
     """A process without others."""
 
     rank: int = 0
     size: int = 1
 
-    def exchange(self, content: bytes) -> list[bytes]:
+    def all_gather_bytes(self, content: bytes) -> list[bytes]:
         """What it gave."""
         return [content]
 
 
-def exchange_arrays(team: Team, folder: Path, name: str, array: np.ndarray) -> list[np.ndarray]:
+def all_gather_arrays(group: ProcessGroup, folder: Path, name: str, array: np.ndarray) -> list[np.ndarray]:
     """The array that each process gave, by rank, mapped from files `<name>-<rank>`, which are made new.
 
     All are of one dtype, and differ in shape along the first axis only.
     """
-    if team.size == 1:
+    if group.size == 1:
         return [array]
-    array.tofile(folder / f"{name}-{team.rank}")
-    team.exchange(b"")
-    return [_mapped(folder / f"{name}-{rank}", array) for rank in range(team.size)]
+    array.tofile(folder / f"{name}-{group.rank}")
+    group.all_gather_bytes(b"")
+    return [_mapped(folder / f"{name}-{rank}", array) for rank in range(group.size)]
 
 
-def exchange_shares(team: Team, folder: Path, name: str, array: np.ndarray) -> list[np.ndarray]:
+def all_to_all_arrays(group: ProcessGroup, folder: Path, name: str, array: np.ndarray) -> list[np.ndarray]:
     """This process's share of the array that each gave: of as many equal stretches that of its rank.
 
     Args:
-        team: all of them must call this.
-        folder: as for `exchange_arrays`.
+        group: all of them must call this.
+        folder: as for `all_gather_arrays`.
         name: of the files; of the same name again, the next exchange of any kind must lie between.
         array: as long in all processes.
     """
-    stretches = np.array_split(array, team.size)
+    stretches = np.array_split(array, group.size)
     for rank, stretch in enumerate(stretches):
-        if rank != team.rank:
-            stretch.tofile(folder / f"{name}-{team.rank}-{rank}")
-    team.exchange(b"")
+        if rank != group.rank:
+            stretch.tofile(folder / f"{name}-{group.rank}-{rank}")
+    group.all_gather_bytes(b"")
     return [
-        stretches[rank] if rank == team.rank else _mapped(folder / f"{name}-{rank}-{team.rank}", array)
-        for rank in range(team.size)
+        stretches[rank] if rank == group.rank else _mapped(folder / f"{name}-{rank}-{group.rank}", array)
+        for rank in range(group.size)
     ]
 
 

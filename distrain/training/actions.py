@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from distrain.training.events import Action, Decision, Moment
+from distrain.training.events import Action, Decision, StepEvent
 
 # SIGUSR1 is what Open MPI's mpirun passes on to its processes, where it turns the others into a quick end; cluster
 # schedulers send it too, as a warning.
@@ -40,15 +40,15 @@ class EarlyStopping:
         self.best_step: int | None = state["best_step"] if state else None
         self._epochs_since = int(state["epochs_since"]) if state else 0
 
-    def __call__(self, moment: Moment) -> Decision:
+    def __call__(self, event: StepEvent) -> Decision:
         """Judge the epoch that is over."""
-        figures = moment.figures()
+        figures = event.figures()
         loss = figures.get("val_loss", figures["loss"])
         best = self.best_figures.get("val_loss", self.best_figures.get("loss", math.inf))
         self._epochs_since += 1
         if loss < best:
             self.best_figures = dict(figures)
-            self.best_step = moment.progress.global_step
+            self.best_step = event.progress.global_step
             self._epochs_since = 0
         return Decision.FINISH if self.is_exhausted() else Decision.GO_ON
 
@@ -80,12 +80,12 @@ class Throughput:
         self._num_examples = 0
         self._seconds = 0.0
 
-    def __call__(self, moment: Moment) -> None:
+    def __call__(self, event: StepEvent) -> None:
         """Count what was trained since the last moment."""
         self._num_calls += 1
         if self._num_calls > 1:
-            self._num_examples += moment.num_examples
-            self._seconds += moment.seconds
+            self._num_examples += event.num_examples
+            self._seconds += event.seconds
 
     def samples_per_second(self) -> float | None:
         """Examples over all replicas per second of training; None before the second call."""
@@ -107,7 +107,7 @@ class FirstStep:
         self._clock = clock
         self.seconds: float | None = None
 
-    def __call__(self, moment: Moment) -> None:
+    def __call__(self, event: StepEvent) -> None:
         """Note the first step; pass over the others."""
         if self.seconds is None:
             self.seconds = self._clock() - self._began
@@ -154,13 +154,13 @@ def stop_requests() -> Iterator[StopRequest]:
 def report_steps(report: Any) -> Action:
     """Tell a `Reporter` of each step."""
 
-    def tell(moment: Moment) -> None:
+    def tell(event: StepEvent) -> None:
         report.step(
-            epoch=moment.epoch + 1,
-            step=moment.progress.global_step,
-            steps_per_epoch=moment.num_steps,
-            num_examples=moment.num_examples,
-            logs=moment.figures,
+            epoch=event.epoch + 1,
+            step=event.progress.global_step,
+            steps_per_epoch=event.num_steps,
+            num_examples=event.num_examples,
+            logs=event.figures,
         )
 
     return tell
@@ -169,13 +169,13 @@ def report_steps(report: Any) -> Action:
 def report_epochs(report: Any, history: list[dict[str, float]]) -> Action:
     """Tell a `Reporter` of each epoch and its evaluation, and add the figures to `history`."""
 
-    def tell(moment: Moment) -> None:
-        history.append(dict(moment.figures()))
-        place = {"epoch": moment.epoch + 1, "step": moment.progress.global_step}
+    def tell(event: StepEvent) -> None:
+        history.append(dict(event.figures()))
+        place = {"epoch": event.epoch + 1, "step": event.progress.global_step}
         evaluated = {name: value for name, value in history[-1].items() if name.startswith("val_")}
         if evaluated:
-            report.evaluate(**place, seconds=moment.evaluation_seconds, logs=evaluated)
-        report.epoch(**place, num_examples=moment.num_examples, seconds=moment.seconds, logs=history[-1])
+            report.evaluate(**place, seconds=event.evaluation_seconds, logs=evaluated)
+        report.epoch(**place, num_examples=event.num_examples, seconds=event.seconds, logs=history[-1])
 
     return tell
 
@@ -186,9 +186,9 @@ def every_steps(steps: int, action: Action) -> Action:
     Where several steps are taken in one call, it is asked after the call that takes that step.
     """
 
-    def ask(moment: Moment) -> Decision | None:
-        due = moment.progress.global_step % steps < moment.new_steps and moment.step < moment.num_steps
-        return action(moment) if due else None
+    def ask(event: StepEvent) -> Decision | None:
+        due = event.progress.global_step % steps < event.new_steps and event.step < event.num_steps
+        return action(event) if due else None
 
     return ask
 
@@ -251,19 +251,19 @@ class KerasCallbacks:
 
     _step = 0
 
-    def after_step(self, moment: Moment) -> Decision | None:
+    def after_step(self, event: StepEvent) -> Decision | None:
         """Call `on_train_batch_end`; a callback may set `model.stop_training`."""
         if not self._list:
             return None
-        self._list.on_train_batch_end(moment.step - 1, dict(moment.figures()))
-        self._step = moment.step % moment.num_steps
+        self._list.on_train_batch_end(event.step - 1, dict(event.figures()))
+        self._step = event.step % event.num_steps
         return None
 
-    def after_epoch(self, moment: Moment) -> Decision | None:
+    def after_epoch(self, event: StepEvent) -> Decision | None:
         """Call `on_epoch_end`."""
         if not self._list:
             return None
-        self._list.on_epoch_end(moment.epoch, dict(moment.figures()))
+        self._list.on_epoch_end(event.epoch, dict(event.figures()))
         return Decision.FINISH if self._model.stop_training else None
 
     def after_training(self, figures: Mapping[str, float]) -> None:

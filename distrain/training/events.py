@@ -67,7 +67,7 @@ class Decision(IntEnum):
 
 
 @dataclass(frozen=True)
-class Moment:
+class StepEvent:
     """What an action sees.
 
     Attributes:
@@ -95,4 +95,4 @@ class Moment:
     evaluation_seconds: float = 0.0
 
 
-Action = Callable[[Moment], Decision | None]
+Action = Callable[[StepEvent], Decision | None]

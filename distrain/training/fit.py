@@ -17,7 +17,7 @@ from typing import Any
 from distrain.config import TrainConfig
 from distrain.data.examples import array_examples
 from distrain.errors import ConfigurationError
-from distrain.training.job import Job
+from distrain.training.job import TrainingJob
 from distrain.training.run import Result, run_job
 
 
@@ -65,7 +65,7 @@ def fit(
     if unknown:
         raise ConfigurationError(f"{', '.join(sorted(unknown))}: no such setting of distrain.fit.")
     examples = array_examples(*train)
-    job = Job(
+    job = TrainingJob(
         build=_builder(build_model, optimizer, loss, metrics, settings.get("learning_rate", 1e-3)),
         train=examples,
         validation=None if validation is None else array_examples(*validation),

@@ -16,11 +16,11 @@ from distrain.data.examples import Examples
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingJob:
     """What is trained on what.
 
     Attributes:
-        build: makes model, optimizer, loss and metrics (`models.build.Built`); called in the distribution's scope.
+        build: makes model, optimizer, loss and metrics (`CompiledModel`); called in the distribution's scope.
         train: the training examples.
         validation: the examples that judge each epoch, or None.
         data_digest: names the data; a run goes on only with the same.

@@ -1,7 +1,7 @@
 """The outer loop: epochs of steps, and what is asked in between.
 
 Who owns what: the loop owns `Progress`, and replaces it after each step. The plan owns which batches a step gets. The
-step owns the weights. Actions see a `Moment`; they save, show and decide, and never change progress.
+step owns the weights. Actions see a `StepEvent`; they save, show and decide, and never change progress.
 
 Decides: when a step runs, when an epoch is over, whose decision counts. Never: what a step computes, what is saved.
 
@@ -24,7 +24,7 @@ import numpy as np
 
 from distrain.batch import Batch
 from distrain.errors import DivergenceError
-from distrain.training.events import Action, Decision, Figures, Moment, Progress, Sums
+from distrain.training.events import Action, Decision, Figures, Progress, StepEvent, Sums
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def run_epochs(
                         )
                     progress = progress.after_step(sums, of_step, (now - before) / len(group))
                 done += len(group)
-                moment = Moment(
+                event = StepEvent(
                     epoch=epoch,
                     progress=progress,
                     step=done,
@@ -117,7 +117,7 @@ def run_epochs(
                     figures=partial(figures, progress.sums),
                     decision=Decision.GO_ON,
                 )
-                decision = _ask(after_step, moment)
+                decision = _ask(after_step, event)
                 if decision is not Decision.GO_ON:
                     return progress, decision
                 before = clock()
@@ -135,7 +135,7 @@ def run_epochs(
                     f"{where_diverged()}. Lower --learning-rate, or look for values in the data that are not finite."
                 )
             judged = {**trained, **{f"val_{name}": value for name, value in evaluated.items()}}
-            moment = Moment(
+            event = StepEvent(
                 epoch=epoch,
                 progress=progress.after_epoch(),
                 step=steps.num_steps,
@@ -147,17 +147,17 @@ def run_epochs(
                 figures=partial(dict, judged),
                 decision=Decision.GO_ON,
             )
-            progress = moment.progress
-            decision = _ask(after_epoch, moment)
+            progress = event.progress
+            decision = _ask(after_epoch, event)
             if decision is not Decision.GO_ON:
                 return progress, decision
     return progress, Decision.GO_ON
 
 
-def _ask(actions: Sequence[Action], moment: Moment) -> Decision:
-    decision = moment.decision
+def _ask(actions: Sequence[Action], event: StepEvent) -> Decision:
+    decision = event.decision
     for action in actions:
-        decision = max(decision, action(replace(moment, decision=decision)) or Decision.GO_ON)
+        decision = max(decision, action(replace(event, decision=decision)) or Decision.GO_ON)
     return decision
 
 

@@ -1,4 +1,4 @@
-"""From a folder of data to a `Job`: prepared text, or arrays.
+"""From a folder of data to a `TrainingJob`: prepared text, or arrays.
 
 Decides: which model goes with which data. Never: trains.
 
@@ -17,11 +17,11 @@ from distrain.data.array_folder import is_array_folder, open_array_folder
 from distrain.data.examples import part_examples
 from distrain.data.shards import open_dataset
 from distrain.errors import ConfigurationError
-from distrain.training.job import Job
+from distrain.training.job import TrainingJob
 
 
 @dataclass(frozen=True)
-class TextFacts:
+class TextMetadata:
     """What a model must know of prepared text; a user's `build_model(facts)` is given it.
 
     Attributes:
@@ -37,7 +37,7 @@ class TextFacts:
     classes: tuple[str, ...]
 
 
-def open_job(config: TrainConfig) -> Job:
+def open_job(config: TrainConfig) -> TrainingJob:
     """The job that a configuration describes.
 
     Raises:
@@ -49,9 +49,9 @@ def open_job(config: TrainConfig) -> Job:
     from distrain.models import build
 
     dataset = open_dataset(config.data)
-    facts = TextFacts(dataset.kind, dataset.num_features, dataset.max_length, dataset.classes)
+    facts = TextMetadata(dataset.kind, dataset.num_features, dataset.max_length, dataset.classes)
     layout = row_layout(config, facts)
-    return Job(
+    return TrainingJob(
         build=model_builder(config, facts),
         train=part_examples(dataset.parts["train"], **layout),
         validation=part_examples(dataset.parts["test"], **layout),
@@ -64,7 +64,7 @@ def open_job(config: TrainConfig) -> Job:
     )
 
 
-def row_layout(config: TrainConfig, facts: TextFacts) -> dict[str, Any]:
+def row_layout(config: TrainConfig, facts: TextMetadata) -> dict[str, Any]:
     """How the model takes rows of words, for `part_examples`: packed where it is the shipped one, else padded."""
     unit = None
     if config.model is None and facts.kind == "sequence":
@@ -74,7 +74,7 @@ def row_layout(config: TrainConfig, facts: TextFacts) -> dict[str, Any]:
     return {"length": facts.max_length or 1, "unit": unit}
 
 
-def model_builder(config: TrainConfig, facts: TextFacts) -> Callable[[], Any]:
+def model_builder(config: TrainConfig, facts: TextMetadata) -> Callable[[], Any]:
     """A function that makes the model for prepared text, with what trains it."""
     from distrain.models import build
 
@@ -94,7 +94,7 @@ def model_builder(config: TrainConfig, facts: TextFacts) -> Callable[[], Any]:
     return lambda: build.user_model(build_model, learning_rate=config.learning_rate)
 
 
-def _array_job(config: TrainConfig) -> Job:
+def _array_job(config: TrainConfig) -> TrainingJob:
     from distrain.models.build import find_function, user_model
 
     if config.model is None:
@@ -103,7 +103,7 @@ def _array_job(config: TrainConfig) -> Job:
         )
     parts = open_array_folder(config.data)
     function = find_function(config.model)
-    return Job(
+    return TrainingJob(
         build=lambda: user_model(function, learning_rate=config.learning_rate),
         train=parts["train"],
         validation=parts.get("test"),

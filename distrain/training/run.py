@@ -5,7 +5,7 @@ Decides: the order of things in a run. Never: how any of them is done.
     summary = train(TrainConfig(data="data", run="runs/1"))
     result = run_job(lambda: job, config)
 
-A `Job` is what is trained on what; `keras_fit.py` makes one from a user's arrays, `jobs.py` from a folder. Every
+A `TrainingJob` names what is trained on what; `fit.py` makes one from arrays, `open_job.py` from a folder. Every
 process of a run goes through all of this; the chief alone, rank 0, writes and reports.
 """
 
@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distrain import __version__
-from distrain.cluster.agreement import check_alike, code_digest, folder_digest, largest, together
+from distrain.cluster.agreement import check_alike, code_digest, folder_digest, max_over_ranks, run_on_all_ranks
 from distrain.config import TrainConfig
-from distrain.data.batches import PREFETCH_STEPS, epoch_batches, idle_batch, prefetched, sample_batch
+from distrain.data.batches import PREFETCH_STEPS, epoch_batches, prefetched, sample_batch, zero_weight_batch
 from distrain.data.plan import EpochPlan, epoch_order
 from distrain.errors import DistrainError, DivergenceError, StopRequested
 from distrain.keras_backend import require_tensorflow
@@ -44,17 +44,17 @@ from distrain.training.actions import (
     report_steps,
     stop_requests,
 )
-from distrain.training.events import Decision, Moment, Progress
-from distrain.training.job import Job
+from distrain.training.events import Decision, Progress, StepEvent
+from distrain.training.job import TrainingJob
 from distrain.training.loop import EpochSteps, evaluate_all, run_epochs
 from distrain.training.open_job import open_job
 from distrain.training.saving import Saver
-from distrain.training.step_flags import Notices
+from distrain.training.step_flags import StepFlags
 
 if TYPE_CHECKING:
     from distrain.distribution.base import Distribution
     from distrain.models.state import ModelState
-    from distrain.training.step import Task
+    from distrain.training.step import TrainableModel
 
 # Settings that may differ between ranks: each host has its own paths and devices.
 _MAY_DIFFER = {"data", "run", "devices", "prometheus"}
@@ -83,19 +83,19 @@ class _Run:
 
     config: TrainConfig
     distribution: Distribution
-    job: Job
+    job: TrainingJob
     batch_size: int
     restored: Checkpoint | None
-    task: Task
+    task: TrainableModel
     model_state: ModelState
 
     @property
-    def num_shares(self) -> int:
+    def num_microbatches(self) -> int:
         """Batches in a step over all replicas."""
         return self.distribution.num_replicas * self.config.accumulation_steps
 
     @property
-    def local_shares(self) -> range:
+    def local_microbatches(self) -> range:
         """Those of them that this process feeds."""
         local, per_replica = self.distribution.local_replicas, self.config.accumulation_steps
         return range(local.start * per_replica, local.stop * per_replica)
@@ -121,7 +121,7 @@ def train(config: TrainConfig, *, stop: StopRequest | None = None, began: float 
 
 
 def run_job(
-    open_job: Callable[[], Job],
+    open_job: Callable[[], TrainingJob],
     config: TrainConfig,
     *,
     reporter: Callable[[Path], Reporter] | None = None,
@@ -152,22 +152,24 @@ def run_job(
     failure: DistrainError | None = None
     with stop_requests() if stop is None else nullcontext(stop) as stop:
         distribution = choose(config, os.environ)
-        with watching(distribution.rank, distribution.num_processes, distribution.exchange) as watch:
+        with watching(distribution.rank, distribution.num_processes, distribution.all_gather_bytes) as watch:
             try:
                 with ExitStack() as held:
                     run = _open(open_job, config, distribution, held)
                     result = _train(run, watch, reporter or _reporter(config), stop, began)
             except DistrainError as error:
-                if error.told_by is None:  # the others do not know of it: the watch tells them
+                if error.reporting_rank is None:  # the others do not know of it: the watch tells them
                     raise
                 failure = error
-            distribution.exchange(b"")  # nobody leaves before the chief has written everything
+            distribution.all_gather_bytes(b"")  # nobody leaves before the chief has written everything
     if failure is not None:
         raise failure
     return result
 
 
-def _open(open_job: Callable[[], Job], config: TrainConfig, distribution: Distribution, held: ExitStack) -> _Run:
+def _open(
+    open_job: Callable[[], TrainingJob], config: TrainConfig, distribution: Distribution, held: ExitStack
+) -> _Run:
     """Everything up to the first step, the same on all processes; `held` gives back what the run takes hold of."""
     import keras
 
@@ -175,7 +177,7 @@ def _open(open_job: Callable[[], Job], config: TrainConfig, distribution: Distri
     from distrain.training.task import make_task
 
     # What is trained.
-    job = together(distribution, open_job)
+    job = run_on_all_ranks(distribution, open_job)
     check_alike(distribution, _facts(config, job, distribution))
 
     # The replicas, and what each is fed.
@@ -203,7 +205,7 @@ def _open(open_job: Callable[[], Job], config: TrainConfig, distribution: Distri
         held.callback(os.close, run_directory.hold_run(config.run))
         return restored
 
-    restored = _of_chief(distribution, together(distribution, take_up))
+    restored = _of_chief(distribution, run_on_all_ranks(distribution, take_up))
 
     # Model and optimizer, as the checkpoint has them, else as the chief made them.
     def make() -> Any:
@@ -216,8 +218,8 @@ def _open(open_job: Callable[[], Job], config: TrainConfig, distribution: Distri
             jit_compile=config.jit_compile,
         )
 
-    task = together(distribution, make)
-    distribution.adopt(task.optimizer)
+    task = run_on_all_ranks(distribution, make)
+    distribution.disable_keras_all_reduce(task.optimizer)
     model_state = ModelState(task.model, task.optimizer)
     check_alike(distribution, {"the model": json.dumps(model_state.layout())})
     if restored is not None:
@@ -248,10 +250,10 @@ def _train(run: _Run, watch: Any, reporter: Callable[[Path], Reporter], stop: St
         )
         return train_steps, steps.make_evaluate_step(task, distribution, specs)
 
-    train_steps, evaluate_step = together(distribution, compile_steps)
-    local = run.local_shares
+    train_steps, evaluate_step = run_on_all_ranks(distribution, compile_steps)
+    local = run.local_microbatches
     progress = run_directory.read_progress(run.restored)
-    notices = Notices(distribution, stop, global_step=progress.global_step)
+    step_flags = StepFlags(distribution, stop, global_step=progress.global_step)
 
     def figures(sums: Any) -> dict[str, float]:
         return steps.figures(sums, task.metrics)
@@ -260,13 +262,15 @@ def _train(run: _Run, watch: Any, reporter: Callable[[Path], Reporter], stop: St
         distribution.synchronize(task.model.non_trainable_variables)
 
     def open_epoch(progress: Progress) -> EpochSteps:
-        plan = EpochPlan(job.train.num_examples, run.num_shares, run.batch_size, progress.position)
+        plan = EpochPlan(job.train.num_examples, run.num_microbatches, run.batch_size, progress.position)
         order = epoch_order(plan.num_examples, seed=config.seed, epoch=progress.epoch)
         batches = epoch_batches(job.train, plan, order, replicas=local, epoch=progress.epoch)
         depth = max(PREFETCH_STEPS, 2 * config.steps_per_execution)
         fed = prefetched(batches, depth=depth, beside=distribution.prefetches)
-        idle = [idle_batch(sample, share) for share in local]
-        return EpochSteps(plan.num_steps, lambda step: len(plan.global_positions(step)), notices.guarded(fed, idle))
+        idle = [zero_weight_batch(sample, share) for share in local]
+        return EpochSteps(
+            plan.num_steps, lambda step: len(plan.global_positions(step)), step_flags.with_failure_batches(fed, idle)
+        )
 
     def evaluate() -> dict[str, float] | None:
         synchronize()
@@ -277,32 +281,32 @@ def _train(run: _Run, watch: Any, reporter: Callable[[Path], Reporter], stop: St
         order = epoch_order(plan.num_examples, seed=0, epoch=0, shuffle=False)
         batches = epoch_batches(job.validation, plan, order, replicas=replicas)
         fed = prefetched(batches, beside=distribution.prefetches)
-        idle = [idle_batch(sample, replica) for replica in replicas]
-        step = notices.around(evaluate_step, shares_per_process=len(replicas))
+        idle = [zero_weight_batch(sample, replica) for replica in replicas]
+        step = step_flags.around(evaluate_step, microbatches_per_process=len(replicas))
         return evaluate_all(
-            notices.guarded(fed, idle),
+            step_flags.with_failure_batches(fed, idle),
             step,
             figures,
             after_step=lambda done: report.evaluating(step=done, num_steps=plan.num_steps),
-            interrupted=notices.stop_is_agreed,
+            interrupted=step_flags.stop_is_agreed,
         )
 
-    def agree(moment: Moment) -> Decision:
+    def agree(event: StepEvent) -> Decision:
         """A callback may decide by what only its own process sees."""
-        return Decision(largest(distribution, moment.decision))
+        return Decision(max_over_ranks(distribution, event.decision))
 
-    def check_weights(moment: Moment) -> None:
+    def check_weights(event: StepEvent) -> None:
         synchronize()
         if distribution.num_processes > 1:  # else a digest for nothing
-            check_alike(distribution, {f"the weights after epoch {moment.epoch + 1}": model_state.weights_digest()})
+            check_alike(distribution, {f"the weights after epoch {event.epoch + 1}": model_state.weights_digest()})
 
-    def follow(moment: Moment) -> None:
-        watch.at_step(moment.progress.global_step)
+    def follow(event: StepEvent) -> None:
+        watch.at_step(event.progress.global_step)
 
     # Where training stands.
     state = run.restored.state if run.restored else {}
     early_stopping = EarlyStopping(config.patience, state.get("early_stopping"))
-    num_steps = EpochPlan(job.train.num_examples, run.num_shares, run.batch_size).num_steps
+    num_steps = EpochPlan(job.train.num_examples, run.num_microbatches, run.batch_size).num_steps
     callbacks = KerasCallbacks(list(job.callbacks), model=task.model, num_epochs=config.epochs, num_steps=num_steps)
     is_finished = run.restored is not None and run_directory.is_finished(config, run.restored)
     history: list[dict[str, float]] = []
@@ -337,7 +341,7 @@ def _train(run: _Run, watch: Any, reporter: Callable[[Path], Reporter], stop: St
                     open_epoch=open_epoch,
                     before_epoch=callbacks.before_epoch,
                     train_steps=callbacks.around_steps(
-                        notices.around_steps(train_steps, shares_per_process=len(local))
+                        step_flags.around_steps(train_steps, microbatches_per_process=len(local))
                     ),
                     steps_per_execution=config.steps_per_execution,
                     evaluate=callbacks.around_evaluation(evaluate),
@@ -349,7 +353,7 @@ def _train(run: _Run, watch: Any, reporter: Callable[[Path], Reporter], stop: St
                         report_steps(report),
                         callbacks.after_step,
                         *every,
-                        notices.action,
+                        step_flags.action,
                     ],
                     after_epoch=[
                         early_stopping,
@@ -358,22 +362,22 @@ def _train(run: _Run, watch: Any, reporter: Callable[[Path], Reporter], stop: St
                         check_weights,
                         report_epochs(report, history),
                         saver.after_epoch,
-                        notices.action,
+                        step_flags.action,
                     ],
-                    where_diverged=notices.where_diverged,
+                    where_diverged=step_flags.where_diverged,
                 )
             except DivergenceError as error:
-                error.told_by = 0  # every process knows it by the same sums
+                error.reporting_rank = 0  # every process knows it by the same sums
                 raise
             if decision is Decision.STOP:
                 saver.save(progress, epoch=progress.epoch)
-                by = notices.stopped_by()
+                by = step_flags.stopped_by()
                 report.stop(epoch=progress.epoch + 1, step=progress.global_step, reason=f"{by} received")
                 stopped = StopRequested(
                     f"Stopped by {by} at step {progress.global_step}, with everything saved. "
                     "Run the same command again to go on."
                 )
-                stopped.told_by = 0
+                stopped.reporting_rank = 0
                 raise stopped
             callbacks.after_training(history[-1] if history else {})
             reason = "all epochs are trained"
@@ -421,7 +425,7 @@ def _best(run: _Run, step: int) -> Checkpoint:
         path = checkpoint_path(run.config.run / "checkpoints", step)
         return load_checkpoint(path) if run.distribution.is_chief else None
 
-    best = _of_chief(run.distribution, together(run.distribution, load))
+    best = _of_chief(run.distribution, run_on_all_ranks(run.distribution, load))
     assert best is not None
     return best
 
@@ -434,7 +438,7 @@ def _of_chief(distribution: Distribution, checkpoint: Checkpoint | None) -> Chec
     return unpack_checkpoint(content) if content else None
 
 
-def _facts(config: TrainConfig, job: Job, distribution: Distribution) -> dict[str, str]:
+def _facts(config: TrainConfig, job: TrainingJob, distribution: Distribution) -> dict[str, str]:
     """What must be the same on every process."""
     settings = {name: str(value) for name, value in asdict(config).items() if name not in _MAY_DIFFER}
     return {

@@ -18,7 +18,7 @@ from distrain.reporting.reporter import Reporter
 from distrain.runs import directory as run_directory
 from distrain.runs.checkpoint import retain_checkpoints, save_checkpoint
 from distrain.training.actions import EarlyStopping
-from distrain.training.events import Decision, Moment, Progress
+from distrain.training.events import Decision, Progress, StepEvent
 
 
 class Saver:
@@ -54,16 +54,16 @@ class Saver:
         self._synchronize = synchronize
         self._saved: Progress | None = None
 
-    def after_step(self, moment: Moment) -> None:
+    def after_step(self, event: StepEvent) -> None:
         """Save in mid-epoch."""
-        self.save(moment.progress, epoch=moment.epoch)
+        self.save(event.progress, epoch=event.epoch)
 
-    def after_epoch(self, moment: Moment) -> None:
+    def after_epoch(self, event: StepEvent) -> None:
         """Save the end of an epoch, and whether training is complete with it."""
-        finished = "epochs" if moment.progress.epoch >= self._config.epochs else ""
-        if moment.decision is Decision.FINISH:
+        finished = "epochs" if event.progress.epoch >= self._config.epochs else ""
+        if event.decision is Decision.FINISH:
             finished = "early stopping" if self._early_stopping.is_exhausted() else "callback"
-        self.save(moment.progress, epoch=moment.epoch, finished=finished)
+        self.save(event.progress, epoch=event.epoch, finished=finished)
 
     def save(self, progress: Progress, *, epoch: int, finished: str = "") -> None:
         """Save `progress`, unless it was saved just now. All processes must call this.

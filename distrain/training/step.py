@@ -9,7 +9,7 @@ Decides: what is computed from one global batch. Never: which batch that is, whe
 The loss of a step is sum(weight * loss) / sum(weight) over the global batch: each replica divides by the global weight
 and gradients are summed. Losses that a layer adds (regularization) count once: each replica takes its share of them.
 
-What a process has to tell the others (`Batch.notices`) is summed beside the gradients, so that all know it after the
+What a process has to tell the others (`Batch.step_flags`) is summed beside the gradients, so that all know it after the
 same step. Where one failed, or a loss is not finite, the step leaves the weights as they were, and so do those that
 follow it in the same call.
 """
@@ -75,7 +75,7 @@ class Replicas(Protocol):
 
 
 @dataclass(frozen=True)
-class Task:
+class TrainableModel:
     """A model with what trains and judges it.
 
     Attributes:
@@ -96,7 +96,7 @@ class Task:
 
 
 def make_train_steps(
-    task: Task, replicas: Replicas, specs: Any, *, accumulation_steps: int = 1, steps_per_execution: int = 1
+    task: TrainableModel, replicas: Replicas, specs: Any, *, accumulation_steps: int = 1, steps_per_execution: int = 1
 ) -> Steps:
     """Compile the training step.
 
@@ -115,7 +115,7 @@ def make_train_steps(
     variables = list(task.model.trainable_variables)
     if not variables:
         raise ConfigurationError("The model has no trainable weights; there is nothing to train.")
-    num_shares = replicas.num_replicas * accumulation_steps
+    num_microbatches = replicas.num_replicas * accumulation_steps
 
     def update(gradients: Sequence[Any]) -> Any:
         task.optimizer.apply(gradients, variables)
@@ -132,7 +132,7 @@ def make_train_steps(
             weighted = tf.reduce_sum(batch.weights * losses)
             added = tf.add_n([tf.cast(loss, tf.float32) for loss in task.model.losses] or [tf.zeros(())])
             mean = tf.math.divide_no_nan(weighted, batch.global_weight)  # a whole step may weigh nothing
-            loss = mean + added / num_shares
+            loss = mean + added / num_microbatches
             loss = task.optimizer.scale_loss(loss)
         gradients = tape.gradient(loss, [v.value for v in variables])
         gradients = [_of_known_shape(g, v) for g, v in zip(gradients, variables, strict=True)]
@@ -146,7 +146,9 @@ def make_train_steps(
             gradients = list(map(_added, gradients, more_gradients))
             sums = list(map(_added, sums, more_sums))
         # The loss depends on weights, so that the next step's sum comes after an update that is one operation.
-        gradients, sums = replicas.sum(gradients, [*sums, _notices(batches[0], sums[0])], used_at_once=is_one_operation)
+        gradients, sums = replicas.sum(
+            gradients, [*sums, _step_flags(batches[0], sums[0])], used_at_once=is_one_operation
+        )
         if replicas.local_update:
             is_sound &= tf.math.is_finite(sums[0]) & (sums[-1][1] == 0)
             tf.cond(is_sound, lambda: update(gradients), lambda: tf.zeros(()))
@@ -182,27 +184,27 @@ def make_train_steps(
     return run
 
 
-def make_evaluate_step(task: Task, replicas: Replicas, specs: Any) -> Step:
+def make_evaluate_step(task: TrainableModel, replicas: Replicas, specs: Any) -> Step:
     """Compile the evaluation step: the same sums, without dropout and without an update."""
 
     def replica_step(batches: Sequence[Batch]) -> list[Any]:
         (batch,) = batches
         outputs = _call(task, batch, training=False)
         weighted = tf.reduce_sum(batch.weights * example_losses(task.loss, batch.labels, outputs))
-        sums = [weighted, *_weight_and_metrics(task, batch, outputs), _notices(batch, weighted)]
+        sums = [weighted, *_weight_and_metrics(task, batch, outputs), _step_flags(batch, weighted)]
         return replicas.sum([], sums)[1]
 
     evaluate = _outcomes(replicas.compile(replica_step, specs))
     return lambda batches: evaluate(batches)[0]
 
 
-def _weight_and_metrics(task: Task, batch: Batch, outputs: Any) -> list[Any]:
+def _weight_and_metrics(task: TrainableModel, batch: Batch, outputs: Any) -> list[Any]:
     return [tf.reduce_sum(batch.weights), *task.metrics.of_batch(batch.labels, outputs, batch.weights)]
 
 
-def _notices(batch: Batch, weighted_loss: Any) -> Any:
+def _step_flags(batch: Batch, weighted_loss: Any) -> Any:
     """What is summed beside the gradients, float32 `[4]`, in the order of `Outcome`."""
-    stop, failed, replica = tf.unstack(batch.notices, num=3)
+    stop, failed, replica = tf.unstack(batch.step_flags, num=3)
     diverged = tf.cast(~tf.math.is_finite(weighted_loss), tf.float32)
     return tf.stack([stop, failed, diverged, diverged * (replica - 1)])
 
@@ -226,7 +228,7 @@ def figures(sums: Sequence[np.ndarray], metrics: MetricSums) -> dict[str, float]
     return {"loss": loss, **metrics.results(sums[2:])}
 
 
-def _call(task: Task, batch: Batch, *, training: bool, gradient_memory: Memory | None = None) -> Any:
+def _call(task: TrainableModel, batch: Batch, *, training: bool, gradient_memory: Memory | None = None) -> Any:
     with feeding(batch, gradient_memory=gradient_memory):
         return task.model(model_inputs(task.model, batch.features, task.num_columns), training=training)
 

@@ -18,7 +18,7 @@ import tensorflow as tf
 from distrain.batch import Batch
 from distrain.errors import ConfigurationError
 from distrain.training.metrics import MetricSums
-from distrain.training.step import Task, model_inputs
+from distrain.training.step import TrainableModel, model_inputs
 
 
 def make_task(
@@ -28,11 +28,11 @@ def make_task(
     scope: AbstractContextManager[Any],
     num_columns: Mapping[str, int],
     jit_compile: bool = True,
-) -> Task:
+) -> TrainableModel:
     """Build model and optimizer in the distribution's scope; a model that builds itself is called on the sample.
 
     Args:
-        build: makes model, optimizer, loss and metrics, as `models.build.Built` has them.
+        build: makes model, optimizer, loss and metrics, as `models.build.CompiledModel` has them.
         sample: a batch of one or two examples.
         scope: where variables are made. Metrics stay outside: their state is summed, not mirrored.
         num_columns: width of sparse inputs, by input name.
@@ -50,7 +50,7 @@ def make_task(
         if getattr(model, "optimizer", None) is not built.optimizer:
             model.compile(optimizer=built.optimizer, loss=built.loss)  # callbacks change model.optimizer's rate
     metrics = MetricSums(built.metrics, tensors.labels, outputs)
-    return Task(model, built.optimizer, built.loss, metrics, dict(num_columns), jit_compile)
+    return TrainableModel(model, built.optimizer, built.loss, metrics, dict(num_columns), jit_compile)
 
 
 def _first_call(model: Any, sample: Batch, num_columns: Mapping[str, int]) -> Any:

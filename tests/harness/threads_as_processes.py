@@ -31,7 +31,7 @@ class Process:
     num_processes: int
     meeting: Meeting
 
-    def exchange(self, content):
+    def all_gather_bytes(self, content):
         self.meeting.places[self.rank] = content
         self.meeting.barrier.wait()
         heard = list(self.meeting.places)

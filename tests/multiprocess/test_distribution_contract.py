@@ -98,13 +98,13 @@ class TestContract:
         if strategy in ("single", "mirrored"):
             pytest.skip("nothing travels between processes")
         arrays = ranks.arrays("contract")[0]
-        *halved, figure = found_sums(arrays, "fp16/rounding", 0)
+        *fp16, figure = found_sums(arrays, "fp16/rounding", 0)
         *full, full_figure = found_sums(arrays, "rounding", 0)
         largest = np.abs(full[0]).max()
         assert figure == full_figure
-        assert 0 < np.abs(halved[0] - full[0]).max() <= 2e-3 * num_replicas * largest
-        np.testing.assert_allclose(halved[1], full[1], atol=2e-2)
-        np.testing.assert_array_equal(halved[2], full[2])  # double precision is not for halving
+        assert 0 < np.abs(fp16[0] - full[0]).max() <= 2e-3 * num_replicas * largest
+        np.testing.assert_allclose(fp16[1], full[1], atol=2e-2)
+        np.testing.assert_array_equal(fp16[2], full[2])  # double precision is not for halving
         for found, wanted in zip(found_sums(arrays, "fp16/figures", 1), found_sums(arrays, "figures", 1), strict=True):
             np.testing.assert_array_equal(found, wanted)
 
@@ -142,9 +142,9 @@ class TestContract:
             assert bool(on_device) == (strategy == "horovod")
             for name, own in on_device.items():
                 np.testing.assert_allclose(arrays[own], arrays[name], rtol=1e-5, atol=1e-5)
-            halved = [name for name in arrays if name.startswith("device fp16/few_rows")]
-            assert bool(halved) == (strategy == "horovod")
-            for name in halved:  # small whole numbers survive
+            fp16 = [name for name in arrays if name.startswith("device fp16/few_rows")]
+            assert bool(fp16) == (strategy == "horovod")
+            for name in fp16:  # small whole numbers survive
                 np.testing.assert_array_equal(arrays[name], arrays[name.partition("/")[2]])
 
     @pytest.mark.parametrize("occasion", [0, 1])

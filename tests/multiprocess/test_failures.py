@@ -169,7 +169,7 @@ def test_a_request_to_stop_to_any_rank_stops_all_at_one_step_which_is_saved(agre
     ended = agreed.same("stopped", list(STOPS).index(occasion))
     assert ended["code"] == 42
     assert ended["message"].startswith(f"Stopped by {by} at step {step}, with everything saved.")
-    assert ended["told_by"] == 0  # so one rank prints it
+    assert ended["reporting_rank"] == 0  # so one rank prints it
     assert (ended["checkpoint"], ended["global_step"]) == (f"step-{step:08d}", step)
     epoch_is_trained = step % STEPS_PER_EPOCH == 0
     assert ended["position"] == (NUM_ROWS if epoch_is_trained else step % STEPS_PER_EPOCH * GLOBAL_BATCH)
@@ -187,7 +187,7 @@ def test_a_loss_that_is_not_finite_on_one_rank_stops_all_before_the_update(agree
     ended = agreed.same("not finite", 0)
     assert ended["code"] == 6
     assert re.search(r"at step 4 \(epoch 1\) on rank 1\.", ended["message"])
-    assert ended["told_by"] == 0
+    assert ended["reporting_rank"] == 0
     assert ended["checkpoint"] == "step-00000003"
     assert ended["holds_checkpoint"]  # the weights of step 3, on every rank
 
@@ -196,7 +196,7 @@ def test_data_that_is_damaged_on_one_rank_while_training_stops_all_before_the_up
     ended = agreed.same("damaged", 0)
     assert ended["code"] == 3
     assert re.match(r"step 7: .*data\.1/train-00000\.columns\.npy is damaged", ended["message"])
-    assert ended["told_by"] == 1
+    assert ended["reporting_rank"] == 1
     assert ended["checkpoint"] == "step-00000006"
     assert ended["holds_checkpoint"]
 

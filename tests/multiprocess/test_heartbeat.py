@@ -261,11 +261,11 @@ def test_a_request_to_stop_is_no_failure(start):
 
 
 def test_one_process_tells_nobody():
-    def exchange(content):
+    def all_gather_bytes(content):
         raise AssertionError("nothing is exchanged")
 
     before = threading.active_count()
-    with watching(0, 1, exchange) as watch:
+    with watching(0, 1, all_gather_bytes) as watch:
         watch.at_step(1)
         watch.failed(3)
         assert threading.active_count() == before

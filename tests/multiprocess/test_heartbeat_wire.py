@@ -31,7 +31,7 @@ def meet_all(size, change_offer=None):
     def run(rank):
         calls = iter(range(2))
 
-        def exchange(content):
+        def all_gather_bytes(content):
             table[rank] = content
             barrier.wait()
             answers = list(table)
@@ -41,7 +41,7 @@ def meet_all(size, change_offer=None):
             return answers
 
         try:
-            return meet(rank, size, exchange)
+            return meet(rank, size, all_gather_bytes)
         except RankError as error:
             return error
 

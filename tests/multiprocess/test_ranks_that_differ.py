@@ -64,14 +64,14 @@ def test_all_ranks_end_with_one_message_that_names_rank_and_field(name, folder, 
         "data": ("the data", *digests),
     }[name]
     for end in ends(folder, name):
-        assert (end["code"], end["told_by"], end["said"]) == (5, 0, "")
+        assert (end["code"], end["reporting_rank"], end["said"]) == (5, 0, "")
         message = f"rank 1 differs from rank 0 in {field}: {there} there, {here} on rank 0. Give all ranks the same"
         assert end["message"].startswith(message)
 
 
 def test_a_folder_that_one_rank_lacks_ends_all_with_its_message(folder):
     for end in ends(folder, "missing"):
-        assert (end["code"], end["told_by"], end["said"]) == (3, 1, "")
+        assert (end["code"], end["reporting_rank"], end["said"]) == (3, 1, "")
         assert str(folder / "nowhere") in end["message"]
 
 

@@ -87,7 +87,7 @@ def test_ranks_that_believe_in_different_worlds_all_end():
     assert len({str(error) for error in errors}) == 1
     assert "rank 1 of 3" in str(errors[0])
     assert "2 processes found each other" in str(errors[0])
-    assert {error.told_by for error in errors} == {0}
+    assert {error.reporting_rank for error in errors} == {0}
 
 
 def test_two_ranks_in_one_place_all_end():

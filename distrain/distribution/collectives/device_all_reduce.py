@@ -20,7 +20,7 @@ from distrain.distribution.gradients import dense
 
 # Above this share of the rows, bringing them together and apart again is thought to cost what it saves: not measured,
 # as no GPU was at hand.
-LARGEST_UNION = 0.75
+MAX_UNION = 0.75
 
 Sums = tuple[list[Any], list[Any]]
 
@@ -53,7 +53,7 @@ def sum_on_device(
     num_rows = sum(int(union.shape[0]) for union in unions)
     num_touched = tf.add_n([tf.reduce_sum(tf.cast(union, tf.int32)) for union in unions])
     sums: Sums = tf.cond(
-        tf.cast(num_touched, tf.float32) < LARGEST_UNION * num_rows,
+        tf.cast(num_touched, tf.float32) < MAX_UNION * num_rows,
         lambda: _sparse_sum(collectives, gradients, figures, unions, compression),
         lambda: _dense_sum(collectives, gradients, figures, compression),
     )

@@ -68,14 +68,14 @@ def on_device() -> Any:
     return sys.modules[__name__] if tf.config.list_logical_devices("GPU") else None
 
 
-def sum_in_place(buffer: np.ndarray, *, halved: bool) -> None:
-    """Sum a one-dimensional buffer over all ranks; in half precision, where `halved`."""
+def all_reduce_sum(buffer: np.ndarray, *, fp16: bool) -> None:
+    """Sum a one-dimensional buffer over all ranks; in half precision, where `fp16`."""
     with np.errstate(over="ignore"):  # too large for half precision is infinite, and found as such
-        wire = tf.constant(buffer.astype(np.float16) if halved else buffer)
+        wire = tf.constant(buffer.astype(np.float16) if fp16 else buffer)
     buffer[:] = hvd.allreduce(wire, op=hvd.Sum, name=f"distrain.host.sum.{wire.dtype.name}").numpy()
 
 
-def union_in_place(mask: np.ndarray) -> None:
+def all_reduce_or(mask: np.ndarray) -> None:
     """Make a uint8 mask the union over all ranks."""
     mask[:] = hvd.allreduce(tf.constant(mask), op=hvd.Max, name="distrain.host.union").numpy()
 
@@ -108,7 +108,7 @@ def maximum(tensor: Any) -> Any:
     return hvd.allreduce(tensor, op=hvd.Max, name=_name("distrain.max"))
 
 
-def exchange(content: bytes) -> list[bytes]:
+def all_gather_bytes(content: bytes) -> list[bytes]:
     """What each rank gave, in rank order. Outside compiled functions; all ranks must call it."""
     sizes = hvd.allgather(tf.constant([len(content)], tf.int64), name="distrain.exchange.sizes").numpy()
     joined = hvd.allgather(tf.constant(np.frombuffer(content, np.uint8)), name="distrain.exchange").numpy().tobytes()

@@ -21,7 +21,7 @@ from distrain.aligned_memory import ALIGNMENT, aligned_empty, rounded_up
 from distrain.jit import compiled
 
 MIN_ROWS = 1024  # below, a matrix travels as it is: there is nothing to save
-LARGEST_UNION = 0.75  # above this share of the rows, all travel; a guess, other values were not tried
+MAX_UNION = 0.75  # above this share of the rows, all travel; a guess, other values were not tried
 
 
 class Rows(NamedTuple):
@@ -44,15 +44,15 @@ Gradient = np.ndarray | Rows
 class HostCollectives(Protocol):
     """What this module needs of a backend."""
 
-    def sum_in_place(self, buffer: np.ndarray, *, halved: bool) -> None:
-        """Sum a one-dimensional buffer over all ranks; in half precision, where `halved`."""
+    def all_reduce_sum(self, buffer: np.ndarray, *, fp16: bool) -> None:
+        """Sum a one-dimensional buffer over all ranks; in half precision, where `fp16`."""
 
-    def union_in_place(self, mask: np.ndarray) -> None:
+    def all_reduce_or(self, mask: np.ndarray) -> None:
         """Make a uint8 mask the union over all ranks."""
 
 
 def sum_on_host(
-    collectives: HostCollectives, gradients: Sequence[Gradient], figures: Sequence[np.ndarray], *, halved: bool = False
+    collectives: HostCollectives, gradients: Sequence[Gradient], figures: Sequence[np.ndarray], *, fp16: bool = False
 ) -> list[np.ndarray]:
     """The sums over all ranks; all must call it with tensors of the same shapes.
 
@@ -60,7 +60,7 @@ def sum_on_host(
         collectives: the backend.
         gradients: arrays, or rows of a matrix.
         figures: arrays.
-        halved: let float32 gradients travel in half precision.
+        fp16: let float32 gradients travel in half precision.
 
     Returns:
         The sums of the gradients, dense, and of the figures.
@@ -70,14 +70,14 @@ def sum_on_host(
     buffers: dict[tuple[np.dtype, bool], list[int]] = {}
     for place, tensor in enumerate(tensors):
         dtype = _values(tensor).dtype
-        may_halve = halved and dtype == np.float32 and place < len(gradients)
+        may_halve = fp16 and dtype == np.float32 and place < len(gradients)
         buffers.setdefault((dtype, may_halve), []).append(place)
     sums: dict[int, np.ndarray] = {}
     for (dtype, may_halve), places in buffers.items():
         parts = _parts([_travelling_size(tensors[place], rows[place]) for place in places], dtype)
         for place, part in zip(places, parts.of_tensors, strict=True):
             _pack(tensors[place], rows[place], part)
-        collectives.sum_in_place(parts.whole, halved=may_halve)
+        collectives.all_reduce_sum(parts.whole, fp16=may_halve)
         for place, part in zip(places, parts.of_tensors, strict=True):
             sums[place] = _unpack(part, rows[place], _shape(tensors[place]))
     return [sums[place] for place in range(len(tensors))]
@@ -112,10 +112,10 @@ def _travelling_rows(collectives: HostCollectives, gradients: Sequence[Gradient]
         return travelling
     masks = [_mask(gradients[place]) for place in thin]
     union = np.concatenate(masks)
-    collectives.union_in_place(union)
+    collectives.all_reduce_or(union)
     ends = np.cumsum([len(mask) for mask in masks])[:-1]
     rows = [np.flatnonzero(part) for part in np.split(union.view(np.bool_), ends)]
-    if sum(map(len, rows)) < LARGEST_UNION * len(union):
+    if sum(map(len, rows)) < MAX_UNION * len(union):
         travelling.update(zip(thin, rows, strict=True))
     return travelling
 

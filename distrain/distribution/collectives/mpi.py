@@ -54,12 +54,12 @@ def on_device() -> None:
     """MPI sums on the host only."""
 
 
-def sum_in_place(buffer: np.ndarray, *, halved: bool) -> None:
-    """Sum a one-dimensional buffer over all ranks; in half precision, where `halved`."""
+def all_reduce_sum(buffer: np.ndarray, *, fp16: bool) -> None:
+    """Sum a one-dimensional buffer over all ranks; in half precision, where `fp16`."""
     per_chunk = CHUNK_BYTES // buffer.itemsize
     for first in range(0, len(buffer), per_chunk):
         chunk = buffer[first : first + per_chunk]
-        if halved:
+        if fp16:
             with np.errstate(over="ignore"):
                 travelling = chunk.astype(np.float16)
             MPI.COMM_WORLD.Allreduce(MPI.IN_PLACE, [travelling, MPI.UINT16_T], _HALF_SUM)
@@ -68,12 +68,12 @@ def sum_in_place(buffer: np.ndarray, *, halved: bool) -> None:
             MPI.COMM_WORLD.Allreduce(MPI.IN_PLACE, chunk)
 
 
-def union_in_place(mask: np.ndarray) -> None:
+def all_reduce_or(mask: np.ndarray) -> None:
     """Make a uint8 mask the union over all ranks."""
     MPI.COMM_WORLD.Allreduce(MPI.IN_PLACE, mask, MPI.BOR)
 
 
-def exchange(content: bytes) -> list[bytes]:
+def all_gather_bytes(content: bytes) -> list[bytes]:
     """What each rank gave, in rank order. Outside compiled functions; all ranks must call it."""
     sizes = np.empty(MPI.COMM_WORLD.size, np.int64)
     MPI.COMM_WORLD.Allgather(np.array([len(content)], np.int64), sizes)

@@ -32,9 +32,9 @@ import numpy as np
 from distrain.aligned_memory import aligned_empty, rounded_up
 
 AREA_BYTES = 2**29  # of one rank; the system gives only those pages that are written to
-LENT_BYTES = 2**28  # of these, at the end: for `SharedMemory.empty`
+ARENA_BYTES = 2**28  # of these, at the end: for `SharedMemory.empty`
 KEPT_BYTES = 2**29  # of all ranks together: for `SharedMemory.keep`
-MOST_RANKS = 8  # a guess; two were measured
+MAX_RANKS = 8  # a guess; two were measured
 SPINS = 200  # looks, of about a microsecond, before a rank sleeps until the next one comes
 
 _HEAD_BYTES = 4096
@@ -49,7 +49,7 @@ class SharedMemory:
     Args:
         memory: the whole of it, shared.
         rank: of this process.
-        size: how many ranks there are, at most `MOST_RANKS`.
+        size: how many ranks there are, at most `MAX_RANKS`.
 
     Attributes:
         rank, size: as given.
@@ -75,9 +75,9 @@ class SharedMemory:
         It may be used until the next `wait` but one.
         """
         num_bytes = math.prod(shape) * np.dtype(dtype).itemsize
-        if self._lent + num_bytes > LENT_BYTES:
+        if self._lent + num_bytes > ARENA_BYTES:
             return aligned_empty(shape, dtype)
-        start = AREA_BYTES - LENT_BYTES + self._lent
+        start = AREA_BYTES - ARENA_BYTES + self._lent
         self._lent += rounded_up(num_bytes)
         return self.areas[self.rank, start : start + num_bytes].view(dtype).reshape(shape)
 
@@ -122,26 +122,26 @@ class SharedMemory:
         self._turn, self._lent = 1 - self._turn, 0
 
 
-def share(exchange: Callable[[bytes], Sequence[bytes]], rank: int, size: int) -> SharedMemory | None:
+def share(all_gather_bytes: Callable[[bytes], Sequence[bytes]], rank: int, size: int) -> SharedMemory | None:
     """Memory for all ranks; None for all of them, where one cannot come to it. All must call this.
 
     Args:
-        exchange: one rank's bytes -> the bytes of all, in rank order; called twice.
+        all_gather_bytes: one rank's bytes -> the bytes of all, in rank order; called twice.
         rank: of this process.
         size: how many ranks there are.
     """
     with contextlib.ExitStack() as stack:
         memory, offer = None, b""
-        if rank == 0 and 1 < size <= MOST_RANKS:
+        if rank == 0 and 1 < size <= MAX_RANKS:
             with contextlib.suppress(OSError, ValueError):
                 descriptor, memory = stack.enter_context(_new_memory(size))
                 offer = json.dumps([os.getpid(), descriptor, memory[:_NONCE_BYTES].hex()]).encode()
                 SharedMemory(memory, rank, size).clear()
-        offer = exchange(offer)[0]
+        offer = all_gather_bytes(offer)[0]
         if rank > 0 and offer:
             with contextlib.suppress(OSError, ValueError):
                 memory = _memory_of(*json.loads(offer), size=size)
-        opened = exchange(b"opened" if memory else b"")
+        opened = all_gather_bytes(b"opened" if memory else b"")
     return SharedMemory(memory, rank, size) if memory and all(opened) else None
 
 

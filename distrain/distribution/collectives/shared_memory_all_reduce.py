@@ -21,11 +21,11 @@ import numpy as np
 
 from distrain.aligned_memory import ALIGNMENT, address_of, aligned_empty, rounded_up
 from distrain.distribution.collectives.host_all_reduce import Gradient, Rows, add_rows
-from distrain.distribution.collectives.shared_memory import AREA_BYTES, LENT_BYTES, SharedMemory
+from distrain.distribution.collectives.shared_memory import AREA_BYTES, ARENA_BYTES, SharedMemory
 from distrain.jit import compiled
 
 _HEAD_BYTES = ALIGNMENT
-_FEWEST_TOGETHER = 4096  # numbers: there is nothing to gain by fewer
+_MIN_TOGETHER = 4096  # numbers: there is nothing to gain by fewer
 
 
 class Part(NamedTuple):
@@ -120,11 +120,11 @@ class SharedSum:
 
 def fits(parts: Sequence[Part]) -> bool:
     """Whether there is room for these tensors."""
-    return _layout(parts).num_bytes <= AREA_BYTES - LENT_BYTES
+    return _layout(parts).num_bytes <= AREA_BYTES - ARENA_BYTES
 
 
 def _is_made_together(part: Part) -> bool:
-    return part.together and math.prod(part.shape) >= _FEWEST_TOGETHER
+    return part.together and math.prod(part.shape) >= _MIN_TOGETHER
 
 
 def _num_kept(part: Part) -> int:

@@ -27,7 +27,7 @@ import numpy as np
 
 from distrain.data.rows import Rows
 from distrain.errors import DataError
-from distrain.text.array_exchange import exchange_arrays, exchange_shares
+from distrain.text.array_exchange import all_gather_arrays, all_to_all_arrays
 from distrain.text.ragged import RaggedFile
 from distrain.text.readers.texts import Texts
 from distrain.text.vectorizers.anova import best, f_scores, least_rows
@@ -206,7 +206,7 @@ def _find_and_choose(
     weights = _weights(index.row_counts, store.num_rows)
     scale = 2.0 ** (62 - store.num_rows.bit_length())  # a value is at most 1, and so is its square
     at_once = max(1, store.memory_bytes // (3 * (16 * len(present) + 64)))  # 64: what the scores themselves take
-    found = RaggedFile(store.scratch, f"ngrams-{store.team.rank}")
+    found = RaggedFile(store.scratch, f"ngrams-{store.group.rank}")
     chosen, chosen_scores = np.empty(0, np.int64), np.empty(0)
     first, last = 0, len(index)
     while first < last:
@@ -238,9 +238,9 @@ def _found(store: TokenStore, index: NgramIndex, found: RaggedFile, progress: Pr
 
 def _team_scores(store: TokenStore, sums: np.ndarray, class_sizes: np.ndarray, scale: float) -> np.ndarray:
     """F values from the sums of all processes: each adds up its share of the n-grams, and all get all."""
-    total = reduce(np.add, exchange_shares(store.team, store.scratch, "sums", sums))
+    total = reduce(np.add, all_to_all_arrays(store.group, store.scratch, "sums", sums))
     scores = f_scores(total, class_sizes, scale=scale)
-    return np.concatenate(exchange_arrays(store.team, store.scratch, "scores", scores))
+    return np.concatenate(all_gather_arrays(store.group, store.scratch, "scores", scores))
 
 
 def _training_rows(store: TokenStore, found: RaggedFile, vectorizer: NgramVectorizer) -> Iterator[Rows]:

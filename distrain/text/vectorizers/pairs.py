@@ -18,17 +18,17 @@ from pathlib import Path
 
 import numpy as np
 
-from distrain.text.array_exchange import exchange_arrays
+from distrain.text.array_exchange import all_gather_arrays
 from distrain.text.ragged import append_array, map_array, read_array
 from distrain.text.vectorizers.ngram_kernels import count_pairs, part_pairs, refill, take_pairs
 from distrain.text.vectorizers.tokens import Progress, TokenStore
 from distrain.text.vectorizers.words import random_key
 
 _PART_PAIRS = 2**16  # in a part, where they are not too many: a table of 1 or 2 MiB
-_MOST_PARTS = 2**9
-_MOST_AT_ONCE = 2**23  # pairs parted at once: a part of so many is worth reading by itself
+_MAX_PARTS = 2**9
+_MAX_AT_ONCE = 2**23  # pairs parted at once: a part of so many is worth reading by itself
 _PAIR_BYTES = 64  # memory that one of them takes
-_LEAST_SLOTS, _MOST_SLOTS = 2**12, 2**20  # of a table before it grows
+_LEAST_SLOTS, _MAX_SLOTS = 2**12, 2**20  # of a table before it grows
 _KEPT = {"keys": np.int64, "rows": np.int32}
 
 
@@ -46,24 +46,24 @@ def kept_ngrams(
     Returns:
         Keys, int64, ascending, and rows with each, int32: the same in all processes, and mapped from files.
     """
-    num_parts = 2 ** (min(_MOST_PARTS, 1 + store.num_words // _PART_PAIRS).bit_length() - 1)
+    num_parts = 2 ** (min(_MAX_PARTS, 1 + store.num_words // _PART_PAIRS).bit_length() - 1)
     # Parts of about as many words, to be of about as many pairs.
     before = np.cumsum(word_rows, dtype=np.int64) - word_rows
     part_of = (before * num_parts // max(1, int(word_rows.sum(dtype=np.int64)))).astype(np.uint16)
     first_words = np.searchsorted(part_of, np.arange(num_parts + 1)).tolist()
     parted = _PartedPairs(store, part_of, num_parts, progress)
-    own = [_kept_file(store.scratch, store.team.rank, name) for name in _KEPT]
+    own = [_kept_file(store.scratch, store.group.rank, name) for name in _KEPT]
     for path in own:
         path.write_bytes(b"")
     sizes = []
     counter = _PairCounter()
-    for part in range(store.team.rank, num_parts, store.team.size):
+    for part in range(store.group.rank, num_parts, store.group.size):
         counted = counter.count(parted.pieces(part), parted.sizes[part], min_df)
         kept = _with_words(*counted, word_rows, *first_words[part : part + 2])
         for path, array in zip(own, kept, strict=True):
             append_array(path, array)
         sizes.append(len(kept[0]))
-    shares = [json.loads(share) for share in store.team.exchange(json.dumps(sizes).encode())]
+    shares = [json.loads(share) for share in store.group.all_gather_bytes(json.dumps(sizes).encode())]
     parted.remove()
     return _joined(store, shares, "keys"), _joined(store, shares, "rows")
 
@@ -82,16 +82,16 @@ class _PartedPairs:
     """
 
     def __init__(self, store: TokenStore, part_of: np.ndarray, num_parts: int, progress: Progress | None) -> None:
-        self._scratch, self._rank, self._num_parts = store.scratch, store.team.rank, num_parts
+        self._scratch, self._rank, self._num_parts = store.scratch, store.group.rank, num_parts
         self._file(self._rank).write_bytes(b"")
         sizes = [np.zeros(1, np.int64)]
-        at_once = min(_MOST_AT_ONCE, store.memory_bytes // _PAIR_BYTES)
+        at_once = min(_MAX_AT_ONCE, store.memory_bytes // _PAIR_BYTES)
         for block in store.reported_blocks("parting pairs of words", progress, at_once=at_once):
             pairs, part_sizes = part_pairs(block.row_splits, block.ids, part_of, num_parts)
             append_array(self._file(self._rank), pairs)
             sizes.append(part_sizes)
         splits = np.concatenate(sizes).cumsum()
-        self._splits = exchange_arrays(store.team, store.scratch, "pair-splits", splits)
+        self._splits = all_gather_arrays(store.group, store.scratch, "pair-splits", splits)
         self.sizes: list[int] = sum(np.diff(splits).reshape(-1, num_parts).sum(0) for splits in self._splits).tolist()
 
     def pieces(self, part: int) -> Iterator[np.ndarray]:
@@ -120,7 +120,7 @@ class _PairCounter:
 
     def count(self, pieces: Iterable[np.ndarray], size: int, min_df: int) -> tuple[np.ndarray, np.ndarray]:
         """The pairs that are in `min_df` rows, in no order, and the rows with each; of `size` pairs in all."""
-        table = self._empty_table(min(_slots(size), _MOST_SLOTS))
+        table = self._empty_table(min(_slots(size), _MAX_SLOTS))
         count = row = 0
         for pairs in pieces:
             if _slots(count + len(pairs)) > len(table):
@@ -155,7 +155,7 @@ def _with_words(
 def _joined(store: TokenStore, shares: list[list[int]], name: str) -> np.ndarray:
     """What is kept of all parts, which processes in turn have counted, mapped; `shares` says how much of each."""
     size, dtype = len(shares), np.dtype(_KEPT[name])
-    joined = store.scratch / f"all-{name}-{store.team.rank}"
+    joined = store.scratch / f"all-{name}-{store.group.rank}"
     with joined.open("wb") as file, ExitStack() as stack:
         opened = [stack.enter_context(_kept_file(store.scratch, rank, name).open("rb")) for rank in range(size)]
         for part in range(sum(map(len, shares))):

@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 
 from distrain.errors import DataError
-from distrain.text.array_exchange import Alone, Team
+from distrain.text.array_exchange import ProcessGroup, SingleProcess
 from distrain.text.ragged import BLOCK_VALUES, RaggedFile, append_array, read_array
 from distrain.text.readers.texts import Texts
 from distrain.text.vectorizers.word_runs import CountedWords, load_run, save_run, table_words
@@ -64,7 +64,7 @@ class TokenStore:
         scratch: an existing, empty folder for temporary files, the same for all of a team (about two thirds of the
             text's size, and three times that while n-grams are learnt); the caller removes it.
         memory_mib: bound in MiB on what learners hold at a time, beside the words and n-grams that are kept.
-        team: who else has a share of the rows.
+        group: who else has a share of the rows.
 
     Attributes:
         block_rows: rows of each block that was added.
@@ -74,10 +74,10 @@ class TokenStore:
         class_sizes: int64 `[largest label + 1]`: rows of each class.
     """
 
-    def __init__(self, scratch: Path, *, memory_mib: int, team: Team | None = None) -> None:
+    def __init__(self, scratch: Path, *, memory_mib: int, group: ProcessGroup | None = None) -> None:
         self.scratch = Path(scratch)
         self.memory_bytes = memory_mib * 2**20
-        self.team: Team = team or Alone()
+        self.group: ProcessGroup = group or SingleProcess()
         self.block_rows: list[int] = []
         self.num_rows = self.num_words = self.longest_row = 0
         self.class_sizes = np.zeros(0, np.int64)
@@ -86,8 +86,8 @@ class TokenStore:
         self._tables: list[WordTable | Path] = []  # a run's words: in memory, or the stem of their files
         self._tokens: list[RaggedFile] = []
         self._ranks: list[np.ndarray] = []
-        self._part_key = np.frombuffer(self.team.exchange(random_key().tobytes())[0], np.uint64)[0]
-        self._labels = self.scratch / f"labels-{self.team.rank}"
+        self._part_key = np.frombuffer(self.group.all_gather_bytes(random_key().tobytes())[0], np.uint64)[0]
+        self._labels = self.scratch / f"labels-{self.group.rank}"
         self._labels.write_bytes(b"")
 
     def add(self, texts: Texts, labels: np.ndarray) -> None:
@@ -122,10 +122,10 @@ class TokenStore:
 
     def finish(self) -> None:
         """No more rows come: sum up over the team."""
-        if self.team.size > 1 or len(self._tables) > 1:
+        if self.group.size > 1 or len(self._tables) > 1:
             self._spill_words()
         own = {"lengths": sorted(self._rows_by_length.items()), "classes": self.class_sizes.tolist()}
-        shares = [json.loads(share) for share in self.team.exchange(json.dumps(own).encode())]
+        shares = [json.loads(share) for share in self.group.all_gather_bytes(json.dumps(own).encode())]
         self.class_sizes = _sum([np.array(share["classes"], np.int64) for share in shares])
         self._rows_by_length = {}
         for share in shares:
@@ -157,7 +157,7 @@ class TokenStore:
 
     def run_stems(self) -> list[Path]:
         """The files of all runs of the team, for `word_runs.load_parts`."""
-        counts = self.team.exchange(str(len(self._tables)).encode())
+        counts = self.group.all_gather_bytes(str(len(self._tables)).encode())
         return [self._stem(rank, run) for rank, count in enumerate(counts) for run in range(int(count))]
 
     def renumber(self, ranks: list[np.ndarray]) -> None:
@@ -200,7 +200,7 @@ class TokenStore:
             if table.num_bytes <= self.memory_bytes // _TABLE_SHARE and self._run_words < _MAX_RUN_WORDS:
                 return table
             self._spill_words()
-        self._tokens.append(RaggedFile(self.scratch, f"tokens-{self.team.rank}-{len(self._tables)}"))
+        self._tokens.append(RaggedFile(self.scratch, f"tokens-{self.group.rank}-{len(self._tables)}"))
         table = WordTable()
         self._tables.append(table)
         self._run_words = 0
@@ -209,7 +209,7 @@ class TokenStore:
     def _spill_words(self) -> None:
         """Write the last run's words to disk."""
         if self._tables and isinstance(self._tables[-1], WordTable):
-            stem = self._stem(self.team.rank, len(self._tables) - 1)
+            stem = self._stem(self.group.rank, len(self._tables) - 1)
             save_run(stem, table_words(self._tables[-1]), self._part_key)
             self._tables[-1] = stem
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from distrain.text.array_exchange import exchange_arrays
+from distrain.text.array_exchange import all_gather_arrays
 from distrain.text.vectorizers.tokens import TokenStore
 from distrain.text.vectorizers.word_runs import PARTS, CountedWords, load_parts
 from distrain.text.vectorizers.words import Words, WordTable
@@ -31,7 +31,7 @@ def kept_words(store: TokenStore, choose: Callable[[CountedWords], np.ndarray]) 
     kept = [words.select(np.flatnonzero(choose(words))) for words in _merged(store)]
     own = _joined(kept)
     arrays = [
-        exchange_arrays(store.team, store.scratch, f"kept-{name}", array) for name, array in own._asdict().items()
+        all_gather_arrays(store.group, store.scratch, f"kept-{name}", array) for name, array in own._asdict().items()
     ]
     return _joined([CountedWords(*share) for share in zip(*arrays, strict=True)])
 
@@ -72,7 +72,7 @@ def _merged(store: TokenStore) -> Iterator[CountedWords]:
         yield store.only_run
         return
     parts_of = [load_parts(stem) for stem in store.run_stems()]
-    for part in range(store.team.rank, PARTS, store.team.size):
+    for part in range(store.group.rank, PARTS, store.group.size):
         table = WordTable()
         runs = [part_of(part) for part_of in parts_of]
         places = [table.add(run.units, run.ends) for run in runs]

@@ -25,7 +25,7 @@ import keras
 import distrain.training.saving
 from distrain.config import TrainConfig
 from distrain.errors import ConfigurationError
-from distrain.training.job import Job
+from distrain.training.job import TrainingJob
 
 DAMAGED = "train-00000.columns.npy"
 
@@ -78,7 +78,9 @@ class Events(keras.callbacks.Callback):
             os.kill(os.getpid(), signal.Signals[what])
 
 
-def eventful(job: Job, config: TrainConfig, events: list[dict[str, Any]], *, tell: Callable[[], None]) -> Job:
+def eventful(
+    job: TrainingJob, config: TrainConfig, events: list[dict[str, Any]], *, tell: Callable[[], None]
+) -> TrainingJob:
     """The same job, with the events of this rank."""
     happening = Events(events, config, tell=tell)
     happening.happens("start")

@@ -40,11 +40,11 @@ def attempt(config: TrainConfig, events: list[dict[str, Any]]) -> dict[str, Any]
         jobs.append(eventful(open_job(config), config, own, tell=lambda: None))
         return jobs[-1]
 
-    ended: dict[str, Any] = {"code": 0, "message": "", "told_by": None}
+    ended: dict[str, Any] = {"code": 0, "message": "", "reporting_rank": None}
     try:
         run_job(open_own, config)
     except DistrainError as error:
-        ended = {"code": error.exit_code, "message": str(error), "told_by": error.told_by}
+        ended = {"code": error.exit_code, "message": str(error), "reporting_rank": error.reporting_rank}
     model = jobs[-1].callbacks[0].model
     arrays = ModelState(model, model.optimizer).arrays()
     digest = hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays.values()))

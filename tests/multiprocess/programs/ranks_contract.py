@@ -37,23 +37,23 @@ def write_contract(
         apart: a context in which ranks find no memory that they could share.
         collectives: the backend's module, for what is sent; None where there is none.
     """
-    together = Notes()
+    run_on_all_ranks = Notes()
     arrays = {}
     if collectives is not None:
         sharing = choose("none")
         for name in CASES:
             for way, used_at_once in (("shared", False), ("shared, used at once", True)):
-                sums = _sums(sharing, name, together, collectives, used_at_once=used_at_once)
+                sums = _sums(sharing, name, run_on_all_ranks, collectives, used_at_once=used_at_once)
                 arrays |= {f"{way}/{key}": array for key, array in sums.items()}
     with apart():
-        _write_what_travels(choose, folder, arrays, together, collectives)
+        _write_what_travels(choose, folder, arrays, run_on_all_ranks, collectives)
 
 
 def _write_what_travels(
     choose: Callable[[str], Distribution],
     folder: Path,
     arrays: dict[str, np.ndarray],
-    together: Notes,
+    run_on_all_ranks: Notes,
     collectives: Any,
 ) -> None:
     distribution = choose("none")
@@ -84,7 +84,7 @@ def _write_what_travels(
         "prefetches": distribution.prefetches,
         "cores": len(os.sched_getaffinity(0)),
         "heard": {kind: _heard(distribution, kind) for kind in CONTENTS},
-        "sent by ranks that share memory": together.sent.total(),
+        "sent by ranks that share memory": run_on_all_ranks.sent.total(),
         "sent": {name: sorted(note.sent.elements()) for name, note in notes.items()},
     }
     np.savez(folder / f"contract.{distribution.rank}.npz", **arrays)
@@ -177,7 +177,7 @@ def _synchronized(distribution: Distribution) -> dict[str, np.ndarray]:
 
 
 def _heard(distribution: Distribution, kind: str) -> dict[str, Any]:
-    """Digests of what `exchange` and `broadcast` gave."""
+    """Digests of what `all_gather_bytes` and `broadcast` gave."""
     content = contents(kind, rank=distribution.rank)
-    everyone = [hashlib.sha256(heard).hexdigest() for heard in distribution.exchange(content)]
+    everyone = [hashlib.sha256(heard).hexdigest() for heard in distribution.all_gather_bytes(content)]
     return {"exchange": everyone, "broadcast": hashlib.sha256(distribution.broadcast(content)).hexdigest()}

@@ -138,7 +138,7 @@ CASES: dict[str, Callable[..., Tensors]] = {
 
 
 def contents(kind: str, *, rank: int) -> bytes:
-    """What a process gives to `exchange` and `broadcast`."""
+    """What a process gives to `all_gather_bytes` and `broadcast`."""
     if kind == "nothing":
         return b""
     if kind == "odd ranks":

@@ -59,17 +59,17 @@ class Notes:
         if collectives is None:  # one process
             yield
             return
-        sum_in_place = collectives.sum_in_place
+        all_reduce_sum = collectives.all_reduce_sum
 
         def noting_sum(buffer: np.ndarray, **settings: Any) -> None:
             self.sent[buffer.size] += 1
-            sum_in_place(buffer, **settings)
+            all_reduce_sum(buffer, **settings)
 
-        collectives.sum_in_place = noting_sum
+        collectives.all_reduce_sum = noting_sum
         try:
             yield
         finally:
-            collectives.sum_in_place = sum_in_place
+            collectives.all_reduce_sum = all_reduce_sum
 
     def _note(self, purpose: str, batch: Any) -> None:
         counts = np.flatnonzero(batch.weights > 0)

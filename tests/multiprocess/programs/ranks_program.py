@@ -41,7 +41,7 @@ from distrain.cluster.world import find_world
 from distrain.config import TrainConfig
 from distrain.distribution import choose
 from distrain.errors import StopRequested
-from distrain.training.job import Job
+from distrain.training.job import TrainingJob
 from distrain.training.open_job import open_job
 from distrain.training.run import run_job
 
@@ -113,7 +113,7 @@ def train_noted(settings: dict[str, Any], notes: Notes, watcher: Watcher) -> Non
         return
     config = TrainConfig(**settings)
 
-    def noted_job() -> Job:
+    def noted_job() -> TrainingJob:
         job = open_job(config)
 
         def build() -> Any:

@@ -31,12 +31,12 @@ def main(folder: Path) -> None:
         said = io.StringIO()
         path = run["paths"][rank]
         sys.path[:0] = [path] if path else []
-        facts = {"code": 0, "message": "", "told_by": None}
+        facts = {"code": 0, "message": "", "reporting_rank": None}
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
             try:
                 train(TrainConfig(**run["settings"][rank]))
             except DistrainError as error:
-                facts = {"code": error.exit_code, "message": str(error), "told_by": error.told_by}
+                facts = {"code": error.exit_code, "message": str(error), "reporting_rank": error.reporting_rank}
         del sys.path[: 1 if path else 0]
         (folder / f"{run['name']}.{rank}.json").write_text(json.dumps({**facts, "said": said.getvalue()}))
 

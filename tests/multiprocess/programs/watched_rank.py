@@ -39,7 +39,7 @@ def take(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def exchange(content: bytes) -> list[bytes]:
+def all_gather_bytes(content: bytes) -> list[bytes]:
     """All ranks' content, by way of files."""
     number = next(rounds)
     beside = folder / f"exchange-{number}-{rank}.part"
@@ -53,7 +53,7 @@ def say(line: str) -> None:
 
 
 def main() -> int:
-    with heartbeat.watching(rank, size, exchange, silence_seconds=silence) as watch:
+    with heartbeat.watching(rank, size, all_gather_bytes, silence_seconds=silence) as watch:
         say("watching")
         order_file = folder / f"tell-{rank}"
         while True:

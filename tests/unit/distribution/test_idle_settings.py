@@ -6,15 +6,15 @@ import pytest
 
 from distrain.cluster.world import World
 from distrain.distribution import idle_settings
-from distrain.distribution.collectives.shared_memory import MOST_RANKS
+from distrain.distribution.collectives.shared_memory import MAX_RANKS
 
 
 @pytest.mark.parametrize(
     ("size", "local_size", "on_gpu", "is_slow"),
     [
         (2, 2, False, True),
-        (MOST_RANKS, MOST_RANKS, False, True),
-        (MOST_RANKS + 1, MOST_RANKS + 1, False, False),  # too many to share memory
+        (MAX_RANKS, MAX_RANKS, False, True),
+        (MAX_RANKS + 1, MAX_RANKS + 1, False, False),  # too many to share memory
         (4, 2, False, False),  # two machines
         (2, 2, True, False),  # sums are made by NCCL
     ],

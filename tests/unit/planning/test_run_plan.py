@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from distrain.config import TrainConfig
-from distrain.data.batches import MOST_PREFETCH_STEPS, epoch_batches
+from distrain.data.batches import MAX_PREFETCH_STEPS, epoch_batches
 from distrain.data.examples import part_examples
 from distrain.data.plan import EpochPlan, epoch_order
 from distrain.data.shards import DatasetWriter, Rows, open_dataset
@@ -79,7 +79,7 @@ def test_the_bytes_of_a_batch_are_those_of_one_that_is_fed(tmp_path, row_length)
     plan = plan_run(dataset, settings(batch_size=16), num_replicas=1)
     expected = sum(array.nbytes for array in entries)
     assert plan.batch_bytes == pytest.approx(expected, rel=0.01)  # files have headers
-    ahead = (MOST_PREFETCH_STEPS + 2) * plan.batch_bytes
+    ahead = (MAX_PREFETCH_STEPS + 2) * plan.batch_bytes
     one, two = (plan_run(dataset, settings(batch_size=16), num_replicas=n).host_bytes - ahead for n in (1, 2))
     assert one == pytest.approx(2 * two) == pytest.approx(5000 * (8 * row_length + 12), rel=0.01)
 

@@ -25,7 +25,7 @@ from distrain.data import shards
 from distrain.errors import DataError, RankError
 from distrain.prepare.pipeline import prepare
 from distrain.prepare.workers import Company, errors_told, pack, unpack
-from distrain.text.array_exchange import Alone
+from distrain.text.array_exchange import SingleProcess
 from distrain.text.readers import lines
 from distrain.text.vectorizers import pairs, tokens
 
@@ -44,8 +44,8 @@ class ThreadChannel:
     def size(self):
         return self.process.num_processes
 
-    def swap(self, content):
-        return self.process.exchange(content)
+    def all_gather_bytes(self, content):
+        return self.process.all_gather_bytes(content)
 
     def end(self):
         self.process.meeting.barrier.abort()
@@ -69,7 +69,7 @@ def prepared(folder, size, **settings):
     """What `size` threads make of it."""
     config = PrepareConfig(out=folder / f"out-{size}", **settings)
     silent = Console(quiet=True)
-    results = on_all(size, lambda process: prepare(config, console=silent, warnings=silent, team=team_of(process)))
+    results = on_all(size, lambda process: prepare(config, console=silent, warnings=silent, group=team_of(process)))
     assert results == [None] * size, results
     return tree(config.out)
 
@@ -106,7 +106,7 @@ def test_any_number_of_processes_and_any_memory_give_the_same_bytes(table, vecto
         patch.setattr(lines, "PIECE_BYTES", piece)
         patch.setattr(tokens, "_TABLE_SHARE", share * 2**10)
         patch.setattr(pairs, "_PART_PAIRS", at_once)
-        patch.setattr(pairs, "_MOST_AT_ONCE", at_once)
+        patch.setattr(pairs, "_MAX_AT_ONCE", at_once)
         for size in (1, 2, 3):
             assert prepared(folder, size, **given_settings) == expected
 
@@ -115,19 +115,19 @@ def test_every_process_says_the_same_of_a_wrong_row(tmp_path, monkeypatch):
     monkeypatch.setattr(lines, "PIECE_BYTES", 64)
     table = [(str(n % 2), "some words of text") for n in range(50)] + [("", "no label")] + [("1", "text")] * 50
     config = PrepareConfig(train=write_csv(tmp_path / "a.csv", table), out=tmp_path / "out")
-    failures = on_all(3, lambda process: prepare(config, console=Console(quiet=True), team=team_of(process)))
+    failures = on_all(3, lambda process: prepare(config, console=Console(quiet=True), group=team_of(process)))
     assert {type(failure) for failure in failures} == {DataError}
     assert len({str(failure) for failure in failures}) == 1
-    assert {failure.told_by for failure in failures} == {0}
+    assert {failure.reporting_rank for failure in failures} == {0}
     assert "row 51" in str(failures[0])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv"]
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
 def test_a_signal_that_comes_inside_a_kernel_stays_what_it_is(kind):
-    with pytest.raises(kind), errors_told(Alone()):
+    with pytest.raises(kind), errors_told(SingleProcess()):
         raise SystemError("returned a result with an exception set") from kind()
-    with pytest.raises(SystemError), errors_told(Alone()):
+    with pytest.raises(SystemError), errors_told(SingleProcess()):
         raise SystemError("something else")
 
 

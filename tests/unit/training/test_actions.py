@@ -19,11 +19,11 @@ from distrain.training.actions import (
     every_steps,
     stop_requests,
 )
-from distrain.training.events import Decision, Moment, Progress
+from distrain.training.events import Decision, Progress, StepEvent
 
 
 def moment(step=1, num_steps=10, *, epoch=0, seconds=1.0, examples=8, new=1, decision=Decision.GO_ON, **figures):
-    return Moment(
+    return StepEvent(
         epoch=epoch,
         progress=Progress(epoch=epoch, global_step=step),
         step=step,
@@ -105,7 +105,7 @@ def test_every_steps_counts_global_steps_after_a_resume():
     for step in range(1, 6):  # this process took up the epoch at global step 10
         progress = Progress(global_step=10 + step)
         here = moment(step, num_steps=6)
-        action(Moment(**{**vars(here), "progress": progress}))
+        action(StepEvent(**{**vars(here), "progress": progress}))
     assert asked == [12]
 
 

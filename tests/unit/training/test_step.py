@@ -10,13 +10,13 @@ import pytest
 import scipy.sparse
 import tensorflow as tf
 
-from distrain.batch import notices
-from distrain.data.batches import epoch_batches, idle_batch, sample_batch
+from distrain.batch import step_flags
+from distrain.data.batches import epoch_batches, sample_batch, zero_weight_batch
 from distrain.data.examples import array_examples
 from distrain.data.plan import EpochPlan, epoch_order
 from distrain.distribution.single import SingleDevice
 from distrain.errors import ConfigurationError
-from distrain.models.build import Built
+from distrain.models.build import CompiledModel
 from distrain.training.step import example_losses, figures, make_evaluate_step, make_train_steps
 from distrain.training.task import batch_specs, make_task
 
@@ -42,7 +42,7 @@ def linear(regularizer=None):
 def task_of(examples, *, model=linear, loss=None, metrics=("mse",), optimizer=None):
     def build():
         own = optimizer or keras.optimizers.SGD(RATE)
-        return Built(model(), own, loss or keras.losses.MeanSquaredError(), list(metrics))
+        return CompiledModel(model(), own, loss or keras.losses.MeanSquaredError(), list(metrics))
 
     sample = sample_batch(examples)
     task = make_task(build, sample, scope=SingleDevice().scope(), num_columns=examples.num_columns)
@@ -117,7 +117,7 @@ def test_a_batch_of_weight_zero_adds_nothing():
     examples = array_examples(X, Y)
     task, specs = task_of(examples)
     before = weights_of(task)
-    empty = idle_batch(sample_batch(examples), 0)._replace(global_weight=np.float32(8))
+    empty = zero_weight_batch(sample_batch(examples), 0)._replace(global_weight=np.float32(8))
     sums = make_train_step(task, Replica(2), specs)([empty]).sums
     assert [float(np.sum(value)) for value in sums] == [0.0] * len(sums)
     assert all(np.array_equal(a, b) for a, b in zip(weights_of(task), before, strict=True))
@@ -207,7 +207,7 @@ def test_steps_after_an_unsound_one_in_the_same_call_leave_the_weights_too(at_on
     task, specs = task_of(array_examples(features, Y))
     steps = batches_of(array_examples(features, Y), 1, 1)[:3]
     if bad == "a failed process":
-        steps[1] = [steps[1][0]._replace(notices=notices(0, failed=True))]
+        steps[1] = [steps[1][0]._replace(step_flags=step_flags(0, failed=True))]
     run = make_train_steps(task, SingleDevice(), specs, steps_per_execution=at_once)
     outcomes = run(steps)
     assert [outcome.is_sound for outcome in outcomes[:2]] == [True, False]
@@ -226,7 +226,7 @@ def test_an_unsound_step_leaves_the_weights_and_says_so(bad):
     task, specs = task_of(examples, optimizer=keras.optimizers.Adam(0.01))
     before = weights_of(task)
     (batch,) = batches_of(examples)[0]
-    batch = batch._replace(notices=notices(3, stop=True, failed=bad == "a failed process"))
+    batch = batch._replace(step_flags=step_flags(3, stop=True, failed=bad == "a failed process"))
     outcome = make_train_step(task, SingleDevice(), specs)([batch])
     assert all(np.array_equal(a, b) for a, b in zip(weights_of(task), before, strict=True))
     assert int(task.optimizer.iterations) == 0

@@ -15,7 +15,7 @@ from threads_as_processes import on_all
 
 from distrain.aligned_memory import ALIGNMENT
 from distrain.distribution.collectives import shared_memory
-from distrain.distribution.collectives.shared_memory import AREA_BYTES, MOST_RANKS, _memory_of, _num_bytes, share
+from distrain.distribution.collectives.shared_memory import AREA_BYTES, MAX_RANKS, _memory_of, _num_bytes, share
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is shared on Linux only")
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is share
 @pytest.mark.parametrize("size", [2, 3, 5])
 def test_what_was_written_before_the_wait_is_read_after_it(size):
     def rank(process):
-        shared = share(process.exchange, process.rank, size)
+        shared = share(process.all_gather_bytes, process.rank, size)
         pauses = random.Random(process.rank)
         for number in range(300):
             areas = shared.areas
@@ -44,7 +44,7 @@ def test_what_was_written_before_the_wait_is_read_after_it(size):
 
 def test_a_rank_that_waits_long_sleeps():
     def rank(process):
-        shared = share(process.exchange, process.rank, 2)
+        shared = share(process.all_gather_bytes, process.rank, 2)
         if process.rank == 0:
             time.sleep(1)
         before = time.thread_time()
@@ -74,7 +74,7 @@ def test_another_process_comes_to_the_same_memory():
     ) as other:
         heard = []
 
-        def exchange(content):
+        def all_gather_bytes(content):
             if not heard:
                 other.stdin.write(content.decode() + "\n")
                 other.stdin.flush()
@@ -83,7 +83,7 @@ def test_another_process_comes_to_the_same_memory():
                 assert [other.stdout.readline() for _ in range(2)] == ["\n", "opened\n"]
             return [content, b"opened"]
 
-        shared = share(exchange, 0, 2)
+        shared = share(all_gather_bytes, 0, 2)
         areas = shared.areas
         areas[0, :3] = [1, 2, 3]
         shared.wait()
@@ -103,24 +103,24 @@ def test_no_rank_shares_where_one_cannot(monkeypatch, failing):
     def rank(process):
         if process.rank == failing > 0:
             offer = json.dumps([os.getpid(), 10**6, ""]).encode()
-            heard = iter([[offer], process.exchange])
+            heard = iter([[offer], process.all_gather_bytes])
 
-            def exchange(content):
+            def all_gather_bytes(content):
                 answer = next(heard)
                 if callable(answer):
                     return answer(content)
-                process.exchange(content)
+                process.all_gather_bytes(content)
                 return answer
 
-            return share(exchange, process.rank, 3)
-        return share(process.exchange, process.rank, 3)
+            return share(all_gather_bytes, process.rank, 3)
+        return share(process.all_gather_bytes, process.rank, 3)
 
     assert on_all(3, rank) == [None] * 3
 
 
-@pytest.mark.parametrize("size", [1, MOST_RANKS + 1])
+@pytest.mark.parametrize("size", [1, MAX_RANKS + 1])
 def test_one_rank_shares_with_nobody_and_many_share_nothing(size):
-    assert on_all(size, lambda process: share(process.exchange, process.rank, size)) == [None] * size
+    assert on_all(size, lambda process: share(process.all_gather_bytes, process.rank, size)) == [None] * size
 
 
 def test_what_belongs_to_others_is_not_taken(tmp_path):
@@ -136,10 +136,10 @@ def test_what_belongs_to_others_is_not_taken(tmp_path):
 
 
 def test_lent_memory_lies_in_the_own_area_while_there_is_room(monkeypatch):
-    monkeypatch.setattr(shared_memory, "LENT_BYTES", 1024)
+    monkeypatch.setattr(shared_memory, "ARENA_BYTES", 1024)
 
     def rank(process):
-        shared = share(process.exchange, process.rank, 2)
+        shared = share(process.all_gather_bytes, process.rank, 2)
         for _ in range(3):
             own = shared.areas[process.rank]
             first, second, third = (

@@ -15,7 +15,7 @@ from threads_as_processes import on_all
 from distrain.distribution.collectives import shared_memory
 from distrain.distribution.collectives import shared_memory_all_reduce as shared_sum
 from distrain.distribution.collectives.host_all_reduce import Rows
-from distrain.distribution.collectives.shared_memory import AREA_BYTES, LENT_BYTES, share
+from distrain.distribution.collectives.shared_memory import AREA_BYTES, ARENA_BYTES, share
 from distrain.distribution.collectives.shared_memory_all_reduce import Part, SharedSum, fits
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is shared on Linux only")
@@ -26,8 +26,11 @@ SIZES = (2, 3)
 @pytest.fixture(scope="module")
 def memories():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shared_sum, "_FEWEST_TOGETHER", 50)
-        yield {size: on_all(size, lambda process, n=size: share(process.exchange, process.rank, n)) for size in SIZES}
+        patch.setattr(shared_sum, "_MIN_TOGETHER", 50)
+        yield {
+            size: on_all(size, lambda process, n=size: share(process.all_gather_bytes, process.rank, n))
+            for size in SIZES
+        }
 
 
 def summed(memories, parts, given):
@@ -236,7 +239,7 @@ def test_what_another_sum_left_between_arrays_is_no_complaint(memories):
 
 
 def test_what_fits():
-    room = AREA_BYTES - LENT_BYTES
+    room = AREA_BYTES - ARENA_BYTES
     assert fits([Part((room // 4,), np.float32)])
     assert not fits([Part((room // 4,), np.float32), Part((), np.float32)])
     assert fits([Part((room // 256, 64), np.float32, is_rows=True)])  # is summed dense
