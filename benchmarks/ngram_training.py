@@ -36,10 +36,10 @@ from distrain.data.plan import EpochPlan, epoch_order
 from distrain.data.shards import open_dataset
 from distrain.distribution.single import SingleDevice
 from distrain.prepare.pipeline import prepare
+from distrain.runs.progress import Progress, Sums
 from distrain.text.synthetic.corpus import write_synthetic
-from distrain.training.events import Progress, Sums
+from distrain.training.job import open_job
 from distrain.training.loop import EpochSteps, evaluate_all, run_epochs
-from distrain.training.open_job import open_job
 from distrain.training.step import figures as step_figures
 from distrain.training.step import make_evaluate_step, make_train_steps
 from distrain.training.task import batch_specs, make_task

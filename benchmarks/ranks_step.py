@@ -57,7 +57,7 @@ def time_in_rank(way: str, data: Path, batch_sizes: list[int], num_turns: int) -
     from distrain.distribution import choose
     from distrain.distribution.multi_process import MultiProcess
     from distrain.training import step as steps
-    from distrain.training.open_job import open_job
+    from distrain.training.job import open_job
     from distrain.training.task import batch_specs, make_task
 
     strategy = way.split(",")[0]

@@ -31,7 +31,7 @@ from distrain.data.plan import EpochPlan, epoch_order
 from distrain.data.row_kernels import pad_rows
 from distrain.data.shards import DatasetWriter, Rows, open_dataset
 from distrain.distribution.single import SingleDevice
-from distrain.training.open_job import open_job
+from distrain.training.job import open_job
 from distrain.training.step import make_train_steps
 from distrain.training.task import batch_specs, make_task
 

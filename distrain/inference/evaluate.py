@@ -30,8 +30,8 @@ from distrain.keras_backend import require_tensorflow
 from distrain.runs.checkpoint import Checkpoint
 from distrain.runs.directory import VECTORIZER_NAME, config_of, open_finished
 from distrain.text.vectorizers.load_vectorizer import load_vectorizer
+from distrain.training.job import TextMetadata, model_builder, row_layout
 from distrain.training.loop import evaluate_all
-from distrain.training.open_job import TextMetadata, model_builder, row_layout
 
 TEXTS_AT_ONCE = 1024  # texts vectorized and predicted together
 

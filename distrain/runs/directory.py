@@ -17,12 +17,9 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from distrain.config import TrainConfig
 from distrain.errors import CheckpointError, ConfigurationError
 from distrain.runs.checkpoint import Checkpoint, checkpoint_path, list_checkpoints, load_checkpoint, newest_checkpoint
-from distrain.training.events import Progress
 
 CONFIG_NAME = "config.json"
 MODEL_NAME = "model.keras"
@@ -159,37 +156,6 @@ def config_of(settings: Mapping[str, Any]) -> TrainConfig:
         return TrainConfig(**{name: value for name, value in settings.items() if name in names})
     except (TypeError, ConfigurationError) as error:
         raise CheckpointError(f"{CONFIG_NAME} does not hold the settings of a run: {error}") from None
-
-
-def progress_state(progress: Progress) -> dict[str, Any]:
-    """The JSON part of progress in a checkpoint."""
-    return {
-        "epoch": progress.epoch,
-        "position": progress.position,
-        "global_step": progress.global_step,
-        "examples_trained": progress.examples_trained,
-        "train_seconds": progress.train_seconds,
-    }
-
-
-def progress_arrays(progress: Progress) -> dict[str, np.ndarray]:
-    """The arrays of progress in a checkpoint."""
-    return {f"sums/{number:04d}": np.asarray(value) for number, value in enumerate(progress.sums)}
-
-
-def read_progress(checkpoint: Checkpoint | None) -> Progress:
-    """Progress as a checkpoint has it; the beginning without one.
-
-    Raises:
-        CheckpointError: the checkpoint does not say.
-    """
-    if checkpoint is None:
-        return Progress()
-    sums = [checkpoint.arrays[name] for name in sorted(checkpoint.arrays) if name.startswith("sums/")]
-    try:
-        return Progress(**{name: checkpoint.state[name] for name in progress_state(Progress())}, sums=tuple(sums))
-    except KeyError as error:
-        raise CheckpointError(f"{checkpoint.path} does not say how far training was: {error} is missing.") from None
 
 
 def is_finished(config: TrainConfig, checkpoint: Checkpoint) -> bool:

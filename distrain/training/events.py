@@ -1,61 +1,21 @@
-"""Where training stands, and what may be decided there.
+"""What the loop passes to its actions, and what an action may decide.
 
-Decides: what a checkpoint must hold to go on, and which decisions there are. Never: trains, saves or decides.
+Decides: which decisions there are, and which wins. Never: trains, saves or decides.
 
-    >>> from distrain.training.events import Progress
-    >>> Progress().after_step([2.5, 64.0], num_examples=64, seconds=0.1).position
-    64
+    >>> from distrain.training.events import Decision
+    >>> max(Decision.GO_ON, Decision.STOP, Decision.FINISH).name
+    'STOP'
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from enum import IntEnum
 
-import numpy as np
+from distrain.runs.progress import Progress
 
-Sums = Sequence[np.ndarray]
 Figures = Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far training has come; a checkpoint holds this.
-
-    Attributes:
-        epoch: the epoch under way, from 0.
-        position: examples of it that were trained: where the next batch starts.
-        global_step: updates so far.
-        examples_trained: examples so far, over all epochs.
-        train_seconds: time spent in training steps so far.
-        sums: the step's sums, added up over the epoch under way (float64).
-    """
-
-    epoch: int = 0
-    position: int = 0
-    global_step: int = 0
-    examples_trained: int = 0
-    train_seconds: float = 0.0
-    sums: tuple[np.ndarray, ...] = ()
-
-    def after_step(self, sums: Sums, num_examples: int, seconds: float) -> Progress:
-        """Progress once a step over `num_examples` examples is done."""
-        added = [np.asarray(value, np.float64) for value in sums]
-        if self.sums:
-            added = [before + value for before, value in zip(self.sums, added, strict=True)]
-        return Progress(
-            self.epoch,
-            self.position + num_examples,
-            self.global_step + 1,
-            self.examples_trained + num_examples,
-            self.train_seconds + seconds,
-            tuple(added),
-        )
-
-    def after_epoch(self) -> Progress:
-        """Progress once the epoch is over, its evaluation included."""
-        return replace(self, epoch=self.epoch + 1, position=0, sums=())
 
 
 class Decision(IntEnum):

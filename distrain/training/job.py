@@ -1,31 +1,36 @@
-"""What is trained on what.
+"""What a run trains, and how a folder of prepared text or arrays becomes a `TrainingJob`.
 
-Decides: the fields of a job. Never: where they come from, or how training goes.
+Decides: the fields of a job, and which model goes with which data. Never: trains.
 
-    job = Job(build=build, train=examples, validation=None, data_digest=examples.digest)
+    job = open_job(TrainConfig(data="data", run="runs/1"))
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from distrain.data.examples import Examples
+from distrain.config import TrainConfig
+from distrain.data.array_folder import is_array_folder, open_array_folder
+from distrain.data.examples import Examples, part_examples
+from distrain.data.shards import open_dataset
+from distrain.errors import ConfigurationError
 
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """What is trained on what.
+    """A model, its data, and the callbacks of its user.
 
     Attributes:
-        build: makes model, optimizer, loss and metrics (`CompiledModel`); called in the distribution's scope.
+        build: makes a `CompiledModel`; called within the scope of the distribution.
         train: the training examples.
-        validation: the examples that judge each epoch, or None.
-        data_digest: names the data; a run goes on only with the same.
-        facts: what `config.json` says of the data besides.
-        vectorizer: the folder that makes rows of new text; copied into the run directory.
+        validation: the examples that evaluate each epoch, or None.
+        data_digest: digest of the data; a run resumes only on data with the same digest.
+        metadata: further entries of `config.json` that describe the data.
+        vectorizer: folder of the vectorizer, to be copied into the run directory; None for arrays.
         callbacks: Keras callbacks.
     """
 
@@ -33,6 +38,99 @@ class TrainingJob:
     train: Examples
     validation: Examples | None
     data_digest: str
-    facts: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
     vectorizer: Path | None = None
     callbacks: Sequence[Any] = ()
+
+
+@dataclass(frozen=True)
+class TextMetadata:
+    """A description of prepared text; a user's `build_model(metadata)` receives it.
+
+    Attributes:
+        kind: "ngram" (sparse rows) or "sequence" (word ids).
+        num_features: columns of n-grams, or words of the vocabulary.
+        max_length: words per row of a sequence; None for n-grams.
+        classes: class names in label order.
+    """
+
+    kind: str
+    num_features: int
+    max_length: int | None
+    classes: tuple[str, ...]
+
+
+def open_job(config: TrainConfig) -> TrainingJob:
+    """Return the job that `config` describes.
+
+    Raises:
+        DataError: the data is missing or damaged.
+        ConfigurationError: no model is known for the data.
+    """
+    return _array_job(config) if is_array_folder(config.data) else _text_job(config)
+
+
+def row_layout(config: TrainConfig, metadata: TextMetadata) -> dict[str, Any]:
+    """Return the arguments of `part_examples` that fit the model: packed rows for the shipped one, else padded rows."""
+    unit = None
+    if config.model is None and metadata.kind == "sequence":
+        from distrain.models.sepcnn import packing_unit
+
+        unit = packing_unit(config.blocks)
+    return {"length": metadata.max_length or 1, "unit": unit}
+
+
+def model_builder(config: TrainConfig, metadata: TextMetadata) -> Callable[[], Any]:
+    """Return a function that makes the `CompiledModel` for prepared text."""
+    from distrain.models import build
+
+    if config.model is None:
+        return lambda: build.text_model(
+            metadata.kind,
+            num_features=metadata.num_features,
+            num_classes=len(metadata.classes),
+            config=config,
+        )
+    function = build.find_function(config.model)
+    takes_metadata = len(inspect.signature(function).parameters) > 0
+
+    def build_model() -> Any:
+        return function(metadata) if takes_metadata else function()
+
+    return lambda: build.user_model(build_model, learning_rate=config.learning_rate)
+
+
+def _text_job(config: TrainConfig) -> TrainingJob:
+    from distrain.models.build import dropout_rate
+
+    dataset = open_dataset(config.data)
+    metadata = TextMetadata(dataset.kind, dataset.num_features, dataset.max_length, dataset.classes)
+    layout = row_layout(config, metadata)
+    return TrainingJob(
+        build=model_builder(config, metadata),
+        train=part_examples(dataset.parts["train"], **layout),
+        validation=part_examples(dataset.parts["test"], **layout),
+        data_digest=dataset.digest,
+        metadata={
+            "text": {**asdict(metadata), "classes": list(metadata.classes)},
+            "dropout": dropout_rate(config, metadata.kind),
+        },
+        vectorizer=dataset.vectorizer,
+    )
+
+
+def _array_job(config: TrainConfig) -> TrainingJob:
+    from distrain.models.build import find_function, user_model
+
+    if config.model is None:
+        raise ConfigurationError(
+            f"{config.data} holds arrays, not prepared text: name your model, --model package.module:function."
+        )
+    parts = open_array_folder(config.data)
+    function = find_function(config.model)
+    return TrainingJob(
+        build=lambda: user_model(function, learning_rate=config.learning_rate),
+        train=parts["train"],
+        validation=parts.get("test"),
+        data_digest="|".join(f"{name}:{part.digest}" for name, part in parts.items()),
+    )

@@ -24,7 +24,8 @@ import numpy as np
 
 from distrain.batch import Batch
 from distrain.errors import DivergenceError
-from distrain.training.events import Action, Decision, Figures, Progress, StepEvent, Sums
+from distrain.runs.progress import Progress, Sums
+from distrain.training.events import Action, Decision, Figures, StepEvent
 
 
 @dataclass(frozen=True)

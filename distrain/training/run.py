@@ -33,6 +33,7 @@ from distrain.keras_backend import require_tensorflow
 from distrain.reporting.reporter import Reporter, RunReporter
 from distrain.runs import directory as run_directory
 from distrain.runs.checkpoint import Checkpoint, checkpoint_path, load_checkpoint, pack_checkpoint, unpack_checkpoint
+from distrain.runs.progress import Progress, read_progress
 from distrain.training.actions import (
     EarlyStopping,
     FirstStep,
@@ -44,10 +45,9 @@ from distrain.training.actions import (
     report_steps,
     stop_requests,
 )
-from distrain.training.events import Decision, Progress, StepEvent
-from distrain.training.job import TrainingJob
+from distrain.training.events import Decision, StepEvent
+from distrain.training.job import TrainingJob, open_job
 from distrain.training.loop import EpochSteps, evaluate_all, run_epochs
-from distrain.training.open_job import open_job
 from distrain.training.saving import Saver
 from distrain.training.step_flags import StepFlags
 
@@ -190,7 +190,7 @@ def _open(
 
     # The run directory, before anything slow: the chief's.
     resolved = {
-        **job.facts,
+        **job.metadata,
         "data_digest": job.data_digest,
         "strategy": distribution.name,
         "num_replicas": num_replicas,
@@ -252,7 +252,7 @@ def _train(run: _Run, watch: Any, reporter: Callable[[Path], Reporter], stop: St
 
     train_steps, evaluate_step = run_on_all_ranks(distribution, compile_steps)
     local = run.local_microbatches
-    progress = run_directory.read_progress(run.restored)
+    progress = read_progress(run.restored)
     step_flags = StepFlags(distribution, stop, global_step=progress.global_step)
 
     def figures(sums: Any) -> dict[str, float]:
@@ -446,7 +446,7 @@ def _facts(config: TrainConfig, job: TrainingJob, distribution: Distribution) ->
         "distrain's version": __version__,
         "distrain's code": code_digest(),
         "the data": job.data_digest,
-        "the data's description": json.dumps(job.facts, sort_keys=True),
+        "the data's description": json.dumps(job.metadata, sort_keys=True),
         "the vocabulary": folder_digest(job.vectorizer) if job.vectorizer else "",
         "the strategy": f"{distribution.name}, {distribution.version}",
         "Python's version": platform.python_version(),

@@ -15,10 +15,10 @@ from typing import Any
 from distrain.config import TrainConfig
 from distrain.errors import CheckpointError
 from distrain.reporting.reporter import Reporter
-from distrain.runs import directory as run_directory
 from distrain.runs.checkpoint import retain_checkpoints, save_checkpoint
+from distrain.runs.progress import Progress, progress_arrays, progress_state
 from distrain.training.actions import EarlyStopping
-from distrain.training.events import Decision, Progress, StepEvent
+from distrain.training.events import Decision, StepEvent
 
 
 class Saver:
@@ -85,9 +85,9 @@ class Saver:
         began = time.perf_counter()
         checkpoints = self._config.run / "checkpoints"
         best_step = self._early_stopping.best_step
-        arrays = {**self._model_state.arrays(), **run_directory.progress_arrays(progress)}
+        arrays = {**self._model_state.arrays(), **progress_arrays(progress)}
         state = {
-            **run_directory.progress_state(progress),
+            **progress_state(progress),
             **self._model_state.layout(),
             "early_stopping": self._early_stopping.state(),
             "finished": finished,

@@ -17,7 +17,8 @@ from typing import Any, Protocol
 
 from distrain.batch import Batch, step_flags
 from distrain.cluster import agreement
-from distrain.training.events import Decision, StepEvent, Sums
+from distrain.runs.progress import Sums
+from distrain.training.events import Decision, StepEvent
 
 
 class StopRequest(Protocol):

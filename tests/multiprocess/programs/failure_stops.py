@@ -23,7 +23,7 @@ from distrain.config import TrainConfig
 from distrain.errors import DistrainError
 from distrain.models.state import ModelState
 from distrain.runs.checkpoint import list_checkpoints, load_checkpoint
-from distrain.training.open_job import open_job
+from distrain.training.job import open_job
 from distrain.training.run import run_job
 
 RANK = find_world(os.environ).rank

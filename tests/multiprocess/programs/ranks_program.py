@@ -41,8 +41,7 @@ from distrain.cluster.world import find_world
 from distrain.config import TrainConfig
 from distrain.distribution import choose
 from distrain.errors import StopRequested
-from distrain.training.job import TrainingJob
-from distrain.training.open_job import open_job
+from distrain.training.job import TrainingJob, open_job
 from distrain.training.run import run_job
 
 WORLD = find_world(os.environ)

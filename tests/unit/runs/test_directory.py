@@ -21,13 +21,10 @@ from distrain.runs.directory import (
     is_finished,
     open_finished,
     open_run,
-    progress_arrays,
-    progress_state,
-    read_progress,
     read_summary,
     write_model,
 )
-from distrain.training.events import Progress
+from distrain.runs.progress import Progress, progress_arrays, progress_state, read_progress
 
 RESOLVED = {"data_digest": "abc", "strategy": "single", "num_replicas": 1, "replica_batch_size": 128}
 

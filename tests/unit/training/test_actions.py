@@ -10,6 +10,7 @@ import threading
 import keras
 import pytest
 
+from distrain.runs.progress import Progress
 from distrain.training.actions import (
     STOP_SIGNALS,
     EarlyStopping,
@@ -19,7 +20,7 @@ from distrain.training.actions import (
     every_steps,
     stop_requests,
 )
-from distrain.training.events import Decision, Progress, StepEvent
+from distrain.training.events import Decision, StepEvent
 
 
 def moment(step=1, num_steps=10, *, epoch=0, seconds=1.0, examples=8, new=1, decision=Decision.GO_ON, **figures):

@@ -10,7 +10,8 @@ import pytest
 
 from distrain.data.plan import EpochPlan
 from distrain.errors import DivergenceError
-from distrain.training.events import Decision, Progress
+from distrain.runs.progress import Progress
+from distrain.training.events import Decision
 from distrain.training.loop import EpochSteps, evaluate_all, run_epochs
 
 N, B = 10, 4  # 3 steps: 4, 4 and 2 examples

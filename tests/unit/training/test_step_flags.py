@@ -12,8 +12,9 @@ from threads_as_processes import on_all
 
 from distrain.batch import Batch, step_flags
 from distrain.errors import DataError
+from distrain.runs.progress import Progress
 from distrain.training.actions import StopRequest
-from distrain.training.events import Decision, Progress, StepEvent
+from distrain.training.events import Decision, StepEvent
 from distrain.training.step import Outcome
 from distrain.training.step_flags import StepFlags
 

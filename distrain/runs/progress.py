@@ -1,0 +1,91 @@
+"""How far a run has come, and how a checkpoint stores it.
+
+Decides: which fields a run needs to resume at the same example. Never: trains, saves or decides.
+
+    >>> from distrain.runs.progress import Progress
+    >>> Progress().after_step([2.5, 64.0], num_examples=64, seconds=0.1).position
+    64
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from distrain.errors import CheckpointError
+from distrain.runs.checkpoint import Checkpoint
+
+Sums = Sequence[np.ndarray]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far training has come; each checkpoint holds these fields.
+
+    Attributes:
+        epoch: the current epoch, from 0.
+        position: examples trained in the current epoch; the next batch starts at this position.
+        global_step: optimizer updates over all epochs.
+        examples_trained: examples trained over all epochs.
+        train_seconds: seconds spent in training steps over all epochs.
+        sums: the step's sums, added up over the current epoch, float64.
+    """
+
+    epoch: int = 0
+    position: int = 0
+    global_step: int = 0
+    examples_trained: int = 0
+    train_seconds: float = 0.0
+    sums: tuple[np.ndarray, ...] = ()
+
+    def after_step(self, sums: Sums, num_examples: int, seconds: float) -> Progress:
+        """Return the progress after one more step over `num_examples` examples."""
+        added = [np.asarray(value, np.float64) for value in sums]
+        if self.sums:
+            added = [before + value for before, value in zip(self.sums, added, strict=True)]
+        return Progress(
+            self.epoch,
+            self.position + num_examples,
+            self.global_step + 1,
+            self.examples_trained + num_examples,
+            self.train_seconds + seconds,
+            tuple(added),
+        )
+
+    def after_epoch(self) -> Progress:
+        """Return the progress at the start of the next epoch."""
+        return replace(self, epoch=self.epoch + 1, position=0, sums=())
+
+
+def progress_state(progress: Progress) -> dict[str, Any]:
+    """Return the fields that a checkpoint stores as JSON."""
+    return {
+        "epoch": progress.epoch,
+        "position": progress.position,
+        "global_step": progress.global_step,
+        "examples_trained": progress.examples_trained,
+        "train_seconds": progress.train_seconds,
+    }
+
+
+def progress_arrays(progress: Progress) -> dict[str, np.ndarray]:
+    """Return the fields that a checkpoint stores as arrays, by name."""
+    return {f"sums/{number:04d}": np.asarray(value) for number, value in enumerate(progress.sums)}
+
+
+def read_progress(checkpoint: Checkpoint | None) -> Progress:
+    """Return the progress that a checkpoint holds, or the start of training if `checkpoint` is None.
+
+    Raises:
+        CheckpointError: the checkpoint lacks a field.
+    """
+    if checkpoint is None:
+        return Progress()
+    sums = [checkpoint.arrays[name] for name in sorted(checkpoint.arrays) if name.startswith("sums/")]
+    try:
+        return Progress(**{name: checkpoint.state[name] for name in progress_state(Progress())}, sums=tuple(sums))
+    except KeyError as error:
+        raise CheckpointError(f"{checkpoint.path} does not record how far training was: {error} is missing.") from None

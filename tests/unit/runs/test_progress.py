@@ -1,0 +1,44 @@
+"""Progress adds up over steps and never changes in place."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from distrain.runs.progress import Progress
+
+
+def test_steps_add_up_and_an_epoch_begins_anew():
+    progress = Progress()
+    for number in (64, 64, 7):
+        progress = progress.after_step([np.float32(0.5), np.array([1, number], np.float32)], number, seconds=0.25)
+    assert (progress.epoch, progress.position, progress.global_step) == (0, 135, 3)
+    assert (progress.examples_trained, progress.train_seconds) == (135, 0.75)
+    assert [value.tolist() for value in progress.sums] == [1.5, [3.0, 135.0]]
+    after = progress.after_epoch()
+    assert (after.epoch, after.position, after.sums) == (1, 0, ())
+    assert (after.global_step, after.examples_trained, after.train_seconds) == (3, 135, 0.75)
+    assert after.after_step([1.0], 2, 0.0).position == 2
+
+
+def test_sums_are_float64_so_that_large_epochs_keep_small_terms():
+    progress = Progress().after_step([np.float32(2**24)], 1, 0.0)
+    for _ in range(3):
+        progress = progress.after_step([np.float32(1)], 1, 0.0)
+    assert progress.sums[0].dtype == np.float64
+    assert progress.sums[0] == 2**24 + 3  # float32 would stay at 2**24
+
+
+def test_progress_does_not_change_in_place():
+    first = Progress().after_step([np.ones(2)], 1, 0.0)
+    first.after_step([np.ones(2)], 1, 0.0)
+    assert first.sums[0].tolist() == [1.0, 1.0]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        first.epoch = 3
+
+
+def test_steps_must_have_the_same_sums():
+    with pytest.raises(ValueError, match="zip"):
+        Progress().after_step([1.0, 2.0], 1, 0.0).after_step([1.0], 1, 0.0)
