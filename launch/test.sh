@@ -58,6 +58,9 @@ say "ruff format --check"
   fail 1 "some files are not formatted; run .venv/bin/ruff format"
 say "mypy"
 "$python" -m mypy --no-error-summary
+say "lint-imports"
+"$venv/bin/lint-imports" --no-cache >"$venv/lint-imports.log" ||
+  { cat "$venv/lint-imports.log" >&2; fail 1 "an import goes up: see the contracts in pyproject.toml"; }
 say "pytest"
 # The odd form: an empty array is an unset variable to bash 3.2, which macOS ships.
 exec "$python" -m pytest ${tests[@]+"${tests[@]}"} ${arguments[@]+"${arguments[@]}"}

@@ -3,7 +3,7 @@
 Decides: how the rows that a global batch touches are estimated, and what an all-reduce of so many bytes takes. Never:
 loads TensorFlow, sends anything.
 
-    >>> expected_touched(np.array([1.0, 0.5]), 1, num_rows=1000)      # columns of the first layer in a batch of one row
+    >>> round(expected_touched(np.array([1.0, 0.5]), 1, num_rows=1000), 6)  # columns in a batch of one row
     1.5
     >>> ring_seconds(12e9, num_replicas=2, bytes_per_second=12e9)
     1.0
