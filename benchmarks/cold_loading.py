@@ -29,9 +29,12 @@ from rich.table import Table
 
 from distrain.config import PrepareConfig, TrainConfig
 from distrain.data import shards
-from distrain.data.batches import epoch_batches, prefetched, sample_batch
-from distrain.data.examples import part_examples
-from distrain.data.plan import EpochPlan, epoch_order
+from distrain.data.batches import epoch_batches, sample_batch
+from distrain.data.dataset_index import open_dataset
+from distrain.data.plan import EpochPlan
+from distrain.data.prefetch import prefetched
+from distrain.data.shuffle import epoch_order
+from distrain.data.sources import part_examples
 from distrain.prepare.pipeline import prepare
 from distrain.text.synthetic.corpus import write_synthetic
 
@@ -68,7 +71,7 @@ def samples_per_second(data: Path, way: str, batch_size: int) -> float:
             with path.open("rb") as file:
                 os.fsync(file.fileno())
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    examples = part_examples(shards.open_dataset(data, verify=False).parts["train"], length=1)
+    examples = part_examples(open_dataset(data, verify=False).parts["train"], length=1)
     silent = patch.multiple(shards, read_ahead=lambda *_: None, read_on_request=lambda *_: None)
     with silent if way == WAYS[2] else nullcontext():
         loader = batches(1, examples)

@@ -28,8 +28,8 @@ from measuring import distrain, run_measured
 from rich.console import Console
 from rich.table import Table
 
+from distrain.data.dataset_writer import DatasetWriter
 from distrain.data.rows import Rows
-from distrain.data.shards import DatasetWriter
 
 START_ROWS = 1_000
 ONCE = 1_000_000  # rows from which one turn is enough

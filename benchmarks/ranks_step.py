@@ -32,8 +32,10 @@ from rich.table import Table
 
 from distrain.cluster.world import find_world
 from distrain.config import PrepareConfig, TrainConfig
-from distrain.data.batches import epoch_batches, prefetched, sample_batch
-from distrain.data.plan import EpochPlan, epoch_order
+from distrain.data.batches import epoch_batches, sample_batch
+from distrain.data.plan import EpochPlan
+from distrain.data.prefetch import prefetched
+from distrain.data.shuffle import epoch_order
 from distrain.prepare.pipeline import prepare
 from distrain.text.synthetic.corpus import write_synthetic
 

@@ -14,21 +14,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from distrain.config import PrepareConfig, TrainConfig
-    from distrain.data.batches import BatchGenerator, validation_steps
-    from distrain.data.plan import EpochPlan, epoch_order, steps_per_epoch
+    from distrain.data.batch_generator import BatchGenerator, validation_steps
+    from distrain.data.plan import EpochPlan, steps_per_epoch
+    from distrain.data.shuffle import epoch_order
     from distrain.training.fit import fit
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "BatchGenerator": "distrain.data.batches",
+    "BatchGenerator": "distrain.data.batch_generator",
     "EpochPlan": "distrain.data.plan",
     "PrepareConfig": "distrain.config",
     "TrainConfig": "distrain.config",
-    "epoch_order": "distrain.data.plan",
+    "epoch_order": "distrain.data.shuffle",
     "fit": "distrain.training.fit",
     "steps_per_epoch": "distrain.data.plan",
-    "validation_steps": "distrain.data.batches",
+    "validation_steps": "distrain.data.batch_generator",
 }
 
 __all__ = [

@@ -312,7 +312,7 @@ def _add_plan(commands: Any) -> None:
 
 
 def _plan(options: argparse.Namespace) -> None:
-    from distrain.data.shards import open_dataset
+    from distrain.data.dataset_index import open_dataset
     from distrain.planning.run_plan import audit, plan_run
     from distrain.planning.step_time import measured_step_seconds, plan_time
     from distrain.planning.table import plan_table

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
-from distrain.data.examples import Examples, array_examples
+from distrain.data.examples import Examples
+from distrain.data.sources import array_examples
 from distrain.errors import ConfigurationError, DataError
 
 

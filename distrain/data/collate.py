@@ -17,9 +17,9 @@ from collections.abc import Callable
 import numpy as np
 
 from distrain.batch import SparseRows, WordRows
-from distrain.data.examples import CsrRows, PackedRows
-from distrain.data.plan import Block, ShuffledOrder
+from distrain.data.examples import CsrRows, Features, PackedRows
 from distrain.data.row_kernels import order_by_column
+from distrain.data.shuffle import Block, ShuffledOrder
 
 
 class RowStream:
@@ -93,3 +93,22 @@ def sparse_rows(rows: CsrRows, first_entry: int, num_rows: int) -> SparseRows:
         columns = np.append(columns, np.int32(0))
         values = np.append(values, np.float32(0))
     return SparseRows(row_ids, columns, values, np.int64(first_entry))
+
+
+def concatenate_features(pieces: list[tuple[Features, np.ndarray]]) -> tuple[Features, np.ndarray]:
+    """Features and labels of all pieces, one after the other."""
+    if len(pieces) == 1:
+        return pieces[0]
+    labels = [piece_labels for _, piece_labels in pieces]
+    first_rows = np.cumsum([0, *(len(piece) for piece in labels[:-1])])
+
+    def join(features: list[Features]) -> Features:
+        if isinstance(features[0], dict):
+            return {name: join([piece[name] for piece in features]) for name in features[0]}
+        if isinstance(features[0], (CsrRows, PackedRows)):
+            row_ids = [piece.row_ids + np.int32(first) for piece, first in zip(features, first_rows, strict=True)]
+            others = zip(*(piece[1:] for piece in features), strict=True)
+            return type(features[0])(np.concatenate(row_ids), *map(np.concatenate, others))
+        return np.concatenate(features)
+
+    return join([features for features, _ in pieces]), np.concatenate(labels)

@@ -15,8 +15,9 @@ import keras
 import numpy as np
 import scipy.sparse
 
-from distrain.data.examples import array_examples
-from distrain.data.plan import EpochPlan, epoch_order
+from distrain.data.plan import EpochPlan
+from distrain.data.shuffle import epoch_order
+from distrain.data.sources import array_examples
 from distrain.errors import ConfigurationError
 from distrain.horovod import init
 

@@ -21,10 +21,13 @@ from typing import Any
 import numpy as np
 
 from distrain.config import TrainConfig
-from distrain.data.batches import epoch_batches, prefetched, sample_batch
-from distrain.data.examples import Examples, part_examples, rows_examples
-from distrain.data.plan import EpochPlan, epoch_order
-from distrain.data.shards import open_dataset
+from distrain.data.batches import epoch_batches, sample_batch
+from distrain.data.dataset_index import open_dataset
+from distrain.data.examples import Examples
+from distrain.data.plan import EpochPlan
+from distrain.data.prefetch import prefetched
+from distrain.data.shuffle import epoch_order
+from distrain.data.sources import part_examples, rows_examples
 from distrain.errors import CheckpointError, DataError
 from distrain.keras_backend import require_tensorflow
 from distrain.runs.checkpoint import Checkpoint

@@ -13,9 +13,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from distrain.config import DEFAULT_GLOBAL_BATCH_SIZE, TrainConfig
-from distrain.data.batches import prefetch_depth
-from distrain.data.plan import SHUFFLE_BLOCK, EpochPlan, count_reads, epoch_order, examples_per_replica
-from distrain.data.shards import Dataset, Part
+from distrain.data.dataset_index import Dataset
+from distrain.data.plan import EpochPlan, examples_per_replica
+from distrain.data.prefetch import prefetch_depth
+from distrain.data.shards import Part
+from distrain.data.shuffle import SHUFFLE_BLOCK, count_reads, epoch_order
 from distrain.distribution.collectives.host_all_reduce import MAX_UNION
 from distrain.errors import DataError
 from distrain.planning.traffic import expected_touched, sample_frequencies

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from distrain.data.shards import Dataset
+from distrain.data.dataset_index import Dataset
 from distrain.planning.run_plan import RunPlan
 from distrain.planning.step_time import TimePlan
 

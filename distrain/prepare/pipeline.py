@@ -23,8 +23,8 @@ from rich.console import Console
 from rich.text import Text
 
 from distrain.config import PrepareConfig
+from distrain.data.dataset_writer import DatasetWriter
 from distrain.data.rows import Rows
-from distrain.data.shards import DatasetWriter
 from distrain.errors import DataError
 from distrain.prepare.display import Display
 from distrain.prepare.inputs import HeldOut, TextBlock, Training, check_inputs, read_test, read_training

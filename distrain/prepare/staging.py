@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from distrain.data.shards import INDEX_NAME, PARTS
+from distrain.data.dataset_index import INDEX_NAME, PARTS
 from distrain.errors import ConfigurationError
 
 VECTORIZER_NAME = "vectorizer"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from distrain.config import TrainConfig
-from distrain.data.examples import array_examples
+from distrain.data.sources import array_examples
 from distrain.errors import ConfigurationError
 from distrain.training.job import TrainingJob
 from distrain.training.run import Result, run_job

@@ -15,8 +15,9 @@ from typing import Any
 
 from distrain.config import TrainConfig
 from distrain.data.array_folder import is_array_folder, open_array_folder
-from distrain.data.examples import Examples, part_examples
-from distrain.data.shards import open_dataset
+from distrain.data.dataset_index import open_dataset
+from distrain.data.examples import Examples
+from distrain.data.sources import part_examples
 from distrain.errors import ConfigurationError
 
 

@@ -26,8 +26,10 @@ from typing import TYPE_CHECKING, Any
 from distrain import __version__
 from distrain.cluster.agreement import check_alike, code_digest, folder_digest, max_over_ranks, run_on_all_ranks
 from distrain.config import TrainConfig
-from distrain.data.batches import PREFETCH_STEPS, epoch_batches, prefetched, sample_batch, zero_weight_batch
-from distrain.data.plan import EpochPlan, epoch_order
+from distrain.data.batches import epoch_batches, sample_batch, zero_weight_batch
+from distrain.data.plan import EpochPlan
+from distrain.data.prefetch import PREFETCH_STEPS, prefetched
+from distrain.data.shuffle import epoch_order
 from distrain.errors import DistrainError, DivergenceError, StopRequested
 from distrain.keras_backend import require_tensorflow
 from distrain.reporting.reporter import Reporter, RunReporter

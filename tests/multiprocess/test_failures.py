@@ -25,8 +25,9 @@ import numpy as np
 import pytest
 from launching import end, needs_horovod, needs_mpi, run_ranks, start_ranks
 
-from distrain.data.plan import epoch_order
-from distrain.data.shards import DatasetWriter, open_dataset
+from distrain.data.dataset_index import open_dataset
+from distrain.data.dataset_writer import DatasetWriter
+from distrain.data.shuffle import epoch_order
 from distrain.runs.checkpoint import list_checkpoints, load_checkpoint
 
 PROGRAMS = Path(__file__).parent / "programs"

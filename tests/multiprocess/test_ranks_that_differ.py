@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from launching import environment, launcher_command, needs_mpi, run_ranks
 
-from distrain.data.shards import open_dataset
+from distrain.data.dataset_index import open_dataset
 
 pytestmark = [pytest.mark.timeout(600), needs_mpi]
 

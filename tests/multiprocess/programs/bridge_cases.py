@@ -22,7 +22,7 @@ WORLD = hvd.init()
 import keras  # noqa: E402 - after the devices are settled
 import tensorflow as tf  # noqa: E402
 
-from distrain.data.plan import epoch_order  # noqa: E402
+from distrain.data.shuffle import epoch_order  # noqa: E402
 from distrain.errors import DistrainError  # noqa: E402
 
 OUT = Path(sys.argv[1])

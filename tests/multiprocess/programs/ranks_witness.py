@@ -13,7 +13,7 @@ import sys
 import numpy as np
 from ranks_cases import arguments
 
-from distrain.data.plan import epoch_order
+from distrain.data.shuffle import epoch_order
 
 
 def main(out: str, global_batch_size: int, epochs: int, seed: int) -> None:

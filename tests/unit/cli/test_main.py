@@ -232,7 +232,7 @@ def test_an_interrupt_is_told(monkeypatch, capsys):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("distrain.data.shards.open_dataset", interrupt)
+    monkeypatch.setattr("distrain.data.dataset_index.open_dataset", interrupt)
     assert main(["plan", "--data", "data", "--replicas", "2"]) == 130
     assert capsys.readouterr().err == "distrain: interrupted; nothing half-written is left\n"
 

@@ -13,17 +13,13 @@ from hypothesis import strategies as st
 
 import distrain
 from distrain.batch import SparseRows
-from distrain.data.batches import (
-    PREFETCH_BYTES,
-    BatchGenerator,
-    epoch_batches,
-    prefetched,
-    sample_batch,
-    validation_steps,
-)
-from distrain.data.examples import array_examples, rows_examples
-from distrain.data.plan import EpochPlan, epoch_order
+from distrain.data.batch_generator import BatchGenerator, validation_steps
+from distrain.data.batches import epoch_batches, sample_batch
+from distrain.data.plan import EpochPlan
+from distrain.data.prefetch import PREFETCH_BYTES, prefetched
 from distrain.data.rows import Rows
+from distrain.data.shuffle import epoch_order
+from distrain.data.sources import array_examples, rows_examples
 from distrain.errors import ConfigurationError
 
 

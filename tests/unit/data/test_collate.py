@@ -9,10 +9,14 @@ from hypothesis import strategies as st
 
 from distrain.data.batches import epoch_batches
 from distrain.data.collate import RowStream, word_rows
-from distrain.data.examples import PackedRows, part_examples, rows_examples
-from distrain.data.plan import EpochPlan, epoch_order
+from distrain.data.dataset_index import open_dataset
+from distrain.data.dataset_writer import DatasetWriter
+from distrain.data.examples import PackedRows
+from distrain.data.plan import EpochPlan
 from distrain.data.row_kernels import pack_rows, units_of_rows
-from distrain.data.shards import DatasetWriter, Rows, open_dataset
+from distrain.data.rows import Rows
+from distrain.data.shuffle import epoch_order
+from distrain.data.sources import part_examples, rows_examples
 
 SPLITS = np.array([0, 2, 2, 7])
 COLUMNS = np.array([8, 9, 1, 2, 3, 4, 5], np.int32)

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from distrain.data.examples import array_examples, part_examples, rows_examples
-from distrain.data.shards import DatasetWriter, Rows, open_dataset
+from distrain.data.dataset_index import open_dataset
+from distrain.data.dataset_writer import DatasetWriter
+from distrain.data.rows import Rows
+from distrain.data.sources import array_examples, part_examples, rows_examples
 from distrain.errors import ConfigurationError, DataError
 
 RUNS = np.array([[10, 14], [2, 5]])  # examples 10, 11, 12, 13, 2, 3, 4

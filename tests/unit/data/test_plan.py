@@ -9,14 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distrain.data.plan import (
-    EpochPlan,
-    count_reads,
-    epoch_order,
-    examples_per_replica,
-    stable_order,
-    steps_per_epoch,
-)
+from distrain.data.plan import EpochPlan, examples_per_replica, steps_per_epoch
+from distrain.data.shuffle import count_reads, epoch_order, stable_order
 
 counts = st.integers(0, 300)
 replicas = st.integers(1, 9)

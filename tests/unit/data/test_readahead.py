@@ -13,11 +13,13 @@ import pytest
 
 from distrain.aligned_memory import address_of
 from distrain.data.batches import epoch_batches
-from distrain.data.examples import array_examples
-from distrain.data.plan import EpochPlan, epoch_order
+from distrain.data.dataset_index import open_dataset
+from distrain.data.dataset_writer import DatasetWriter
+from distrain.data.plan import EpochPlan
 from distrain.data.readahead import read_ahead, read_on_request
 from distrain.data.rows import Rows
-from distrain.data.shards import DatasetWriter, open_dataset
+from distrain.data.shuffle import epoch_order
+from distrain.data.sources import array_examples
 
 PAGES = 1200
 NUMBERS = mmap.PAGESIZE // 4  # in a page

@@ -14,8 +14,9 @@ from damaged_headers import DAMAGED_HEADERS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from distrain.data.dataset_index import open_dataset
+from distrain.data.dataset_writer import DatasetWriter
 from distrain.data.rows import Rows, Span, concatenate_rows, pick_rows
-from distrain.data.shards import DatasetWriter, open_dataset
 from distrain.errors import DataError
 
 
@@ -105,7 +106,7 @@ def test_picking_tells_the_highest_column_and_takes_negative_ones_as_high():
 
 
 def test_large_rows_close_a_shard_early(tmp_path, monkeypatch):
-    monkeypatch.setattr("distrain.data.shards.SHARD_BYTES", 100)
+    monkeypatch.setattr("distrain.data.dataset_writer.SHARD_BYTES", 100)
     dataset = write(tmp_path, [ragged([5] * 10), ragged([40, 1])])
     counts = [shard.num_rows for shard in dataset.parts["train"].shards]
     assert counts[:4] == [2, 2, 2, 2]
@@ -310,7 +311,7 @@ def test_without_verifying_only_sizes_are_compared(tmp_path):
 
 @pytest.mark.parametrize("cuts", [[], [1], [3], [5, 6], [2, 4, 6, 8], list(range(1, 12))])
 def test_shards_do_not_depend_on_how_rows_were_handed_in(tmp_path, monkeypatch, cuts):
-    monkeypatch.setattr("distrain.data.shards.SHARD_BYTES", 64)  # 16 columns of a sequence
+    monkeypatch.setattr("distrain.data.dataset_writer.SHARD_BYTES", 64)  # 16 columns of a sequence
     lengths = [10, 6, 1, 16, 0, 40, 3, 13, 0, 0, 17, 2]  # exactly full, and longer than a shard
     splits = np.concatenate([[0], np.cumsum(lengths)])
     rows = Rows(splits, np.arange(splits[-1], dtype=np.int32), None, np.arange(12, dtype=np.int32) % 2)

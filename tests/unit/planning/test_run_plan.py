@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 
 from distrain.config import TrainConfig
-from distrain.data.batches import MAX_PREFETCH_STEPS, epoch_batches
-from distrain.data.examples import part_examples
-from distrain.data.plan import EpochPlan, epoch_order
-from distrain.data.shards import DatasetWriter, Rows, open_dataset
+from distrain.data.batches import epoch_batches
+from distrain.data.dataset_index import open_dataset
+from distrain.data.dataset_writer import DatasetWriter
+from distrain.data.plan import EpochPlan
+from distrain.data.prefetch import MAX_PREFETCH_STEPS
+from distrain.data.rows import Rows
+from distrain.data.shuffle import epoch_order
+from distrain.data.sources import part_examples
 from distrain.errors import ConfigurationError, DataError
 from distrain.models.build import text_model
 from distrain.planning import run_plan as planning

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distrain.data.shards import DatasetWriter, Rows, open_dataset
+from distrain.data.dataset_index import open_dataset
+from distrain.data.dataset_writer import DatasetWriter
+from distrain.data.rows import Rows
 from distrain.planning import traffic
 from distrain.planning.traffic import expected_touched, ring_seconds, sample_frequencies
 

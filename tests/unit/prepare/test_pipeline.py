@@ -19,7 +19,7 @@ import pytest
 from rich.console import Console
 
 from distrain.config import DATASETS, PrepareConfig
-from distrain.data.shards import open_dataset
+from distrain.data.dataset_index import open_dataset
 from distrain.errors import ConfigurationError, DataError
 from distrain.prepare.inputs import is_held_out
 from distrain.prepare.pipeline import prepare

@@ -21,7 +21,7 @@ from rich.console import Console
 from threads_as_processes import on_all
 
 from distrain.config import PrepareConfig
-from distrain.data import shards
+from distrain.data import dataset_writer
 from distrain.errors import DataError, RankError
 from distrain.prepare.pipeline import prepare
 from distrain.prepare.workers import Company, errors_told, pack, unpack
@@ -100,7 +100,7 @@ def test_any_number_of_processes_and_any_memory_give_the_same_bytes(table, vecto
         train = write_csv(folder / "a.csv", table)
         test = write_csv(folder / "b.csv", table[::-1]) if has_test else None
         given_settings = {"train": train, "test": test, "vectorizer": vectorizer, "top_k": 20, "holdout": 0.3}
-        patch.setattr(shards, "SHARD_BYTES", 150)
+        patch.setattr(dataset_writer, "SHARD_BYTES", 150)
         # Few blocks of many rows in plenty of memory; then blocks of a few rows, and next to no memory.
         expected = prepared(folder, 1, **given_settings)
         patch.setattr(lines, "PIECE_BYTES", piece)

@@ -12,8 +12,9 @@ import tensorflow as tf
 
 from distrain.batch import step_flags
 from distrain.data.batches import epoch_batches, sample_batch, zero_weight_batch
-from distrain.data.examples import array_examples
-from distrain.data.plan import EpochPlan, epoch_order
+from distrain.data.plan import EpochPlan
+from distrain.data.shuffle import epoch_order
+from distrain.data.sources import array_examples
 from distrain.distribution.single import SingleDevice
 from distrain.errors import ConfigurationError
 from distrain.models.build import CompiledModel

@@ -1,0 +1,154 @@
+"""`dataset.json`, which names and checks the files of a prepared data set.
+
+Decides: which index and which files are accepted. Never: what a feature means, or who reads which row.
+
+    dataset = open_dataset(folder)
+    dataset.parts["train"].num_rows
+
+A data set is a folder. `dataset.json` is written last, so a folder without it is not a data set. A shard is one
+`.npy` file per array (`train-00000.columns.npy`): NumPy's own format, read without pickle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distrain.data.shards import ARRAY_DTYPES, Part, Shard, ShardFile, crc32_of
+from distrain.errors import DataError
+
+INDEX_NAME = "dataset.json"
+FORMAT_VERSION = 1
+KINDS = ("ngram", "sequence")
+PARTS = ("train", "test")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """An opened data set.
+
+    Attributes:
+        directory: where it lies.
+        kind: "ngram" or "sequence".
+        num_features: columns are below this number.
+        max_length: longest row (sequences), else None.
+        classes: class names in label order.
+        parts: "train" and "test".
+        digest: hex digest of the index, and so of all files through their checksums.
+        vectorizer: the folder of the vectorizer, or None.
+        details: what `prepare` noted about its choices.
+    """
+
+    directory: Path
+    kind: str
+    num_features: int
+    max_length: int | None
+    classes: tuple[str, ...]
+    parts: Mapping[str, Part]
+    digest: str
+    vectorizer: Path | None
+    details: Mapping[str, Any]
+
+
+def open_dataset(directory: Path, *, verify: bool = True) -> Dataset:
+    """Open a prepared data set.
+
+    Args:
+        directory: the folder that `distrain prepare` wrote.
+        verify: read every shard file once and compare its checksum; sizes are compared in any case.
+
+    Raises:
+        DataError: there is no data set, it is of another version, or a file is missing, cut or changed.
+    """
+    directory = Path(directory)
+    path = directory / INDEX_NAME
+    cure = "Run 'distrain prepare' again."
+    if not path.is_file():
+        raise DataError(
+            f"{directory} is not a prepared data set: it has no {INDEX_NAME}. Make it with 'distrain prepare'."
+        )
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+        if index["format"] != "distrain-dataset" or index["version"] != FORMAT_VERSION:
+            raise DataError(
+                f"{path} is of format {index['format']!r} version {index['version']!r}; "
+                f"this distrain reads version {FORMAT_VERSION}. {cure}"
+            )
+        if index["digest"] != index_digest(index):
+            raise DataError(f"{path} was changed after it was written: its digest does not fit. {cure}")
+        dataset = _parse(directory, index)
+    except DataError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(f"{path} is damaged ({type(error).__name__}: {error}). {cure}") from None
+    for part in dataset.parts.values():
+        for shard in part.shards:
+            for file in shard.files.values():
+                _verify(directory / file.name, file, checksum=verify)
+    return dataset
+
+
+def _parse(directory: Path, index: Mapping[str, Any]) -> Dataset:
+    if index["kind"] not in KINDS or set(index["parts"]) != set(PARTS):
+        raise ValueError("unknown kind or parts")
+    classes = tuple(str(name) for name in index["classes"])
+    parts = {}
+    for name, content in index["parts"].items():
+        shards = []
+        next_row = 0
+        for entry in content["shards"]:
+            files = {key: ShardFile(**value) for key, value in entry["files"].items()}
+            for file in files.values():
+                if not (_is_plain_name(file.name) and isinstance(file.bytes, int)):
+                    raise ValueError(f"a file named {file.name!r} of {file.bytes!r} bytes")
+            if set(files) != set(ARRAY_DTYPES) - ({"values"} if index["kind"] == "sequence" else set()):
+                raise ValueError(f"a shard of {', '.join(files)}")
+            num_rows = entry["num_rows"]
+            if entry["first_row"] != next_row or not (isinstance(num_rows, int) and num_rows > 0):
+                raise ValueError(f"a shard that starts at row {entry['first_row']!r}")
+            shards.append(Shard(next_row, num_rows, files))
+            next_row += num_rows
+        if content["num_rows"] != next_row:
+            raise ValueError(f"{content['num_rows']!r} rows, but shards of {next_row}")
+        parts[name] = Part(
+            directory, name, index["kind"], int(index["num_features"]), len(classes), next_row, tuple(shards)
+        )
+    if not (index["vectorizer"] is None or _is_plain_name(index["vectorizer"])):
+        raise ValueError(f"a vectorizer named {index['vectorizer']!r}")
+    return Dataset(
+        directory=directory,
+        kind=index["kind"],
+        num_features=int(index["num_features"]),
+        max_length=None if index["max_length"] is None else int(index["max_length"]),
+        classes=classes,
+        parts=parts,
+        digest=index["digest"],
+        vectorizer=None if index["vectorizer"] is None else directory / index["vectorizer"],
+        details=dict(index["details"]),
+    )
+
+
+def _is_plain_name(name: str) -> bool:
+    """Whether it names something inside a folder; an index from elsewhere must not reach beyond its own."""
+    return name not in ("", "..") and Path(name).name == name
+
+
+def _verify(path: Path, file: ShardFile, *, checksum: bool) -> None:
+    cure = "Run 'distrain prepare' again, or copy the file anew."
+    if not path.is_file():
+        raise DataError(f"{path} is missing. {cure}")
+    size = path.stat().st_size
+    if size != file.bytes:
+        raise DataError(f"{path} has {size:,} bytes instead of {file.bytes:,}: it was cut or changed. {cure}")
+    if checksum and crc32_of(path) != file.crc32:
+        raise DataError(f"{path} was changed: its checksum does not fit. {cure}")
+
+
+def index_digest(index: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) of the index without its own digest."""
+    content = {key: value for key, value in index.items() if key != "digest"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
