@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import sys
 import traceback
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from distrain import __version__
 from distrain.cluster.world import World, find_world
 from distrain.errors import ConfigurationError, DataError, DistrainError, StopRequested
+from distrain.reporting.logs import LEVELS, log_to_stderr
 
 if TYPE_CHECKING:
     from distrain.config import TrainConfig
@@ -31,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     options = _parser().parse_args(arguments)
     try:
-        code = options.command(options) or 0
+        with log_to_stderr(options.log_level, rank=_world().rank):
+            code = options.command(options) or 0
         sys.stdout.flush()  # here, where a reader that has left is no error
         return code
     except DistrainError as error:
@@ -83,6 +86,13 @@ def _parser() -> argparse.ArgumentParser:
     _add_plan(commands)
     _add_report(commands)
     _add_alive(commands)
+    for command in commands.choices.values():
+        command.add_argument(
+            "--log-level",
+            choices=LEVELS,
+            default="warning",
+            help="least severe messages on standard error (default: warning)",
+        )
     return parser
 
 
@@ -136,7 +146,9 @@ def _prepare(options: argparse.Namespace) -> None:
     from distrain.prepare.workers import gathered_group
     from distrain.reporting.terminal import open_console
 
-    settings = {name: value for name, value in vars(options).items() if name not in ("command", "may_be_cut")}
+    settings = {
+        name: value for name, value in vars(options).items() if name not in ("command", "may_be_cut", "log_level")
+    }
     if options.text_columns is not None:
         settings["text_columns"] = tuple(options.text_columns.split(","))
     config = PrepareConfig(**settings)
@@ -197,7 +209,17 @@ def _add_model_sizes(command: Any) -> None:
 def _train_config(options: argparse.Namespace, **defaults: Any) -> TrainConfig:
     from distrain.config import train_config
 
-    others = {"command", "may_be_cut", "config", "replicas", "audit", "measured_run", "step_ms", "bandwidth_gbs"}
+    others = {
+        "command",
+        "may_be_cut",
+        "log_level",
+        "config",
+        "replicas",
+        "audit",
+        "measured_run",
+        "step_ms",
+        "bandwidth_gbs",
+    }
     settings = {name: value for name, value in vars(options).items() if name not in others}
     return train_config({**defaults, **settings}, getattr(options, "config", None))
 
@@ -335,7 +357,7 @@ def _plan(options: argparse.Namespace) -> None:
     elif options.bandwidth_gbs is not None:
         raise ConfigurationError("--bandwidth-gbs needs the time of a step: give --step-ms, or --run of a run.")
     for warning in plan.warnings:
-        print(f"distrain: warning: {warning}", file=sys.stderr)
+        logging.getLogger(__name__).warning(warning)
     console = open_console()
     console.print(plan_table(plan, dataset, time))
     if options.audit:

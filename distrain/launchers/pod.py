@@ -125,7 +125,7 @@ def _check(config: TrainConfig, world: World) -> None:
 def _is_finished(config: TrainConfig) -> bool:
     """Whether this very command has been trained to its end, so that the other pods may have completed for good."""
     from distrain.runs import directory as run_directory
-    from distrain.runs.checkpoint import newest_checkpoint
+    from distrain.runs.checkpoint import list_checkpoints, load_checkpoint
 
     try:
         summary = run_directory.read_summary(config.run)
@@ -135,11 +135,11 @@ def _is_finished(config: TrainConfig) -> bool:
         before = asdict(run_directory.config_of(settings))
         if any(value not in (None, "auto", before[name]) for name, value in asdict(config).items()):
             return False  # None and "auto" came to something there
-        newest = newest_checkpoint(config.run / "checkpoints", warn=lambda message: None)
-        if newest is None or summary["global_steps"] != newest.state["global_step"]:
+        newest = load_checkpoint(list_checkpoints(config.run / "checkpoints")[-1])
+        if summary["global_steps"] != newest.state["global_step"]:
             return False
         return run_directory.is_finished(config, newest)
-    except (CheckpointError, OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (CheckpointError, OSError, ValueError, LookupError, TypeError, AttributeError):
         return False  # not a run that has finished; the ranks say what it is
 
 

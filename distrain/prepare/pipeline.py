@@ -14,13 +14,13 @@ settings give the same bytes.
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.text import Text
 
 from distrain.config import PrepareConfig
 from distrain.data.dataset_writer import DatasetWriter
@@ -39,21 +39,18 @@ from distrain.text.vectorizers.ngrams import learn_ngrams
 from distrain.text.vectorizers.sequences import learn_sequences
 from distrain.text.vectorizers.tokens import TokenStore
 
+_LOG = logging.getLogger(__name__)
+
 # Google's text classification guide: n-grams do better below this ratio of rows to words per row.
 SEQUENCE_RATIO = 1500
 
-Warn = Callable[[str], None]
 
-
-def prepare(
-    config: PrepareConfig, *, console: Console, warnings: Console | None = None, group: ProcessGroup | None = None
-) -> None:
+def prepare(config: PrepareConfig, *, console: Console, group: ProcessGroup | None = None) -> None:
     """Make the data set that `config` asks for.
 
     Args:
         config: all settings.
         console: where progress and results go.
-        warnings: where warnings go; standard error by default.
         group: the processes that share the work, each of which must call this with the same settings; their chief
             alone prints. By default this process, with as many others as `config.workers` asks for.
 
@@ -64,17 +61,17 @@ def prepare(
     """
     if group is None:
         with gathered_group(config) as gathered:
-            prepare(config, console=console, warnings=warnings, group=gathered)
+            prepare(config, console=console, group=gathered)
         return
-    sentences: list[str] = []
+    warnings: list[str] = []
     try:
-        _prepare(config, group, console if group.rank == 0 else Console(quiet=True), sentences.append)
-    finally:  # not earlier, as a live bar may stand on the same terminal
-        for sentence in sentences if group.rank == 0 else ():
-            (warnings or Console(stderr=True)).print(Text(f"warning: {sentence}"), soft_wrap=True)
+        _prepare(config, group, console if group.rank == 0 else Console(quiet=True), warnings)
+    finally:  # not earlier, because a live bar may be drawn on the same terminal
+        for warning in warnings if group.rank == 0 else ():
+            _LOG.warning(warning)
 
 
-def _prepare(config: PrepareConfig, group: ProcessGroup, console: Console, warn: Warn) -> None:
+def _prepare(config: PrepareConfig, group: ProcessGroup, console: Console, warnings: list[str]) -> None:
     started = time.monotonic()
     with errors_told(group):
         check_inputs(config)
@@ -82,7 +79,7 @@ def _prepare(config: PrepareConfig, group: ProcessGroup, console: Console, warn:
         store = TokenStore(scratch, memory_mib=config.memory_mib, group=group)
         held_out = HeldOut(scratch, group.rank)
         training = read_training(config, store, held_out, display)
-        _check_training(config, training, store, warn)
+        _check_training(config, training, store, warnings)
         kind, why = _choose_vectorizer(config.vectorizer, store)
         display.say(why)
         vectorizer, rows = _learn(kind, config, store, display)
@@ -115,7 +112,7 @@ def _prepare(config: PrepareConfig, group: ProcessGroup, console: Console, warn:
             return
         vectorizer.save(new / VECTORIZER_NAME)
         if config.test is not None:
-            _warn_of_input(config, config.test, test_tally, "test", warn)
+            _warn_of_input(config, config.test, test_tally, "test", warnings)
         writer.finish(vectorizer=VECTORIZER_NAME, details=_details(config, why, new / VECTORIZER_NAME))
         sizes = {part: sum(file.stat().st_size for file in new.glob(f"{part}-*")) for part in parts}
     features = f"{vectorizer.num_features:,}"
@@ -128,8 +125,8 @@ def _prepare(config: PrepareConfig, group: ProcessGroup, console: Console, warn:
     display.say(f"done in {time.monotonic() - started:.1f} s")
 
 
-def _check_training(config: PrepareConfig, training: Training, store: TokenStore, warn: Warn) -> None:
-    """Refuse what nothing can be learnt from; warn of what looks wrong."""
+def _check_training(config: PrepareConfig, training: Training, store: TokenStore, warnings: list[str]) -> None:
+    """Refuse what nothing can be learnt from; add a sentence to `warnings` for each thing that looks wrong."""
     path, names = config.train, training.classes.names
     sizes = np.zeros(len(names), np.int64)
     sizes[training.class_numbers[: len(store.class_sizes)]] = store.class_sizes
@@ -149,7 +146,7 @@ def _check_training(config: PrepareConfig, training: Training, store: TokenStore
             f"{path}: --holdout {config.holdout:g} of its {store.num_rows:,} rows is none. "
             "Give the test rows with --test, or use more rows or a larger --holdout."
         )
-    _warn_of_input(config, path, training.tally, "train", warn)
+    _warn_of_input(config, path, training.tally, "train", warnings)
     for count, what in ((0, "no training row"), (1, "only one training row")):
         few = np.flatnonzero(sizes == count)
         if len(few):
@@ -157,17 +154,18 @@ def _check_training(config: PrepareConfig, training: Training, store: TokenStore
             first_class = training.class_numbers[training.first_class]
             is_header = sizes[first_class] == count == 1 and training.classes.known is False
             hint = training.hint if is_header else ""
-            warn(f"{path}: {len(few):,} of {len(names):,} classes have {what}: {shown}.{hint}")
+            warnings.append(f"{path}: {len(few):,} of {len(names):,} classes have {what}: {shown}.{hint}")
 
 
-def _warn_of_input(config: PrepareConfig, path: Path, tally: Tally, part: str, warn: Warn) -> None:
-    for sentence in tally.sentences(path):
-        warn(sentence)
+def _warn_of_input(config: PrepareConfig, path: Path, tally: Tally, part: str, warnings: list[str]) -> None:
+    warnings.extend(tally.sentences(path))
     if config.dataset:
         known = KNOWN_SETS[config.dataset]
         published = known.train_rows if part == "train" else known.test_rows
         if tally.rows != published:
-            warn(f"{path} has {tally.rows:,} rows; {config.dataset} as published has {published:,} to {part}.")
+            warnings.append(
+                f"{path} has {tally.rows:,} rows; {config.dataset} as published has {published:,} to {part}."
+            )
 
 
 def _choose_vectorizer(wanted: str, store: TokenStore) -> tuple[str, str]:

@@ -129,7 +129,7 @@ class RunReporter(Reporter):
         self._console = console or open_console()
         self._clock = clock
         self._log = MetricsLog(run / "metrics.jsonl")
-        self._status = StatusFile(run, time=clock(), prometheus=prometheus, warn=self.note)
+        self._status = StatusFile(run, time=clock(), prometheus=prometheus)
         self._scalars = _Scalars(run / "events") if tensorboard else None
         self._bar = ProgressBar(self._console) if self._console.is_terminal else None
         self._show_at = self._log_at = self._evaluating_at = -math.inf

@@ -24,14 +24,17 @@ whether a run counts as alive (`alive.py` does).
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from distrain.errors import CheckpointError, ConfigurationError, StopRequested
 from distrain.reporting.metrics_log import plain
+
+_LOG = logging.getLogger(__name__)
 
 STATUS_NAME = "status.json"
 STATES = ("starting", "training", "evaluating", "finishing", "finished", "stopped", "failed")
@@ -45,7 +48,6 @@ class StatusFile:
         run: the run directory, which exists.
         time: now, in seconds since 1970.
         prometheus: also write this file, for the textfile collector of Prometheus' node_exporter.
-        warn: told once when the file cannot be written later on; training is worth more than its status.
 
     Raises:
         ConfigurationError: a file cannot be written at the start.
@@ -57,9 +59,8 @@ class StatusFile:
         *,
         time: float,
         prometheus: Path | None = None,
-        warn: Callable[[str], None] = lambda message: None,
     ) -> None:
-        self._run, self._prometheus, self._warn = run, prometheus, warn
+        self._run, self._prometheus = run, prometheus
         self._values: dict[str, object] = {"state": "starting"}
         self._is_told = False
         try:
@@ -71,10 +72,10 @@ class StatusFile:
             ) from None
 
     def update(self, values: Mapping[str, object], *, time: float) -> None:
-        """Change these values, and write all. None takes a value away.
+        """Change these values, and write all; a write that fails is logged once, and training goes on.
 
         Args:
-            values: numbers and texts by name.
+            values: numbers and texts by name; None removes a value.
             time: now, in seconds since 1970.
         """
         self._values |= values
@@ -82,7 +83,7 @@ class StatusFile:
             self._write(time)
         except OSError as error:
             if not self._is_told:
-                self._warn(f"the status of the run cannot be written ({error}); training goes on without.")
+                _LOG.warning("the status of the run cannot be written (%s); training goes on without.", error)
             self._is_told = True
 
     def end(self, error: BaseException, *, time: float) -> None:

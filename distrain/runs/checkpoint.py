@@ -4,7 +4,7 @@ Decides: the files of a checkpoint, which one is the newest that can be used, wh
 state means, or when it is saved.
 
     path = save_checkpoint(run / "checkpoints", 1200, arrays, state)
-    checkpoint = newest_checkpoint(run / "checkpoints", warn=print)
+    checkpoint = newest_checkpoint(run / "checkpoints")
     checkpoint.arrays["model/0000"], checkpoint.state["epoch"]
 
 `step-NNNNNNNN/` holds `arrays.safetensors`, `state.json` and, written last, `manifest.json` with the size and SHA-256
@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, load_file, save, save_file
 
 from distrain.errors import CheckpointError
+
+_LOG = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 ARRAYS_NAME = "arrays.safetensors"
@@ -143,8 +146,8 @@ def unpack_checkpoint(content: bytes) -> Checkpoint:
     return Checkpoint(Path(head["path"]), load(content[first:]), head["state"])
 
 
-def newest_checkpoint(directory: Path, *, warn: Callable[[str], None]) -> Checkpoint | None:
-    """The newest checkpoint that can be used; each newer one that cannot is told to `warn`. None if there are none.
+def newest_checkpoint(directory: Path) -> Checkpoint | None:
+    """Load the newest checkpoint that is whole, and log a warning for each newer one. Return None if there is none.
 
     Raises:
         CheckpointError: there are checkpoints, but none can be used.
@@ -154,7 +157,7 @@ def newest_checkpoint(directory: Path, *, warn: Callable[[str], None]) -> Checkp
         try:
             return load_checkpoint(path)
         except CheckpointError as error:
-            warn(f"{error} Trying the one before it.")
+            _LOG.warning("%s Trying the one before it.", error)
     if paths:
         raise CheckpointError(
             f"None of the {len(paths)} checkpoints in {directory} can be used. Train into a new run directory."

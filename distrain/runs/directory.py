@@ -2,7 +2,7 @@
 
 Decides: which settings a run must keep to go on, and the names of its files. Never: trains, or judges a model.
 
-    restored = open_run(config, facts, vectorizer=None, warn=print)     # a Checkpoint, or None to start afresh
+    restored = open_run(config, facts, vectorizer=None)     # a Checkpoint, or None to start afresh
     settings, checkpoint = open_finished(Path("runs/1"))                # for evaluate and predict
 """
 
@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from typing import Any
 from distrain.config import TrainConfig
 from distrain.errors import CheckpointError, ConfigurationError
 from distrain.runs.checkpoint import Checkpoint, checkpoint_path, list_checkpoints, load_checkpoint, newest_checkpoint
+
+_LOG = logging.getLogger(__name__)
 
 CONFIG_NAME = "config.json"
 MODEL_NAME = "model.keras"
@@ -44,16 +47,13 @@ _MAY_CHANGE = {
 _MAY_CHANGE |= {"num_replicas", "replica_batch_size", "accumulation_steps"}
 
 
-def open_run(
-    config: TrainConfig, resolved: Mapping[str, Any], *, vectorizer: Path | None, warn: Callable[[str], None]
-) -> Checkpoint | None:
+def open_run(config: TrainConfig, resolved: Mapping[str, Any], *, vectorizer: Path | None) -> Checkpoint | None:
     """Make the run directory or take it up again, and write its `config.json`.
 
     Args:
         config: the settings.
         resolved: what they came to: data digest, strategy, replicas, ...
         vectorizer: a folder to copy into the run, for `predict`.
-        warn: told of damaged checkpoints that were skipped.
 
     Returns:
         The checkpoint to go on from, or None.
@@ -83,14 +83,14 @@ def open_run(
                 f"{run} has checkpoints of its own, and --resume names {explicit}. Leave --resume out to go on in "
                 f"{run}, or choose another --run to branch off."
             )
-        restored = load_checkpoint(explicit) if explicit else newest_checkpoint(run / "checkpoints", warn=warn)
+        restored = load_checkpoint(explicit) if explicit else newest_checkpoint(run / "checkpoints")
         if restored is not None and restored.state.get("data_digest") != settings["data_digest"]:
             raise CheckpointError(f"{restored.path} was trained on other data, whose positions mean nothing here.")
         run.mkdir(parents=True, exist_ok=True)
         if explicit and restored is not None:
             best = load_best(explicit.parent, restored)
             if is_own:
-                _remove_later(restored, run / "checkpoints", warn=warn)
+                _remove_later(restored, run / "checkpoints")
             else:
                 for path in {restored.path, best.path}:
                     _take_over(path, run / "checkpoints")
@@ -131,7 +131,7 @@ def open_finished(run: Path) -> tuple[dict[str, Any], Checkpoint]:
     if not (run / CONFIG_NAME).is_file():
         raise CheckpointError(f"{run} is not a run directory: it has no {CONFIG_NAME}. Make one with 'distrain train'.")
     settings = _read_json(run / CONFIG_NAME)
-    newest = newest_checkpoint(run / "checkpoints", warn=lambda message: None)
+    newest = newest_checkpoint(run / "checkpoints")
     if newest is None:
         raise CheckpointError(f"{run} has no checkpoint yet. Train for longer, or with --checkpoint-every.")
     return settings, load_best(run / "checkpoints", newest)
@@ -173,14 +173,14 @@ def read_summary(run: Path) -> dict[str, Any] | None:
     return _read_json(path) if path.is_file() else None
 
 
-def write_model(run: Path, model: Any, *, warn: Callable[[str], None]) -> None:
-    """Write `model.keras`, beside and renamed; `warn` is told of a model that Keras cannot write."""
+def write_model(run: Path, model: Any) -> None:
+    """Write `model.keras` whole, or log a warning if Keras cannot write the model."""
     beside = run / f".{MODEL_NAME}.tmp.keras"
     try:
         model.save(beside)
     except NotImplementedError:  # Keras's word for a model whose arguments it cannot write down
         beside.unlink(missing_ok=True)
-        warn(
+        _LOG.warning(
             f"{MODEL_NAME} is not written: {type(model).__name__} takes arguments, but has no get_config(). "
             f"Its weights are in {run / 'checkpoints'}."
         )
@@ -229,11 +229,11 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     beside.replace(path)
 
 
-def _remove_later(checkpoint: Checkpoint, directory: Path, *, warn: Callable[[str], None]) -> None:
+def _remove_later(checkpoint: Checkpoint, directory: Path) -> None:
     paths = list_checkpoints(directory)
     names = [path.name for path in paths]
     for path in paths[names.index(checkpoint.path.name) + 1 :]:  # training comes by them again
-        warn(f"{path} is beyond {checkpoint.path.name}, where training begins anew: it is removed.")
+        _LOG.warning("%s is beyond %s, where training begins anew: it is removed.", path, checkpoint.path.name)
         shutil.rmtree(path)
 
 

@@ -12,9 +12,9 @@ process of a run goes through all of this; the chief alone, rank 0, writes and r
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
-import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from distrain import __version__
 from distrain.cluster.agreement import check_alike, code_digest, folder_digest, max_over_ranks, run_on_all_ranks
+from distrain.cluster.world import find_world
 from distrain.config import TrainConfig
 from distrain.data.batches import epoch_batches, sample_batch, zero_weight_batch
 from distrain.data.plan import EpochPlan
@@ -32,6 +33,7 @@ from distrain.data.prefetch import PREFETCH_STEPS, prefetched
 from distrain.data.shuffle import epoch_order
 from distrain.errors import DistrainError, DivergenceError, StopRequested
 from distrain.keras_backend import require_tensorflow
+from distrain.reporting.logs import limit_log_to_chief
 from distrain.reporting.reporter import Reporter, RunReporter
 from distrain.runs import directory as run_directory
 from distrain.runs.checkpoint import Checkpoint, checkpoint_path, load_checkpoint, pack_checkpoint, unpack_checkpoint
@@ -57,6 +59,8 @@ if TYPE_CHECKING:
     from distrain.distribution.base import Distribution
     from distrain.models.state import ModelState
     from distrain.training.step import TrainableModel
+
+_LOG = logging.getLogger(__name__)
 
 # Settings that may differ between ranks: each host has its own paths and devices.
 _MAY_DIFFER = {"data", "run", "devices", "prometheus"}
@@ -101,11 +105,6 @@ class _Run:
         """Those of them that this process feeds."""
         local, per_replica = self.distribution.local_replicas, self.config.accumulation_steps
         return range(local.start * per_replica, local.stop * per_replica)
-
-
-def warn(message: str) -> None:
-    """Print a warning on standard error."""
-    print(f"distrain: warning: {message}", file=sys.stderr)
 
 
 def train(config: TrainConfig, *, stop: StopRequest | None = None, began: float | None = None) -> dict[str, Any]:
@@ -153,6 +152,7 @@ def run_job(
 
     failure: DistrainError | None = None
     with stop_requests() if stop is None else nullcontext(stop) as stop:
+        limit_log_to_chief(find_world(os.environ).rank)
         distribution = choose(config, os.environ)
         with watching(distribution.rank, distribution.num_processes, distribution.all_gather_bytes) as watch:
             try:
@@ -188,7 +188,7 @@ def _open(
     if distribution.is_chief:
         _tell_about_batches(config, job.train.num_examples, num_replicas, batch_size)
         if config.compression != "none" and distribution.num_processes == 1:
-            warn(f"--compression {config.compression} has no effect: nothing travels between processes.")
+            _LOG.warning(f"--compression {config.compression} has no effect: nothing travels between processes.")
 
     # The run directory, before anything slow: the chief's.
     resolved = {
@@ -203,7 +203,7 @@ def _open(
     def take_up() -> Checkpoint | None:
         if not distribution.is_chief:
             return None
-        restored = run_directory.open_run(config, resolved, vectorizer=job.vectorizer, warn=warn)
+        restored = run_directory.open_run(config, resolved, vectorizer=job.vectorizer)
         held.callback(os.close, run_directory.hold_run(config.run))
         return restored
 
@@ -399,7 +399,7 @@ def _train(run: _Run, watch: Any, reporter: Callable[[Path], Reporter], stop: St
         if distribution.is_chief:
             if is_finished:
                 summary = run_directory.read_summary(config.run) or summary
-            run_directory.write_model(config.run, task.model, warn=warn)
+            run_directory.write_model(config.run, task.model)
             report.finish(summary)
     return Result(task.model, json.loads(distribution.broadcast(json.dumps(summary).encode())), history)
 
@@ -474,14 +474,14 @@ def _tell_about_batches(config: TrainConfig, num_examples: int, num_replicas: in
     if config.accumulation_steps > 1:
         shares, what = f"{shares} x {config.accumulation_steps}", f"{what} x {config.accumulation_steps} batches"
     if wanted is not None and batch_size * per_step != wanted:
-        warn(
+        _LOG.warning(
             f"--global-batch-size {wanted} does not divide by {what}; using the "
             f"nearest, {shares} = {per_step * batch_size}. The model differs a little from "
             "one trained with the size asked for."
         )
     num_batches = EpochPlan(num_examples, per_step, batch_size).num_batches
     if num_batches < per_step:
-        warn(
+        _LOG.warning(
             f"{num_examples} training examples make {num_batches} batches of {batch_size}, fewer than the "
             f"{what}: some have nothing to do. Use fewer replicas or a smaller batch."
         )

@@ -14,7 +14,7 @@ its own and meets TensorFlow's on the way ends in a segmentation fault (Open MPI
 
 from __future__ import annotations
 
-import sys
+import logging
 from typing import Any
 
 import mpi4py
@@ -23,6 +23,8 @@ import tensorflow  # noqa: F401 - loaded before MPI, which else ends in a segmen
 from mpi4py import MPI
 
 from distrain.cluster.world import World
+
+_LOG = logging.getLogger(__name__)
 
 NAME = "mpi"
 VERSION = f"mpi4py {mpi4py.__version__}, {MPI.Get_library_version().split(',')[0].strip()}"
@@ -38,10 +40,9 @@ def start(world: World, *, on_gpu: bool) -> None:
         on_gpu: whether this rank computes on a GPU, which is slow here; the chief says so.
     """
     if on_gpu and world.rank == 0:
-        print(
-            "distrain: warning: --strategy mpi copies gradients from the GPU to the host and back at each step. "
-            "Horovod with NCCL is faster: ./launch/install_horovod.sh --gpu",
-            file=sys.stderr,
+        _LOG.warning(
+            "--strategy mpi copies gradients from the GPU to the host and back at each step. "
+            "Horovod with NCCL is faster: ./launch/install_horovod.sh --gpu"
         )
 
 

@@ -69,7 +69,7 @@ def prepared(folder, size, **settings):
     """What `size` threads make of it."""
     config = PrepareConfig(out=folder / f"out-{size}", **settings)
     silent = Console(quiet=True)
-    results = on_all(size, lambda process: prepare(config, console=silent, warnings=silent, group=team_of(process)))
+    results = on_all(size, lambda process: prepare(config, console=silent, group=team_of(process)))
     assert results == [None] * size, results
     return tree(config.out)
 

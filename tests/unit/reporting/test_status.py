@@ -142,17 +142,16 @@ def test_a_place_that_cannot_be_written_is_found_at_the_start(tmp_path):
         StatusFile(tmp_path, time=0.0, prometheus=tmp_path / "nowhere" / "run.prom")
 
 
-def test_later_on_training_is_worth_more_than_its_status(tmp_path):
+def test_later_on_training_is_worth_more_than_its_status(tmp_path, caplog):
     folder = tmp_path / "prometheus"
     folder.mkdir()
-    words = []
-    status = StatusFile(tmp_path, time=0.0, prometheus=folder / "run.prom", warn=words.append)
+    status = StatusFile(tmp_path, time=0.0, prometheus=folder / "run.prom")
     (folder / "run.prom").unlink()
     folder.rmdir()
     for step in (1, 2):
         status.update({"step": step}, time=1.0)
-    assert len(words) == 1
-    assert "prometheus" in words[0]
+    assert len(caplog.messages) == 1
+    assert "prometheus" in caplog.messages[0]
     assert read_status(tmp_path)["step"] == 2
 
 

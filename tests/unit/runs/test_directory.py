@@ -29,13 +29,20 @@ from distrain.runs.progress import Progress, progress_arrays, progress_state, re
 RESOLVED = {"data_digest": "abc", "strategy": "single", "num_replicas": 1, "replica_batch_size": 128}
 
 
+@pytest.fixture(autouse=True)
+def no_other_warnings(caplog):
+    """A test that expects a warning clears the log."""
+    yield
+    assert caplog.get_records("call") == []
+
+
 @pytest.fixture
 def config(tmp_path):
     return TrainConfig(data=tmp_path / "data", run=tmp_path / "runs" / "1")
 
 
-def take_up(config, *, vectorizer=None, warn=pytest.fail, **resolved):
-    return open_run(config, RESOLVED | resolved, vectorizer=vectorizer, warn=warn)
+def take_up(config, *, vectorizer=None, **resolved):
+    return open_run(config, RESOLVED | resolved, vectorizer=vectorizer)
 
 
 def save(config, step=3, *, best_step=None, finished="", epochs_since=0, progress=None):
@@ -60,25 +67,26 @@ def test_a_new_run_gets_its_settings_and_its_vectorizer(config, tmp_path):
     assert (config.run / "vectorizer" / "vectorizer.json").read_text() == "{}"
 
 
-def test_a_run_goes_on_from_its_newest_checkpoint(config):
+def test_a_run_goes_on_from_its_newest_checkpoint(config, caplog):
     take_up(config)
     save(config, 3)
     newest = save(config, 5)
     assert take_up(config).path == newest
     (newest / "state.json").write_text("{}")
-    warnings = []
-    assert take_up(config, warn=warnings.append).state["global_step"] == 3
-    assert "step-00000005" in warnings[0]
+    assert caplog.messages == []
+    assert take_up(config).state["global_step"] == 3
+    assert "step-00000005" in caplog.messages[0]
+    caplog.clear()
 
 
-def test_a_checkpoint_may_be_named(config):
+def test_a_checkpoint_may_be_named(config, caplog):
     take_up(config)
     first = save(config, 3)
     later = save(config, 5)
-    told = []
-    assert take_up(dataclasses.replace(config, resume=str(first)), warn=told.append).path == first
+    assert take_up(dataclasses.replace(config, resume=str(first))).path == first
     assert not later.exists()  # or the next start would go on from it
-    assert ["step-00000005" in message for message in told] == [True]
+    assert ["step-00000005" in message for message in caplog.messages] == [True]
+    caplog.clear()
     with pytest.raises(CheckpointError, match="nowhere"):
         take_up(dataclasses.replace(config, resume="nowhere"))
 
@@ -245,22 +253,22 @@ def test_a_summary_is_read_if_there_is_one(tmp_path):
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras reading its own variables
 def test_the_model_is_written_whole(tmp_path):
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
-    write_model(tmp_path, model, warn=pytest.fail)
+    write_model(tmp_path, model)
     assert [path.name for path in tmp_path.iterdir()] == ["model.keras"]
     again = keras.models.load_model(tmp_path / "model.keras")
     assert np.array_equal(again.get_weights()[0], model.get_weights()[0])
 
 
-def test_a_model_that_keras_cannot_write_is_told(tmp_path):
+def test_a_model_that_keras_cannot_write_is_told(tmp_path, caplog):
     class Odd(keras.Model):
         def __init__(self, function):
             super().__init__()
             self.function = function
             self.built = True
 
-    warnings = []
-    write_model(tmp_path, Odd(len), warn=warnings.append)
-    assert "Odd" in warnings[0]
+    write_model(tmp_path, Odd(len))
+    assert "Odd" in caplog.messages[0]
+    caplog.clear()
     assert list(tmp_path.iterdir()) == []
 
 
