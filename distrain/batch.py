@@ -42,21 +42,21 @@ class SparseRows(NamedTuple):
 class WordRows(NamedTuple):
     """Rows of word ids, one after the other without padding: what a step computes is in proportion to the words.
 
-    The places for words are *slots*. A row begins at a multiple of some unit of slots, and ends with a gap of at least
-    that unit, so that layers that look at neighbours, or take the units' slots together, keep rows apart.
+    Each row begins at a multiple of `pad_multiple` tokens and ends with at least `pad_multiple` padding tokens. So a
+    layer that reads neighbouring tokens, or pools `pad_multiple` tokens into one, keeps the rows apart.
 
     Attributes:
-        words: int32 `[slots]`: the id of the word in each slot; 0 in a gap.
-        row_ids: int32 `[slots / unit]`, ascending: the row that each unit belongs to.
-        first_slot: int64 scalar: slots of all rows before, from the beginning of the epoch; dropout keys on it.
-        order: int32 `[words]`: the slots with a word, by ascending id.
+        words: int32 `[packed_tokens]`: word ids, with id 0 for padding.
+        row_ids: int32 `[packed_tokens / pad_multiple]`, ascending: the row of each chunk of `pad_multiple` tokens.
+        first_token: int64 scalar: packed tokens of all earlier rows of the epoch; dropout keys on it.
+        order: int32 `[words]`: the indices of tokens that are no padding, by ascending word id.
         segments: int32 `[words]`, ascending: for each place of `order`, which of `touched` the word is.
         touched: int32 `[m]`: the words present, ascending.
     """
 
     words: Any
     row_ids: Any
-    first_slot: Any
+    first_token: Any
     order: Any
     segments: Any
     touched: Any

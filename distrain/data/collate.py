@@ -6,8 +6,8 @@ Decides: which numbers of the epoch's stream a row has. Never: reads rows, or kn
     rows = word_rows(packed, stream.before(position), num_words)           # WordRows
     rows = sparse_rows(csr_rows, stream.before(position), num_rows)        # SparseRows
 
-All rows of an epoch, in its order, make up one stream of entries or of slots. Where a batch stands in it does not
-depend on how the epoch is divided into batches, so that random numbers that are keyed by it do not either.
+All rows of an epoch, in its order, make up one stream of entries or of packed tokens. Where a batch stands in it does
+not depend on how the epoch is divided into batches, so that random numbers that are keyed by it do not either.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class RowStream:
     """Where rows stand in an epoch's stream, worked out block by block: one block's sizes are held.
 
     Args:
-        sizes: runs -> entries, or slots, of each of their rows, as in `Examples`.
+        sizes: runs -> entries, or packed tokens, of each of their rows, as in `Examples`.
         order: of the epoch.
     """
 
@@ -38,7 +38,7 @@ class RowStream:
         self._before = np.zeros(0, np.int64)  # what is before each of its positions
 
     def before(self, position: int) -> int:
-        """Entries, or slots, of all rows at earlier positions."""
+        """Entries, or packed tokens, of all rows at earlier positions."""
         if not 0 <= position - self._first_position < len(self._before):
             self._hold(self._order.block_of(position))
         return int(self._before[position - self._first_position])
@@ -58,25 +58,25 @@ class RowStream:
         self._totals[block.first_position + len(sizes)] = self._totals[block.first_position] + int(sizes.sum())
 
 
-def word_rows(packed: PackedRows, first_slot: int, num_words: int) -> WordRows:
+def word_rows(packed: PackedRows, first_token: int, num_words: int) -> WordRows:
     """The rows as a step takes them; the last one's gap is made longer, so that few sizes of batches occur.
 
     Kernels of neural networks are prepared for each new size of an array. Sizes are rounded up by at most a 32nd.
 
     Args:
         packed: the rows, of which there is at least one.
-        first_slot: slots of all rows before, in the epoch.
+        first_token: packed tokens of all rows before, in the epoch.
         num_words: word ids are below it.
     """
-    num_units = len(packed.row_ids)
-    unit = len(packed.words) // num_units
-    step = 1 << max(0, num_units.bit_length() - 6)
-    added = -num_units % step
+    num_chunks = len(packed.row_ids)
+    pad_multiple = len(packed.words) // num_chunks
+    step = 1 << max(0, num_chunks.bit_length() - 6)
+    added = -num_chunks % step
     row_ids = np.pad(packed.row_ids, (0, added), mode="edge")
-    words = np.pad(packed.words, (0, added * unit))
+    words = np.pad(packed.words, (0, added * pad_multiple))
     order, segments, touched = order_by_column(words, num_words)
     num_gaps = len(words) - np.count_nonzero(words)  # at least one: they come first, as number 0 of those touched
-    return WordRows(words, row_ids, np.int64(first_slot), order[num_gaps:], segments[num_gaps:] - 1, touched[1:])
+    return WordRows(words, row_ids, np.int64(first_token), order[num_gaps:], segments[num_gaps:] - 1, touched[1:])
 
 
 def sparse_rows(rows: CsrRows, first_entry: int, num_rows: int) -> SparseRows:

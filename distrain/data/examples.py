@@ -37,8 +37,8 @@ class PackedRows(NamedTuple):
     """Rows of word ids one after the other, as in `WordRows`.
 
     Attributes:
-        row_ids: int32 `[slots / unit]`, ascending: the row of each unit.
-        words: int32 `[slots]`, 0 in gaps.
+        row_ids: int32 `[packed_tokens / pad_multiple]`, ascending: the row of each chunk of `pad_multiple` tokens.
+        words: int32 `[packed_tokens]`, 0 in gaps.
     """
 
     row_ids: np.ndarray
@@ -78,7 +78,7 @@ class Examples:
         digest: names the data (hex).
         weights: float32 `[num_examples]`, the weight of each example in loss and metrics; None for 1.
         expect: lets the system begin to read the examples of some runs from disk, where they lie there.
-        sizes: by input name, of sparse or packed rows: runs -> entries, or slots, of each of their rows, int64.
+        sizes: by input name, of sparse or packed rows: runs -> entries, or packed tokens, of each of their rows, int64.
     """
 
     num_examples: int

@@ -115,31 +115,32 @@ def pad_rows(row_splits: np.ndarray, columns: np.ndarray, length: int) -> np.nda
 
 
 @compiled
-def units_of_rows(lengths: Any, unit: int) -> Any:
-    """Units of `unit` slots that a packed row of `lengths` words takes, its gap included; a number or an array."""
-    return (lengths + unit - 1) // unit + 1
+def chunks_of_rows(lengths: Any, pad_multiple: int) -> Any:
+    """Chunks of `pad_multiple` tokens, padding included, of packed rows of `lengths` words: a number or an array."""
+    return (lengths + pad_multiple - 1) // pad_multiple + 1
 
 
 @compiled
-def pack_rows(row_splits: np.ndarray, columns: np.ndarray, unit: int) -> tuple[np.ndarray, np.ndarray]:
-    """The rows one after the other, each from a multiple of `unit` slots on, with a gap of 0 behind it.
+def pack_rows(row_splits: np.ndarray, columns: np.ndarray, pad_multiple: int) -> tuple[np.ndarray, np.ndarray]:
+    """The rows one after the other, each from a multiple of `pad_multiple` tokens on, with a gap of 0 behind it.
 
     Returns:
-        row_ids int32 `[slots / unit]`: the row of each unit, ascending; words int32 `[slots]`.
+        row_ids int32 `[packed_tokens / pad_multiple]`, ascending: the row of each chunk of `pad_multiple` tokens; words
+        int32 `[packed_tokens]`.
     """
-    num_units = 0
+    num_chunks = 0
     for row in range(len(row_splits) - 1):
-        num_units += units_of_rows(row_splits[row + 1] - row_splits[row], unit)
-    row_ids = np.empty(num_units, np.int32)
-    words = np.zeros(num_units * unit, np.int32)
-    first_unit = 0
+        num_chunks += chunks_of_rows(row_splits[row + 1] - row_splits[row], pad_multiple)
+    row_ids = np.empty(num_chunks, np.int32)
+    words = np.zeros(num_chunks * pad_multiple, np.int32)
+    first_chunk = 0
     for row in range(len(row_splits) - 1):
-        own, room = columns[row_splits[row] : row_splits[row + 1]], words[first_unit * unit :]
+        own, room = columns[row_splits[row] : row_splits[row + 1]], words[first_chunk * pad_multiple :]
         for place in range(len(own)):
             room[place] = own[place]
-        next_unit = first_unit + units_of_rows(len(own), unit)
-        row_ids[first_unit:next_unit] = row
-        first_unit = next_unit
+        next_chunk = first_chunk + chunks_of_rows(len(own), pad_multiple)
+        row_ids[first_chunk:next_chunk] = row
+        first_chunk = next_chunk
     return row_ids, words
 
 

@@ -21,7 +21,7 @@ from distrain.aligned_memory import aligned_copy, aligned_empty
 from distrain.batch import Memory
 from distrain.data.examples import CsrRows, Examples, Features, PackedRows, Take
 from distrain.data.readahead import read_ahead
-from distrain.data.row_kernels import gather_rows, pack_rows, pad_rows, units_of_rows, write_row_ids
+from distrain.data.row_kernels import chunks_of_rows, gather_rows, pack_rows, pad_rows, write_row_ids
 from distrain.data.rows import Rows, Span, pick_rows, span_lengths
 from distrain.data.shards import Part
 from distrain.errors import ConfigurationError, DataError
@@ -137,7 +137,9 @@ def _take_rows(value: Any, rows: np.ndarray) -> Features:
     return aligned_copy(value[rows])  # `np.take` into aligned memory would first copy all of what is not in C order
 
 
-def rows_examples(rows: Rows, *, kind: str, num_features: int, length: int, unit: int | None = None) -> Examples:
+def rows_examples(
+    rows: Rows, *, kind: str, num_features: int, length: int, pad_multiple: int | None = None
+) -> Examples:
     """A block of rows in memory: `CsrRows` for n-grams; sequences as int32 `[b, length]` padded with 0, or packed.
 
     Args:
@@ -145,7 +147,7 @@ def rows_examples(rows: Rows, *, kind: str, num_features: int, length: int, unit
         kind: "ngram" or "sequence".
         num_features: columns, or word ids, are below it.
         length: of padded rows.
-        unit: slots that packed rows begin at multiples of; None pads them.
+        pad_multiple: packed rows begin at multiples of this number of tokens; None pads rows to `length`.
     """
 
     def spans(runs: np.ndarray) -> list[Span]:
@@ -158,10 +160,10 @@ def rows_examples(rows: Rows, *, kind: str, num_features: int, length: int, unit
     def lengths(runs: np.ndarray) -> np.ndarray:
         return span_lengths(spans(runs))
 
-    return _ragged_examples(gather, lengths, rows.num_rows, kind, num_features, length, unit)
+    return _ragged_examples(gather, lengths, rows.num_rows, kind, num_features, length, pad_multiple)
 
 
-def part_examples(part: Part, *, length: int, unit: int | None = None) -> Examples:
+def part_examples(part: Part, *, length: int, pad_multiple: int | None = None) -> Examples:
     """The rows of a prepared part, in the same forms.
 
     Raises:
@@ -169,7 +171,9 @@ def part_examples(part: Part, *, length: int, unit: int | None = None) -> Exampl
     """
     if part.num_rows == 0:
         raise DataError(f"{part.directory} has no {part.name} rows. Run 'distrain prepare' with more rows.")
-    examples = _ragged_examples(part.gather, part.lengths, part.num_rows, part.kind, part.num_features, length, unit)
+    examples = _ragged_examples(
+        part.gather, part.lengths, part.num_rows, part.kind, part.num_features, length, pad_multiple
+    )
     return replace(examples, expect=part.expect)
 
 
@@ -180,29 +184,31 @@ def _ragged_examples(
     kind: str,
     num_features: int,
     length: int,
-    unit: int | None,
+    pad_multiple: int | None,
 ) -> Examples:
     def load(runs: np.ndarray, chosen: np.ndarray, memory: Memory = np.empty) -> Take:
-        return partial(_laid_out, gather(runs, chosen, memory), length, unit)
+        return partial(_laid_out, gather(runs, chosen, memory), length, pad_multiple)
 
     if kind == "ngram":
         return Examples(num_rows, load, {"": num_features}, "", sizes={"": lengths})
-    if unit is None:
+    if pad_multiple is None:
         return Examples(num_rows, load, {}, "")
-    return Examples(num_rows, load, {"": num_features}, "", sizes={"": lambda runs: _slots(lengths(runs), unit)})
+    return Examples(
+        num_rows, load, {"": num_features}, "", sizes={"": lambda runs: _packed_tokens(lengths(runs), pad_multiple)}
+    )
 
 
-def _slots(lengths: np.ndarray, unit: int) -> np.ndarray:
-    return units_of_rows(lengths, unit) * unit
+def _packed_tokens(lengths: np.ndarray, pad_multiple: int) -> np.ndarray:
+    return chunks_of_rows(lengths, pad_multiple) * pad_multiple
 
 
-def _laid_out(block: Rows, length: int, unit: int | None, start: int, stop: int) -> tuple[Features, np.ndarray]:
+def _laid_out(block: Rows, length: int, pad_multiple: int | None, start: int, stop: int) -> tuple[Features, np.ndarray]:
     """Rows of a block as features, and their labels; what is large is where a step can read it."""
     splits, columns, values, labels = block.slice(start, stop)
     if values is not None:
         row_ids = aligned_empty(columns.shape, np.int32)
         write_row_ids(splits, row_ids)
         return CsrRows(row_ids, aligned_copy(columns), aligned_copy(values)), labels
-    if unit is not None:
-        return PackedRows(*pack_rows(splits, columns, unit)), labels
+    if pad_multiple is not None:
+        return PackedRows(*pack_rows(splits, columns, pad_multiple)), labels
     return pad_rows(splits, columns, length), labels

@@ -7,9 +7,9 @@ Decides: how a convolution, a pooling and an average keep to their own row. Neve
     x, is_word = max_pool(x, is_word)
     means = mean_of_rows(x, is_word, rows.row_ids)
 
-Rows lie one after the other along one axis, `[slots, channels]`, with gaps between them. Every layer leaves zeros in
-the gaps, so that the next one sees at the ends of a row what it would see if the row were alone. A pool's windows do
-not straddle rows, as each row begins at a multiple of the unit of packing.
+Rows lie one after the other along one axis, `[packed_tokens, channels]`, with gaps between them. Every layer leaves
+zeros in the gaps, so that the next one sees at the ends of a row what it would see if the row were alone. A pool's
+windows do not straddle rows, as each row begins at a multiple of `pad_multiple` tokens.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ POOL_SIZE = 3
 STRIDES = [1, 1, 1, 1]
 
 
-def pack_padded(words: Any, unit: int) -> WordRows:
+def pack_padded(words: Any, pad_multiple: int) -> WordRows:
     """Rows of words that are padded with 0 at the end, as packed rows; all take the same number of slots.
 
     Args:
         words: int `[b, length]`.
-        unit: as in `WordRows`.
+        pad_multiple: as in `WordRows`.
     """
     num_rows, length = tf.unstack(tf.shape(words))
-    units_of_row = (length + unit - 1) // unit + 1
-    padded = tf.pad(words, [[0, 0], [0, units_of_row * unit - length]])
-    row_ids = tf.repeat(tf.range(num_rows), units_of_row)
+    chunks_of_row = (length + pad_multiple - 1) // pad_multiple + 1
+    padded = tf.pad(words, [[0, 0], [0, chunks_of_row * pad_multiple - length]])
+    row_ids = tf.repeat(tf.range(num_rows), chunks_of_row)
     batch = current_batch()
-    first_slot = tf.cast(units_of_row * unit, tf.int64) * (0 if batch is None else batch.first_position)
-    return WordRows(tf.reshape(padded, [-1]), row_ids, first_slot, None, None, None)
+    first_token = tf.cast(chunks_of_row * pad_multiple, tf.int64) * (0 if batch is None else batch.first_position)
+    return WordRows(tf.reshape(padded, [-1]), row_ids, first_token, None, None, None)
 
 
 def word_mask(words: Any, dtype: Any) -> Any:
-    """1 where there is a word, 0 in gaps: `[slots, 1]`."""
+    """1 where there is a word, 0 in gaps: `[packed_tokens, 1]`."""
     return tf.cast(tf.not_equal(words, 0), dtype)[:, tf.newaxis]
 
 
@@ -53,8 +53,8 @@ def max_pool(x: Any, is_word: Any) -> tuple[Any, Any]:
     The last window of a row may be filled up by its gap, whose zeros change no maximum of such values.
 
     Args:
-        x: `[slots, channels]`; slots divide by `POOL_SIZE`.
-        is_word: `[slots, 1]`.
+        x: `[packed_tokens, channels]`; slots divide by `POOL_SIZE`.
+        is_word: `[packed_tokens, 1]`.
     """
     image = tf.reshape(x, (1, -1, POOL_SIZE, x.shape[1]))  # a window is a row of pixels: cores share the rows out
     pooled = tf.nn.max_pool2d(image, (1, POOL_SIZE), (1, POOL_SIZE), "VALID")
@@ -65,9 +65,9 @@ def mean_of_rows(x: Any, is_word: Any, row_ids: Any) -> Any:
     """The mean over each row's own slots, `[b, channels]`; 0 for a row without any.
 
     Args:
-        x: `[slots, channels]`, 0 in gaps.
-        is_word: `[slots, 1]`.
-        row_ids: int32 `[slots]`, ascending: the row of each slot.
+        x: `[packed_tokens, channels]`, 0 in gaps.
+        is_word: `[packed_tokens, 1]`.
+        row_ids: int32 `[packed_tokens]`, ascending: the row of each slot.
     """
     return tf.math.divide_no_nan(tf.math.segment_sum(x, row_ids), tf.math.segment_sum(is_word, row_ids))
 
@@ -92,7 +92,7 @@ class WordEmbedding(keras.layers.Layer):
         self.built = True
 
     def call(self, rows: WordRows) -> Any:
-        """Return `[slots, units]`."""
+        """Return `[packed_tokens, units]`."""
         table = tf.convert_to_tensor(self.table)
         if rows.order is None:
             return tf.gather(table, rows.words) * word_mask(rows.words, table.dtype)
@@ -145,11 +145,11 @@ class PackedSeparableConv1D(keras.layers.Layer):
         self.built = True
 
     def call(self, x: Any, is_word: Any) -> Any:
-        """Return `[slots, filters]`, zeros in gaps.
+        """Return `[packed_tokens, filters]`, zeros in gaps.
 
         Args:
-            x: `[slots, channels]`, zeros in gaps.
-            is_word: `[slots, 1]`: 1, or 0 in gaps.
+            x: `[packed_tokens, channels]`, zeros in gaps.
+            is_word: `[packed_tokens, 1]`: 1, or 0 in gaps.
         """
         return _separable_conv(x, *map(tf.convert_to_tensor, (self.depthwise, self.pointwise, self.bias)), is_word)
 

@@ -3,7 +3,7 @@
 Decides: its layers and their sizes. Never: how it is trained.
 
     model = SepCNN(vocabulary_size=20_002, num_classes=4, seed=7)
-    probabilities = model(rows)        # WordRows packed by model.unit, or int32 [b, length] padded with 0
+    probabilities = model(rows)        # WordRows packed by model.pad_multiple, or int32 [b, length] padded with 0
 
 Layers and sizes are those of Google's text classification guide: embedding(200), then `blocks - 1` blocks of dropout,
 two separable convolutions (filters, kernel 3) and max pooling, then two separable convolutions of twice the filters,
@@ -34,7 +34,7 @@ from distrain.models.packed import (
 )
 
 
-def packing_unit(blocks: int) -> int:
+def pad_multiple_for(blocks: int) -> int:
     """Slots that a packed row of a model with so many blocks begins at a multiple of: those pooled into one."""
     return POOL_SIZE ** (blocks - 1)
 
@@ -75,7 +75,7 @@ class SepCNN(keras.Model):
             "dropout": dropout,
             "seed": seed,
         }
-        self.unit = packing_unit(blocks)
+        self.pad_multiple = pad_multiple_for(blocks)
         self.embedding = WordEmbedding(vocabulary_size, embedding)
         self.block_dropouts = [PositionalDropout(dropout, seed=seed, stream=block) for block in range(blocks - 1)]
         widths = [filters] * (blocks - 1) + [2 * filters]
@@ -90,14 +90,14 @@ class SepCNN(keras.Model):
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         """Return class probabilities `[b, num_classes]`, or `[b, 1]` for two classes."""
-        rows = inputs if isinstance(inputs, WordRows) else pack_padded(inputs, self.unit)
+        rows = inputs if isinstance(inputs, WordRows) else pack_padded(inputs, self.pad_multiple)
         x = self.embedding(rows)
         is_word = word_mask(rows.words, x.dtype)
-        first_slot = rows.first_slot
+        first_token = rows.first_token
         for block, dropout in enumerate(self.block_dropouts):
-            x = dropout(x, first_row=first_slot, training=training)
+            x = dropout(x, first_row=first_token, training=training)
             x, is_word = max_pool(self._convolved(block, x, is_word), is_word)
-            first_slot //= POOL_SIZE
+            first_token //= POOL_SIZE
         x = self._convolved(-1, x, is_word)
         means = mean_of_rows(x, is_word, rows.row_ids)
         return self.classifier(self.dropout(means, training=training))

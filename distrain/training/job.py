@@ -73,12 +73,12 @@ def open_job(config: TrainConfig) -> TrainingJob:
 
 def row_layout(config: TrainConfig, metadata: TextMetadata) -> dict[str, Any]:
     """Return the arguments of `part_examples` that fit the model: packed rows for the shipped one, else padded rows."""
-    unit = None
+    pad_multiple = None
     if config.model is None and metadata.kind == "sequence":
-        from distrain.models.sepcnn import packing_unit
+        from distrain.models.sepcnn import pad_multiple_for
 
-        unit = packing_unit(config.blocks)
-    return {"length": metadata.max_length or 1, "unit": unit}
+        pad_multiple = pad_multiple_for(config.blocks)
+    return {"length": metadata.max_length or 1, "pad_multiple": pad_multiple}
 
 
 def model_builder(config: TrainConfig, metadata: TextMetadata) -> Callable[[], Any]:

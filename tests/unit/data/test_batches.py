@@ -197,7 +197,7 @@ def test_batches_stay_as_they_are_when_the_next_block_is_read(kind):
     matrix = scipy.sparse.random(90, 30, density=0.3, format="csr", dtype=np.float32, rng=1)
     values = matrix.data if kind == "ngram" else None
     rows = Rows(matrix.indptr.astype(np.int64), matrix.indices + 1, values, np.arange(90, dtype=np.int32))
-    layout = {"kind": "ngram" if kind == "ngram" else "sequence", "unit": 2 if kind == "packed" else None}
+    layout = {"kind": "ngram" if kind == "ngram" else "sequence", "pad_multiple": 2 if kind == "packed" else None}
     examples = rows_examples(rows, num_features=31, length=30, **layout)
     for batch in itertools.chain(*fed(examples, EpochPlan(90, 2, 4), block=20, run=5)):
         features, expected = batch.features, matrix[batch.labels]

@@ -13,7 +13,7 @@ from distrain.data.dataset_index import open_dataset
 from distrain.data.dataset_writer import DatasetWriter
 from distrain.data.examples import PackedRows
 from distrain.data.plan import EpochPlan
-from distrain.data.row_kernels import pack_rows, units_of_rows
+from distrain.data.row_kernels import chunks_of_rows, pack_rows
 from distrain.data.rows import Rows
 from distrain.data.shuffle import epoch_order
 from distrain.data.sources import part_examples, rows_examples
@@ -31,25 +31,25 @@ def test_rows_are_packed_by_unit_with_a_gap_behind_each():
 
 @given(st.lists(st.lists(st.integers(1, 9), max_size=20), min_size=1, max_size=30), st.sampled_from([1, 3, 9]))
 @settings(max_examples=60, deadline=None)
-def test_a_batch_is_its_rows_in_any_sizes(rows, unit):
+def test_a_batch_is_its_rows_in_any_sizes(rows, pad_multiple):
     splits = np.cumsum([0, *map(len, rows)])
     columns = np.concatenate([*map(np.array, rows), []]).astype(np.int32)
-    packed = PackedRows(*pack_rows(splits, columns, unit))
-    assert len(packed.row_ids) == sum(units_of_rows(len(row), unit) for row in rows)
+    packed = PackedRows(*pack_rows(splits, columns, pad_multiple))
+    assert len(packed.row_ids) == sum(chunks_of_rows(len(row), pad_multiple) for row in rows)
     batch = word_rows(packed, 12, 10)
-    assert len(batch.words) == unit * len(batch.row_ids) <= unit * len(packed.row_ids) * (1 + 1 / 32)
-    by_row = batch.words.reshape(-1, unit)
+    assert len(batch.words) == pad_multiple * len(batch.row_ids) <= pad_multiple * len(packed.row_ids) * (1 + 1 / 32)
+    by_row = batch.words.reshape(-1, pad_multiple)
     for number, row in enumerate(rows):
-        slots = by_row[batch.row_ids == number].ravel()
-        assert slots[: len(row)].tolist() == row
-        assert len(slots) - len(row) >= unit
-        assert not slots[len(row) :].any()
-    # The slots of the words in their order: what a gradient of an embedding is summed by.
+        tokens = by_row[batch.row_ids == number].ravel()
+        assert tokens[: len(row)].tolist() == row
+        assert len(tokens) - len(row) >= pad_multiple
+        assert not tokens[len(row) :].any()
+    # The packed tokens of the words in their order: what a gradient of an embedding is summed by.
     places = np.flatnonzero(batch.words)
     assert batch.order.tolist() == places[np.argsort(batch.words[places], kind="stable")].tolist()
     assert batch.touched[batch.segments].tolist() == batch.words[batch.order].tolist()
     assert batch.touched.tolist() == sorted(set(columns.tolist()))
-    assert batch.first_slot == 12
+    assert batch.first_token == 12
 
 
 def sequences(num_rows, seed=0):
@@ -70,7 +70,7 @@ def examples(tmp_path_factory):
     writer.write("train", [sequences(331)])
     writer.write("test", [])
     writer.finish()
-    return part_examples(open_dataset(folder).parts["train"], length=12, unit=3)
+    return part_examples(open_dataset(folder).parts["train"], length=12, pad_multiple=3)
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
@@ -79,8 +79,8 @@ def test_where_a_row_stands_is_the_sum_of_the_rows_before(examples, shuffle, blo
     def order():
         return epoch_order(331, seed=5, epoch=2, block=block, run=8, shuffle=shuffle)
 
-    slots = units_of_rows(np.diff(sequences(331).row_splits)[order().examples(range(331))], 3) * 3
-    expected = np.cumsum(slots) - slots
+    num_tokens = chunks_of_rows(np.diff(sequences(331).row_splits)[order().examples(range(331))], 3) * 3
+    expected = np.cumsum(num_tokens) - num_tokens
     stream = RowStream(examples.sizes[""], order())
     for position in (0, 1, 39, 40, 41, 200, 330, 63, 329):  # forth, and back to a block before
         assert stream.before(position) == expected[position]
@@ -97,10 +97,10 @@ def test_the_batches_of_any_plan_make_up_one_stream(examples, num_replicas, batc
         for batch in batches:
             if batch.weights.any():
                 rows = batch.features
-                assert rows.first_slot == sum(map(len, words)) + expected_start(order, first_position)
-                num_slots = 3 * sum(units_of_rows(length, 3) for length in lengths_of(batch))
-                words.append(rows.words[:num_slots])
-                assert not rows.words[num_slots:].any()
+                assert rows.first_token == sum(map(len, words)) + expected_start(order, first_position)
+                num_tokens = 3 * sum(chunks_of_rows(length, 3) for length in lengths_of(batch))
+                words.append(rows.words[:num_tokens])
+                assert not rows.words[num_tokens:].any()
     rows, expected = sequences(331), []
     for example in order.examples(range(first_position, 331)):
         row = rows.slice(example, example + 1).columns.tolist()
@@ -115,12 +115,12 @@ def lengths_of(batch):
 
 def expected_start(order, position):
     lengths = np.diff(sequences(331).row_splits)[order.examples(range(position))]
-    return int(units_of_rows(lengths, 3).sum()) * 3
+    return int(chunks_of_rows(lengths, 3).sum()) * 3
 
 
 def test_rows_in_memory_are_packed_too():
     examples = rows_examples(
-        Rows(SPLITS, COLUMNS, None, np.zeros(3, np.int32)), kind="sequence", num_features=10, length=9, unit=3
+        Rows(SPLITS, COLUMNS, None, np.zeros(3, np.int32)), kind="sequence", num_features=10, length=9, pad_multiple=3
     )
     features, _ = examples.load(np.array([[0, 3]]), np.array([0, 2]))(0, 2)
     assert features.words.tolist() == [8, 9, 0, 0, 0, 0, 1, 2, 3, 4, 5, 0, 0, 0, 0]

@@ -34,9 +34,9 @@ def texts(lengths=LENGTHS):
     return [rng.integers(1, WORDS, length).astype(np.int32) for length in lengths]
 
 
-def packed(rows, unit, first_slot=0):
+def packed(rows, pad_multiple, first_token=0):
     splits, columns = np.cumsum([0, *map(len, rows)]), np.concatenate(rows)
-    result = word_rows(PackedRows(*pack_rows(splits, columns, unit)), first_slot, WORDS)
+    result = word_rows(PackedRows(*pack_rows(splits, columns, pad_multiple)), first_token, WORDS)
     return tf.nest.map_structure(tf.constant, result)
 
 
@@ -96,7 +96,7 @@ def stock_outputs(layers, row):
 def test_each_text_is_computed_as_if_it_were_alone_and_unpadded(blocks):
     model, rows = model_of(blocks), texts()
     upstream = np.random.default_rng(5).normal(size=(len(rows), 3))
-    outputs, gradients = gradients_of(model, packed(rows, model.unit), upstream)
+    outputs, gradients = gradients_of(model, packed(rows, model.pad_multiple), upstream)
     layers, ours = stock_layers(model)
     weights = [w.value for layer in layers if layer != "pool" for w in layer.trainable_weights]
     with tf.GradientTape() as tape:
@@ -113,7 +113,7 @@ def test_each_text_is_computed_as_if_it_were_alone_and_unpadded(blocks):
 def test_padding_changes_nothing(length):
     model, rows = model_of(), [*texts(), EMPTY]
     upstream = np.random.default_rng(5).normal(size=(len(rows), 3))
-    outputs, gradients = gradients_of(model, packed(rows, model.unit), upstream)
+    outputs, gradients = gradients_of(model, packed(rows, model.pad_multiple), upstream)
     again, of_padded = gradients_of(model, padded(rows, length), upstream)
     np.testing.assert_allclose(again, outputs, atol=1e-13)
     for path, gradient in gradients.items():
@@ -123,7 +123,7 @@ def test_padding_changes_nothing(length):
 @pytest.mark.parametrize("rows", [[EMPTY], [EMPTY, EMPTY], [EMPTY, *texts([4]), EMPTY]])
 def test_a_text_without_words_has_the_mean_0(rows):
     model = model_of()
-    outputs, gradients = gradients_of(model, packed(rows, model.unit), np.ones((len(rows), 3)))
+    outputs, gradients = gradients_of(model, packed(rows, model.pad_multiple), np.ones((len(rows), 3)))
     np.testing.assert_allclose(outputs[0], model.classifier(np.zeros((1, 16)))[0], atol=1e-15)
     assert all(np.all(np.isfinite(gradient)) for gradient in gradients.values())
 
@@ -132,29 +132,31 @@ def test_no_gradient_reaches_the_vector_of_no_word():
     model = model_of()
     assert np.count_nonzero(model.embedding.table[0]) == 0
     assert np.count_nonzero(model.embedding.table[1:]) == (WORDS - 1) * 10
-    for rows in (packed(texts(), model.unit), padded(texts(), 70)):
+    for rows in (packed(texts(), model.pad_multiple), padded(texts(), 70)):
         _, gradients = gradients_of(model, rows, np.ones((len(LENGTHS), 3)))
         assert np.count_nonzero(gradients[model.embedding.table.path][0]) == 0
 
 
-def dropped(model, rows, position, first_slot):
+def dropped(model, rows, position, first_token):
     """Outputs in training, dropout on, of a batch that stands at `position`."""
     batch = Batch(None, None, None, tf.constant(2, tf.int64), tf.constant(position, tf.int64), None, None)
     with feeding(batch):
-        return model(rows if first_slot is None else packed(rows, model.unit, first_slot), training=True).numpy()
+        return model(
+            rows if first_token is None else packed(rows, model.pad_multiple, first_token), training=True
+        ).numpy()
 
 
 @pytest.mark.parametrize("blocks", [1, 2, 3])
 def test_dropout_is_the_same_however_the_batch_is_divided(blocks):
     model, rows = model_of(blocks, dropout=0.3), [*texts(), EMPTY, *texts([7])]
-    slots = np.array([(-(-len(row) // model.unit) + 1) * model.unit for row in rows])
-    starts = 3**20 + np.cumsum([0, *slots])
+    num_tokens = np.array([(-(-len(row) // model.pad_multiple) + 1) * model.pad_multiple for row in rows])
+    starts = 3**20 + np.cumsum([0, *num_tokens])
     whole = dropped(model, rows, 40, starts[0])
     cuts = [0, 1, 4, 10, 11]
     pieces = [dropped(model, rows[a:b], 40 + a, starts[a]) for a, b in itertools.pairwise(cuts)]
     np.testing.assert_allclose(np.concatenate(pieces), whole, atol=1e-13)
     elsewhere = dropped(model, rows, 40, starts[1])
-    assert (np.abs(whole - elsewhere).max() > 1e-3) == (blocks > 1)  # one block has no dropout over slots
+    assert (np.abs(whole - elsewhere).max() > 1e-3) == (blocks > 1)  # one block has no dropout over packed tokens
     of_padded = [dropped(model, padded(rows[a:b], 70), 40 + a, None) for a, b in ((0, 11), (0, 3), (3, 11))]
     np.testing.assert_allclose(np.concatenate(of_padded[1:]), of_padded[0], atol=1e-13)
 
