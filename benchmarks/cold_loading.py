@@ -76,7 +76,7 @@ def samples_per_second(data: Path, way: str, batch_size: int) -> float:
     with silent if way == WAYS[2] else nullcontext():
         loader = batches(1, examples)
         began = time.perf_counter()
-        with prefetched(loader, beside=distribution.prefetches) as fed:
+        with prefetched(loader, in_thread=distribution.prefetches) as fed:
             for step in fed:
                 train([step])
         return plan.num_examples / (time.perf_counter() - began)

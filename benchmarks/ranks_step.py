@@ -99,7 +99,7 @@ def time_in_rank(way: str, data: Path, batch_sizes: list[int], num_turns: int) -
                 seconds[name] += took if turn else [statistics.median(took)]
             ahead = epoch_batches(job.train, plan, order, replicas=replicas, epoch=turn)
             num_steps = min(whole_steps, LOADED_STEPS * _passes(distribution, seconds["step"], LOADED_STEPS))
-            with prefetched(ahead, beside=distribution.prefetches) as batches:
+            with prefetched(ahead, in_thread=distribution.prefetches) as batches:
                 took = _time_steps(distribution, calls["loaded"], itertools.islice(batches, num_steps))
             seconds["loaded"].append(statistics.mean(took[1:]))  # not the median: a block is read in one step of many
         split = {name: statistics.median(each[1:]) * 1000 for name, each in seconds.items()}

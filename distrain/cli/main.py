@@ -335,7 +335,8 @@ def _add_plan(commands: Any) -> None:
 
 def _plan(options: argparse.Namespace) -> None:
     from distrain.data.dataset_index import open_dataset
-    from distrain.planning.run_plan import audit, plan_run
+    from distrain.planning.audit import audit
+    from distrain.planning.run_plan import plan_run
     from distrain.planning.step_time import measured_step_seconds, plan_time
     from distrain.planning.table import plan_table
     from distrain.reporting.terminal import open_console
@@ -362,7 +363,7 @@ def _plan(options: argparse.Namespace) -> None:
     console.print(plan_table(plan, dataset, time))
     if options.audit:
         for epoch in (0, 1):
-            audit(plan, seed=config.seed, epoch=epoch)
+            audit(plan, seed=config.seed, epoch=epoch, console=console)
         console.print(
             f"Audit: in epochs 1 and 2 each of {plan.num_examples:,} examples is read exactly once.", highlight=False
         )

@@ -1,15 +1,15 @@
-"""A folder of NumPy arrays as training data, memory-mapped: for models that are not about text.
+"""A folder of memory-mapped NumPy arrays as training data, for models of anything but text.
 
-Decides: how such a folder is laid out. Never: what the arrays mean.
+Decides: the file names in such a folder. Never: what the arrays mean.
 
     numpy.save("data/train.x.npy", images); numpy.save("data/train.y.npy", labels)
     parts = open_array_folder(Path("data"))       # {"train": Examples}
 
-    train.x.npy            the features, or one file per input of the model: train.x.NAME.npy
-    train.x.npz            ... sparse ones, as scipy.sparse.save_npz writes them
-    train.y.npy            the labels
-    train.weights.npy      example weights, if any
-    test.x.npy ...         the same for validation, if any
+    train.x.npy            features, or one file per input of the model: train.x.NAME.npy
+    train.x.npz            sparse features, as scipy.sparse.save_npz writes them
+    train.y.npy            labels
+    train.weights.npy      example weights, optional
+    test.x.npy ...         the same files for validation, optional
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from distrain.errors import ConfigurationError, DataError
 
 
 def is_array_folder(directory: Path) -> bool:
-    """Whether the folder holds arrays to train on."""
+    """Whether the folder contains training arrays."""
     return (directory / "train.y.npy").is_file()
 
 
 def open_array_folder(directory: Path) -> dict[str, Examples]:
-    """The examples of each part that the folder has: "train", and "test" if there is one.
+    """Examples of each part of the folder: "train", and "test" if the folder has a test part.
 
     Raises:
-        DataError: a file is missing, damaged, or does not fit the others.
+        DataError: a file is missing or damaged, or lengths differ.
     """
     return {part: _open_part(directory, part) for part in ("train", "test") if (directory / f"{part}.y.npy").is_file()}
 
@@ -47,8 +47,8 @@ def _open_part(directory: Path, part: str) -> Examples:
         inputs[name] = _load(path)
     if not inputs or ("" in inputs and len(inputs) > 1):
         raise DataError(
-            f"{directory} has {part}.y.npy, but not the features that go with it: either {part}.x.npy (or .npz), or "
-            f"one {part}.x.NAME.npy for each input of the model."
+            f"{directory} has {part}.y.npy, but not the features: give either {part}.x.npy (or .npz), or one "
+            f"{part}.x.NAME.npy for each input of the model."
         )
     features: Mapping[str, Any] | Any = inputs.get("", inputs)
     weights = directory / f"{part}.weights.npy"
@@ -63,9 +63,9 @@ def _open_part(directory: Path, part: str) -> Examples:
 def _load(path: Path) -> Any:
     try:
         if path.suffix == ".npz":
-            with path.open("rb") as file:  # SciPy, given the path, leaves a damaged file open
+            with path.open("rb") as file:  # SciPy would leave a damaged file open if it got the path
                 return scipy.sparse.load_npz(file)
-        return np.lib.format.open_memmap(path, mode="r")  # knows no pickle
-    except Exception as error:  # over a damaged file NumPy, SciPy, zipfile and zlib raise nearly anything
+        return np.lib.format.open_memmap(path, mode="r")  # never reads pickle
+    except Exception as error:  # for a damaged file NumPy, SciPy, zipfile and zlib raise many types
         reason = str(error) or type(error).__name__
         raise DataError(f"{path} is not an array that NumPy can open without pickle: {reason}") from None

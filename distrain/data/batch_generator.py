@@ -1,9 +1,10 @@
-"""One rank's batches, for a user's own training loop.
+"""The public `BatchGenerator`, which yields one rank's batches to a user's own training loop.
 
-Decides: what a user's loop is given. Never: how a user trains.
+Decides: which batches a rank gets, and their form. Never: how the user trains.
 
-    for x, y in BatchGenerator(x, y, num_features, batch_size, rank, size).epoch():
-        ...
+    >>> x, y = np.arange(10.0).reshape(5, 2), np.arange(5)
+    >>> [labels.tolist() for _, labels in BatchGenerator(x, y, num_features=2, batch_size=2, rank=1, size=2).epoch()]
+    [[2, 3], []]
 """
 
 from __future__ import annotations
@@ -21,21 +22,20 @@ from distrain.errors import ConfigurationError
 
 
 class BatchGenerator:
-    """One rank's batches, for a user's own training loop.
+    """Yields one rank's batches to a user's own training loop.
 
     Rank r of `size` gets the batches r, r + size, r + 2 * size, ... of the epoch. Every rank gets the same number of
-    batches; where there are fewer left than ranks, the last one is empty (`[0, num_features]`), so that ranks that
-    meet in a collective at each step do not wait for ever.
+    batches, so no rank waits forever in a collective. The last batch of a rank may be empty, `[0, num_features]`.
 
     Args:
         x: `[n, num_features]` array, `np.memmap` or SciPy sparse matrix; sparse batches are made dense.
         y: `[n, ...]` labels.
         num_features: width of `x`.
-        batch_size: examples per batch; the last one is shorter.
-        rank: this replica, 0 .. size - 1.
+        batch_size: examples per batch; the last batch of an epoch may be shorter.
+        rank: number of this replica, 0 .. size - 1.
         size: number of replicas.
-        shuffle: take the epoch's order instead of the order of the data.
-        seed: of that order.
+        shuffle: True shuffles each epoch; False keeps the order of the data.
+        seed: seed of the shuffled order.
 
     Raises:
         ConfigurationError: a value is out of range, or the shapes do not fit.
@@ -59,7 +59,7 @@ class BatchGenerator:
             raise ConfigurationError(f"rank is {rank}, but it must be in 0..{size - 1}, as size is {size}.")
         if len(x.shape) < 2 or x.shape[1] != num_features:
             raise ConfigurationError(f"x has shape {x.shape}, but num_features is {num_features}.")
-        array_examples(x, y)  # refuses what cannot be fed
+        array_examples(x, y)  # raises for unsupported types and lengths
         self._x = x.tocsr() if scipy.sparse.issparse(x) else x
         self._y = np.asanyarray(y)
         self._plan = EpochPlan(x.shape[0], size, batch_size)
@@ -76,12 +76,12 @@ class BatchGenerator:
         """Yield this rank's `steps_per_epoch` batches (x, y) of one epoch."""
         order = epoch_order(self._plan.num_examples, seed=self._seed, epoch=epoch, shuffle=self._shuffle)
         for step in range(self._plan.num_steps):
-            chosen = order.examples(self._plan.positions(step, self._rank))
-            x = self._x[chosen]
-            yield (x.toarray() if scipy.sparse.issparse(x) else np.asarray(x)), np.asarray(self._y[chosen])
+            examples = order.examples(self._plan.positions(step, self._rank))
+            x = self._x[examples]
+            yield (x.toarray() if scipy.sparse.issparse(x) else np.asarray(x)), np.asarray(self._y[examples])
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield the batches of epoch 0, 1, 2, ... without end; `steps_per_epoch` of them make an epoch."""
+        """Yield the batches of epochs 0, 1, 2, ... without end, `steps_per_epoch` batches per epoch."""
         epoch = 0
         while True:
             yield from self.epoch(epoch)
@@ -92,5 +92,5 @@ class BatchGenerator:
 
 
 def validation_steps(num_examples: int, batch_size: int, size: int = 1) -> int:
-    """Steps that cover `num_examples` of validation once over `size` ranks; the same rule as for training."""
+    """Steps in which `size` ranks evaluate each of `num_examples` examples once, by the rule of `steps_per_epoch`."""
     return steps_per_epoch(num_examples, batch_size, size)

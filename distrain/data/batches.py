@@ -1,65 +1,61 @@
-"""Plan + examples -> the batches that this process feeds to its replicas.
+"""Plan, order and examples -> the batches that this process feeds to its replicas.
 
-Decides: what a batch holds, how far ahead it is made. Never: how many replicas there are, or what is done with a batch.
+Decides: what a batch contains. Never: how many replicas there are, or what a step does with a batch.
 
     for batches in epoch_batches(examples, plan, order, replicas=range(0, 2)):
         ...                                                # one Batch per local replica
-    for x, y in BatchGenerator(x, y, num_features, batch_size, rank, size).epoch():
-        ...                                                # a user's own loop
 
-A replica whose batch is empty in the last step is fed one example with weight zero: it takes part in every
+A replica without examples in the last step gets one example of weight zero. The replica then takes part in every
 collective and adds exactly nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
 
 from distrain.batch import Batch, step_flags
-from distrain.data.block_reader import BlockReader
-from distrain.data.collate import RowStream, sparse_rows, word_rows
-from distrain.data.examples import CsrRows, Examples, Features, PackedRows
+from distrain.data.collate import RowOffsets, collate
+from distrain.data.examples import Examples, Features
 from distrain.data.plan import EpochPlan
 from distrain.data.shuffle import ShuffledOrder, epoch_order
+from distrain.data.window_reader import WindowReader
 
 
 def epoch_batches(
     examples: Examples, plan: EpochPlan, order: ShuffledOrder, *, replicas: range, epoch: int = 0
 ) -> Iterator[list[Batch]]:
     """Yield, for each step of the plan, one `Batch` per replica in `replicas`."""
-    reader = BlockReader(examples, plan, order, replicas)
-    streams = {name: RowStream(sizes, order) for name, sizes in examples.sizes.items()}
+    reader = WindowReader(examples, plan, order, replicas)
+    offsets = {name: RowOffsets(row_sizes, order) for name, row_sizes in examples.row_sizes.items()}
     for step in range(plan.num_steps):
-        of_all = plan.global_positions(step)
-        global_weight = reader.weights(of_all).sum(dtype=np.float64)
+        global_positions = plan.global_positions(step)
+        global_weight = np.float32(reader.total_weight(global_positions))
         batches = []
         for replica in replicas:
-            positions = plan.positions(step, replica)
-            fed = positions or of_all[:1]
-            features, labels = reader.take(positions) if positions else _one(examples, order, fed.start)
-            weights = reader.weights(positions) if positions else np.zeros(1, np.float32)
-            features = _placed(features, streams, fed, examples.num_columns)
+            own = plan.positions(step, replica)
+            fed = own or global_positions[:1]
+            features, labels = reader.read(own) if own else _read_one(examples, order, fed.start)
             batches.append(
                 Batch(
-                    features,
+                    collate(features, offsets, fed, examples.num_columns),
                     labels,
-                    weights,
+                    reader.weights(own) if own else np.zeros(1, np.float32),
                     epoch=np.int64(epoch),
-                    first_position=np.int64(positions.start),
-                    global_weight=np.float32(global_weight),
+                    first_position=np.int64(own.start),
+                    global_weight=global_weight,
                     step_flags=step_flags(replica),
                 )
             )
         if step + 1 < plan.num_steps:
             next_own = plan.positions(step + 1, replicas.start)
-            if next_own and order.block_of(next_own.start).first_position < of_all.stop:
-                # Others need that block in this step already. It takes long to read, so all read it now: else those who
-                # need it next would do so then, and all would wait twice.
-                reader.hold(order.block_of(next_own.start))
-                for stream in streams.values():
-                    stream.before(next_own.start)
+            if next_own and order.window_of(next_own.start).first_position < global_positions.stop:
+                # Other processes load this window in this step. A process that loaded the window a step later would
+                # make all others wait a second time, so every process loads the window now.
+                reader.load(order.window_of(next_own.start))
+                for row_offsets in offsets.values():
+                    row_offsets.offset_of(next_own.start)
         yield batches
 
 
@@ -72,25 +68,12 @@ def sample_batch(examples: Examples) -> Batch:
 
 
 def zero_weight_batch(sample: Batch, replica: int) -> Batch:
-    """A batch that weighs nothing, for a replica that has nothing to feed but must take part in a step."""
+    """A batch of weight zero, for a replica that has no examples but must take part in a step."""
     weights = np.zeros_like(sample.weights)
     return sample._replace(weights=weights, global_weight=np.float32(0), step_flags=step_flags(replica))
 
 
-def _one(examples: Examples, order: ShuffledOrder, position: int) -> tuple[Features, np.ndarray]:
+def _read_one(examples: Examples, order: ShuffledOrder, position: int) -> tuple[Features, np.ndarray]:
     """Features and labels at one position."""
     (example,) = order.examples(range(position, position + 1))
     return examples.load(np.array([[example, example + 1]]), np.zeros(1, np.int64))(0, 1)
-
-
-def _placed(
-    features: Features, streams: Mapping[str, RowStream], fed: range, num_columns: Mapping[str, int], name: str = ""
-) -> Features:
-    """Rows of any length as a step takes them; other features as they are."""
-    if isinstance(features, dict):
-        return {key: _placed(value, streams, fed, num_columns, key) for key, value in features.items()}
-    if isinstance(features, PackedRows):
-        return word_rows(features, streams[name].before(fed.start), num_columns[name])
-    if isinstance(features, CsrRows):
-        return sparse_rows(features, streams[name].before(fed.start), len(fed))
-    return features

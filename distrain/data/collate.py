@@ -1,72 +1,98 @@
-"""Rows of any length made ready for a step: placed in the epoch's stream, and filled up.
+"""Rows of any length -> the arrays of a step, with the offset of each row in the epoch.
 
-Decides: which numbers of the epoch's stream a row has. Never: reads rows, or knows replicas.
+Decides: padding at the end of a batch, and offsets that random numbers of dropout depend on. Never: reads rows, or
+knows replicas.
 
-    stream = RowStream(examples.sizes[""], order)
-    rows = word_rows(packed, stream.before(position), num_words)           # WordRows
-    rows = sparse_rows(csr_rows, stream.before(position), num_rows)        # SparseRows
+    offsets = RowOffsets(examples.row_sizes[""], order)
+    rows = word_rows(packed, offsets.offset_of(position), num_words)           # WordRows
+    rows = sparse_rows(csr_rows, offsets.offset_of(position), num_rows)        # SparseRows
 
-All rows of an epoch, in its order, make up one stream of entries or of packed tokens. Where a batch stands in it does
-not depend on how the epoch is divided into batches, so that random numbers that are keyed by it do not either.
+The offset of a row counts the entries, or packed tokens, of all earlier rows of the epoch. Offsets do not depend on the
+division of the epoch into batches. Random numbers keyed by offsets therefore do not depend on the division either.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from distrain.batch import SparseRows, WordRows
 from distrain.data.examples import CsrRows, Features, PackedRows
 from distrain.data.row_kernels import order_by_column
-from distrain.data.shuffle import Block, ShuffledOrder
+from distrain.data.shuffle import ShuffledOrder, ShuffleWindow
 
 
-class RowStream:
-    """Where rows stand in an epoch's stream, worked out block by block: one block's sizes are held.
+class RowOffsets:
+    """Offsets of an epoch's rows, computed one shuffle window at a time.
 
     Args:
-        sizes: runs -> entries, or packed tokens, of each of their rows, as in `Examples`.
-        order: of the epoch.
+        row_sizes: spans -> entries, or packed tokens, of each row, as in `Examples`.
+        order: order of the epoch.
     """
 
-    def __init__(self, sizes: Callable[[np.ndarray], np.ndarray], order: ShuffledOrder) -> None:
-        self._sizes = sizes
+    def __init__(self, row_sizes: Callable[[np.ndarray], np.ndarray], order: ShuffledOrder) -> None:
+        self._row_sizes = row_sizes
         self._order = order
-        self._totals = {0: 0}  # by the first position of each block walked so far, and of the next: what is before it
-        self._first_position = 0  # of the block that is held
-        self._before = np.zeros(0, np.int64)  # what is before each of its positions
+        self._totals = {0: 0}  # first position of a window -> sum of all earlier sizes
+        self._first_position = 0  # of the loaded window
+        self._offsets = np.zeros(0, np.int64)  # of each position of the loaded window
 
-    def before(self, position: int) -> int:
-        """Entries, or packed tokens, of all rows at earlier positions."""
-        if not 0 <= position - self._first_position < len(self._before):
-            self._hold(self._order.block_of(position))
-        return int(self._before[position - self._first_position])
+    def offset_of(self, position: int) -> int:
+        """Sum of the entries, or packed tokens, of all rows at earlier positions."""
+        if not 0 <= position - self._first_position < len(self._offsets):
+            self._load(self._order.window_of(position))
+        return int(self._offsets[position - self._first_position])
 
-    def _hold(self, block: Block) -> None:
-        while max(self._totals) < block.first_position:
-            last = self._order.block_of(max(self._totals))
-            self._walked(last, self._sizes(last.runs))
-        sizes = self._sizes(block.runs)
-        self._walked(block, sizes)
-        if block.permutation is not None:
-            sizes = sizes[block.permutation]
-        self._before = self._totals[block.first_position] + np.cumsum(sizes) - sizes
-        self._first_position = block.first_position
+    def _load(self, window: ShuffleWindow) -> None:
+        while max(self._totals) < window.first_position:
+            last = self._order.window_of(max(self._totals))
+            self._add_total(last, self._row_sizes(last.spans))
+        sizes = self._row_sizes(window.spans)
+        self._add_total(window, sizes)
+        if window.permutation is not None:
+            sizes = sizes[window.permutation]
+        self._offsets = self._totals[window.first_position] + np.cumsum(sizes) - sizes
+        self._first_position = window.first_position
 
-    def _walked(self, block: Block, sizes: np.ndarray) -> None:
-        self._totals[block.first_position + len(sizes)] = self._totals[block.first_position] + int(sizes.sum())
+    def _add_total(self, window: ShuffleWindow, sizes: np.ndarray) -> None:
+        self._totals[window.first_position + len(sizes)] = self._totals[window.first_position] + int(sizes.sum())
+
+
+def collate(
+    features: Features,
+    offsets: Mapping[str, RowOffsets],
+    positions: range,
+    num_columns: Mapping[str, int],
+    name: str = "",
+) -> Features:
+    """Convert rows of any length to `WordRows` or `SparseRows`; other features stay unchanged.
+
+    Args:
+        features: an array, `CsrRows`, `PackedRows`, or a dict of these.
+        offsets: row offsets by input name.
+        positions: positions of the rows in the epoch.
+        num_columns: exclusive upper bounds of columns or word ids, by input name.
+        name: input name of `features`.
+    """
+    if isinstance(features, dict):
+        return {key: collate(value, offsets, positions, num_columns, key) for key, value in features.items()}
+    if isinstance(features, PackedRows):
+        return word_rows(features, offsets[name].offset_of(positions.start), num_columns[name])
+    if isinstance(features, CsrRows):
+        return sparse_rows(features, offsets[name].offset_of(positions.start), len(positions))
+    return features
 
 
 def word_rows(packed: PackedRows, first_token: int, num_words: int) -> WordRows:
-    """The rows as a step takes them; the last one's gap is made longer, so that few sizes of batches occur.
+    """Convert packed rows for a step, and pad the last row so that few batch sizes occur.
 
-    Kernels of neural networks are prepared for each new size of an array. Sizes are rounded up by at most a 32nd.
+    TensorFlow prepares neural network kernels for each new size. Padding adds at most a 32nd.
 
     Args:
-        packed: the rows, of which there is at least one.
-        first_token: packed tokens of all rows before, in the epoch.
-        num_words: word ids are below it.
+        packed: at least one row.
+        first_token: packed tokens of all earlier rows of the epoch.
+        num_words: exclusive upper bound of word ids.
     """
     num_chunks = len(packed.row_ids)
     pad_multiple = len(packed.words) // num_chunks
@@ -75,17 +101,17 @@ def word_rows(packed: PackedRows, first_token: int, num_words: int) -> WordRows:
     row_ids = np.pad(packed.row_ids, (0, added), mode="edge")
     words = np.pad(packed.words, (0, added * pad_multiple))
     order, segments, touched = order_by_column(words, num_words)
-    num_gaps = len(words) - np.count_nonzero(words)  # at least one: they come first, as number 0 of those touched
-    return WordRows(words, row_ids, np.int64(first_token), order[num_gaps:], segments[num_gaps:] - 1, touched[1:])
+    num_padding = len(words) - np.count_nonzero(words)  # padding has id 0, so it comes first and is never absent
+    return WordRows(words, row_ids, np.int64(first_token), order[num_padding:], segments[num_padding:] - 1, touched[1:])
 
 
 def sparse_rows(rows: CsrRows, first_entry: int, num_rows: int) -> SparseRows:
-    """The rows as a step takes them: the last one is given an entry, if it has none.
+    """Convert sparse rows for a step, and add an entry of value 0 to the last row if it is empty.
 
     Args:
-        rows: the rows.
-        first_entry: entries of all rows before, in the epoch.
-        num_rows: how many rows there are.
+        rows: entries of the rows.
+        first_entry: entries of all earlier rows of the epoch.
+        num_rows: number of rows.
     """
     row_ids, columns, values = rows
     if not len(row_ids) or row_ids[-1] != num_rows - 1:
@@ -96,7 +122,7 @@ def sparse_rows(rows: CsrRows, first_entry: int, num_rows: int) -> SparseRows:
 
 
 def concatenate_features(pieces: list[tuple[Features, np.ndarray]]) -> tuple[Features, np.ndarray]:
-    """Features and labels of all pieces, one after the other."""
+    """Concatenate (features, labels) pieces of the same form."""
     if len(pieces) == 1:
         return pieces[0]
     labels = [piece_labels for _, piece_labels in pieces]

@@ -1,12 +1,12 @@
-"""`dataset.json`, which names and checks the files of a prepared data set.
+"""Opens a prepared data set: reads `dataset.json` and checks the files that the index names.
 
-Decides: which index and which files are accepted. Never: what a feature means, or who reads which row.
+Decides: which index and which files are valid. Never: what a feature means, or which process reads which row.
 
     dataset = open_dataset(folder)
     dataset.parts["train"].num_rows
 
-A data set is a folder. `dataset.json` is written last, so a folder without it is not a data set. A shard is one
-`.npy` file per array (`train-00000.columns.npy`): NumPy's own format, read without pickle.
+A data set is a folder. A writer writes `dataset.json` last, so a folder without `dataset.json` is not a data set. A
+shard has one `.npy` file per array, such as `train-00000.columns.npy`, and is read without pickle.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ class Dataset:
     """An opened data set.
 
     Attributes:
-        directory: where it lies.
+        directory: the folder of the data set.
         kind: "ngram" or "sequence".
-        num_features: columns are below this number.
-        max_length: longest row (sequences), else None.
+        num_features: exclusive upper bound of columns.
+        max_length: words in the longest sequence; None for n-grams.
         classes: class names in label order.
         parts: "train" and "test".
-        digest: hex digest of the index, and so of all files through their checksums.
+        digest: SHA-256 (hex) of the index, which contains the checksums of all files.
         vectorizer: the folder of the vectorizer, or None.
-        details: what `prepare` noted about its choices.
+        details: the choices that `prepare` recorded.
     """
 
     directory: Path
@@ -59,10 +59,10 @@ def open_dataset(directory: Path, *, verify: bool = True) -> Dataset:
 
     Args:
         directory: the folder that `distrain prepare` wrote.
-        verify: read every shard file once and compare its checksum; sizes are compared in any case.
+        verify: True compares checksums, which reads every file once; False compares sizes only.
 
     Raises:
-        DataError: there is no data set, it is of another version, or a file is missing, cut or changed.
+        DataError: the folder is not a data set of this version, or a file is missing, cut or changed.
     """
     directory = Path(directory)
     path = directory / INDEX_NAME
@@ -133,7 +133,7 @@ def _parse(directory: Path, index: Mapping[str, Any]) -> Dataset:
 
 
 def _is_plain_name(name: str) -> bool:
-    """Whether it names something inside a folder; an index from elsewhere must not reach beyond its own."""
+    """Whether `name` is a file name without a path, because a hostile index must not reach files outside its folder."""
     return name not in ("", "..") and Path(name).name == name
 
 

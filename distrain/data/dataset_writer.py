@@ -1,9 +1,9 @@
 """Writes a prepared data set: shard files, then the index.
 
-Decides: which rows a shard holds. Never: what a feature means.
+Decides: which rows go into which shard. Never: what a feature means.
 
     writer = DatasetWriter(folder, kind="ngram", num_features=20_000, classes=["World", "Sports"])
-    writer.write("train", blocks_of_rows)
+    writer.write("train", pieces_of_rows)
     writer.finish()
 """
 
@@ -24,20 +24,20 @@ from distrain.data.rows import Rows, concatenate_rows
 from distrain.data.shards import ARRAY_DTYPES, Shard, ShardFile, crc32_of
 from distrain.text.array_exchange import ProcessGroup, SingleProcess
 
-SHARD_BYTES = 64 * 2**20  # a shard is closed at this size, so that writing holds little and reading seeks little
+SHARD_BYTES = 64 * 2**20  # small enough to build a shard in memory, large enough that reading seeks rarely
 
 
 class DatasetWriter:
     """Writes one prepared data set into an existing, empty folder.
 
     Args:
-        directory: the folder; `dataset.json` appears in it only at `finish`.
+        directory: the folder; `finish` writes `dataset.json`.
         kind: "ngram" (rows have values) or "sequence" (rows are word ids).
-        num_features: columns are below this number.
-        classes: the class names, in label order.
-        max_length: longest row, for sequences.
-        rows_per_shard: a shard holds at most this many rows, and at most about 64 MiB.
-        group: the processes that write it, each of them its share of the shards: all must make the same calls.
+        num_features: exclusive upper bound of columns.
+        classes: class names in label order.
+        max_length: words in the longest sequence; None for n-grams.
+        rows_per_shard: most rows in a shard; a shard also ends at about 64 MiB.
+        group: processes that write the data set together; each writes every size-th shard, and all make the same calls.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class DatasetWriter:
         assert rows_per_shard >= 1
         self._directory = Path(directory)
         self._rows_per_shard = rows_per_shard
-        self._team: ProcessGroup = group or SingleProcess()
+        self._group: ProcessGroup = group or SingleProcess()
         self._index: dict[str, Any] = {
             "format": "distrain-dataset",
             "version": FORMAT_VERSION,
@@ -66,22 +66,22 @@ class DatasetWriter:
             "parts": {},
         }
 
-    def write(self, part: str, blocks: Iterable[Rows]) -> int:
-        """Write one part ("train" or "test") from blocks of any size; returns its number of rows."""
+    def write(self, part: str, pieces: Iterable[Rows]) -> int:
+        """Write one part, "train" or "test", from pieces of any size; return the number of rows."""
         assert part in PARTS
         own: list[Shard] = []
         num_rows = 0
-        for number, pieces in enumerate(_shards(blocks, self._rows_per_shard)):
-            if number % self._team.size == self._team.rank:
-                own.append(self._shard(f"{part}-{number:05d}", num_rows, concatenate_rows(pieces)))
-            num_rows += sum(piece.num_rows for piece in pieces)
-        told = self._team.all_gather_bytes(json.dumps([asdict(shard) for shard in own]).encode())
-        shards = sorted(chain.from_iterable(map(json.loads, told)), key=itemgetter("first_row"))
+        for index, shard_pieces in enumerate(_cut_into_shards(pieces, self._rows_per_shard)):
+            if index % self._group.size == self._group.rank:
+                own.append(self._write_shard(f"{part}-{index:05d}", num_rows, concatenate_rows(shard_pieces)))
+            num_rows += sum(piece.num_rows for piece in shard_pieces)
+        gathered = self._group.all_gather_bytes(json.dumps([asdict(shard) for shard in own]).encode())
+        shards = sorted(chain.from_iterable(map(json.loads, gathered)), key=itemgetter("first_row"))
         self._index["parts"][part] = {"num_rows": num_rows, "shards": shards}
         return num_rows
 
     def finish(self, *, vectorizer: str | None = "vectorizer", details: Mapping[str, object] | None = None) -> str:
-        """Write `dataset.json`, which makes the folder a data set; returns the data digest (hex)."""
+        """Write `dataset.json`, which makes the folder a data set; return the data digest (hex)."""
         self._index["vectorizer"] = vectorizer
         self._index["details"] = dict(details or {})
         self._index["digest"] = index_digest(self._index)
@@ -89,7 +89,7 @@ class DatasetWriter:
         (self._directory / INDEX_NAME).write_text(text, encoding="utf-8")
         return self._index["digest"]
 
-    def _shard(self, stem: str, first_row: int, rows: Rows) -> Shard:
+    def _write_shard(self, stem: str, first_row: int, rows: Rows) -> Shard:
         arrays = {"row_splits": rows.row_splits, "columns": rows.columns, "labels": rows.labels}
         if rows.values is not None:
             arrays["values"] = rows.values
@@ -102,23 +102,23 @@ class DatasetWriter:
         return ShardFile(name, path.stat().st_size, crc32_of(path))
 
 
-def _shards(blocks: Iterable[Rows], rows_per_shard: int) -> Iterator[list[Rows]]:
-    """The rows of each shard, in pieces; which are in which does not depend on how they were handed in."""
-    waiting: list[Rows] = []
+def _cut_into_shards(pieces: Iterable[Rows], rows_per_shard: int) -> Iterator[list[Rows]]:
+    """Yield the rows of each shard as a list of pieces; how `pieces` were cut does not change the shards."""
+    shard: list[Rows] = []
     num_rows = num_bytes = 0
-    for block in blocks:
-        while block.num_rows:
-            width = 8 if block.values is not None else 4
-            room = int(np.searchsorted(block.row_splits * width, SHARD_BYTES - num_bytes, side="right")) - 1
-            room = max(0 if waiting else 1, room)  # one row may be larger than a shard should be
-            taken = min(rows_per_shard - num_rows, room, block.num_rows)
-            if taken:
-                waiting.append(block.slice(0, taken))
-                num_rows += taken
-                num_bytes += int(block.row_splits[taken]) * width
-                block = block.slice(taken, block.num_rows)
-            if block.num_rows:
-                yield waiting
-                waiting, num_rows, num_bytes = [], 0, 0
-    if waiting:
-        yield waiting
+    for piece in pieces:
+        while piece.num_rows:
+            width = 8 if piece.values is not None else 4
+            num_fitting = int(np.searchsorted(piece.row_splits * width, SHARD_BYTES - num_bytes, side="right")) - 1
+            num_fitting = max(0 if shard else 1, num_fitting)  # a single row may be larger than SHARD_BYTES
+            count = min(rows_per_shard - num_rows, num_fitting, piece.num_rows)
+            if count:
+                shard.append(piece.slice(0, count))
+                num_rows += count
+                num_bytes += int(piece.row_splits[count]) * width
+                piece = piece.slice(count, piece.num_rows)
+            if piece.num_rows:
+                yield shard
+                shard, num_rows, num_bytes = [], 0, 0
+    if shard:
+        yield shard

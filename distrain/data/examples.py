@@ -1,11 +1,9 @@
-"""What a source of examples is, and the forms in which it gives features.
+"""The interface of a source of examples, and the forms of features that a source returns.
 
-Decides: what a source must offer. Never: which rows are read, or in which order.
+Decides: what a source must offer. Never: which examples are read, or in which order.
 
-    take = examples.load(np.array([[0, 256]]), np.array([17, 3, 5]))     # of these neighbours, three in this order
-    features, labels = take(0, 2)                                        # the first two of them
-
-Features are an array, `CsrRows`, or a dict of these by input name; or `PackedRows`.
+    rows = examples.load(np.array([[0, 256]]), np.array([17, 3, 5]))     # three of 256 examples, in this order
+    features, labels = rows(0, 2)                                        # the examples 17 and 3
 """
 
 from __future__ import annotations
@@ -24,8 +22,8 @@ class CsrRows(NamedTuple):
 
     Attributes:
         row_ids: int32 `[nnz]`, ascending: the row of each entry.
-        columns: int32 `[nnz]`.
-        values: float32 `[nnz]`.
+        columns: int32 `[nnz]`: the column of each entry.
+        values: float32 `[nnz]`: the value of each entry.
     """
 
     row_ids: np.ndarray
@@ -34,57 +32,56 @@ class CsrRows(NamedTuple):
 
 
 class PackedRows(NamedTuple):
-    """Rows of word ids one after the other, as in `WordRows`.
+    """Consecutive rows of word ids, laid out as in `WordRows`.
 
     Attributes:
         row_ids: int32 `[packed_tokens / pad_multiple]`, ascending: the row of each chunk of `pad_multiple` tokens.
-        words: int32 `[packed_tokens]`, 0 in gaps.
+        words: int32 `[packed_tokens]`: word ids, with id 0 for padding.
     """
 
     row_ids: np.ndarray
     words: np.ndarray
 
 
-Features = Any  # np.ndarray | CsrRows | dict[str, Features] | PackedRows
-Take = Callable[[int, int], tuple[Features, np.ndarray]]  # start, stop
+Features = Any  # np.ndarray | CsrRows | PackedRows | dict[str, Features], by input name
+RowReader = Callable[[int, int], tuple[Features, np.ndarray]]  # (start, stop) -> features and labels
 
 
-class Load(Protocol):
-    """Reads a block of examples."""
+class LoadRows(Protocol):
+    """Loads some examples of a shuffle window."""
 
-    def __call__(self, runs: np.ndarray, chosen: np.ndarray, memory: Memory = np.empty, /) -> Take:
-        """Some examples of `runs` `[r, 2]` of neighbouring ones.
+    def __call__(self, spans: np.ndarray, indices: np.ndarray, memory: Memory = np.empty, /) -> RowReader:
+        """Load examples.
 
         Args:
-            runs: int64 `[r, 2]`: (start, stop) of each.
-            chosen: int64 `[k]`: numbers within the runs one after the other, none twice.
-            memory: from where what is large in the block may come; it must keep its values until the last call of what
-                is returned. What that gives is a copy.
+            spans: int64 `[s, 2]`: (start, stop) example numbers of each span of neighbouring examples.
+            indices: int64 `[k]`: unique indices into the concatenated spans, in output order.
+            memory: allocator for large arrays; each array must keep its values until the last call of the reader.
 
         Returns:
-            A function that gives (features, labels) of the chosen ones from a start up to a stop of 0 .. k.
+            A reader that copies the loaded examples start .. stop - 1 of 0 .. k - 1 into features and labels.
         """
 
 
 @dataclass(frozen=True)
 class Examples:
-    """`num_examples` examples.
+    """A source of examples.
 
     Attributes:
-        num_examples: how many there are.
-        load: reads some of them.
-        num_columns: width of the sparse features, by input name ("" for a bare input), or words that there are for
-            packed rows; empty where all features are dense.
-        digest: names the data (hex).
-        weights: float32 `[num_examples]`, the weight of each example in loss and metrics; None for 1.
-        expect: lets the system begin to read the examples of some runs from disk, where they lie there.
-        sizes: by input name, of sparse or packed rows: runs -> entries, or packed tokens, of each of their rows, int64.
+        num_examples: number of examples.
+        load: loads some examples of a shuffle window.
+        num_columns: number of columns of sparse features, or of word ids, by input name; the name is "" for a single
+            input, and dense inputs have no item.
+        digest: hex digest that identifies the data.
+        weights: float32 `[num_examples]`: weight of each example in loss and metrics; None for weight 1.
+        will_need: asks the system to read spans, int64 `[s, 2]`, from disk ahead of their use.
+        row_sizes: functions by input name that map spans to the entries, or packed tokens, of each row, int64.
     """
 
     num_examples: int
-    load: Load
+    load: LoadRows
     num_columns: Mapping[str, int]
     digest: str
     weights: np.ndarray | None = None
-    expect: Callable[[np.ndarray], None] = lambda runs: None
-    sizes: Mapping[str, Callable[[np.ndarray], np.ndarray]] = field(default_factory=dict)
+    will_need: Callable[[np.ndarray], None] = lambda spans: None
+    row_sizes: Mapping[str, Callable[[np.ndarray], np.ndarray]] = field(default_factory=dict)

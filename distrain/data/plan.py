@@ -1,4 +1,4 @@
-"""Which replica reads which positions of an epoch: pure arithmetic on (n, N, B).
+"""Which replica trains on which positions of an epoch: arithmetic on the numbers of examples, replicas and batch size.
 
 Decides: the stride of batches per replica, and the steps of an epoch. Never: touches a file, a device or the
 environment.
@@ -7,8 +7,8 @@ environment.
     >>> plan.num_steps, plan.positions(0, 1), plan.positions(1, 1)
     (2, range(3, 6), range(9, 10))
 
-Words: an *example* is a row of the data; a *position* is a place in the epoch's order; *replica* r of N gets the
-batches r, r + N, r + 2N, ... of the epoch, so step s of all replicas together is N batches in a row.
+An *example* is a row of the data. A *position* counts the examples of an epoch in the order of training. Replica r of N
+gets the batches r, r + N, r + 2N, ... of the epoch. The N batches of one step therefore cover consecutive positions.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ import numpy as np
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """The steps of one epoch, or of what is left of it.
+    """The steps of one epoch, or of the rest of an epoch after a resume.
 
     Attributes:
         num_examples: examples in the epoch, n.
         num_replicas: copies of the model, N.
         batch_size: examples per replica and step, B.
-        first_position: where the epoch goes on after a resume; the stride starts here.
+        first_position: position of the first example that is still to be read; batches are cut from here on.
     """
 
     num_examples: int
@@ -48,23 +48,23 @@ class EpochPlan:
 
     @property
     def num_batches(self) -> int:
-        """Batches of all replicas together: ceil(remaining / B)."""
+        """Batches of all replicas: ceil((n - first_position) / B)."""
         return -(-(self.num_examples - self.first_position) // self.batch_size)
 
     @property
     def num_steps(self) -> int:
-        """Steps, the same number on every replica: ceil(num_batches / N)."""
+        """Steps of every replica: ceil(num_batches / N)."""
         return -(-self.num_batches // self.num_replicas)
 
     def positions(self, step: int, replica: int) -> range:
-        """Positions of `replica`'s batch in `step`: short or empty at the end of the epoch."""
+        """Positions of `replica`'s batch in `step`; the batch may be short or empty in the last step."""
         assert 0 <= replica < self.num_replicas
         assert 0 <= step < self.num_steps
         start = self.first_position + (step * self.num_replicas + replica) * self.batch_size
         return range(min(start, self.num_examples), min(start + self.batch_size, self.num_examples))
 
     def positions_between(self, start: int, stop: int, replicas: range) -> np.ndarray:
-        """Positions from `start` up to `stop` of all batches of these replicas, in the order of the steps: int64."""
+        """Ascending positions in `start` .. `stop - 1` that belong to batches of `replicas`, int64."""
         start = max(start, self.first_position)
         steps = np.arange(
             (start - self.first_position) // self.global_batch_size,
@@ -75,7 +75,7 @@ class EpochPlan:
         return positions[(start <= positions) & (positions < stop)]
 
     def global_positions(self, step: int) -> range:
-        """Positions of all replicas together in `step`."""
+        """Positions of the batches of all replicas in `step`."""
         assert 0 <= step < self.num_steps
         start = self.first_position + step * self.global_batch_size
         return range(start, min(start + self.global_batch_size, self.num_examples))

@@ -1,10 +1,10 @@
-"""Makes batches in a thread while their consumer computes.
+"""Makes batches in a thread while the consumer computes.
 
-Decides: how far ahead batches are made. Never: what a batch holds.
+Decides: how many batches are made ahead. Never: what a batch contains.
 
-    with prefetched(batches) as ready:
-        for batch in ready:
-            ...
+    >>> with prefetched(iter(range(3))) as items:
+    ...     list(items)
+    [0, 1, 2]
 """
 
 from __future__ import annotations
@@ -17,27 +17,29 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-PREFETCH_STEPS = 4  # steps made ahead of the device, at least
-PREFETCH_BYTES = 2**25  # and as many more as fit in here: small batches outrun the reading of a block
+PREFETCH_STEPS = 4  # fewest steps made ahead
+PREFETCH_BYTES = 2**25  # small batches are made further ahead, up to 32 MiB, to cover the reading of a shuffle window
 MAX_PREFETCH_STEPS = 64
 
 Item = TypeVar("Item")
 
 
 @contextmanager
-def prefetched(items: Iterator[Item], *, depth: int = PREFETCH_STEPS, beside: bool = True) -> Iterator[Iterator[Item]]:
-    """Make items in a thread beside their consumer; the thread ends with the context.
+def prefetched(
+    items: Iterator[Item], *, depth: int = PREFETCH_STEPS, in_thread: bool = True
+) -> Iterator[Iterator[Item]]:
+    """Make items in a thread, which ends with the context.
 
-    An exception of `items` reaches the consumer in its place. Items are made in bursts: once the thread is `depth`
-    ahead it sleeps until three quarters of that are taken, as every time that it wakes it takes the interpreter from
-    its consumer for a moment (a tenth of a small step).
+    An exception that `items` raises reaches the consumer after the items before it. The thread makes items in bursts:
+    at `depth` items ahead it sleeps until the consumer has taken three quarters. Each time the thread wakes, it takes
+    the interpreter lock from the consumer, which costs a tenth of a small step.
 
     Args:
-        items: batches, alone or in lists.
-        depth: items made ahead, at most; more, where items are like the first and fit into `PREFETCH_BYTES`.
-        beside: False: there is no thread, and each item is made when it is asked for.
+        items: batches, single or in lists.
+        depth: items made ahead; more when items as large as the first fit into `PREFETCH_BYTES`.
+        in_thread: False starts no thread and makes each item on request.
     """
-    if not beside:
+    if not in_thread:
         yield items
         return
     ready: deque[tuple[str, Any]] = deque()
@@ -63,7 +65,7 @@ def prefetched(items: Iterator[Item], *, depth: int = PREFETCH_STEPS, beside: bo
                 if closed:
                     return
             put("end")
-        except BaseException as error:  # whatever it is, it belongs to the consumer
+        except BaseException as error:  # the consumer raises whatever stopped the thread
             put("error", error)
 
     def consume() -> Iterator[Item]:
@@ -93,12 +95,12 @@ def prefetched(items: Iterator[Item], *, depth: int = PREFETCH_STEPS, beside: bo
 
 
 def prefetch_depth(num_bytes: int, *, at_least: int = PREFETCH_STEPS) -> int:
-    """Items of so many bytes that are made ahead, at most; `at_least` where their size is not known, 0."""
+    """Number of items of `num_bytes` bytes to make ahead; `at_least` when `num_bytes` is 0, for an unknown size."""
     return max(at_least, min(MAX_PREFETCH_STEPS, PREFETCH_BYTES // num_bytes) if num_bytes else 0)
 
 
 def _bytes_of(item: Any) -> int:
-    """Bytes of the arrays in a structure of tuples, lists and dicts."""
+    """Total bytes of the arrays in nested tuples, lists and dicts."""
     if isinstance(item, dict):
         return sum(map(_bytes_of, item.values()))
     if isinstance(item, (list, tuple)):

@@ -1,14 +1,15 @@
-"""Arrays in files that are mapped into memory, and what the system is told of their use.
+"""Read-ahead of memory-mapped files.
 
-Decides: what is read from disk before it is asked for. Never: what is in it, or whether it stays in memory.
+Decides: which pages the system reads before a program needs them. Never: what the pages contain, or whether they stay
+in memory.
 
     columns = np.lib.format.open_memmap("train-00000.columns.npy", mode="r")
     read_on_request(columns)
     read_ahead(columns, [(100, 356), (9000, 9256)])          # returns at once
 
-Of a mapped file the system reads what a program touches, when it does, with what lies around it (Linux: 128 KiB or
-more). In a shuffled epoch a program would wait for the disk at each run, for much that it does not want. It knows what
-comes next, and says so here. What a program sees does not change; arrays that lie in memory are left alone.
+By default Linux reads a mapped page on first access, plus at least 128 KiB around the page. In a shuffled epoch a
+program would then wait for the disk at each span, and most of the bytes would be useless. The loader knows the next
+spans, and announces them here. Arrays in memory are left unchanged.
 """
 
 from __future__ import annotations
@@ -23,22 +24,22 @@ from distrain.aligned_memory import address_of
 
 
 def read_on_request(array: np.ndarray) -> None:
-    """Let the system read no more of the file than what is touched or read ahead."""
+    """Limit reading to pages that the program accesses, or that `read_ahead` names."""
     mapping = _mapping_of(array)
     if mapping is not None:
-        with suppress(OSError):  # a file system may not know of it
+        with suppress(OSError):  # some file systems do not support this advice
             mapping.madvise(mmap.MADV_RANDOM)
 
 
-def read_ahead(array: np.ndarray, runs: Iterable[tuple[int, int]]) -> None:
-    """Let the system begin to read elements start up to stop of each run, along the first axis, from disk."""
+def read_ahead(array: np.ndarray, spans: Iterable[tuple[int, int]]) -> None:
+    """Start reading elements start .. stop - 1 of each span, along the first axis, from disk."""
     mapping = _mapping_of(array)
     if mapping is None or not array.flags.c_contiguous:
         return
     origin = address_of(array) - address_of(np.frombuffer(mapping, np.uint8))
     width = array.strides[0]
     with suppress(OSError):
-        for start, stop in runs:
+        for start, stop in spans:
             if start < stop:
                 first = (origin + start * width) & -mmap.PAGESIZE
                 mapping.madvise(mmap.MADV_WILLNEED, first, origin + stop * width - first)

@@ -1,12 +1,13 @@
-"""Row kernels over CSR arrays: pick rows, lay them out padded or packed, and put their entries in column order.
+"""Compiled kernels over ragged rows: gather, copy, pad and pack rows, and order entries by column.
 
-Decides: how much room a packed row has. Never: checks its input, which must be in range (`shards.py` and `examples.py`
-see to that). The kernels run without the interpreter's lock, so that they work beside a training step. They walk slices
-of a row: a loop whose index may be negative, for all that the compiler knows, is not made of vector instructions.
+Decides: how many tokens a packed row takes. Never: checks bounds; `shards.py` and `sources.py` check what they pass.
 
-    row_ids, columns, values = gather_rows(row_splits, columns, values, np.array([4, 2]))
-    row_ids, words = pack_rows(row_splits, columns, 3)
-    order, segments, touched = order_by_column(columns, num_columns)
+    >>> row_ids, words = pack_rows(np.array([0, 2, 3]), np.array([8, 9, 1], np.int32), 3)
+    >>> row_ids.tolist(), words.tolist()
+    ([0, 0, 1, 1], [8, 9, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0])
+
+The kernels release the interpreter lock, so that they overlap with a training step. Loops run over slices, because LLVM
+does not vectorize a loop whose index may be negative.
 """
 
 from __future__ import annotations
@@ -22,16 +23,18 @@ from distrain.jit import compiled
 def gather_rows(
     row_splits: np.ndarray, columns: np.ndarray, values: np.ndarray, rows: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The entries of the chosen rows.
+    """The entries of some rows.
 
     Args:
         row_splits: int64 `[n + 1]`.
         columns: int32 `[nnz]`.
         values: float32 `[nnz]`.
-        rows: int64 `[b]`: row numbers, in the order wanted.
+        rows: int64 `[b]`: row numbers, in output order.
 
     Returns:
-        row_ids int32 (0 .. b-1, ascending), columns int32, values float32, all of the same length.
+        row_ids: int32 `[entries]`, ascending from 0 to b - 1.
+        columns: int32 `[entries]`.
+        values: float32 `[entries]`.
     """
     total = 0
     for row in rows:
@@ -39,17 +42,17 @@ def gather_rows(
     row_ids = np.empty(total, np.int32)
     out_columns = np.empty(total, np.int32)
     out_values = np.empty(total, np.float32)
-    at = 0
-    for number in range(len(rows)):
-        start, stop = row_splits[rows[number]], row_splits[rows[number] + 1]
-        end = at + stop - start
+    begin = 0
+    for row_id in range(len(rows)):
+        start, stop = row_splits[rows[row_id]], row_splits[rows[row_id] + 1]
+        end = begin + stop - start
         own_columns, own_values = columns[start:stop], values[start:stop]
-        ids_room, columns_room, values_room = row_ids[at:end], out_columns[at:end], out_values[at:end]
-        for place in range(len(own_columns)):
-            ids_room[place] = number
-            columns_room[place] = own_columns[place]
-            values_room[place] = own_values[place]
-        at = end
+        ids_slice, columns_slice, values_slice = row_ids[begin:end], out_columns[begin:end], out_values[begin:end]
+        for index in range(len(own_columns)):
+            ids_slice[index] = row_id
+            columns_slice[index] = own_columns[index]
+            values_slice[index] = own_values[index]
+        begin = end
     return row_ids, out_columns, out_values
 
 
@@ -59,58 +62,58 @@ def copy_rows(
     columns: np.ndarray,
     values: np.ndarray,
     first_row: int,
-    places: np.ndarray,
+    targets: np.ndarray,
     out_splits: np.ndarray,
     out_columns: np.ndarray,
     out_values: np.ndarray,
 ) -> int:
-    """Copy rows to where they belong among others.
+    """Copy consecutive rows to given rows of the output.
 
     Args:
         row_splits: int64 `[n + 1]`.
         columns: int32 `[nnz]`.
-        values: float32 `[nnz]`; empty, and not looked at, where `out_values` is.
-        first_row: the first row to look at.
-        places: int64 `[k]`: which row of the output each row from there on becomes; -1 for none.
-        out_splits: int64 `[m + 1]`, of which a row's room must be as long as the row.
-        out_columns: int32 `[out_splits[m]]`.
-        out_values: float32, as long, or empty.
+        values: float32 `[nnz]`, or empty when `out_values` is empty.
+        first_row: first row to copy.
+        targets: int64 `[k]`: output row of each row from `first_row` on; -1 skips the row.
+        out_splits: int64 `[m + 1]`: row splits of the output, which must fit the lengths of the copied rows.
+        out_columns: int32 `[out_splits[m]]`: receives the columns.
+        out_values: float32 `[out_splits[m]]`: receives the values; empty for rows without values.
 
     Returns:
-        The highest column that was copied, negative ones taken as unsigned; 0 where there is none.
+        The largest copied column as an unsigned number, so that a negative column appears large; 0 without columns.
     """
-    highest = np.uint32(0)
-    for number in range(len(places)):
-        if places[number] < 0:
+    max_column = np.uint32(0)
+    for row in range(len(targets)):
+        if targets[row] < 0:
             continue
-        start, stop = row_splits[first_row + number], row_splits[first_row + number + 1]
-        out = out_splits[places[number]]
-        own, room = columns[start:stop], out_columns[out : out + stop - start]
-        for place in range(len(own)):
-            room[place] = own[place]
-            highest = max(highest, np.uint32(own[place]))
+        start, stop = row_splits[first_row + row], row_splits[first_row + row + 1]
+        begin = out_splits[targets[row]]
+        own, columns_slice = columns[start:stop], out_columns[begin : begin + stop - start]
+        for index in range(len(own)):
+            columns_slice[index] = own[index]
+            max_column = max(max_column, np.uint32(own[index]))
         if len(out_values):
-            own_values, room_for_values = values[start:stop], out_values[out : out + stop - start]
-            for place in range(len(own)):
-                room_for_values[place] = own_values[place]
-    return int(highest)
+            own_values, values_slice = values[start:stop], out_values[begin : begin + stop - start]
+            for index in range(len(own)):
+                values_slice[index] = own_values[index]
+    return int(max_column)
 
 
 @compiled
 def write_row_ids(row_splits: np.ndarray, row_ids: np.ndarray) -> None:
-    """Set `row_ids`, int32 `[row_splits[n] - row_splits[0]]`, to the row of each entry: ascending from 0."""
+    """Set `row_ids`, int32 `[row_splits[n] - row_splits[0]]`, to the row of each entry, ascending from 0."""
     for row in range(len(row_splits) - 1):
         row_ids[row_splits[row] - row_splits[0] : row_splits[row + 1] - row_splits[0]] = row
 
 
 @compiled
 def pad_rows(row_splits: np.ndarray, columns: np.ndarray, length: int) -> np.ndarray:
-    """The rows as int32 `[n, length]`, cut or filled with 0 at the end."""
+    """The rows as int32 `[n, length]`, cut or padded with 0 at the end."""
     padded = np.zeros((len(row_splits) - 1, length), np.int32)
     for row in range(len(padded)):
         own = columns[row_splits[row] : row_splits[row + 1]][:length]
-        for place in range(len(own)):
-            padded[row, place] = own[place]
+        for index in range(len(own)):
+            padded[row, index] = own[index]
     return padded
 
 
@@ -122,11 +125,16 @@ def chunks_of_rows(lengths: Any, pad_multiple: int) -> Any:
 
 @compiled
 def pack_rows(row_splits: np.ndarray, columns: np.ndarray, pad_multiple: int) -> tuple[np.ndarray, np.ndarray]:
-    """The rows one after the other, each from a multiple of `pad_multiple` tokens on, with a gap of 0 behind it.
+    """Pack rows one after another; each row begins at a multiple of `pad_multiple` and ends with padding of id 0.
+
+    Args:
+        row_splits: int64 `[n + 1]`.
+        columns: int32 `[row_splits[n]]`: word ids.
+        pad_multiple: tokens in a chunk, and the fewest padding tokens between two rows.
 
     Returns:
-        row_ids int32 `[packed_tokens / pad_multiple]`, ascending: the row of each chunk of `pad_multiple` tokens; words
-        int32 `[packed_tokens]`.
+        row_ids: int32 `[packed_tokens / pad_multiple]`, ascending: the row of each chunk.
+        words: int32 `[packed_tokens]`: word ids, with id 0 for padding.
     """
     num_chunks = 0
     for row in range(len(row_splits) - 1):
@@ -135,9 +143,9 @@ def pack_rows(row_splits: np.ndarray, columns: np.ndarray, pad_multiple: int) ->
     words = np.zeros(num_chunks * pad_multiple, np.int32)
     first_chunk = 0
     for row in range(len(row_splits) - 1):
-        own, room = columns[row_splits[row] : row_splits[row + 1]], words[first_chunk * pad_multiple :]
-        for place in range(len(own)):
-            room[place] = own[place]
+        own, words_slice = columns[row_splits[row] : row_splits[row + 1]], words[first_chunk * pad_multiple :]
+        for index in range(len(own)):
+            words_slice[index] = own[index]
         next_chunk = first_chunk + chunks_of_rows(len(own), pad_multiple)
         row_ids[first_chunk:next_chunk] = row
         first_chunk = next_chunk
@@ -146,20 +154,21 @@ def pack_rows(row_splits: np.ndarray, columns: np.ndarray, pad_multiple: int) ->
 
 @compiled
 def order_by_column(columns: np.ndarray, num_columns: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A stable order of entries by column, so that sums over equal columns run over neighbours.
+    """Order entries by column, so that a sum over equal columns reads neighbours.
 
     Args:
-        columns: int32 `[nnz]`.
-        num_columns: columns are below it.
+        columns: int32 `[nnz]`: the column of each entry.
+        num_columns: exclusive upper bound of the columns.
 
     Returns:
-        order int32 `[nnz]`: entries by ascending column; segments int32 `[nnz]`: number of the entry's column among
-        those present, in that order; touched int32 `[m]`: the columns present, ascending.
+        order: int32 `[nnz]`: entries by ascending column, equal columns in input order.
+        segments: int32 `[nnz]`: index into `touched` of each entry of `order`.
+        touched: int32 `[m]`: distinct columns, ascending.
     """
     num_entries = len(columns)
     order = np.empty(num_entries, np.int32)
     segments = np.empty(num_entries, np.int32)
-    if num_columns > 16 * num_entries + 65_536:  # counting every column would cost more than sorting the entries
+    if num_columns > 16 * num_entries + 65_536:  # a count of every column would cost more than a sort of the entries
         order[:] = np.argsort(columns, kind="mergesort")
     else:
         ends = np.zeros(num_columns + 1, np.int32)
@@ -172,10 +181,10 @@ def order_by_column(columns: np.ndarray, num_columns: int) -> tuple[np.ndarray, 
             ends[columns[entry]] += 1
     touched = np.empty(num_entries, np.int32)
     num_touched = 0
-    for place in range(num_entries):
-        column = columns[order[place]]
-        if place == 0 or column != touched[num_touched - 1]:
+    for index in range(num_entries):
+        column = columns[order[index]]
+        if index == 0 or column != touched[num_touched - 1]:
             touched[num_touched] = column
             num_touched += 1
-        segments[place] = num_touched - 1
+        segments[index] = num_touched - 1
     return order, segments, touched[:num_touched].copy()

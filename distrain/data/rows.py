@@ -1,9 +1,11 @@
-"""Blocks of ragged rows in memory, and how one is made of others.
+"""Ragged rows in memory, and how rows are picked and concatenated.
 
-Decides: what a row is. Never: where rows come from, or whether they are in range.
+Decides: the arrays that represent rows. Never: where rows come from, or whether their values are in range.
 
-    block = concatenate_rows([rows, others])
-    picked, highest_column = pick_rows([Span(block, 0, 256)], np.array([17, 3, 5]))
+    >>> rows = Rows(np.array([0, 2, 3]), np.array([4, 7, 1], np.int32), None, np.array([0, 1], np.int32))
+    >>> picked, max_column = pick_rows([RowSpan(rows, 0, 2)], np.array([1, 0]))
+    >>> picked.columns.tolist(), max_column
+    ([1, 4, 7], 7)
 """
 
 from __future__ import annotations
@@ -18,12 +20,12 @@ from distrain.data.row_kernels import copy_rows
 
 
 class Rows(NamedTuple):
-    """A block of `n` ragged rows.
+    """Ragged rows, n in number.
 
     Attributes:
-        row_splits: int64 `[n + 1]`, starting at 0: row `i` is `columns[row_splits[i]:row_splits[i + 1]]`.
+        row_splits: int64 `[n + 1]`, from 0 on: row `i` is `columns[row_splits[i]:row_splits[i + 1]]`.
         columns: int32 `[row_splits[-1]]`: feature columns, ascending within a row, or word ids in text order.
-        values: float32, as long as `columns`; None where a column says it all (sequences).
+        values: float32 `[row_splits[-1]]`: the value of each feature column; None for word ids.
         labels: int32 `[n]`: class numbers from 0.
     """
 
@@ -38,74 +40,72 @@ class Rows(NamedTuple):
         return len(self.labels)
 
     def slice(self, start: int, stop: int) -> Rows:
-        """Rows `start` up to `stop`, as views where possible."""
+        """Rows start .. stop - 1, as views where possible."""
         first, last = self.row_splits[start], self.row_splits[stop]
         values = None if self.values is None else self.values[first:last]
         splits = self.row_splits[start : stop + 1] - first
         return Rows(splits, self.columns[first:last], values, self.labels[start:stop])
 
 
-class Span(NamedTuple):
-    """Rows `first` up to `last` of a block, which may be much longer."""
+class RowSpan(NamedTuple):
+    """Rows start .. stop - 1 of `rows`, as a reference without any slicing."""
 
     rows: Rows
-    first: int
-    last: int
+    start: int
+    stop: int
 
 
-def pick_rows(spans: Sequence[Span], chosen: np.ndarray, memory: Memory = np.empty) -> tuple[Rows, int]:
-    """Copy some rows of several spans into one block; rows are read in the order of the spans.
+def pick_rows(spans: Sequence[RowSpan], indices: np.ndarray, memory: Memory = np.empty) -> tuple[Rows, int]:
+    """Copy some rows of several spans; the rows are read in the order of the spans.
 
     Args:
-        spans: at least one. Only `row_splits` needs to be in range.
-        chosen: int64 `[k]`: row numbers within the spans one after the other, in the order wanted, none twice.
-        memory: from where the block's columns and values come.
+        spans: at least one span; `row_splits` must be in range, but columns may have any value.
+        indices: int64 `[k]`: unique row indices into the concatenated spans, in output order.
+        memory: allocator for columns and values of the result.
 
     Returns:
-        The rows, and the highest column among them, negative ones taken as unsigned.
+        The picked rows, and their largest column as an unsigned number, so that a negative column appears large.
     """
     lengths = span_lengths(spans)
-    labels = np.concatenate([rows.labels[first:last] for rows, first, last in spans])
-    splits = np.zeros(len(chosen) + 1, np.int64)
-    np.cumsum(lengths[chosen], out=splits[1:])
+    labels = np.concatenate([rows.labels[start:stop] for rows, start, stop in spans])
+    splits = np.zeros(len(indices) + 1, np.int64)
+    np.cumsum(lengths[indices], out=splits[1:])
     columns = memory((int(splits[-1]),), np.int32)
     values = None if spans[0].rows.values is None else memory((int(splits[-1]),), np.float32)
     out_values = _NO_VALUES if values is None else values
-    places = np.full(len(lengths), -1)
-    places[chosen] = np.arange(len(chosen))
-    highest = start = 0
-    for rows, first, last in spans:
-        stop = start + last - first
+    targets = np.full(len(lengths), -1)
+    targets[indices] = np.arange(len(indices))
+    max_column = offset = 0
+    for rows, start, stop in spans:
+        own = targets[offset : offset + stop - start]
         own_values = _NO_VALUES if rows.values is None else rows.values
-        seen = copy_rows(
-            rows.row_splits, rows.columns, own_values, first, places[start:stop], splits, columns, out_values
-        )
-        highest, start = max(highest, seen), stop
-    return Rows(splits, columns, values, labels[chosen]), highest
+        found = copy_rows(rows.row_splits, rows.columns, own_values, start, own, splits, columns, out_values)
+        max_column, offset = max(max_column, found), offset + stop - start
+    return Rows(splits, columns, values, labels[indices]), max_column
 
 
 _NO_VALUES = np.zeros(0, np.float32)
 
 
-def span_lengths(spans: Iterable[Span]) -> np.ndarray:
+def span_lengths(spans: Iterable[RowSpan]) -> np.ndarray:
     """Number of columns of every row of the spans, int64."""
-    splits = [_NO_SPLITS, *(rows.row_splits[first : last + 1] for rows, first, last in spans)]
+    splits = [_NO_SPLITS, *(rows.row_splits[start : stop + 1] for rows, start, stop in spans)]
     return np.concatenate([each[1:] for each in splits]) - np.concatenate([each[:-1] for each in splits])
 
 
 _NO_SPLITS = np.zeros(1, np.int64)
 
 
-def concatenate_rows(blocks: Sequence[Rows]) -> Rows:
-    """One block holding the rows of all `blocks` in order."""
-    if len(blocks) == 1:
-        return blocks[0]
-    ends = np.cumsum([0, *(block.row_splits[-1] for block in blocks)])
-    splits = [block.row_splits[:-1] + end for block, end in zip(blocks, ends, strict=False)]
-    values = [block.values for block in blocks if block.values is not None]
+def concatenate_rows(pieces: Sequence[Rows]) -> Rows:
+    """All rows of `pieces`, in order."""
+    if len(pieces) == 1:
+        return pieces[0]
+    ends = np.cumsum([0, *(piece.row_splits[-1] for piece in pieces)])
+    splits = [piece.row_splits[:-1] + end for piece, end in zip(pieces, ends, strict=False)]
+    values = [piece.values for piece in pieces if piece.values is not None]
     return Rows(
         np.concatenate([*splits, ends[-1:]]).astype(np.int64),
-        np.concatenate([block.columns for block in blocks]),
+        np.concatenate([piece.columns for piece in pieces]),
         np.concatenate(values) if values else None,
-        np.concatenate([block.labels for block in blocks]),
+        np.concatenate([piece.labels for piece in pieces]),
     )

@@ -1,10 +1,11 @@
 """Rows of one part of a prepared data set, read from memory-mapped shard files.
 
-Decides: when a shard counts as damaged, and which rows are read from it. Never: what a feature means.
+Decides: which arrays a shard has, and when a shard counts as damaged. Never: what a feature means.
 
     rows = open_dataset(folder).parts["train"].read(1000, 1128)
 
-Everything that is read is checked to be in range, as row kernels index memory by it.
+Row kernels use the values of a shard as indices without bounds checks. A part therefore checks that every value that it
+reads is in range.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 
 from distrain.batch import Memory
 from distrain.data.readahead import read_ahead, read_on_request
-from distrain.data.rows import Rows, Span, concatenate_rows, pick_rows, span_lengths
+from distrain.data.rows import Rows, RowSpan, concatenate_rows, pick_rows, span_lengths
 from distrain.errors import DataError
 
 ARRAY_DTYPES = {"row_splits": np.int64, "columns": np.int32, "values": np.float32, "labels": np.int32}
@@ -28,7 +29,7 @@ ARRAY_DTYPES = {"row_splits": np.int64, "columns": np.int32, "values": np.float3
 
 @dataclass(frozen=True)
 class ShardFile:
-    """One array of one shard: its file name, size in bytes and CRC-32."""
+    """One array of one shard: file name, size in bytes and CRC-32."""
 
     name: str
     bytes: int
@@ -37,7 +38,7 @@ class ShardFile:
 
 @dataclass(frozen=True)
 class Shard:
-    """Rows `first_row` up to `first_row + num_rows` of a part; `files` by array name."""
+    """Rows first_row .. first_row + num_rows - 1 of a part; `files` by array name."""
 
     first_row: int
     num_rows: int
@@ -75,65 +76,68 @@ class Part:
         """All labels, int32 `[num_rows]`."""
         if not self.shards:
             return np.zeros(0, np.int32)
-        return np.concatenate([self._open(number).labels for number in range(len(self.shards))])
+        return np.concatenate([self._open(index).labels for index in range(len(self.shards))])
 
     def row_lengths(self) -> np.ndarray:
         """Number of columns of every row, int64 `[num_rows]`."""
         return self.lengths(np.array([[0, self.num_rows]]))
 
-    def lengths(self, runs: np.ndarray) -> np.ndarray:
-        """Number of columns of every row of runs (start, stop), int64; the rows themselves are not read."""
-        return span_lengths(span for _, span in self._spans(runs))
+    def lengths(self, spans: np.ndarray) -> np.ndarray:
+        """Number of columns of every row of `spans`, int64, without reading columns or values."""
+        return span_lengths(span for _, span in self._row_spans(spans))
 
     def read(self, start: int, stop: int) -> Rows:
-        """Rows `start` up to `stop` (views of the files where one shard holds them all), checked to be in range."""
+        """Rows start .. stop - 1, with all values in range; views of the files if the rows lie in one shard."""
         assert 0 <= start < stop <= self.num_rows
-        run = np.array([[start, stop]])
-        self.expect(run)
-        return concatenate_rows([self._checked(*span) for span in self._spans(run)])
+        span = np.array([[start, stop]])
+        self.will_need(span)
+        return concatenate_rows([self._checked(*piece) for piece in self._row_spans(span)])
 
-    def gather(self, runs: np.ndarray, chosen: np.ndarray, memory: Memory = np.empty) -> Rows:
-        """Some of the rows of several runs, copied, and checked to be in range.
+    def gather(self, spans: np.ndarray, indices: np.ndarray, memory: Memory = np.empty) -> Rows:
+        """Copy some rows of several spans, with all values in range.
 
         Args:
-            runs: int64 `[r, 2]`: (start, stop) of each run; read in this order.
-            chosen: int64 `[k]`: row numbers within the runs one after the other, in the order wanted, none twice.
-            memory: from where the block's columns and values come.
+            spans: int64 `[s, 2]`: (start, stop) of each span, in the order of reading.
+            indices: int64 `[k]`: unique row indices into the concatenated spans, in output order.
+            memory: allocator for columns and values.
+
+        Raises:
+            DataError: a column or a label is out of range.
         """
-        spans = list(self._spans(runs))
-        rows, highest_column = pick_rows([span for _, span in spans], chosen, memory)
-        if highest_column >= self.num_features or not self._are_labels(rows.labels):
-            for shard, span in spans:
-                self._checked(shard, span)  # says which file is damaged
+        row_spans = list(self._row_spans(spans))
+        rows, max_column = pick_rows([span for _, span in row_spans], indices, memory)
+        if max_column >= self.num_features or not self._are_labels(rows.labels):
+            for shard, span in row_spans:
+                self._checked(shard, span)  # raises an error that names the file
         return rows
 
-    def expect(self, runs: np.ndarray) -> None:
-        """Let the system begin to read the rows of runs (start, stop) from disk, as they are asked for soon."""
-        bounds: dict[int, tuple[Rows, list[tuple[int, int]]]] = {}
-        for shard, (rows, first, last) in self._spans(runs):
-            of_shard = bounds.setdefault(shard.first_row, (rows, []))
-            of_shard[1].append((int(rows.row_splits[first]), int(rows.row_splits[last])))
-        for rows, of_rows in bounds.values():
+    def will_need(self, spans: np.ndarray) -> None:
+        """Ask the system to read the rows of `spans` from disk, ahead of their use."""
+        entries: dict[int, tuple[Rows, list[tuple[int, int]]]] = {}
+        for shard, (rows, start, stop) in self._row_spans(spans):
+            _, shard_entries = entries.setdefault(shard.first_row, (rows, []))
+            shard_entries.append((int(rows.row_splits[start]), int(rows.row_splits[stop])))
+        for rows, shard_entries in entries.values():
             for array in _large_arrays(rows):
-                read_ahead(array, of_rows)
+                read_ahead(array, shard_entries)
 
-    def _spans(self, runs: np.ndarray) -> Iterator[tuple[Shard, Span]]:
-        """Where the rows of runs (start, stop) lie."""
-        for start, stop in runs.tolist():
-            number = bisect_right(self._first_rows, start) - 1
+    def _row_spans(self, spans: np.ndarray) -> Iterator[tuple[Shard, RowSpan]]:
+        """Yield the pieces of each span, int64 `[s, 2]`, cut where a shard ends."""
+        for start, stop in spans.tolist():
+            index = bisect_right(self._first_rows, start) - 1
             while start < stop:
-                shard = self.shards[number]
-                last = min(stop - shard.first_row, shard.num_rows)
-                yield shard, Span(self._open(number), start - shard.first_row, last)
-                start, number = shard.first_row + last, number + 1
+                shard = self.shards[index]
+                end = min(stop - shard.first_row, shard.num_rows)
+                yield shard, RowSpan(self._open(index), start - shard.first_row, end)
+                start, index = shard.first_row + end, index + 1
 
     @cached_property
     def _first_rows(self) -> list[int]:
         return [shard.first_row for shard in self.shards]
 
-    def _open(self, number: int) -> Rows:
-        if number not in self._arrays:
-            shard = self.shards[number]
+    def _open(self, index: int) -> Rows:
+        if index not in self._arrays:
+            shard = self.shards[index]
             arrays = {name: self._map(name, file) for name, file in shard.files.items()}
             rows = Rows(arrays["row_splits"], arrays["columns"], arrays.get("values"), arrays["labels"])
             lengths_agree = (
@@ -148,22 +152,22 @@ class Part:
                 raise self._damaged(shard, "its arrays do not fit together")
             for array in _large_arrays(rows):
                 read_on_request(array)
-            self._arrays[number] = rows
-        return self._arrays[number]
+            self._arrays[index] = rows
+        return self._arrays[index]
 
     def _map(self, array_name: str, file: ShardFile) -> np.ndarray:
         path = self.directory / file.name
         try:
-            array = np.lib.format.open_memmap(path, mode="r")  # knows no pickle
-        except Exception as error:  # over a damaged header NumPy raises nearly anything
+            array = np.lib.format.open_memmap(path, mode="r")  # never reads pickle
+        except Exception as error:  # for a damaged header NumPy raises many types
             reason = str(error) or type(error).__name__
             raise DataError(f"{path} cannot be read ({reason}). Run 'distrain prepare' again.") from None
         if array.dtype != ARRAY_DTYPES[array_name] or array.ndim != 1:
             raise DataError(f"{path} holds {array.dtype} of rank {array.ndim}. Run 'distrain prepare' again.")
-        return np.asarray(array)  # a plain one: memmap's own slices take ten times as long
+        return np.asarray(array)  # slicing a memmap takes ten times as long
 
-    def _checked(self, shard: Shard, span: Span) -> Rows:
-        rows = span.rows.slice(span.first, span.last)
+    def _checked(self, shard: Shard, span: RowSpan) -> Rows:
+        rows = span.rows.slice(span.start, span.stop)
         if rows.columns.size and not (rows.columns.min() >= 0 and rows.columns.max() < self.num_features):
             raise self._damaged(shard, f"a column is outside 0..{self.num_features - 1}")
         if not self._are_labels(rows.labels):

@@ -1,9 +1,14 @@
-"""The shuffled order of an epoch: a function of (n, seed, epoch).
+"""The shuffled order of an epoch: which example stands at which position.
 
-Decides: which example stands at which position. Never: who reads it.
+Decides: the permutation, from the number of examples, the seed and the epoch. Never: how many replicas read it, or in
+which batches.
 
-    >>> sorted(epoch_order(10, seed=1, epoch=0).examples(range(10)).tolist()) == list(range(10))
+    >>> order = epoch_order(10, seed=1, epoch=0)
+    >>> sorted(order.examples(range(10)).tolist()) == list(range(10))
     True
+
+Spans of neighbouring examples are put in random order, and the examples of many spans are shuffled together. Such a
+*shuffle window* needs a few hundred sequential reads and bounded memory, whatever the size of the data.
 """
 
 from __future__ import annotations
@@ -14,104 +19,110 @@ from typing import NamedTuple
 
 import numpy as np
 
-from distrain.data.plan import EpochPlan
-
-SHUFFLE_BLOCK = 65_536  # examples shuffled together; about 30 MB of n-gram rows
-SHUFFLE_RUN = 256  # neighbours that are read together, so that a block is a few hundred sequential reads
+SHUFFLE_WINDOW = 65_536  # examples; about 30 MB of n-gram rows
+SHUFFLE_SPAN = 256  # examples; a window is then a few hundred sequential reads
 
 
-class Block(NamedTuple):
+class ShuffleWindow(NamedTuple):
     """Examples that are shuffled together.
 
     Attributes:
-        first_position: the position of its first example.
-        runs: int64 `[r, 2]`: (start, stop) of each run of neighbouring examples, in the order they are read.
-        permutation: int64 `[size]`: position within the block -> index within the concatenated runs; None for identity.
+        first_position: position of the window's first example in the epoch.
+        spans: int64 `[s, 2]`: (start, stop) example numbers of each span, in the order of reading.
+        permutation: int64 `[size]`: position within the window -> index into the concatenated spans; None for identity.
     """
 
     first_position: int
-    runs: np.ndarray
+    spans: np.ndarray
     permutation: np.ndarray | None
 
     @property
     def size(self) -> int:
         """Number of examples."""
-        return int((self.runs[:, 1] - self.runs[:, 0]).sum())
+        return int((self.spans[:, 1] - self.spans[:, 0]).sum())
 
     def examples(self) -> np.ndarray:
-        """Example numbers in block order, int64 `[size]`."""
-        lengths = self.runs[:, 1] - self.runs[:, 0]
-        within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        examples = np.repeat(self.runs[:, 0], lengths) + within
+        """Example numbers in the window's order, int64 `[size]`."""
+        lengths = self.spans[:, 1] - self.spans[:, 0]
+        offsets = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        examples = np.repeat(self.spans[:, 0], lengths) + offsets
         return examples if self.permutation is None else examples[self.permutation]
 
 
 @dataclass(frozen=True)
 class ShuffledOrder:
-    """Position -> example for one epoch, worked out block by block in O(block + n / run) memory."""
+    """Position -> example for one epoch, computed window by window in O(window_size + n / span_size) memory.
+
+    Attributes:
+        num_examples: examples in the epoch, n.
+        seed: seed of the random order, 0 .. 2**64 - 1.
+        epoch: epoch number from 0.
+        window_size: most examples in a shuffle window.
+        span_size: neighbouring examples in a span; the last span may be shorter.
+        shuffle: False gives the order of the data.
+    """
 
     num_examples: int
     seed: int
     epoch: int
-    block: int
-    run: int
+    window_size: int
+    span_size: int
     shuffle: bool
-    _last: dict[int, Block] = field(default_factory=dict, repr=False, compare=False)  # two: a batch may lie in both
-    _last_examples: dict[int, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
+    _windows: dict[int, ShuffleWindow] = field(default_factory=dict, repr=False, compare=False)
+    _examples: dict[int, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
-    def _runs(self) -> np.ndarray:
-        starts = np.arange(0, self.num_examples, self.run, dtype=np.int64)
-        runs = np.stack([starts, np.minimum(starts + self.run, self.num_examples)], axis=1)
-        return runs[_permutation(len(runs), self.seed, self.epoch, stream=0)] if self.shuffle else runs
+    def _spans(self) -> np.ndarray:
+        starts = np.arange(0, self.num_examples, self.span_size, dtype=np.int64)
+        spans = np.stack([starts, np.minimum(starts + self.span_size, self.num_examples)], axis=1)
+        return spans[_permutation(len(spans), self.seed, self.epoch, stream=0)] if self.shuffle else spans
 
     @cached_property
-    def _block_starts(self) -> np.ndarray:
-        lengths = self._runs[:, 1] - self._runs[:, 0]
+    def _window_starts(self) -> np.ndarray:
+        lengths = self._spans[:, 1] - self._spans[:, 0]
         ends = np.concatenate([[0], np.cumsum(lengths)])
-        return np.append(ends[: -1 : self._runs_per_block], ends[-1])
+        return np.append(ends[: -1 : self._spans_per_window], ends[-1])
 
     @property
-    def _runs_per_block(self) -> int:
-        return max(1, self.block // self.run)
+    def _spans_per_window(self) -> int:
+        return max(1, self.window_size // self.span_size)
 
     @property
-    def num_blocks(self) -> int:
-        """Number of blocks."""
-        return len(self._block_starts) - 1
+    def num_windows(self) -> int:
+        """Number of shuffle windows."""
+        return len(self._window_starts) - 1
 
-    def block_of(self, position: int) -> Block:
-        """The block that holds `position`; the two found last are kept."""
-        number = int(np.searchsorted(self._block_starts, position, side="right")) - 1
-        if number not in self._last:
-            runs = self._runs_of(number)
-            first = int(self._block_starts[number])
-            size = int(self._block_starts[number + 1]) - first
-            permutation = _permutation(size, self.seed, self.epoch, stream=1 + number) if self.shuffle else None
-            while len(self._last) > 1:
-                del self._last[next(iter(self._last))]
-            self._last[number] = Block(first, runs, permutation)
-        return self._last[number]
+    def window_of(self, position: int) -> ShuffleWindow:
+        """The shuffle window that contains `position`."""
+        index = int(np.searchsorted(self._window_starts, position, side="right")) - 1
+        if index not in self._windows:
+            first = int(self._window_starts[index])
+            size = int(self._window_starts[index + 1]) - first
+            permutation = _permutation(size, self.seed, self.epoch, stream=1 + index) if self.shuffle else None
+            while len(self._windows) > 1:  # two windows stay, because a batch may reach into both
+                del self._windows[next(iter(self._windows))]
+            self._windows[index] = ShuffleWindow(first, self._spans_of(index), permutation)
+        return self._windows[index]
 
-    def runs_after(self, block: Block) -> np.ndarray:
-        """The runs of the next block, int64 `[r, 2]`; none after the last one."""
-        return self._runs_of(int(np.searchsorted(self._block_starts, block.first_position, side="right")))
+    def spans_after(self, window: ShuffleWindow) -> np.ndarray:
+        """The spans of the next window, int64 `[s, 2]`; empty after the last window."""
+        return self._spans_of(int(np.searchsorted(self._window_starts, window.first_position, side="right")))
 
-    def _runs_of(self, number: int) -> np.ndarray:
-        return self._runs[number * self._runs_per_block : (number + 1) * self._runs_per_block]
+    def _spans_of(self, index: int) -> np.ndarray:
+        return self._spans[index * self._spans_per_window : (index + 1) * self._spans_per_window]
 
     def examples(self, positions: range) -> np.ndarray:
         """Example numbers at `positions`, int64 `[len(positions)]`."""
         pieces = []
         start = positions.start
         while start < positions.stop:
-            block = self.block_of(start)
-            if block.first_position not in self._last_examples:
-                self._last_examples.clear()
-                self._last_examples[block.first_position] = block.examples()
-            examples = self._last_examples[block.first_position]
-            stop = min(positions.stop, block.first_position + len(examples))
-            pieces.append(examples[start - block.first_position : stop - block.first_position])
+            window = self.window_of(start)
+            if window.first_position not in self._examples:
+                self._examples.clear()
+                self._examples[window.first_position] = window.examples()
+            examples = self._examples[window.first_position]
+            stop = min(positions.stop, window.first_position + len(examples))
+            pieces.append(examples[start - window.first_position : stop - window.first_position])
             start = stop
         return np.concatenate(pieces) if pieces else np.zeros(0, np.int64)
 
@@ -121,25 +132,24 @@ def epoch_order(
     *,
     seed: int,
     epoch: int,
-    block: int = SHUFFLE_BLOCK,
-    run: int = SHUFFLE_RUN,
+    block: int = SHUFFLE_WINDOW,
+    run: int = SHUFFLE_SPAN,
     shuffle: bool = True,
 ) -> ShuffledOrder:
-    """The order of one epoch: a function of (num_examples, seed, epoch) and the two sizes, and of nothing else.
+    """The order of one epoch, a function of the arguments alone.
 
-    Runs of `run` neighbouring examples are put in random order; the examples of each `block` of runs are shuffled
-    together. Up to `block` examples are therefore shuffled whole. Random bits are Philox's raw output, which NumPy
-    keeps stable between releases, in ascending order, equal ones as they came.
+    At most `block` examples are shuffled without any structure. Random bits are the raw output of Philox, which NumPy
+    keeps stable between releases. A stable sort of these bits gives the permutation.
 
     Args:
         num_examples: examples in the epoch.
         seed: 0 .. 2**64 - 1.
-        epoch: counted from 0.
-        block: examples shuffled together.
-        run: neighbouring examples read together.
+        epoch: epoch number from 0.
+        block: examples in a shuffle window.
+        run: neighbouring examples in a span, which are read together.
         shuffle: False gives the order of the data.
     """
-    return ShuffledOrder(num_examples, seed, epoch, block, run, shuffle)
+    return ShuffledOrder(num_examples, seed, epoch, window_size=block, span_size=run, shuffle=shuffle)
 
 
 def _permutation(size: int, seed: int, epoch: int, *, stream: int) -> np.ndarray:
@@ -148,16 +158,7 @@ def _permutation(size: int, seed: int, epoch: int, *, stream: int) -> np.ndarray
 
 
 def stable_order(keys: np.ndarray) -> np.ndarray:
-    """What `np.argsort(keys, kind="stable")` gives, int64 `[n]`: five times as fast where few or no keys are equal."""
-    order = np.argsort(keys)  # this kind has vector instructions, but does not say how it orders equal keys
+    """Equal to `np.argsort(keys, kind="stable")`, int64 `[n]`, and five times as fast where no keys are equal."""
+    order = np.argsort(keys)  # the default kind uses vector instructions, but leaves the order of equal keys open
     ascending = keys[order]
     return order if np.all(ascending[1:] != ascending[:-1]) else np.argsort(keys, kind="stable")
-
-
-def count_reads(plan: EpochPlan, order: ShuffledOrder) -> np.ndarray:
-    """How often each example is read in the epoch, by walking every step of every replica: int64 `[num_examples]`."""
-    counts = np.zeros(plan.num_examples, np.int64)
-    for step in range(plan.num_steps):
-        for replica in range(plan.num_replicas):
-            np.add.at(counts, order.examples(plan.positions(step, replica)), 1)
-    return counts

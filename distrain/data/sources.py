@@ -1,9 +1,11 @@
-"""Where examples come from: arrays in memory or memory-mapped, SciPy CSR, dicts of these, or prepared text.
+"""Sources of examples: arrays, memory maps, SciPy matrices, dicts of inputs, and prepared text.
 
-Decides: how rows become the arrays a model is fed. Never: which rows, or in which order.
+Decides: how rows become the arrays of a batch. Never: which rows, or in which order.
 
-    examples = array_examples({"image": images, "age": ages}, labels)
-    examples = part_examples(open_dataset(folder).parts["train"], length=400)
+    >>> examples = array_examples({"age": np.array([30, 40, 50])}, labels=np.array([0, 1, 1]))
+    >>> features, labels = examples.load(np.array([[0, 3]]), np.array([2, 0]))(0, 2)
+    >>> features["age"].tolist(), labels.tolist()
+    ([50, 30], [1, 0])
 """
 
 from __future__ import annotations
@@ -19,10 +21,10 @@ import scipy.sparse
 
 from distrain.aligned_memory import aligned_copy, aligned_empty
 from distrain.batch import Memory
-from distrain.data.examples import CsrRows, Examples, Features, PackedRows, Take
+from distrain.data.examples import CsrRows, Examples, Features, PackedRows, RowReader
 from distrain.data.readahead import read_ahead
 from distrain.data.row_kernels import chunks_of_rows, gather_rows, pack_rows, pad_rows, write_row_ids
-from distrain.data.rows import Rows, Span, pick_rows, span_lengths
+from distrain.data.rows import Rows, RowSpan, pick_rows, span_lengths
 from distrain.data.shards import Part
 from distrain.errors import ConfigurationError, DataError
 
@@ -31,7 +33,7 @@ DIGEST_BYTES = 2**20
 
 
 def array_examples(features: Features, labels: Any, weights: Any = None) -> Examples:
-    """Examples out of arrays.
+    """Use arrays as examples.
 
     Args:
         features: `[n, ...]` array, `np.memmap`, SciPy sparse matrix (kept as CSR), or a dict of these.
@@ -39,7 +41,7 @@ def array_examples(features: Features, labels: Any, weights: Any = None) -> Exam
         weights: `[n]` array of finite weights >= 0, or None.
 
     Raises:
-        ConfigurationError: lengths differ, there are no examples, or a value is of a kind that cannot be fed.
+        ConfigurationError: lengths differ, there are no examples, or a type is not supported.
     """
     labels = np.asanyarray(labels)
     if labels.ndim == 0 or len(labels) == 0:
@@ -59,32 +61,32 @@ def array_examples(features: Features, labels: Any, weights: Any = None) -> Exam
         if not (np.all(np.isfinite(weights)) and np.all(weights >= 0)):
             raise ConfigurationError("A weight is negative or not finite; weights must be finite numbers >= 0.")
 
-    def load(runs: np.ndarray, chosen: np.ndarray, memory: Memory = np.empty) -> Take:
-        examples = np.concatenate([np.arange(start, stop) for start, stop in runs])[chosen]
+    def load(spans: np.ndarray, indices: np.ndarray, memory: Memory = np.empty) -> RowReader:
+        examples = np.concatenate([np.arange(start, stop) for start, stop in spans])[indices]
 
-        def take(start: int, stop: int) -> tuple[Features, np.ndarray]:
+        def read(start: int, stop: int) -> tuple[Features, np.ndarray]:
             rows = examples[start:stop]
-            taken = {name: _take_rows(value, rows) for name, value in inputs.items()}
-            return (taken if isinstance(features, Mapping) else taken[""]), np.asarray(labels[rows])
+            values = {name: _gather(value, rows) for name, value in inputs.items()}
+            return (values if isinstance(features, Mapping) else values[""]), np.asarray(labels[rows])
 
-        return take
+        return read
 
-    def expect(runs: np.ndarray) -> None:
+    def will_need(spans: np.ndarray) -> None:
         for value in inputs.values():
             if isinstance(value, np.ndarray):
-                read_ahead(value, runs.tolist())
+                read_ahead(value, spans.tolist())
 
     sparse = {name: value for name, value in inputs.items() if scipy.sparse.issparse(value)}
     num_columns = {name: value.shape[1] for name, value in sparse.items()}
-    sizes = {name: partial(_entries, value.indptr) for name, value in sparse.items()}
+    row_sizes = {name: partial(_entries, value.indptr) for name, value in sparse.items()}
     arrays = [*(array for value in inputs.values() for array in _arrays_of(value)), labels]
     digest = _digest([*arrays, *([] if weights is None else [weights])])
-    return Examples(len(labels), load, num_columns, digest, weights, expect, sizes)
+    return Examples(len(labels), load, num_columns, digest, weights, will_need, row_sizes)
 
 
-def _entries(row_splits: np.ndarray, runs: np.ndarray) -> np.ndarray:
-    """Of each row of runs (start, stop), int64."""
-    return np.concatenate([np.diff(row_splits[start : stop + 1]) for start, stop in runs.tolist()]).astype(np.int64)
+def _entries(row_splits: np.ndarray, spans: np.ndarray) -> np.ndarray:
+    """Entries of each row of the spans, int64."""
+    return np.concatenate([np.diff(row_splits[start : stop + 1]) for start, stop in spans.tolist()]).astype(np.int64)
 
 
 def _arrays_of(value: Any) -> list[np.ndarray]:
@@ -92,7 +94,7 @@ def _arrays_of(value: Any) -> list[np.ndarray]:
 
 
 def _digest(arrays: list[np.ndarray]) -> str:
-    """Names arrays by shape, type, first and last rows: telling other data apart must not read all of it."""
+    """Hash shapes, dtypes, first and last rows, because hashing arrays larger than memory would delay every start."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.dtype.str}{array.shape}".encode())
@@ -106,7 +108,7 @@ def _checked(name: object, value: Any, num_examples: int) -> Any:
     if scipy.sparse.issparse(value):
         matrix = value.tocsr()
         try:
-            matrix.check_format(full_check=True)  # row kernels index memory by what it holds
+            matrix.check_format(full_check=True)  # row kernels use the matrix' indices without bounds checks
         except ValueError as error:
             raise ConfigurationError(f"Input {name!r} is a damaged sparse matrix: {error}.") from None
         if not matrix.has_canonical_format:
@@ -131,50 +133,52 @@ def _checked(name: object, value: Any, num_examples: int) -> Any:
     return value
 
 
-def _take_rows(value: Any, rows: np.ndarray) -> Features:
+def _gather(value: Any, rows: np.ndarray) -> Features:
     if scipy.sparse.issparse(value):
         return CsrRows(*gather_rows(value.indptr, value.indices, value.data, rows))
-    return aligned_copy(value[rows])  # `np.take` into aligned memory would first copy all of what is not in C order
+    return aligned_copy(value[rows])  # `np.take` into aligned memory would first copy a whole array in Fortran order
 
 
 def rows_examples(
     rows: Rows, *, kind: str, num_features: int, length: int, pad_multiple: int | None = None
 ) -> Examples:
-    """A block of rows in memory: `CsrRows` for n-grams; sequences as int32 `[b, length]` padded with 0, or packed.
+    """Use rows in memory as examples.
+
+    N-gram rows become `CsrRows`. Sequences become int32 `[b, length]`, cut or padded with 0, or `PackedRows`.
 
     Args:
-        rows: the block.
+        rows: rows in memory.
         kind: "ngram" or "sequence".
-        num_features: columns, or word ids, are below it.
-        length: of padded rows.
+        num_features: exclusive upper bound of columns or word ids.
+        length: words in a padded sequence.
         pad_multiple: packed rows begin at multiples of this number of tokens; None pads rows to `length`.
     """
 
-    def spans(runs: np.ndarray) -> list[Span]:
-        return [Span(rows, start, stop) for start, stop in runs.tolist()]
+    def row_spans(spans: np.ndarray) -> list[RowSpan]:
+        return [RowSpan(rows, start, stop) for start, stop in spans.tolist()]
 
-    def gather(runs: np.ndarray, chosen: np.ndarray, memory: Memory) -> Rows:
-        picked, _ = pick_rows(spans(runs), chosen, memory)
+    def gather(spans: np.ndarray, indices: np.ndarray, memory: Memory) -> Rows:
+        picked, _ = pick_rows(row_spans(spans), indices, memory)
         return picked
 
-    def lengths(runs: np.ndarray) -> np.ndarray:
-        return span_lengths(spans(runs))
+    def lengths(spans: np.ndarray) -> np.ndarray:
+        return span_lengths(row_spans(spans))
 
     return _ragged_examples(gather, lengths, rows.num_rows, kind, num_features, length, pad_multiple)
 
 
 def part_examples(part: Part, *, length: int, pad_multiple: int | None = None) -> Examples:
-    """The rows of a prepared part, in the same forms.
+    """Use the rows of a prepared part as examples, in the forms of `rows_examples`.
 
     Raises:
-        DataError: the part has no rows, or later, in `load`, a shard is damaged.
+        DataError: the part has no rows, or `load` later finds a damaged shard.
     """
     if part.num_rows == 0:
         raise DataError(f"{part.directory} has no {part.name} rows. Run 'distrain prepare' with more rows.")
     examples = _ragged_examples(
         part.gather, part.lengths, part.num_rows, part.kind, part.num_features, length, pad_multiple
     )
-    return replace(examples, expect=part.expect)
+    return replace(examples, will_need=part.will_need)
 
 
 def _ragged_examples(
@@ -186,25 +190,26 @@ def _ragged_examples(
     length: int,
     pad_multiple: int | None,
 ) -> Examples:
-    def load(runs: np.ndarray, chosen: np.ndarray, memory: Memory = np.empty) -> Take:
-        return partial(_laid_out, gather(runs, chosen, memory), length, pad_multiple)
+    def load(spans: np.ndarray, indices: np.ndarray, memory: Memory = np.empty) -> RowReader:
+        return partial(_to_features, gather(spans, indices, memory), length, pad_multiple)
 
     if kind == "ngram":
-        return Examples(num_rows, load, {"": num_features}, "", sizes={"": lengths})
+        return Examples(num_rows, load, {"": num_features}, "", row_sizes={"": lengths})
     if pad_multiple is None:
         return Examples(num_rows, load, {}, "")
-    return Examples(
-        num_rows, load, {"": num_features}, "", sizes={"": lambda runs: _packed_tokens(lengths(runs), pad_multiple)}
-    )
+    packed_tokens = partial(_packed_tokens, lengths, pad_multiple)
+    return Examples(num_rows, load, {"": num_features}, "", row_sizes={"": packed_tokens})
 
 
-def _packed_tokens(lengths: np.ndarray, pad_multiple: int) -> np.ndarray:
-    return chunks_of_rows(lengths, pad_multiple) * pad_multiple
+def _packed_tokens(lengths: Callable[[np.ndarray], np.ndarray], pad_multiple: int, spans: np.ndarray) -> np.ndarray:
+    return chunks_of_rows(lengths(spans), pad_multiple) * pad_multiple
 
 
-def _laid_out(block: Rows, length: int, pad_multiple: int | None, start: int, stop: int) -> tuple[Features, np.ndarray]:
-    """Rows of a block as features, and their labels; what is large is where a step can read it."""
-    splits, columns, values, labels = block.slice(start, stop)
+def _to_features(
+    rows: Rows, length: int, pad_multiple: int | None, start: int, stop: int
+) -> tuple[Features, np.ndarray]:
+    """Features and labels of rows start .. stop - 1, in aligned memory, which TensorFlow does not copy."""
+    splits, columns, values, labels = rows.slice(start, stop)
     if values is not None:
         row_ids = aligned_empty(columns.shape, np.int32)
         write_row_ids(splits, row_ids)

@@ -10,16 +10,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from distrain.config import DEFAULT_GLOBAL_BATCH_SIZE, TrainConfig
 from distrain.data.dataset_index import Dataset
 from distrain.data.plan import EpochPlan, examples_per_replica
 from distrain.data.prefetch import prefetch_depth
 from distrain.data.shards import Part
-from distrain.data.shuffle import SHUFFLE_BLOCK, count_reads, epoch_order
+from distrain.data.shuffle import SHUFFLE_WINDOW
 from distrain.distribution.collectives.host_all_reduce import MAX_UNION
-from distrain.errors import DataError
 from distrain.planning.traffic import expected_touched, sample_frequencies
 
 FLOAT_BYTES = 4
@@ -100,7 +97,7 @@ def plan_run(dataset: Dataset, config: TrainConfig, *, num_replicas: int) -> Run
         )
     validation = EpochPlan(dataset.parts["test"].num_rows, num_replicas, batch_size)
     num_weights = count_weights(dataset, config)
-    block_bytes = min(SHUFFLE_BLOCK, part.num_rows) * _stored_row_bytes(part) / num_replicas
+    block_bytes = min(SHUFFLE_WINDOW, part.num_rows) * _stored_row_bytes(part) / num_replicas
     batch_bytes = int(batch_size * ENTRY_BYTES[part.kind] * _mean_entries(part))
     last_step = plan.num_steps - 1
     all_reduce_bytes = FLOAT_BYTES * num_weights if num_replicas > 1 else 0
@@ -126,22 +123,6 @@ def plan_run(dataset: Dataset, config: TrainConfig, *, num_replicas: int) -> Run
         touched_bytes=_touched_bytes(dataset, config, touched, all_reduce_bytes),
         warnings=tuple(warnings),
     )
-
-
-def audit(plan: RunPlan, *, seed: int, epoch: int) -> None:
-    """Walk every step of every replica in one epoch and count how often each example is read.
-
-    Raises:
-        DataError: an example is not read exactly once, which would be a defect of distrain.
-    """
-    walked = EpochPlan(plan.num_examples, plan.num_replicas, plan.batch_size)
-    counts = count_reads(walked, epoch_order(plan.num_examples, seed=seed, epoch=epoch))
-    wrong = np.flatnonzero(counts != 1)
-    if len(wrong):
-        raise DataError(
-            f"In epoch {epoch + 1} example {wrong[0]} is read {counts[wrong[0]]} times, and {len(wrong) - 1} others "
-            "not exactly once. Please report this with the command."
-        )
 
 
 def count_weights(dataset: Dataset, config: TrainConfig) -> int:

@@ -268,7 +268,7 @@ def _train(run: _Run, watch: Any, reporter: Callable[[Path], Reporter], stop: St
         order = epoch_order(plan.num_examples, seed=config.seed, epoch=progress.epoch)
         batches = epoch_batches(job.train, plan, order, replicas=local, epoch=progress.epoch)
         depth = max(PREFETCH_STEPS, 2 * config.steps_per_execution)
-        fed = prefetched(batches, depth=depth, beside=distribution.prefetches)
+        fed = prefetched(batches, depth=depth, in_thread=distribution.prefetches)
         idle = [zero_weight_batch(sample, share) for share in local]
         return EpochSteps(
             plan.num_steps, lambda step: len(plan.global_positions(step)), step_flags.with_failure_batches(fed, idle)
@@ -282,7 +282,7 @@ def _train(run: _Run, watch: Any, reporter: Callable[[Path], Reporter], stop: St
         plan = EpochPlan(job.validation.num_examples, distribution.num_replicas, run.batch_size)
         order = epoch_order(plan.num_examples, seed=0, epoch=0, shuffle=False)
         batches = epoch_batches(job.validation, plan, order, replicas=replicas)
-        fed = prefetched(batches, beside=distribution.prefetches)
+        fed = prefetched(batches, in_thread=distribution.prefetches)
         idle = [zero_weight_batch(sample, replica) for replica in replicas]
         step = step_flags.around(evaluate_step, microbatches_per_process=len(replicas))
         return evaluate_all(

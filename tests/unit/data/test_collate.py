@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distrain.data.batches import epoch_batches
-from distrain.data.collate import RowStream, word_rows
+from distrain.data.collate import RowOffsets, word_rows
 from distrain.data.dataset_index import open_dataset
 from distrain.data.dataset_writer import DatasetWriter
 from distrain.data.examples import PackedRows
@@ -81,10 +81,10 @@ def test_where_a_row_stands_is_the_sum_of_the_rows_before(examples, shuffle, blo
 
     num_tokens = chunks_of_rows(np.diff(sequences(331).row_splits)[order().examples(range(331))], 3) * 3
     expected = np.cumsum(num_tokens) - num_tokens
-    stream = RowStream(examples.sizes[""], order())
+    offsets = RowOffsets(examples.row_sizes[""], order())
     for position in (0, 1, 39, 40, 41, 200, 330, 63, 329):  # forth, and back to a block before
-        assert stream.before(position) == expected[position]
-    assert RowStream(examples.sizes[""], order()).before(250) == expected[250]  # as after a resume
+        assert offsets.offset_of(position) == expected[position]
+    assert RowOffsets(examples.row_sizes[""], order()).offset_of(250) == expected[250]  # as after a resume
 
 
 @given(st.integers(1, 5), st.integers(1, 50), st.integers(0, 331))
@@ -124,4 +124,4 @@ def test_rows_in_memory_are_packed_too():
     )
     features, _ = examples.load(np.array([[0, 3]]), np.array([0, 2]))(0, 2)
     assert features.words.tolist() == [8, 9, 0, 0, 0, 0, 1, 2, 3, 4, 5, 0, 0, 0, 0]
-    assert examples.sizes[""](np.array([[2, 3], [0, 2]])).tolist() == [9, 6, 3]
+    assert examples.row_sizes[""](np.array([[2, 3], [0, 2]])).tolist() == [9, 6, 3]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distrain.data.plan import EpochPlan, examples_per_replica, steps_per_epoch
-from distrain.data.shuffle import count_reads, epoch_order, stable_order
+from distrain.data.shuffle import epoch_order, stable_order
 
 counts = st.integers(0, 300)
 replicas = st.integers(1, 9)
@@ -120,17 +120,6 @@ def test_each_example_is_read_exactly_once(plan, seed, epoch, block, run):
         for example in order.examples(plan.positions(step, replica)).tolist()
     ]
     assert sorted(read) == list(range(plan.num_examples))
-    assert count_reads(plan, order).tolist() == [1] * plan.num_examples
-
-
-def test_count_reads_sees_what_is_read_twice_or_never():
-    plan = EpochPlan(7, 2, 2)
-
-    class Broken:
-        def examples(self, positions):
-            return np.minimum(np.arange(positions.start, positions.stop), 5)
-
-    assert count_reads(plan, Broken()).tolist() == [1, 1, 1, 1, 1, 2, 0]
 
 
 @given(plans(), replicas, sizes, seeds)
@@ -168,7 +157,7 @@ def test_the_order_of_this_release_is_that_of_the_first():
 
 def test_small_data_is_shuffled_whole():
     order = epoch_order(60_000, seed=1, epoch=0)
-    assert order.num_blocks == 1
+    assert order.num_windows == 1
     # A tenth of the epoch draws from all tenths of the data alike: 600 expected of each, sigma about 22.
     tenths = np.histogram(order.examples(range(6_000)), bins=10, range=(0, 60_000))[0]
     assert np.all(np.abs(tenths - 600) < 5 * 22)
@@ -182,9 +171,9 @@ def test_a_block_comes_from_few_runs_of_neighbours(n, seed):
         assert len({example // run for example in part}) <= 2 * (block // run)
     firsts = epoch_order(n, seed=seed, epoch=0, block=block, run=run)
     for start in range(0, n, block):
-        held = firsts.block_of(start)
+        held = firsts.window_of(start)
         assert held.size <= block
-        assert len(held.runs) <= block // run
+        assert len(held.spans) <= block // run
 
 
 def test_blocks_mix_far_parts_of_the_data():

@@ -117,7 +117,7 @@ def test_rows_that_are_expected_are_read_and_nothing_around_them(tmp_path):
     if in_memory(arrays[0])[1:].any():
         pytest.skip("this file system keeps files in memory, whatever one says")
     runs = [(400, 420), (900, 910)]
-    part.expect(np.array(runs))
+    part.will_need(np.array(runs))
     for array in arrays:
         wanted = [page for run in runs for page in pages_of(array, *(row * NUMBERS // 2 for row in run))]
         wait_for(array, wanted)
@@ -140,11 +140,11 @@ def test_each_block_is_expected_before_it_is_loaded():
             told.append(("load", runs.tolist()))
         return examples.load(runs, chosen)
 
-    watched = type(examples)(100, load, {}, "", expect=lambda runs: told.append(("expect", runs.tolist())))
+    watched = type(examples)(100, load, {}, "", will_need=lambda runs: told.append(("expect", runs.tolist())))
     order = epoch_order(100, seed=0, epoch=0, block=30, run=5)
     plan = EpochPlan(100, 2, 5, first_position=37)
     list(epoch_batches(watched, plan, order, replicas=range(2)))
-    blocks = [order.block_of(position).runs.tolist() for position in (30, 60, 90)]
+    blocks = [order.window_of(position).spans.tolist() for position in (30, 60, 90)]
     begun = [("expect", blocks[0]), ("load", blocks[0]), ("expect", blocks[1]), ("load", blocks[1])]
     assert told == [*begun, ("expect", blocks[2]), ("load", blocks[2]), ("expect", [])]
 
@@ -155,5 +155,5 @@ def test_memory_maps_of_a_user_are_expected_too(numbers):
     forget(Path(numbers.filename))  # its first and last rows were read, to tell it from other data
     wanted = pages_of(numbers, 600 * NUMBERS, 601 * NUMBERS)
     assert not in_memory(numbers)[list(wanted)].any()
-    examples.expect(np.array([[600, 601]]))
+    examples.will_need(np.array([[600, 601]]))
     wait_for(numbers, wanted)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from distrain.data.dataset_index import open_dataset
 from distrain.data.dataset_writer import DatasetWriter
-from distrain.data.rows import Rows, Span, concatenate_rows, pick_rows
+from distrain.data.rows import Rows, RowSpan, concatenate_rows, pick_rows
 from distrain.errors import DataError
 
 
@@ -99,7 +99,7 @@ def test_rows_of_runs_are_gathered_in_any_order(tmp_path_factory, kind, data):
 
 def test_picking_tells_the_highest_column_and_takes_negative_ones_as_high():
     rows = ragged([1, 2])._replace(columns=np.array([3, 7, -1], np.int32))
-    spans = [Span(rows, 1, 2), Span(rows, 0, 1)]  # its rows the other way round
+    spans = [RowSpan(rows, 1, 2), RowSpan(rows, 0, 1)]  # its rows the other way round
     assert pick_rows(spans, np.array([1]))[1] == 3
     assert pick_rows(spans, np.array([1, 0]))[1] == 2**32 - 1
     assert pick_rows(spans, np.array([], np.int64))[1] == 0

@@ -14,10 +14,9 @@ from distrain.data.prefetch import MAX_PREFETCH_STEPS
 from distrain.data.rows import Rows
 from distrain.data.shuffle import epoch_order
 from distrain.data.sources import part_examples
-from distrain.errors import ConfigurationError, DataError
+from distrain.errors import ConfigurationError
 from distrain.models.build import text_model
-from distrain.planning import run_plan as planning
-from distrain.planning.run_plan import audit, count_weights, plan_run
+from distrain.planning.run_plan import count_weights, plan_run
 
 
 def prepared(folder, *, kind="ngram", rows=50, test_rows=9, features=30, classes=3, max_length=20, row_length=4):
@@ -123,30 +122,3 @@ def test_more_replicas_than_the_default_global_batch(tmp_path):
 def test_more_replicas_than_a_global_batch(tmp_path):
     with pytest.raises(ConfigurationError, match="--global-batch-size is 4"):
         plan_run(prepared(tmp_path), settings(global_batch_size=4), num_replicas=5)
-
-
-@pytest.mark.parametrize("num_replicas", [1, 3, 8])
-def test_the_audit_passes(tmp_path, num_replicas):
-    plan = plan_run(prepared(tmp_path), settings(batch_size=7), num_replicas=num_replicas)
-    audit(plan, seed=5, epoch=1)
-
-
-@pytest.mark.parametrize(
-    ("spoil", "words"),
-    [
-        (lambda examples: np.where(examples == 7, 8, examples), "example 7 is read 0 times, and 1 others"),
-        (lambda examples: examples % 25, "example 0 is read 2 times, and 49 others"),
-    ],
-)
-def test_the_audit_catches_a_broken_order(tmp_path, monkeypatch, spoil, words):
-    class Broken:
-        def __init__(self, order):
-            self._order = order
-
-        def examples(self, positions):
-            return spoil(self._order.examples(positions))
-
-    monkeypatch.setattr(planning, "epoch_order", lambda *a, **k: Broken(epoch_order(*a, **k)))
-    plan = plan_run(prepared(tmp_path), settings(batch_size=7), num_replicas=3)
-    with pytest.raises(DataError, match=f"epoch 3 {words}"):
-        audit(plan, seed=0, epoch=2)

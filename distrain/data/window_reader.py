@@ -1,0 +1,118 @@
+"""Reads the examples of some replicas, one shuffle window after another.
+
+Decides: which rows of a shuffle window this process reads, and when. Never: what a batch contains.
+
+    reader = WindowReader(examples, plan, order, replicas=range(0, 2))
+    features, labels = reader.read(plan.positions(0, 1))
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from distrain.batch import Memory
+from distrain.data.collate import concatenate_features
+from distrain.data.examples import Examples, Features, RowReader
+from distrain.data.plan import EpochPlan
+from distrain.data.shuffle import ShuffledOrder, ShuffleWindow
+
+
+class WindowReader:
+    """Reads positions of `replicas` in the order of the steps, and keeps the rows of one shuffle window in memory.
+
+    Args:
+        examples: source of the rows.
+        plan: positions of each replica.
+        order: order of the epoch.
+        replicas: consecutive replicas that this process feeds.
+    """
+
+    def __init__(self, examples: Examples, plan: EpochPlan, order: ShuffledOrder, replicas: range) -> None:
+        self._examples = examples
+        self._plan = plan
+        self._order = order
+        self._replicas = replicas
+        self._first_position = -1  # of the loaded window
+        self._positions = np.zeros(0, np.int64)  # positions whose rows are loaded
+        self._rows: RowReader | None = None
+        self._memory = _ReusedMemory()
+        self._weights: tuple[int, np.ndarray] | None = None
+
+    def read(self, positions: range) -> tuple[Features, np.ndarray]:
+        """Features and labels at `positions`, which belong to one batch of one of the replicas."""
+        pieces = []
+        for window, offsets in self._windows_of(positions):
+            rows = self.load(window)
+            start = int(np.searchsorted(self._positions, window.first_position + offsets.start))
+            pieces.append(rows(start, start + len(offsets)))
+        return concatenate_features(pieces)
+
+    def load(self, window: ShuffleWindow) -> RowReader:
+        """Load `window` into the one-window cache if it is absent; return a reader for this process's rows."""
+        if self._rows is not None and self._first_position == window.first_position:
+            return self._rows
+        stop = window.first_position + window.size
+        self._first_position = window.first_position
+        self._positions = self._plan.positions_between(window.first_position, stop, self._replicas)
+        offsets = self._positions - window.first_position
+        indices = offsets if window.permutation is None else window.permutation[offsets]
+        if self._rows is None:
+            self._examples.will_need(window.spans)
+        self._rows = self._examples.load(window.spans, indices, self._memory.reuse())
+        self._examples.will_need(self._order.spans_after(window))  # the disk works while steps compute
+        return self._rows
+
+    def total_weight(self, positions: range) -> float:
+        """Sum of the weights at `positions`, in float64."""
+        if self._examples.weights is None:
+            return float(len(positions))
+        return float(self.weights(positions).sum(dtype=np.float64))
+
+    def weights(self, positions: range) -> np.ndarray:
+        """Weights at `positions`, float32 `[len(positions)]`."""
+        if self._examples.weights is None:
+            return np.ones(len(positions), np.float32)
+        pieces = []
+        for window, offsets in self._windows_of(positions):
+            if self._weights is None or self._weights[0] != window.first_position:
+                self._weights = (window.first_position, self._examples.weights[window.examples()])
+            pieces.append(self._weights[1][offsets.start : offsets.stop])
+        return np.concatenate(pieces)
+
+    def _windows_of(self, positions: range) -> Iterator[tuple[ShuffleWindow, range]]:
+        """Yield each window that `positions` reach into, with the positions relative to the window."""
+        start = positions.start
+        while start < positions.stop:
+            window = self._order.window_of(start)
+            stop = min(positions.stop, window.first_position + window.size)
+            yield window, range(start - window.first_position, stop - window.first_position)
+            start = stop
+
+
+class _ReusedMemory:
+    """Allocates the arrays of each window in the memory of the window before.
+
+    Linux clears fresh memory page by page, which took longer than copying the rows of a window.
+    """
+
+    def __init__(self) -> None:
+        self._buffers: list[np.ndarray] = []
+        self._next = 0
+
+    def reuse(self) -> Memory:
+        """An allocator for the next window; arrays of the window before become invalid."""
+        self._next = 0
+        return self._allocate
+
+    def _allocate(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        index, self._next = self._next, self._next + 1
+        if index == len(self._buffers):
+            self._buffers.append(np.empty(0, np.uint8))
+        if size > len(self._buffers[index]):
+            self._buffers[index] = np.empty(size + size // 16, np.uint8)  # 6% spare, as sizes of windows differ little
+        return self._buffers[index][:size].view(dtype).reshape(shape)

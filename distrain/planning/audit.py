@@ -1,0 +1,74 @@
+"""Proof that an epoch of a plan reads every example exactly once: `distrain plan --audit`.
+
+Decides: what counts as an exact epoch. Never: has formulas of its own; the audit walks the loader of a run.
+
+    audit(plan, seed=0, epoch=0, console=Console())
+
+The audit gives `epoch_batches` a source whose features are example numbers. Each replica gets a loader of its own, as
+in a run with one process per replica, and each step collects the batches of all replicas. Memory holds one shuffle
+window and a counter of 4 bytes per example.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from distrain.batch import Memory
+from distrain.data.batches import epoch_batches
+from distrain.data.examples import Examples, Features, RowReader
+from distrain.data.plan import EpochPlan
+from distrain.data.shuffle import epoch_order
+from distrain.errors import DataError
+from distrain.planning.run_plan import RunPlan
+
+
+def audit(plan: RunPlan, *, seed: int, epoch: int, console: Console | None = None) -> None:
+    """Walk one epoch with the loader of every replica and count how often each example is trained on.
+
+    Args:
+        plan: numbers of examples and replicas, and the batch size.
+        seed: seed of the order.
+        epoch: epoch number from 0.
+        console: terminal that shows a progress bar; None shows no bar.
+
+    Raises:
+        DataError: an example is not read exactly once, which would be a defect of distrain.
+    """
+    epoch_plan = EpochPlan(plan.num_examples, plan.num_replicas, plan.batch_size)
+    order = epoch_order(plan.num_examples, seed=seed, epoch=epoch)
+    examples = Examples(plan.num_examples, _load_example_numbers, {}, "")
+    loaders = [
+        epoch_batches(examples, epoch_plan, order, replicas=range(replica, replica + 1), epoch=epoch)
+        for replica in range(plan.num_replicas)
+    ]
+    counts = np.zeros(plan.num_examples, np.int32)
+    for batches in track(
+        zip(*loaders, strict=True),
+        total=epoch_plan.num_steps,
+        description=f"audit of epoch {epoch + 1}",
+        console=console,
+        transient=True,
+        disable=console is None or not console.is_terminal,
+    ):
+        for (batch,) in batches:
+            if batch.weights.any():  # else the replica has no examples in this step
+                np.add.at(counts, batch.features, 1)
+    inexact = np.flatnonzero(counts != 1)
+    if len(inexact):
+        raise DataError(
+            f"In epoch {epoch + 1} example {inexact[0]} is read {counts[inexact[0]]} times, and {len(inexact) - 1} "
+            "others not exactly once. Please report this with the command."
+        )
+
+
+def _load_example_numbers(spans: np.ndarray, indices: np.ndarray, memory: Memory = np.empty) -> RowReader:
+    ends = np.cumsum(spans[:, 1] - spans[:, 0])
+    span_of = np.searchsorted(ends, indices, side="right")
+    numbers = indices - ends[span_of] + spans[span_of, 1]
+
+    def read(start: int, stop: int) -> tuple[Features, np.ndarray]:
+        return numbers[start:stop], numbers[start:stop]
+
+    return read
