@@ -376,8 +376,8 @@ kustomization() { # up
         single-gpu) patch_train_job distrain train ;;
         multi-gpu) patch_train_job distrain train --strategy=mirrored ;;
         indexed) patch_train_job python -m distrain.pod --strategy=horovod ;;
-        mpijob) patch_mpi_job python /opt/distrain/launch/mpi_pod.py launcher ;;
-        trainer) patch_train_runtime python /opt/distrain/launch/mpi_pod.py launcher ;;
+        mpijob) patch_mpi_job python -m distrain.launchers.mpi_pod launcher ;;
+        trainer) patch_train_runtime python -m distrain.launchers.mpi_pod launcher ;;
       esac
       ;;
   esac

@@ -90,7 +90,7 @@ is_this_host() {
 check_host() { # host
   local host=$1 words code=0 script command
   script="test -x $bin/distrain && test -x ${mpirun%/*}/orted || exit 101;"
-  script+=" test -r $repository/launch/run_ranks.py || exit 102;"
+  script+=" $python -P -c 'import distrain.launchers.mpirun' || exit 102;"
   script+=" cd $(printf %q "$PWD") || exit 103"
   read -r -a command <<<"$ssh"
   words=$(timeout 30 "${command[@]}" "$host" "$script" </dev/null 2>&1) || code=$?
@@ -98,7 +98,7 @@ check_host() { # host
     0) return ;;
     101) words="it has no $bin/distrain, or no ${mpirun%/*}/orted. Install distrain and Open MPI there at the same \
 paths as here, or share the directory." ;;
-    102) words="it has no $repository/launch. Put the checkout there at the same path, or share the directory." ;;
+    102) words="its $python has no distrain of this version: ${words##*$'\n'}. Install distrain there as here." ;;
     103) words="it has no directory $PWD, from where this was started. Start from one that all hosts have." ;;
     124) words="it did not answer to $ssh within 30 s. Is it up, and is its name right?" ;;
     *) words="\"$ssh $host\" failed: ${words:-exit code $code}. It must log in without asking: try it by hand, where \
@@ -124,7 +124,7 @@ done
 # host keeps from starting or ending: after 45 s, later than the ranks' own heartbeat, which can say more.
 options=(--bind-to none --map-by slot -H "$list" -n "$num_ranks" -wdir "$PWD"
   --mca plm_rsh_agent "$ssh" --mca plm_rsh_no_tree_spawn 1 --mca plm_rsh_num_concurrent "${#hosts[@]}"
-  --mca orte_launch_agent "$python $repository/launch/run_ranks.py orted"
+  --mca orte_launch_agent "$python -P -m distrain.launchers.mpirun orted"
   --mca oob_tcp_keepalive_time 30 --mca oob_tcp_keepalive_intvl 5 --mca oob_tcp_keepalive_probes 3)
 if [ -n "$interface" ]; then
   export HOROVOD_GLOO_IFACE=$interface NCCL_SOCKET_IFNAME=$interface

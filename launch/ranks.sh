@@ -20,7 +20,8 @@ prepare_ranks() {
     [ -n "$bin" ] || fail 2 "distrain is not installed: it is neither in $repository/.venv nor on PATH. Run \
 ./launch/quickstart.sh, which makes .venv, or: pip install 'distrain[cpu,mpi]'"
   fi
-  python=$bin/python3
+  python=$bin/python3 # must have distrain; a link on PATH leads to the environment that does
+  [ -x "$python" ] || python=$(dirname "$(readlink -f "$bin/distrain")")/python3
   [ -x "$python" ] || python=$(command -v python3) || fail 2 "there is no python3 beside $bin/distrain or on PATH."
   mpirun=$bin/mpirun
   [ -x "$mpirun" ] || mpirun=$(command -v mpirun) || fail 2 "mpirun is neither in $bin nor on PATH; it starts the \
@@ -43,6 +44,6 @@ start_ranks() { # arguments of mpirun, --, arguments of distrain train
   shift
   # The first rank to end with an error or a request to stop makes
   # mpirun end the others: after 2 s by SIGTERM, after 4 s by SIGKILL. The chief may need them to write its last word.
-  exec "$python" "$repository/launch/run_ranks.py" "$mpirun" --mca odls_base_sigkill_timeout 2 \
+  exec "$python" -P -m distrain.launchers.mpirun "$mpirun" --mca odls_base_sigkill_timeout 2 \
     "${options[@]}" "$bin/distrain" train "$@"
 }

@@ -1,44 +1,37 @@
-"""The entry of each pod of an Indexed Job: waits for the other pods, starts its own ranks, and answers for them.
+"""The entry of each pod of an Indexed Job: waits for the other pods, then runs and supervises the ranks of this pod.
 
-Decides: when the ranks start, what a signal means to them, the exit code and the last word. Never: trains, or finds out
-which rank of the run was lost; the ranks do.
+Decides: when the ranks start, what a signal means to them, the exit code and the final message. Never: trains, or
+finds out which rank of the run was lost; the ranks do.
 
     $ python -m distrain.pod --data /data --run /runs/1        # the arguments of `distrain train`
 
-Where it is in the job is told by JOB_COMPLETION_INDEX, DISTRAIN_NUM_PODS, DISTRAIN_RANKS_PER_POD (1),
-DISTRAIN_RENDEZVOUS (host and port of pod 0) and DISTRAIN_RENDEZVOUS_SECONDS (60).
+The manifest sets JOB_COMPLETION_INDEX, DISTRAIN_NUM_PODS and DISTRAIN_RANKS_PER_POD (default 1). It also sets
+DISTRAIN_RENDEZVOUS, host and port of pod 0, and DISTRAIN_RENDEZVOUS_SECONDS, within which all pods must connect.
 
-What happens                            What follows
-the command is wrong                    2, before anything waits
-this very run is finished already       0: the other pods may have completed, and Kubernetes never starts them again
-a pod does not come                     5, and its name
-SIGTERM, SIGINT, SIGUSR1                42 at once while pods are missing; else every rank hears it: all save, and 42
-a second SIGINT                         the ranks are killed
-a rank fails                            its siblings hear of it and leave; they are killed if they do not
-a rank is killed                        the same, with 5
-this process is killed                  its ranks are killed
+    Event                          Reaction
+    the command is wrong           exit code 2, before any pod waits
+    this run is finished already   exit code 0: other pods may have completed, and Kubernetes never restarts those
+    a pod does not connect         exit code 5, and its name
+    SIGTERM, SIGINT, SIGUSR1       exit code 42 at once while pods are missing; later each rank gets it and saves
+    a second SIGINT                the ranks are killed
+    a rank fails or is killed      the other ranks notice and exit, or are killed later; a killed rank gives exit code 5
+    this process is killed         the kernel kills its ranks
 
-As process number 1 of a container it has no default actions: a signal that comes in the tenth of a second before it
-listens is lost, and it reaps whatever its ranks leave behind.
+As process 1 of a container, this process has no default signal actions: a signal before `listen_for_stop` is lost.
 """
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import importlib.util
 import json
 import math
 import os
-import re
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distrain.cluster.world import World, find_world
@@ -46,47 +39,44 @@ from distrain.errors import (
     CheckpointError,
     ConfigurationError,
     DataError,
-    DistrainError,
     DivergenceError,
     RankError,
     StopRequested,
 )
+from distrain.launchers.processes import handles
+from distrain.launchers.supervisor import GO_ON, StderrRelay, exit_code_of, polls, say, send_once, start
 from distrain.training.actions import StopRequest, listen_for_stop
 
 if TYPE_CHECKING:
     from distrain.config import TrainConfig
 
-POLL_SECONDS = 0.1
-# A rank that is lost is known to all others within a minute (distribution/heartbeat.py); then they leave.
+# All ranks learn of a lost rank within a minute (distrain/cluster/heartbeat.py), and then exit.
 ENDING_SECONDS = 75.0
-# What a rank leaves with knowingly. It counts before what becomes of the others then.
-_SAID = {kind.exit_code for kind in (ConfigurationError, DataError, CheckpointError, DivergenceError, StopRequested)}
-LONGEST_LINE = 2**16  # bytes
-_LAST_WORD = re.compile(rb"distrain: (error|stopped|interrupted)|distrain \w+: error")
-_GO_ON = "Start again: training goes on from the last checkpoint."
+# A rank exits with these codes because it knows the cause, so they count before the codes of ranks that followed.
+_KNOWN_CAUSES = {
+    kind.exit_code for kind in (ConfigurationError, DataError, CheckpointError, DivergenceError, StopRequested)
+}
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run this pod's part of `distrain train ARGUMENTS`.
 
     Returns:
-        The exit code of `errors.py`: that of the ranks, 5 also where one of them was killed; 130 after a second SIGINT.
+        Exit code of the ranks or of an error; 5 when a rank was killed; 130 after a second SIGINT.
     """
     stop = listen_for_stop()  # before the slower imports
-    try:
-        return _run(arguments, os.environ, stop)
-    except DistrainError as error:
-        _say("stopped" if isinstance(error, StopRequested) else "error", str(error))
-        return error.exit_code
-    except KeyboardInterrupt:
-        _say("interrupted", f"its ranks were killed. {_GO_ON}")
-        return 130
+    return exit_code_of(lambda: _run(arguments, os.environ, stop), prefix=_prefix())
+
+
+def _prefix() -> str:
+    index = os.environ.get("JOB_COMPLETION_INDEX", "")
+    return f"pod {index[:9]}: " if index else ""
 
 
 def _run(arguments: Sequence[str], environ: Mapping[str, str], stop: StopRequest) -> int:
     from distrain.cli.main import train_arguments
     from distrain.cluster.rendezvous import rendezvous_seconds
-    from distrain.launchers.pod_barrier import PodPlace, meet_pods
+    from distrain.launchers.pod_barrier import IndexedPod, await_pods
 
     config = train_arguments(arguments)
     world = find_world(environ)
@@ -96,8 +86,8 @@ def _run(arguments: Sequence[str], environ: Mapping[str, str], stop: StopRequest
         return 0
     if world.rendezvous and world.size > world.local_size:
         host, _, port = world.rendezvous.rpartition(":")
-        place = PodPlace(world.rank // world.local_size, world.size // world.local_size, host, int(port))
-        meet_pods(place, seconds=rendezvous_seconds(environ), is_stopped=lambda: stop.signal_name is not None)
+        pod = IndexedPod(world.rank // world.local_size, world.size // world.local_size, host, int(port))
+        await_pods(pod, seconds=rendezvous_seconds(environ), is_stopped=lambda: stop.signal_name is not None)
     return _run_ranks(arguments, world, stop)
 
 
@@ -105,25 +95,25 @@ def _check(config: TrainConfig, world: World) -> None:
     """Refuse what would fail in each rank, later."""
     if world.launcher != "indexed job":
         raise ConfigurationError(
-            "this is no pod of an Indexed Job: JOB_COMPLETION_INDEX and DISTRAIN_NUM_PODS are not set, or those of "
-            "another launcher are. Render the job with launch/k8s.sh, or start 'distrain train' itself."
+            "this is no pod of an Indexed Job: JOB_COMPLETION_INDEX and DISTRAIN_NUM_PODS are not set, or another "
+            "launcher's variables are. Render the job with launch/k8s.sh, or start 'distrain train' itself."
         )
     if world.size == 1:
         return
     if config.strategy not in ("auto", "horovod"):
         raise ConfigurationError(
-            f"--strategy {config.strategy} cannot bring {world.size} ranks together in an Indexed Job: Horovod alone "
-            "can without mpirun. Leave --strategy out; for MPI run an MPIJob, for the others a single rank."
+            f"--strategy {config.strategy} cannot connect {world.size} ranks in an Indexed Job: only Horovod can "
+            "without mpirun. Leave --strategy out; for MPI run an MPIJob, for the others a single rank."
         )
     if importlib.util.find_spec("horovod") is None:
         raise ConfigurationError(
-            f"Horovod is not installed, without which the {world.size} ranks of an Indexed Job cannot come together. "
+            f"Horovod is not installed, without which the {world.size} ranks of an Indexed Job cannot connect. "
             "Build it into the image by launch/install_horovod.sh."
         )
 
 
 def _is_finished(config: TrainConfig) -> bool:
-    """Whether this very command has been trained to its end, so that the other pods may have completed for good."""
+    """Return whether exactly this command has been trained to its end, so that the other pods may have completed."""
     from distrain.runs import directory as run_directory
     from distrain.runs.checkpoint import list_checkpoints, load_checkpoint
 
@@ -134,129 +124,79 @@ def _is_finished(config: TrainConfig) -> bool:
         settings = json.loads((config.run / run_directory.CONFIG_NAME).read_text(encoding="utf-8"))
         before = asdict(run_directory.config_of(settings))
         if any(value not in (None, "auto", before[name]) for name, value in asdict(config).items()):
-            return False  # None and "auto" came to something there
+            return False  # the run has resolved None and "auto" to values
         newest = load_checkpoint(list_checkpoints(config.run / "checkpoints")[-1])
         if summary["global_steps"] != newest.state["global_step"]:
             return False
         return run_directory.is_finished(config, newest)
     except (CheckpointError, OSError, ValueError, LookupError, TypeError, AttributeError):
-        return False  # not a run that has finished; the ranks say what it is
+        return False  # not a finished run; the ranks report what is wrong with the directory
 
 
 def _run_ranks(arguments: Sequence[str], world: World, stop: StopRequest) -> int:
-    """Start the ranks, and wait for their end."""
-    libc = ctypes.CDLL(None)
-
-    def ask_for_signal() -> None:
-        libc.prctl(1, int(signal.SIGKILL))  # PR_SET_PDEATHSIG: when this process is gone
-
-    said, saying = os.pipe()
-    first = world.rank - world.local_rank
+    """Start the ranks, supervise them to their end, and return the exit code of the pod."""
+    relay = StderrRelay()
     ranks: dict[int, subprocess.Popen[bytes]] = {}
     try:
         for local_rank in range(world.local_size):
-            ranks[first + local_rank] = subprocess.Popen(
+            ranks[world.rank - world.local_rank + local_rank] = start(
                 [sys.executable, "-m", "distrain", "train", *arguments],
+                signal_at_death=signal.SIGKILL,
                 env={**os.environ, "DISTRAIN_LOCAL_RANK": str(local_rank)},
-                stdin=subprocess.DEVNULL,
-                stderr=saying,
-                preexec_fn=ask_for_signal,
-                process_group=0,  # so that Ctrl-C reaches this process alone, which passes it on
+                stderr=relay,
+                process_group=0,  # so that Ctrl-C reaches this process alone, which relays it
             )
-        os.close(saying)
-        words = _Words(said)
-        ended = _wait(ranks, stop)
+        relay.begin()
+        codes = _await_ranks(ranks, stop)
     finally:
         for process in ranks.values():
             process.kill()
             process.wait()
-    words.end()
-    return _conclude(ranks, ended, has_last_word=words.has_last_word)
+    relay.end()
+    return _conclude(codes, has_final_message=relay.has_final_message)
 
 
-class _Words:
-    """Passes on what the ranks write to standard error, and hears whether one of them has said what happened."""
-
-    def __init__(self, said: int) -> None:
-        self.has_last_word = False
-        self._thread = threading.Thread(target=self._pass_on, args=(said,), daemon=True)
-        self._thread.start()
-
-    def end(self) -> None:
-        """Wait for the end of the stream: all who could write to it are gone."""
-        self._thread.join(5.0)
-
-    def _pass_on(self, said: int) -> None:
-        with open(said, "rb") as stream:
-            while line := stream.readline(LONGEST_LINE):
-                self.has_last_word = self.has_last_word or bool(_LAST_WORD.match(line))
-                with contextlib.suppress(OSError):  # nobody reads any more
-                    sys.stderr.buffer.write(line)
-                    sys.stderr.buffer.flush()
-
-
-def _wait(ranks: Mapping[int, subprocess.Popen[bytes]], stop: StopRequest) -> dict[int, int]:
-    """The exit codes of the ranks, without those that outstay another's failure."""
-    ended: dict[int, int] = {}
-    told: set[int] = set()
+def _await_ranks(ranks: Mapping[int, subprocess.Popen[bytes]], stop: StopRequest) -> dict[int, int | None]:
+    """Return the exit code of each rank; None for a rank that still runs `ENDING_SECONDS` after another failed."""
+    sent: set[int] = set()
     deadline = math.inf
-    while len(ended) < len(ranks) and time.monotonic() < deadline:
-        for rank, process in ranks.items():
-            if rank not in ended and process.poll() is not None:
-                ended[rank] = process.returncode
-                if process.returncode != 0:
-                    deadline = min(deadline, time.monotonic() + ENDING_SECONDS)
-            elif stop.signal_name and rank not in told and _listens(process.pid):
-                process.send_signal(signal.Signals[stop.signal_name])
-                told.add(rank)
-        _reap_others({process.pid for process in ranks.values()})
-        time.sleep(POLL_SECONDS)
-    return ended
+    for _ in polls(ranks.values()):
+        if any(process.returncode for process in ranks.values()):
+            deadline = min(deadline, time.monotonic() + ENDING_SECONDS)
+        if time.monotonic() > deadline:
+            break
+        if stop.signal_name:
+            running = [process.pid for process in ranks.values() if process.returncode is None]
+            # Without a handler, the signal would kill a rank that is still starting.
+            prepared = [pid for pid in running if handles(pid, signal.SIGUSR1)]
+            send_once(signal.Signals[stop.signal_name], prepared, sent)
+    return {rank: process.returncode for rank, process in ranks.items()}
 
 
-def _listens(pid: int) -> bool:
-    """Whether a rank has come as far as to take a signal for a request, and not to be ended by it."""
-    with contextlib.suppress(OSError):
-        caught = re.search(r"^SigCgt:\s*([0-9a-f]+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
-        return caught is not None and bool(int(caught[1], 16) >> (signal.SIGUSR1 - 1) & 1)
-    return False
-
-
-def _reap_others(ranks: Collection[int]) -> None:
-    """Take note of the end of what the ranks have left behind; that is the duty of process number 1."""
-    with contextlib.suppress(ChildProcessError):
-        while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and ended.si_pid not in ranks:
-            os.waitpid(ended.si_pid, 0)
-
-
-def _conclude(ranks: Collection[int], ended: Mapping[int, int], *, has_last_word: bool) -> int:
-    """The exit code of the pod, after a last word where the ranks have not said it."""
-    for rank in sorted(set(ranks) - set(ended)):
-        _say("warning", f"rank {rank} was killed, as it was still there {ENDING_SECONDS:g} s after another had left.")
-    codes = {code for code in ended.values() if code > 0}
-    killed = [(rank, -code) for rank, code in ended.items() if code < 0]
-    if killed and not codes & _SAID:
+def _conclude(codes: Mapping[int, int | None], *, has_final_message: bool) -> int:
+    """Return the exit code of the pod, after a final message where the ranks have written none."""
+    for rank in sorted(rank for rank, code in codes.items() if code is None):
+        still = f"still ran {ENDING_SECONDS:g} s after another had exited"
+        say("warning", f"{_prefix()}rank {rank} was killed, because it {still}.")
+    exited = {code for code in codes.values() if code is not None and code > 0}
+    killed = [(rank, -code) for rank, code in codes.items() if code is not None and code < 0]
+    if killed and not exited & _KNOWN_CAUSES:
         rank, number = killed[0]
         memory = (
             "Perhaps it ran out of memory, which 'kubectl describe pod' knows: then give the pod more, or each step "
             "less by --accumulation-steps. "
         )
         hint = memory if number == signal.SIGKILL else ""
-        _say("error", f"rank {rank} was killed by signal {number} ({signal.strsignal(number)}). {hint}{_GO_ON}")
-        return RankError.exit_code
-    code = min(codes & _SAID or codes, default=0)
-    if code == StopRequested.exit_code and not has_last_word:
-        _say("stopped", "all ranks were asked to by one in another pod, whose log says more. Start again to go on.")
-    elif code and not has_last_word:
-        _say("error", f"its ranks left with {code}; what is said above, or in the log of another pod, tells why.")
+        raise RankError(f"rank {rank} was killed by signal {number} ({signal.strsignal(number)}). {hint}{GO_ON}")
+    code = min(exited & _KNOWN_CAUSES or exited, default=0)
+    if code and not has_final_message:
+        if code == StopRequested.exit_code:
+            raise StopRequested(
+                "a rank in another pod asked all ranks to stop; its log says more. Start again to go on."
+            )
+        what = f"its ranks exited with code {code}; the messages above, or the log of another pod, say why."
+        say("error", f"{_prefix()}{what}")
     return code
-
-
-def _say(kind: str, what: str) -> None:
-    index = os.environ.get("JOB_COMPLETION_INDEX", "")
-    pod = f"pod {index[:9]}: " if index else ""
-    with contextlib.suppress(OSError):  # nobody reads any more
-        print(f"distrain: {kind}: {pod}{what}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,12 @@
-"""The pods of an Indexed Job wait for each other, before any of them starts a rank.
+"""The barrier of an Indexed Job: each pod waits until all pods have started, before it starts a rank.
 
-Decides: when all pods are there, and how long to wait for them. Never: starts ranks, or knows what they do.
+Decides: when all pods have connected, and how long to wait for them. Never: starts ranks, or knows what they do.
 
-    meet_pods(PodPlace(1, 3, "train-0.train", 29400), seconds=60, is_stopped=lambda: False)
+    await_pods(IndexedPod(1, 3, "train-0.train", 29400), seconds=60, is_stopped=lambda: False)
 
-Pod 0 listens on the port where its rank 0 will host the rendezvous later. Each other pod looks the name up, connects
-and says which one it is. It is there for as long as its connection is, so that one which is replaced while it waits
-leaves nothing behind. When all are there pod 0 says so, or after its time who is not. Whatever else connects is cut
-off.
+Pod 0 listens on the port where rank 0 hosts the rendezvous later. Each other pod looks up the name of pod 0, connects
+and sends its index. A pod is present while its connection lasts, so a replaced pod leaves nothing behind. When all pods
+are present, or the time is up, pod 0 answers every pod. Pod 0 closes all other connections.
 """
 
 from __future__ import annotations
@@ -22,22 +21,24 @@ from dataclasses import dataclass, replace
 from distrain.errors import RankError, StopRequested
 
 POLL_SECONDS = 0.2
-ANSWER_SECONDS = 5.0  # to connect, and to say who one is; the next look finds a name that has moved meanwhile
-GRACE_SECONDS = 10.0  # pod 0, which knows who is missing, speaks first
-MAX_STRANGERS = 256  # connected at the same time
-LONGEST_LINE = 2**16  # bytes
+CONNECT_SECONDS = (
+    5.0  # to connect and to send the index; the next attempt looks up the name again, which may have moved
+)
+GRACE_SECONDS = 10.0  # pod 0 knows which pods are missing, so its answer comes before the other pods give up
+MAX_UNKNOWN_CONNECTIONS = 256  # at the same time, besides one connection of each pod
+MAX_LINE_BYTES = 2**16
 _ALL, _MISSING = b"all are there\n", b"missing:"
 
 
 @dataclass(frozen=True)
-class PodPlace:
-    """This pod among all, and where they meet.
+class IndexedPod:
+    """A pod of an Indexed Job, and the address of the barrier.
 
     Attributes:
-        index: its completion index, from 0.
-        num_pods: how many there are.
-        host: name of pod 0, as the others find it.
-        port: of the rendezvous.
+        index: Completion index, from 0.
+        num_pods: Number of pods of the job.
+        host: DNS name of pod 0.
+        port: TCP port where pod 0 listens.
     """
 
     index: int
@@ -45,62 +46,66 @@ class PodPlace:
     host: str
     port: int
 
+    def greeting(self) -> bytes:
+        """Return the line that the pod sends: it names the address too, which may belong to another job by now."""
+        return f"distrain pod {self.index} of {self.num_pods} at {self.host}:{self.port}\n".encode()
 
-def meet_pods(place: PodPlace, *, seconds: float, is_stopped: Callable[[], bool]) -> None:
-    """Return when all pods are there.
+
+def await_pods(pod: IndexedPod, *, seconds: float, is_stopped: Callable[[], bool]) -> None:
+    """Return when all pods have connected.
 
     Args:
-        place: this pod.
-        seconds: pod 0 waits so long for the others, and each of these for pod 0.
-        is_stopped: whether somebody asked this pod to stop; asked all the time.
+        pod: This pod.
+        seconds: Time limit of pod 0 for the other pods, and of each other pod for pod 0.
+        is_stopped: Whether this pod was asked to stop; called every `POLL_SECONDS`.
 
     Raises:
-        RankError: a pod did not come; it says which.
-        StopRequested: this pod was asked to stop before all were there.
+        RankError: Some pods did not connect in time; the message names them.
+        StopRequested: This pod was asked to stop before all pods had connected.
     """
-    asyncio.run(_meet(place, seconds, is_stopped))
+    asyncio.run(_await(pod, seconds, is_stopped))
 
 
-async def _meet(place: PodPlace, seconds: float, is_stopped: Callable[[], bool]) -> None:
-    meeting = asyncio.create_task(_Host(place).wait(seconds) if place.index == 0 else _visit(place, seconds))
-    while not meeting.done():
+async def _await(pod: IndexedPod, seconds: float, is_stopped: Callable[[], bool]) -> None:
+    barrier = asyncio.create_task(_Server(pod).serve(seconds) if pod.index == 0 else _join(pod, seconds))
+    while not barrier.done():
         if is_stopped():
-            meeting.cancel()
-            await asyncio.wait([meeting])
-            raise StopRequested("Stopped before all pods were there: nothing was trained. Start again to train.")
-        await asyncio.wait([meeting], timeout=POLL_SECONDS)
-    meeting.result()
+            barrier.cancel()
+            await asyncio.wait([barrier])
+            raise StopRequested("Stopped before all pods had started: nothing was trained. Start again to train.")
+        await asyncio.wait([barrier], timeout=POLL_SECONDS)
+    barrier.result()
 
 
-class _Host:
-    """Pod 0's side."""
+class _Server:
+    """The barrier in pod 0."""
 
-    def __init__(self, place: PodPlace) -> None:
-        self._place = place
-        self._index_of = {_hello(replace(place, index=index)): index for index in range(1, place.num_pods)}
+    def __init__(self, pod: IndexedPod) -> None:
+        self._pod = pod
+        self._index_of = {replace(pod, index=index).greeting(): index for index in range(1, pod.num_pods)}
         self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._present: dict[int, asyncio.StreamWriter] = {}
         self._changed = asyncio.Event()
 
-    async def wait(self, seconds: float) -> None:
-        """Wait for all others, and tell them how it went."""
+    async def serve(self, seconds: float) -> None:
+        """Wait for all other pods, and answer them."""
         deadline = asyncio.get_running_loop().time() + seconds
         server = await self._listen(deadline, seconds)
-        verdict = b""  # a pod 0 that leaves says nothing: the others wait for the next one
+        answer = b""  # a pod 0 that is stopped answers nothing, and the other pods wait for the next pod 0
         try:
             async with asyncio.timeout_at(deadline):
                 while self._missing():
                     self._changed.clear()
                     await self._changed.wait()
-            verdict = _ALL
+            answer = _ALL
         except TimeoutError:
             missing = self._missing()
-            verdict = _MISSING + b" %s\n" % " ".join(map(str, missing)).encode()
-            raise _did_not_come(self._place, missing, seconds) from None
+            answer = _MISSING + b" %s\n" % " ".join(map(str, missing)).encode()
+            raise _not_connected(self._pod, missing, seconds) from None
         finally:
             server.close()
             for writer in self._present.values():
-                writer.write(verdict)
+                writer.write(answer)
             for writer in self._open.values():
                 writer.close()
             while self._open:
@@ -110,36 +115,36 @@ class _Host:
         return sorted(set(self._index_of.values()) - set(self._present))
 
     async def _listen(self, deadline: float, seconds: float) -> asyncio.Server:
-        loop, place = asyncio.get_running_loop(), self._place
+        loop, pod = asyncio.get_running_loop(), self._pod
         while True:
             try:
-                found = await loop.getaddrinfo(place.host, place.port, family=socket.AF_INET, type=socket.SOCK_STREAM)
-                return await asyncio.start_server(self._greet, str(found[0][4][0]), place.port, limit=LONGEST_LINE)
-            except OSError as error:  # no such name yet, the address of a pod that was here before, a port in use
+                found = await loop.getaddrinfo(pod.host, pod.port, family=socket.AF_INET, type=socket.SOCK_STREAM)
+                return await asyncio.start_server(self._handle, str(found[0][4][0]), pod.port, limit=MAX_LINE_BYTES)
+            except OSError as error:  # no DNS entry yet, the address of a former pod 0, or a port in use
                 if loop.time() > deadline:
                     raise RankError(
-                        f"Pod 0 cannot listen at {place.host}:{place.port}: {error}; tried for {seconds:g} s. The name "
+                        f"Pod 0 cannot listen at {pod.host}:{pod.port}: {error}; tried for {seconds:g} s. The name "
                         "must be its own, by a headless Service with publishNotReadyAddresses, and the port free."
                     ) from None
             await asyncio.sleep(POLL_SECONDS)
 
-    async def _greet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Count a pod as present for as long as it is connected; cut off all else."""
+    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Count a pod as present while it is connected; close all other connections."""
         index, task = None, asyncio.current_task()
         assert task
         self._open[task] = writer
         try:
-            if len(self._open) > self._place.num_pods + MAX_STRANGERS:
+            if len(self._open) > self._pod.num_pods + MAX_UNKNOWN_CONNECTIONS:
                 return
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with asyncio.timeout(CONNECT_SECONDS):
                 index = self._index_of.get(await reader.readline())
             if index is not None:
-                if before := self._present.get(index):  # a lost network may hide its end
+                if before := self._present.get(index):  # the network may have hidden the end of this connection
                     before.close()
                 self._present[index] = writer
                 self._changed.set()
-                await reader.read(1)  # until it leaves, as it has nothing more to say
-        except (OSError, ValueError):  # a broken connection, too slow, or too long a line
+                await reader.read(1)  # a pod sends nothing more, so this returns when it disconnects
+        except (OSError, ValueError):  # a broken connection, a slow sender, or too long a line
             pass
         finally:
             if index is not None and self._present.get(index) is writer:
@@ -148,32 +153,31 @@ class _Host:
             del self._open[task]
 
 
-async def _visit(place: PodPlace, seconds: float) -> None:
-    """The other pods' side."""
+async def _join(pod: IndexedPod, seconds: float) -> None:
+    """Connect to pod 0 until it answers that all pods are present."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
     while True:
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                reader, writer = await asyncio.open_connection(
-                    place.host, place.port, family=socket.AF_INET, limit=LONGEST_LINE
-                )
-            verdict = await _ask(reader, writer, place, seconds)
-            if verdict == _ALL:
+            answer = await _ask(pod, seconds)
+            if answer == _ALL:
                 return
-            if missing := _missing_in(verdict):
-                raise _did_not_come(place, missing, seconds)
-            trouble = "it left" if verdict == b"" else "somebody else answers"
-        except (OSError, ValueError) as error:  # no such name yet, nobody there, an address that is another's now
-            trouble = str(error) or type(error).__name__
+            if missing := _parse_missing(answer):
+                raise _not_connected(pod, missing, seconds)
+            reason = "pod 0 closed the connection" if answer == b"" else "another program answers"
+        except (OSError, ValueError) as error:  # no DNS entry yet, no listener, or an address with another owner
+            reason = str(error) or type(error).__name__
         if loop.time() > deadline:
-            raise _did_not_come(place, [0], seconds, f" ({place.host}:{place.port}: {trouble})")
+            raise _not_connected(pod, [0], seconds, f" ({pod.host}:{pod.port}: {reason})")
         await asyncio.sleep(POLL_SECONDS)
 
 
-async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, place: PodPlace, seconds: float) -> bytes:
+async def _ask(pod: IndexedPod, seconds: float) -> bytes:
+    """Connect to pod 0, and return its answer."""
+    async with asyncio.timeout(CONNECT_SECONDS):
+        reader, writer = await asyncio.open_connection(pod.host, pod.port, family=socket.AF_INET, limit=MAX_LINE_BYTES)
     try:
-        writer.write(_hello(place))
+        writer.write(pod.greeting())
         async with asyncio.timeout(seconds + GRACE_SECONDS):
             return await reader.readline()
     finally:
@@ -186,22 +190,17 @@ async def _close(writer: asyncio.StreamWriter) -> None:
         await writer.wait_closed()
 
 
-def _hello(place: PodPlace) -> bytes:
-    """Names the job too: the address of an older pod 0 may be another job's by now."""
-    return f"distrain pod {place.index} of {place.num_pods} at {place.host}:{place.port}\n".encode()
-
-
-def _missing_in(verdict: bytes) -> list[int]:
-    """Who pod 0 says is missing; nobody where it says something else."""
-    named = re.fullmatch(_MISSING + rb"((?: [0-9]{1,6}){1,9999})\n", verdict)
+def _parse_missing(answer: bytes) -> list[int]:
+    """Return the missing pods that pod 0 names; empty for any other answer."""
+    named = re.fullmatch(_MISSING + rb"((?: [0-9]{1,6}){1,9999})\n", answer)
     return [int(index) for index in named[1].split()] if named else []
 
 
-def _did_not_come(place: PodPlace, missing: Sequence[int], seconds: float, why: str = "") -> RankError:
+def _not_connected(pod: IndexedPod, missing: Sequence[int], seconds: float, reason: str = "") -> RankError:
     shown = ", ".join(map(str, missing[:8])) + (", ..." if len(missing) > 8 else "")
     pods = "Pod" if len(missing) == 1 else "Pods"
     return RankError(
-        f"{pods} {shown} of {place.num_pods} did not come within {seconds:g} s{why}. Find out what is in the way, like "
-        "no room, no image or an error of its own: kubectl describe pod -l batch.kubernetes.io/job-completion-index="
-        f"{missing[0]}. Where it only needs longer, set DISTRAIN_RENDEZVOUS_SECONDS."
+        f"{pods} {shown} of {pod.num_pods} did not connect within {seconds:g} s{reason}. Perhaps a node or the image "
+        "is missing, or the pod failed: kubectl describe pod -l batch.kubernetes.io/job-completion-index="
+        f"{missing[0]}. If a pod only needs more time, set DISTRAIN_RENDEZVOUS_SECONDS."
     )

@@ -200,7 +200,7 @@ def test_sshd_of_the_image_runs_as_its_user(built, volumes):
     shutil.copy(keys / "id_rsa.pub", keys / "authorized_keys")
     for file in keys.iterdir():
         file.chmod(0o644)
-    script = "python /opt/distrain/launch/mpi_pod.py worker & for i in 1 2 3 4 5 6 7 8 9; do sleep 0.5; "
+    script = "python -m distrain.launchers.mpi_pod worker & for i in 1 2 3 4 5 6 7 8 9; do sleep 0.5; "
     script += "ssh localhost 'echo $HOME; which orted distrain' && break; done; kill $!; wait $!; echo $?"
     done = image.run(["sh", "-c", script], mounts={"/home/mpiuser/.ssh": keys})
     assert done.stdout.split() == ["/tmp", "/opt/venv/bin/orted", "/opt/venv/bin/distrain", "42"], done.stderr

@@ -17,6 +17,8 @@ import pytest
 import yaml
 from manifests import REPOSITORY, find, overlay, render
 
+from distrain.launchers import mpi_pod
+
 FIELDS = tomllib.loads(Path(__file__).with_name("kubeflow_fields.toml").read_text())
 KINDS = {
     "bool": lambda value: isinstance(value, bool),
@@ -34,7 +36,6 @@ SSH_CLIENT = REPOSITORY / "k8s" / "mpi" / "ssh_config"
 SSH_SERVER = REPOSITORY / "k8s" / "mpi" / "sshd_config"
 
 pytestmark = manifests.needs_kubectl
-sys.path.append(str(REPOSITORY / "launch"))
 
 
 @pytest.fixture(scope="module")
@@ -133,8 +134,8 @@ def test_launcher_and_workers_do_what_they_are_for(overlays, name):
     ((launcher,), (worker,)) = (templates[role]["spec"]["containers"] for role in ("launcher", "worker"))
     for container, role in ((launcher, "launcher"), (worker, "worker")):
         assert "command" not in container  # it would put the image's entry point aside
-        assert container["args"][:3] == ["python", "/opt/distrain/launch/mpi_pod.py", role]
-    assert worker["args"][3:] == []
+        assert container["args"][:4] == ["python", "-m", "distrain.launchers.mpi_pod", role]
+    assert worker["args"][4:] == []
     assert "nvidia.com/gpu" in worker["resources"]["limits"]
     assert "nvidia.com/gpu" not in launcher["resources"]["limits"]
     assert launcher["image"] == worker["image"]
@@ -176,8 +177,6 @@ def settings(file: Path) -> dict[str, str]:
 
 
 def test_ssh_sshd_and_manifests_agree(overlays):
-    import mpi_pod
-
     client, server = settings(SSH_CLIENT), settings(SSH_SERVER)
     assert int(client["Port"]) == int(server["Port"]) == mpi_pod.PORT
     for name, key in (("mpijob", "MPIJob"), ("trainer", "TrainingRuntime")):
@@ -204,14 +203,14 @@ def test_ranks_have_the_environment_of_the_image():
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["workers"], "mpi_pod.py is started as `mpi_pod.py worker`, or"),
+        (["workers"], "start mpi_pod with the argument `worker`, or"),
         (["launcher", "--data=/data"], "/etc/mpi/hostfile cannot be read (No such file or directory); the operator"),
     ],
 )
 def test_what_cannot_run_is_said_in_one_line(words, said):
     if Path("/etc/mpi/hostfile").exists():
         pytest.skip("this machine is the launcher of an MPIJob")
-    command = [sys.executable, REPOSITORY / "launch" / "mpi_pod.py", *words]
+    command = [sys.executable, "-m", "distrain.launchers.mpi_pod", *words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"distrain: error: {said}")

@@ -65,7 +65,7 @@ class Cluster:
 
     def is_quiet(self) -> bool:
         """Whether the workers run nothing but sshd."""
-        own = ("tini", "python /opt/distrain/launch/mpi_pod.py", "sshd: /usr/sbin/sshd -D -e [listener]")
+        own = ("tini", "python -m distrain.launchers.mpi_pod", "sshd: /usr/sbin/sshd -D -e [listener]")
         commands = [line for pod in self.workers.values() for line in pod.processes().values()]
         return all(any(name in line for name in own) for line in commands)
 

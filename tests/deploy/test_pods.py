@@ -325,7 +325,7 @@ def test_a_pod_that_never_comes_is_named_by_all(indexed_job):
     pods = [job.start(index, DISTRAIN_RENDEZVOUS_SECONDS="6") for index in (1, 0)]
     assert job.end(pods, BOUND) == [5, 5]
     for index, pod in zip((1, 0), pods, strict=True):
-        assert pod.err().startswith(f"distrain: error: pod {index}: Pod 2 of 3 did not come within 6 s. ")
+        assert pod.err().startswith(f"distrain: error: pod {index}: Pod 2 of 3 did not connect within 6 s. ")
         assert pod.err().count("\n") == 1
 
 

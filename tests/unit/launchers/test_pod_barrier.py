@@ -12,7 +12,7 @@ from contextlib import closing, suppress
 import pytest
 
 from distrain.errors import RankError, StopRequested
-from distrain.launchers.pod_barrier import PodPlace, meet_pods
+from distrain.launchers.pod_barrier import IndexedPod, await_pods
 
 BOUND = 60  # seconds in which anything here ends
 
@@ -32,7 +32,7 @@ def pod(port: int) -> Iterator[Callable[..., Future[None]]]:
     def start(index: int, of: int, *, seconds: float = BOUND, host: str = "127.0.0.1", stop: object = None) -> Future:
         asked = stop or at_end
         return pool.submit(
-            meet_pods, PodPlace(index, of, host, port), seconds=seconds, is_stopped=lambda: asked.is_set()
+            await_pods, IndexedPod(index, of, host, port), seconds=seconds, is_stopped=lambda: asked.is_set()
         )
 
     yield start
@@ -67,16 +67,16 @@ def test_many_pods(pod):
 def test_who_does_not_come_is_named_to_all(pod):
     waiting = [pod(index, 5, seconds=4) for index in (0, 1, 3)]
     for one in waiting:
-        with pytest.raises(RankError, match=r"Pods 2, 4 of 5 did not come within 4 s. .*job-completion-index=2"):
+        with pytest.raises(RankError, match=r"Pods 2, 4 of 5 did not connect within 4 s. .*job-completion-index=2"):
             one.result(BOUND)
 
 
 def test_pod_0_does_not_come(pod, port):
     with pytest.raises(
-        RankError, match=rf"Pod 0 of 2 did not come within 1 s \(127.0.0.1:{port}: .*Connect call failed.*\)"
+        RankError, match=rf"Pod 0 of 2 did not connect within 1 s \(127.0.0.1:{port}: .*Connect call failed.*\)"
     ):
         pod(1, 2, seconds=1).result(BOUND)
-    with pytest.raises(RankError, match=r"Pod 0 of 2 did not come within 1 s \(nowhere.invalid:"):
+    with pytest.raises(RankError, match=r"Pod 0 of 2 did not connect within 1 s \(nowhere.invalid:"):
         pod(1, 2, seconds=1, host="nowhere.invalid").result(BOUND)
 
 
@@ -194,8 +194,8 @@ def answering(answer: bytes) -> tuple[int, threading.Thread]:
 )
 def test_somebody_else_answers(answer):
     port, thread = answering(answer)
-    with pytest.raises(RankError, match=r"Pod 0 of 2 did not come within 1 s"):
-        meet_pods(PodPlace(1, 2, "127.0.0.1", port), seconds=1, is_stopped=lambda: False)
+    with pytest.raises(RankError, match=r"Pod 0 of 2 did not connect within 1 s"):
+        await_pods(IndexedPod(1, 2, "127.0.0.1", port), seconds=1, is_stopped=lambda: False)
     with closing(connection(port)) as last:
         last.sendall(b"end")
     thread.join(BOUND)
