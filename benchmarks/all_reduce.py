@@ -65,7 +65,7 @@ def _bare(num_floats: int) -> Callable[[], object]:
 def _compiled(way: str, num_floats: int) -> Callable[[], object]:
     import tensorflow as tf
 
-    from distrain.distribution import choose
+    from distrain.distribution.choose import choose
     from distrain.distribution.multi_process import MultiProcess
 
     strategy = way.split(",")[0]

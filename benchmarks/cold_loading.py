@@ -44,7 +44,7 @@ UNCOUNTED_STEPS = 50
 
 def samples_per_second(data: Path, way: str, batch_size: int) -> float:
     """One epoch's, in this process."""
-    from distrain.distribution import choose
+    from distrain.distribution.choose import choose
     from distrain.training.job import open_job
     from distrain.training.step import make_train_steps
     from distrain.training.task import batch_specs, make_task

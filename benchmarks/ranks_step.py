@@ -56,7 +56,7 @@ Split = dict[str, float]  # milliseconds of "loaded", "step", "compute", "comput
 
 def time_in_rank(way: str, data: Path, batch_sizes: list[int], num_turns: int) -> list[Split]:
     """Medians for each batch size; all ranks run this."""
-    from distrain.distribution import choose
+    from distrain.distribution.choose import choose
     from distrain.distribution.multi_process import MultiProcess
     from distrain.training import step as steps
     from distrain.training.job import open_job

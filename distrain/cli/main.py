@@ -263,7 +263,7 @@ def _end_at_once(error: Exception) -> None:
     That takes seconds with TensorFlow, and launchers that pass on a request to stop wait for five at most; and it would
     wait for the other processes, which are gone where they did not agree to leave.
     """
-    from distrain.distribution import leave
+    from distrain.distribution.choose import leave
     from distrain.training.actions import ignore_stop
 
     code = DistrainError.exit_code

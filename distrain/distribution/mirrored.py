@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from distrain.batch import Memory
 from distrain.distribution.gradients import dense
-from distrain.distribution.zero_copy import compile_lent
+from distrain.distribution.zero_copy import compile_zero_copy
 
 
 class Mirrored:
@@ -68,7 +68,7 @@ class Mirrored:
             outputs = self._strategy.run(one_replica)
             return [self._strategy.experimental_local_results(output)[0] for output in outputs]
 
-        return compile_lent(all_replicas, specs, num_batches=self.num_replicas * num_batches)
+        return compile_zero_copy(all_replicas, specs, num_batches=self.num_replicas * num_batches)
 
     def sum(
         self, gradients: Sequence[Any], figures: Sequence[Any], *, used_at_once: bool = False

@@ -21,8 +21,8 @@ import tensorflow as tf
 
 from distrain.aligned_memory import aligned_empty
 from distrain.cluster.world import World
-from distrain.distribution.collectives.device_all_reduce import DeviceCollectives, sum_on_device
-from distrain.distribution.collectives.host_all_reduce import Gradient, HostCollectives, Rows, sum_on_host
+from distrain.distribution.collectives.device_all_reduce import DeviceCollectives, device_all_reduce
+from distrain.distribution.collectives.host_all_reduce import Gradient, HostCollectives, Rows, host_all_reduce
 from distrain.distribution.collectives.shared_memory import SharedMemory
 from distrain.distribution.collectives.shared_memory_all_reduce import Part, SharedSum, fits
 from distrain.distribution.single import SingleDevice
@@ -89,7 +89,7 @@ class MultiProcess(SingleDevice):
     ) -> tuple[list[Any], list[Any]]:
         """Gradients and figures summed over all ranks, gradients as dense tensors."""
         if self._device_collectives:
-            return sum_on_device(self._device_collectives, gradients, figures, compression=self._compression)
+            return device_all_reduce(self._device_collectives, gradients, figures, compression=self._compression)
         dtypes = [gradient.dtype for gradient in gradients]
         tensors = [*map(_at_least_single, gradients), *figures]
         heights = [int(g.shape[0]) if isinstance(g, tf.IndexedSlices) else None for g in gradients]
@@ -103,7 +103,7 @@ class MultiProcess(SingleDevice):
             ]
             if shared_sum:
                 return shared_sum([*own, *given])
-            return sum_on_host(self.collectives, own, list(given), fp16=fp16)
+            return host_all_reduce(self.collectives, own, list(given), fp16=fp16)
 
         flat = [
             array
@@ -142,7 +142,7 @@ class MultiProcess(SingleDevice):
         floats = [variable for variable in variables if tf.as_dtype(variable.dtype).is_floating]
         if floats and self.num_processes > 1:
             values = [_at_least_single(tf.convert_to_tensor(variable)).numpy() for variable in floats]
-            totals = sum_on_host(self.collectives, [], values)
+            totals = host_all_reduce(self.collectives, [], values)
             for variable, total in zip(floats, totals, strict=True):
                 variable.assign(total / self.num_processes)
 

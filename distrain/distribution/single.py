@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from distrain.batch import Memory
 from distrain.distribution.gradients import dense
-from distrain.distribution.zero_copy import compile_lent
+from distrain.distribution.zero_copy import compile_zero_copy
 
 
 class SingleDevice:
@@ -49,7 +49,7 @@ class SingleDevice:
         self, replica_step: Callable[[Sequence[Any]], Sequence[Any]], specs: Any, *, num_batches: int = 1
     ) -> Callable[[Sequence[Any]], list[Any]]:
         """Compile the step for the one replica."""
-        return compile_lent(lambda batches: list(replica_step(batches)), specs, num_batches=num_batches)
+        return compile_zero_copy(lambda batches: list(replica_step(batches)), specs, num_batches=num_batches)
 
     def sum(
         self, gradients: Sequence[Any], figures: Sequence[Any], *, used_at_once: bool = False

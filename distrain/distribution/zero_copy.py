@@ -2,7 +2,7 @@
 
 Decides: how arrays become a step's tensors. Never: changes a value.
 
-    step = compile_lent(lambda batches: [...], specs, num_batches=1)
+    step = compile_zero_copy(lambda batches: [...], specs, num_batches=1)
     outputs = step([batch_of_arrays])
 
 `tf.constant` copies an array and takes 8 us; an array that is lent by DLPack takes 1 us. A batch has about ten, in a
@@ -21,7 +21,7 @@ import tensorflow as tf
 from distrain.aligned_memory import ALIGNMENT, address_of, aligned_copy
 
 
-def compile_lent(
+def compile_zero_copy(
     function: Callable[[list[Any]], list[Any]], specs: Any, *, num_batches: int
 ) -> Callable[[Sequence[Any]], list[Any]]:
     """Compile a function of batches.

@@ -148,7 +148,7 @@ def run_job(
     began = time.time() if began is None else began
     require_tensorflow()
     from distrain.cluster.failure_detector import watching
-    from distrain.distribution import choose
+    from distrain.distribution.choose import choose
 
     failure: DistrainError | None = None
     with stop_requests() if stop is None else nullcontext(stop) as stop:

@@ -2,7 +2,7 @@
 
 Decides: which rows of a gradient travel. Never: how tensors travel; the collectives do.
 
-    sums = sum_on_device(collectives, gradients, figures, compression="none")      # in a compiled step
+    sums = device_all_reduce(collectives, gradients, figures, compression="none")      # in a compiled step
 
 Of a gradient that touches few rows of a large matrix (`tf.IndexedSlices`, as of an embedding) only the rows that any
 rank touched travel: the ranks first agree on the union of the rows, then reduce these as one dense block, and all hold
@@ -35,7 +35,7 @@ class DeviceCollectives(Protocol):
         """The greatest value at each place over all ranks."""
 
 
-def sum_on_device(
+def device_all_reduce(
     collectives: DeviceCollectives, gradients: Sequence[Any], figures: Sequence[Any], *, compression: str
 ) -> Sums:
     """The sums over all ranks, of the gradients as dense tensors.

@@ -2,7 +2,7 @@
 
 Decides: which rows of a gradient travel, and in what buffers. Never: how buffers travel; the collectives do.
 
-    sums = sum_on_host(collectives, [matrix, Rows(values, indices, 20_000)], [loss])
+    sums = host_all_reduce(collectives, [matrix, Rows(values, indices, 20_000)], [loss])
 
 Of a matrix of many rows only those travel that some rank has anything in: an embedding or a first layer over sparse
 rows has zeros in most of them. The ranks first agree on these rows, a byte a row, and then sum them as one block,
@@ -51,7 +51,7 @@ class HostCollectives(Protocol):
         """Make a uint8 mask the union over all ranks."""
 
 
-def sum_on_host(
+def host_all_reduce(
     collectives: HostCollectives, gradients: Sequence[Gradient], figures: Sequence[np.ndarray], *, fp16: bool = False
 ) -> list[np.ndarray]:
     """The sums over all ranks; all must call it with tensors of the same shapes.

@@ -39,7 +39,7 @@ import distrain
 from distrain import distribution
 from distrain.cluster.world import find_world
 from distrain.config import TrainConfig
-from distrain.distribution import choose
+from distrain.distribution.choose import choose
 from distrain.errors import StopRequested
 from distrain.training.job import TrainingJob, open_job
 from distrain.training.run import run_job

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from distrain.cluster.world import World
-from distrain.distribution import idle_settings
+from distrain.distribution.choose import idle_settings
 from distrain.distribution.collectives.shared_memory import MAX_RANKS
 
 

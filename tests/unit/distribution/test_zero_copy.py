@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from distrain.aligned_memory import aligned_copy
-from distrain.distribution.zero_copy import compile_lent
+from distrain.distribution.zero_copy import compile_zero_copy
 
 
 class Pair(NamedTuple):
@@ -45,7 +45,7 @@ READ_ONLY.flags.writeable = False
     ids=str,
 )
 def test_values_arrive_as_they_are(array):
-    step = compile_lent(lambda batches: [batches[0]["given"]], {"given": spec(array)}, num_batches=1)
+    step = compile_zero_copy(lambda batches: [batches[0]["given"]], {"given": spec(array)}, num_batches=1)
     (found,) = step([{"given": array}])
     assert (found.shape, found.dtype) == (np.shape(array), spec(array).dtype)
     np.testing.assert_array_equal(found.numpy(), array)
@@ -53,7 +53,7 @@ def test_values_arrive_as_they_are(array):
 
 def test_batches_keep_their_order_and_structure():
     specs = Pair({"a": tf.TensorSpec([None], tf.int32)}, tf.TensorSpec([], tf.float32))
-    step = compile_lent(lambda b: [tf.cast(x.one["a"], tf.float32) - x.two for x in b], specs, num_batches=2)
+    step = compile_zero_copy(lambda b: [tf.cast(x.one["a"], tf.float32) - x.two for x in b], specs, num_batches=2)
     first, second = step(
         [Pair({"a": np.array([3, 4], np.int32)}, np.float32(1)), Pair({"a": np.array([9], np.int32)}, np.float32(2))]
     )
@@ -63,7 +63,7 @@ def test_batches_keep_their_order_and_structure():
 def address_within(array):
     """Where a compiled step sees the values of an array."""
     where = lambda x: np.int64(x.__array_interface__["data"][0])  # noqa: E731 - a step's own words
-    step = compile_lent(lambda b: [tf.numpy_function(where, [b[0]], tf.int64)], spec(array), num_batches=1)
+    step = compile_zero_copy(lambda b: [tf.numpy_function(where, [b[0]], tf.int64)], spec(array), num_batches=1)
     return int(step([array])[0])
 
 
@@ -84,7 +84,9 @@ def test_a_step_does_not_write_to_what_it_is_lent(jit_compile):
 
     arrays = [aligned_copy(np.linspace(-1, 1, 1000).astype(np.float32)) for _ in range(2)]
     before = [array.tobytes() for array in arrays]
-    step = compile_lent(lambda b: [tf.nn.relu(b[0]), inner(b[1])], tf.TensorSpec([None], tf.float32), num_batches=2)
+    step = compile_zero_copy(
+        lambda b: [tf.nn.relu(b[0]), inner(b[1])], tf.TensorSpec([None], tf.float32), num_batches=2
+    )
     for _ in range(3):
         positive, other = step(arrays)
         np.testing.assert_array_equal(positive.numpy(), np.maximum(arrays[0], 0))
