@@ -352,8 +352,9 @@ def _plan(options: argparse.Namespace) -> None:
         if options.measured_run is None:
             step_seconds = options.step_ms / 1000
         else:
-            alone = bandwidth is not None
-            step_seconds = measured_step_seconds(options.measured_run, batch_size=plan.batch_size, alone=alone)
+            step_seconds = measured_step_seconds(
+                options.measured_run, batch_size=plan.batch_size, without_communication=bandwidth is not None
+            )
         time = plan_time(plan, step_seconds=step_seconds, bytes_per_second=bandwidth)
     elif options.bandwidth_gbs is not None:
         raise ConfigurationError("--bandwidth-gbs needs the time of a step: give --step-ms, or --run of a run.")

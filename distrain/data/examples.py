@@ -70,8 +70,8 @@ class Examples:
     Attributes:
         num_examples: number of examples.
         load: loads some examples of a shuffle window.
-        num_columns: number of columns of sparse features, or of word ids, by input name; the name is "" for a single
-            input, and dense inputs have no item.
+        num_columns: number of columns, or of word ids, by input name. The name is "" for a single input. Dense inputs
+            have no item.
         digest: hex digest that identifies the data.
         weights: float32 `[num_examples]`: weight of each example in loss and metrics; None for weight 1.
         will_need: asks the system to read spans, int64 `[s, 2]`, from disk ahead of their use.

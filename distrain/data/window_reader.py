@@ -52,7 +52,7 @@ class WindowReader:
         return concatenate_features(pieces)
 
     def load(self, window: ShuffleWindow) -> RowReader:
-        """Load `window` into the one-window cache if it is absent; return a reader for this process's rows."""
+        """Load `window` unless `window` is loaded already; return a reader for this process's rows."""
         if self._rows is not None and self._first_position == window.first_position:
             return self._rows
         stop = window.first_position + window.size

@@ -4,9 +4,8 @@ Decides: what counts as an exact epoch. Never: has formulas of its own; the audi
 
     audit(plan, seed=0, epoch=0, console=Console())
 
-The audit gives `epoch_batches` a source whose features are example numbers. Each replica gets a loader of its own, as
-in a run with one process per replica, and each step collects the batches of all replicas. Memory holds one shuffle
-window and a counter of 4 bytes per example.
+The audit gives `epoch_batches` a source whose features are example numbers. Each replica has its own loader, as in a
+run with one process per replica. Memory is bounded by one shuffle window and a 4-byte counter per example.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from distrain.planning.run_plan import RunPlan
 
 
 def audit(plan: RunPlan, *, seed: int, epoch: int, console: Console | None = None) -> None:
-    """Walk one epoch with the loader of every replica and count how often each example is trained on.
+    """Walk one epoch with the loaders of all replicas and count how often each example is read.
 
     Args:
         plan: numbers of examples and replicas, and the batch size.
@@ -53,7 +52,7 @@ def audit(plan: RunPlan, *, seed: int, epoch: int, console: Console | None = Non
         disable=console is None or not console.is_terminal,
     ):
         for (batch,) in batches:
-            if batch.weights.any():  # else the replica has no examples in this step
+            if batch.weights.any():  # an idle replica gets an example of weight zero
                 np.add.at(counts, batch.features, 1)
     inexact = np.flatnonzero(counts != 1)
     if len(inexact):

@@ -1,6 +1,6 @@
-"""What a run will take, worked out before GPUs are booked: `distrain plan`.
+"""Predicts steps, examples, memory and traffic of a run before anybody books GPUs: `distrain plan`.
 
-Decides: how steps, examples, memory and traffic are worked out. Never: loads TensorFlow or trains.
+Decides: the formulas of the prediction. Never: loads TensorFlow, or trains.
 
     plan = plan_run(open_dataset("data"), config, num_replicas=8)
     plan.num_steps, plan.touched_bytes
@@ -20,16 +20,15 @@ from distrain.distribution.collectives.host_all_reduce import MAX_UNION
 from distrain.planning.traffic import expected_touched, sample_frequencies
 
 FLOAT_BYTES = 4
-# An entry of a row in a batch, see `SparseRows` and `WordRows`.
-ENTRY_BYTES = {
-    "ngram": 12,  # row, column, value
-    "sequence": 16,  # word, order, segment, and the word if it is new; gaps between rows apart
+ENTRY_BYTES = {  # of a batch; see `SparseRows` and `WordRows`
+    "ngram": 12,  # row id, column and value
+    "sequence": 16,  # word, order, segment and touched word, without the padding between rows
 }
 
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What a run takes on `num_replicas` replicas.
+    """Predicted size of a run on `num_replicas` replicas.
 
     Attributes:
         num_replicas: copies of the model, N.
@@ -37,19 +36,19 @@ class RunPlan:
         num_examples: training examples.
         num_steps: steps per epoch.
         num_batches: batches per epoch, over all replicas.
-        last_step_examples: examples of each replica in the last step.
-        examples_per_replica: examples of each replica per epoch.
+        last_step_examples: examples of each replica in the last step, `[num_replicas]`.
+        examples_per_replica: examples of each replica per epoch, `[num_replicas]`.
         num_validation_examples: test examples.
-        num_validation_steps: steps that an evaluation takes.
+        num_validation_steps: steps per evaluation.
         num_weights: trainable weights of the model.
-        model_bytes: weights, gradients and Adam's two moments, per replica.
-        batch_bytes: one replica's batch, at the mean row length.
-        host_bytes: own rows of a shuffle block, and prefetched batches, per process of one replica.
-        all_reduce_bytes: gradients that each replica sums with the others per step, all of them; 0 for one replica.
-        num_rows: rows of the first layer's weights: one for each n-gram or word.
-        touched_rows: how many of them a global batch is expected to touch, by a sample of the data.
-        touched_bytes: what the replicas sum per step where only these rows travel.
-        warnings: what does not fit together, in sentences.
+        model_bytes: bytes of weights, gradients and Adam's two moments, per replica.
+        batch_bytes: bytes of one replica's batch at the mean row length.
+        host_bytes: bytes of a shuffle window's rows and of prefetched batches, per process with one replica.
+        all_reduce_bytes: bytes of all gradients, which a replica all-reduces per step; 0 for one replica.
+        num_rows: rows of the first layer's weights, one per n-gram or word.
+        touched_rows: expected number of these rows that a global batch uses, estimated from a sample of the data.
+        touched_bytes: bytes that a replica all-reduces per step when only touched rows are sent.
+        warnings: sentences about settings that do not fit the data.
     """
 
     num_replicas: int
@@ -73,10 +72,10 @@ class RunPlan:
 
 
 def plan_run(dataset: Dataset, config: TrainConfig, *, num_replicas: int) -> RunPlan:
-    """Work out what a run of the shipped model for this data takes.
+    """Predict a run of the shipped model for `dataset`.
 
     Raises:
-        ConfigurationError: the batch does not divide among the replicas.
+        ConfigurationError: the replicas cannot divide the batch.
     """
     part = dataset.parts["train"]
     warnings = []
@@ -97,7 +96,7 @@ def plan_run(dataset: Dataset, config: TrainConfig, *, num_replicas: int) -> Run
         )
     validation = EpochPlan(dataset.parts["test"].num_rows, num_replicas, batch_size)
     num_weights = count_weights(dataset, config)
-    block_bytes = min(SHUFFLE_WINDOW, part.num_rows) * _stored_row_bytes(part) / num_replicas
+    window_bytes = min(SHUFFLE_WINDOW, part.num_rows) * _stored_row_bytes(part) / num_replicas
     batch_bytes = int(batch_size * ENTRY_BYTES[part.kind] * _mean_entries(part))
     last_step = plan.num_steps - 1
     all_reduce_bytes = FLOAT_BYTES * num_weights if num_replicas > 1 else 0
@@ -116,7 +115,7 @@ def plan_run(dataset: Dataset, config: TrainConfig, *, num_replicas: int) -> Run
         num_weights=num_weights,
         model_bytes=4 * FLOAT_BYTES * num_weights,
         batch_bytes=batch_bytes,
-        host_bytes=int(block_bytes + (prefetch_depth(batch_bytes) + 2) * batch_bytes),
+        host_bytes=int(window_bytes + (prefetch_depth(batch_bytes) + 2) * batch_bytes),
         all_reduce_bytes=all_reduce_bytes,
         num_rows=part.num_features,
         touched_rows=touched,
@@ -126,7 +125,7 @@ def plan_run(dataset: Dataset, config: TrainConfig, *, num_replicas: int) -> Run
 
 
 def count_weights(dataset: Dataset, config: TrainConfig) -> int:
-    """Trainable weights of the shipped model for this data, from the shapes of its layers."""
+    """Number of trainable weights of the shipped model for `dataset`, from the shapes of the model's layers."""
     num_classes = len(dataset.classes)
     outputs = 1 if num_classes == 2 else num_classes
     if dataset.kind == "ngram":
@@ -142,14 +141,14 @@ def count_weights(dataset: Dataset, config: TrainConfig) -> int:
 
 
 def _touched_bytes(dataset: Dataset, config: TrainConfig, touched: float, all_reduce_bytes: int) -> int:
-    """Bytes that are summed where only touched rows travel: these, a byte a row to agree on them, and all the rest."""
+    """Bytes of the touched rows, of a mask with one byte per row, and of all other weights."""
     if not all_reduce_bytes:
         return 0
-    agreed = dataset.num_features
-    if touched >= MAX_UNION * dataset.num_features:
-        return all_reduce_bytes + agreed
+    mask_bytes = dataset.num_features
+    if touched >= MAX_UNION * dataset.num_features:  # then all rows are sent
+        return all_reduce_bytes + mask_bytes
     width = config.units if dataset.kind == "ngram" else config.embedding
-    return all_reduce_bytes + agreed - int(FLOAT_BYTES * width * (dataset.num_features - touched))
+    return all_reduce_bytes + mask_bytes - int(FLOAT_BYTES * width * (dataset.num_features - touched))
 
 
 def _stored_row_bytes(part: Part) -> float:

@@ -1,6 +1,6 @@
-"""How long a planned run takes, from a measured step and a bandwidth.
+"""Predicts the duration of a planned run from a measured step and a bandwidth.
 
-Decides: how a step's time is found in a run, and what communication adds to it. Never: measures anything.
+Decides: how to derive a step time from a run directory, and the cost of communication. Never: measures anything.
 
     time = plan_time(plan, step_seconds=0.0031, bytes_per_second=12e9)
     time.epoch_seconds
@@ -19,13 +19,13 @@ from distrain.reporting.run_history import load_run
 
 @dataclass(frozen=True)
 class TimePlan:
-    """How long a run takes, communication not hidden behind computation.
+    """Predicted duration of a run whose communication does not overlap computation.
 
     Attributes:
-        step_seconds: computing one step, as measured.
-        all_reduce_seconds: the gradients' way between the replicas per step, by bandwidth alone; None without one.
-        epoch_seconds: training one epoch, without evaluation.
-        samples_per_second: over all replicas.
+        step_seconds: measured computation per step.
+        all_reduce_seconds: transfer of the gradients per step, from the bandwidth alone; None without a bandwidth.
+        epoch_seconds: training of one epoch, without evaluation.
+        samples_per_second: examples per second over all replicas.
     """
 
     step_seconds: float
@@ -35,17 +35,17 @@ class TimePlan:
 
     @property
     def efficiency(self) -> float:
-        """The share of a step that is computation: 1 where nothing has to travel."""
+        """Fraction of a step that is computation, 0 .. 1."""
         return self.step_seconds / (self.step_seconds + (self.all_reduce_seconds or 0.0))
 
 
 def plan_time(plan: RunPlan, *, step_seconds: float, bytes_per_second: float | None = None) -> TimePlan:
-    """Work out how long an epoch takes.
+    """Predict the duration of an epoch.
 
     Args:
-        plan: what is trained on how many replicas.
-        step_seconds: a step of one replica at the plan's batch, without communication.
-        bytes_per_second: bandwidth of a replica in each direction; without it communication takes no time.
+        plan: predicted size of the run.
+        step_seconds: duration of a step of one replica at the plan's batch size, without communication.
+        bytes_per_second: bandwidth of a replica in each direction; None leaves communication out.
 
     Raises:
         ConfigurationError: a time or a bandwidth is not positive.
@@ -60,34 +60,36 @@ def plan_time(plan: RunPlan, *, step_seconds: float, bytes_per_second: float | N
     return TimePlan(step_seconds, all_reduce, epoch_seconds, plan.num_examples / epoch_seconds)
 
 
-def measured_step_seconds(run: Path, *, batch_size: int, alone: bool) -> float:
-    """The mean time of a step of a run, its first apart, from the run's directory.
+def measured_step_seconds(run: Path, *, batch_size: int, without_communication: bool) -> float:
+    """Mean duration of a step of a finished run, without the first step.
 
     Args:
         run: the run directory.
-        batch_size: examples per replica and step of the plan; the run's must be the same.
-        alone: whether communication comes on top: only a run on one replica measured its steps without.
+        batch_size: examples per replica and step of the plan, which the run must have used too.
+        without_communication: True refuses a run on several replicas, because its steps include communication.
 
     Raises:
-        CheckpointError: it is no run directory, or the run has not measured its speed.
-        ConfigurationError: the run had another batch, or several replicas where it must not.
+        CheckpointError: `run` is not a run directory, or the run did not record its speed.
+        ConfigurationError: the run used another batch size, or several replicas despite `without_communication`.
     """
     found = load_run(run)
     settings = {"accumulation_steps": 1, **found.settings}
-    measured, replicas, shares = (
+    measured, replicas, microbatches = (
         settings.get(name) for name in ("replica_batch_size", "num_replicas", "accumulation_steps")
     )
     rate = found.figure("samples_per_second")
-    if not (isinstance(measured, int) and isinstance(replicas, int) and isinstance(shares, int) and rate and rate > 0):
-        raise CheckpointError(f"{run} does not tell its samples per second and batch; name a run that has ended.")
+    if not (
+        isinstance(measured, int) and isinstance(replicas, int) and isinstance(microbatches, int) and rate and rate > 0
+    ):
+        raise CheckpointError(f"{run} does not record its samples per second and batch; name a run that has ended.")
     if measured != batch_size:
         raise ConfigurationError(
             f"{run} was measured at {measured:,} examples per replica and step, but this plan has {batch_size:,}. "
             f"Give --batch-size {measured}, or the step time itself as --step-ms."
         )
-    if alone and replicas > 1:
+    if without_communication and replicas > 1:
         raise ConfigurationError(
-            f"{run} was measured on {replicas:,} replicas, so that its steps hold their communication already. Leave "
-            "out --bandwidth-gbs, or name a run on one replica."
+            f"{run} was measured on {replicas:,} replicas, so its steps include communication already. Leave out "
+            "--bandwidth-gbs, or name a run on one replica."
         )
-    return measured * replicas * shares / rate
+    return measured * replicas * microbatches / rate

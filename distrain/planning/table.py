@@ -1,6 +1,6 @@
 """The table that `distrain plan` prints.
 
-Decides: how a plan looks in 80 columns. Never: works anything out.
+Decides: how a plan looks in 80 columns. Never: computes a prediction.
 
     console.print(plan_table(plan, dataset, plan_time(plan, step_seconds=0.0031)))
 """
@@ -15,7 +15,7 @@ from distrain.planning.step_time import TimePlan
 
 
 def plan_table(plan: RunPlan, dataset: Dataset, time: TimePlan | None = None) -> Table:
-    """The plan as a table of two columns; with the time it takes, if that is known."""
+    """The plan as a table of two columns, with durations if `time` is given."""
     replicas = "1 replica" if plan.num_replicas == 1 else f"{plan.num_replicas:,} replicas"
     table = Table(title=f"{dataset.directory}: {replicas}", title_justify="left", show_header=False)
     table.add_column(justify="left", style="bold")
@@ -43,24 +43,24 @@ def plan_table(plan: RunPlan, dataset: Dataset, time: TimePlan | None = None) ->
         table.add_row("all-reduced if only their rows travel", _size(plan.touched_bytes))
     if time is not None:
         table.add_section()
-        _add_time(table, time, is_alone=plan.num_replicas == 1)
+        _add_time(table, time, is_single=plan.num_replicas == 1)
     return table
 
 
-def _add_time(table: Table, time: TimePlan, *, is_alone: bool) -> None:
+def _add_time(table: Table, time: TimePlan, *, is_single: bool) -> None:
     table.add_row("step, computing", f"{1000 * time.step_seconds:,.2f} ms")
-    if time.all_reduce_seconds is not None and not is_alone:
+    if time.all_reduce_seconds is not None and not is_single:
         table.add_row("step, all-reduce by bandwidth alone", f"{1000 * time.all_reduce_seconds:,.2f} ms")
         table.add_row("share of a step that is computing", f"{time.efficiency:.2f}")
-    elif not is_alone:
+    elif not is_single:
         table.add_row("step, all-reduce", "not counted: no --bandwidth-gbs")
     table.add_row("samples per second, all replicas", f"{time.samples_per_second:,.0f}")
     table.add_row("time per epoch, without evaluation", _duration(time.epoch_seconds))
 
 
 def _spread(counts: tuple[int, ...]) -> str:
-    least, most = min(counts), max(counts)
-    return f"{most:,}" if least == most else f"{least:,} to {most:,}"
+    low, high = min(counts), max(counts)
+    return f"{high:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def _size(num_bytes: int) -> str:
@@ -68,7 +68,7 @@ def _size(num_bytes: int) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """0.25 s, 12.3 s, 4 min 05 s, or 2 h 07 min."""
+    """Format a duration as 0.25 s, 12.3 s, 4 min 05 s, or 2 h 07 min."""
     if seconds < 60:
         return f"{seconds:.2g} s" if seconds < 1 else f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

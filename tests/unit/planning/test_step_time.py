@@ -51,11 +51,11 @@ def run(folder, settings, summary):
 def test_the_step_of_a_run(tmp_path):
     settings = {"replica_batch_size": 32, "num_replicas": 2, "accumulation_steps": 4}
     folder = run(tmp_path, settings, {"samples_per_second": 25_600.0})
-    assert measured_step_seconds(folder, batch_size=32, alone=False) == pytest.approx(0.01)
+    assert measured_step_seconds(folder, batch_size=32, without_communication=False) == pytest.approx(0.01)
     with pytest.raises(ConfigurationError, match=r"measured at 32 examples .* this plan has 64"):
-        measured_step_seconds(folder, batch_size=64, alone=False)
+        measured_step_seconds(folder, batch_size=64, without_communication=False)
     with pytest.raises(ConfigurationError, match="on 2 replicas"):
-        measured_step_seconds(folder, batch_size=32, alone=True)
+        measured_step_seconds(folder, batch_size=32, without_communication=True)
 
 
 @pytest.mark.parametrize(
@@ -70,10 +70,10 @@ def test_the_step_of_a_run(tmp_path):
     ],
 )
 def test_runs_that_do_not_tell(tmp_path, settings, summary):
-    with pytest.raises(CheckpointError, match="does not tell"):
-        measured_step_seconds(run(tmp_path, settings, summary), batch_size=32, alone=False)
+    with pytest.raises(CheckpointError, match="does not record"):
+        measured_step_seconds(run(tmp_path, settings, summary), batch_size=32, without_communication=False)
 
 
 def test_no_run_at_all(tmp_path):
     with pytest.raises(CheckpointError, match="not there"):
-        measured_step_seconds(tmp_path / "absent", batch_size=32, alone=False)
+        measured_step_seconds(tmp_path / "absent", batch_size=32, without_communication=False)

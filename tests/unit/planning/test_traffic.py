@@ -39,8 +39,8 @@ def test_frequencies_of_all_rows(tmp_path, kind):
 
 def test_a_sample_is_from_all_over_the_data(tmp_path, monkeypatch):
     """Sorted rows: the first half holds column 0, the second column 1."""
-    monkeypatch.setattr(traffic, "SAMPLE_RUNS", 10)
-    monkeypatch.setattr(traffic, "SAMPLE_RUN", 7)
+    monkeypatch.setattr(traffic, "SAMPLE_SPANS", 10)
+    monkeypatch.setattr(traffic, "SAMPLE_SPAN", 7)
     texts = [[int(row >= 500)] for row in range(1000)]
     np.testing.assert_allclose(sample_frequencies(part(tmp_path, texts, num_features=2, kind="ngram")), [0.5, 0.5])
 
