@@ -40,8 +40,9 @@ from distrain.distribution.single import SingleDevice
 from distrain.prepare.pipeline import prepare
 from distrain.runs.progress import Progress, Sums
 from distrain.text.synthetic.corpus import write_synthetic
+from distrain.training.evaluation import evaluate_all
 from distrain.training.job import open_job
-from distrain.training.loop import EpochSteps, evaluate_all, run_epochs
+from distrain.training.loop import EpochSteps, TrainingLoop, run_epochs
 from distrain.training.step import figures as step_figures
 from distrain.training.step import make_evaluate_step, make_train_steps
 from distrain.training.task import batch_specs, make_task
@@ -82,17 +83,16 @@ def distrain_epochs(data: Path, batch_size: int, at_once: int) -> tuple[Callable
         return evaluate_all(batches, lambda fed: judge(fed).sums, figures)
 
     def run(num_epochs: int, tell: Callable[[float], None]) -> None:
-        run_epochs(
-            Progress(),
+        loop = TrainingLoop(
             num_epochs=num_epochs,
             open_epoch=open_epoch,
             train_steps=lambda group: [outcome.sums for outcome in train(group)],
             steps_per_execution=at_once,
             evaluate=evaluate,
-            figures=figures,
-            after_step=[],
-            after_epoch=[lambda moment: tell(moment.num_examples / moment.seconds)],
+            metrics_of=figures,
+            after_epoch=[lambda event: tell(event.num_examples / event.seconds)],
         )
+        run_epochs(loop, Progress())
 
     cached = next(epoch_batches(job.train, plan, epoch_order(plan.num_examples, seed=0, epoch=0), replicas=range(1)))
 

@@ -242,7 +242,7 @@ def _train(options: argparse.Namespace) -> None:
     stop = listen_for_stop()  # before the slow imports, and to the end: a request is never lost
     config = _train_config(options)
     try:
-        summary = train(config, stop=stop, began=process_began())
+        summary = train(config, stop=stop, started_at=process_began())
     except Exception as error:
         if _world().size > 1:
             _end_at_once(error)
@@ -301,7 +301,7 @@ def _add_predict(commands: Any) -> None:
 
 
 def _predict(options: argparse.Namespace) -> None:
-    from distrain.inference.evaluate import predict_lines
+    from distrain.inference.predict import predict_lines
 
     for line in predict_lines(options.run, _text_lines(options.file)):
         print(line)

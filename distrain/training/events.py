@@ -1,6 +1,6 @@
 """What the loop passes to its actions, and what an action may decide.
 
-Decides: which decisions there are, and which wins. Never: trains, saves or decides.
+Decides: which decisions there are, and which decision wins. Never: trains, saves or decides.
 
     >>> from distrain.training.events import Decision
     >>> max(Decision.GO_ON, Decision.STOP, Decision.FINISH).name
@@ -15,32 +15,32 @@ from enum import IntEnum
 
 from distrain.runs.progress import Progress
 
-Figures = Mapping[str, float]
+Metrics = Mapping[str, float]
 
 
 class Decision(IntEnum):
-    """What an action asks for; the largest counts."""
+    """What an action asks the loop to do; the largest decision wins."""
 
     GO_ON = 0
     FINISH = 1  # training is complete before its last epoch
-    STOP = 2  # stop here, so that it can go on later
+    STOP = 2  # end this process; a later process resumes here
 
 
 @dataclass(frozen=True)
 class StepEvent:
-    """What an action sees.
+    """What an action sees after a call of the step, or after an epoch.
 
     Attributes:
-        epoch: the epoch that the step belongs to, or that is over; from 0.
-        progress: where training would go on from here.
-        step: steps of this epoch so far, counted from where this process took it up.
-        num_steps: of how many.
-        new_steps: steps since the moment before; all of them, where the epoch is over.
-        num_examples: examples of these steps.
-        seconds: that these steps took.
-        evaluation_seconds: that the evaluation of the epoch took, where the epoch is over.
-        figures: gives loss and metrics of the epoch so far; at its end with `val_...`.
-        decision: what was decided before this action was asked.
+        epoch: epoch of these steps, from 0.
+        progress: where a resumed run would start.
+        step: steps of the epoch so far, counted from where this process entered the epoch.
+        num_steps: steps of the epoch, counted from where this process entered the epoch.
+        new_steps: steps since the previous event; at the end of an epoch all its steps.
+        num_examples: examples of the new steps, over all replicas.
+        seconds: duration of the new steps.
+        metrics: returns loss and metrics of the epoch so far; at its end also the validation metrics, `val_...`.
+        decision: largest decision of the actions that the loop called before.
+        evaluation_seconds: duration of the epoch's evaluation; 0 after a step.
     """
 
     epoch: int
@@ -50,7 +50,7 @@ class StepEvent:
     new_steps: int
     num_examples: int
     seconds: float
-    figures: Callable[[], Figures]
+    metrics: Callable[[], Metrics]
     decision: Decision
     evaluation_seconds: float = 0.0
 

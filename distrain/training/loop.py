@@ -1,12 +1,13 @@
-"""The outer loop: epochs of steps, and what is asked in between.
+"""The outer loop: epochs of steps, with actions after each call of the step and after each epoch.
 
-Who owns what: the loop owns `Progress`, and replaces it after each step. The plan owns which batches a step gets. The
-step owns the weights. Actions see a `StepEvent`; they save, show and decide, and never change progress.
+The loop owns `Progress` and replaces it after each step. The plan owns which batches a step gets. The step owns the
+weights. Actions see a `StepEvent`: they save, report and decide, but never change progress.
 
-Decides: when a step runs, when an epoch is over, whose decision counts. Never: what a step computes, what is saved.
+Decides: when a step runs, when an epoch ends, whose decision wins. Never: what a step computes or a checkpoint holds.
 
-    progress, decision = run_epochs(Progress(), num_epochs=10, open_epoch=..., train_steps=..., evaluate=...,
-                                    figures=..., after_step=[save_every_100], after_epoch=[stop_early, save])
+    loop = TrainingLoop(num_epochs=10, open_epoch=..., train_steps=..., evaluate=..., metrics_of=...,
+                        after_step=[save_every_100], after_epoch=[stop_early, save])
+    progress, decision = run_epochs(loop, Progress())
 """
 
 from __future__ import annotations
@@ -18,24 +19,21 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from typing import Any
-
-import numpy as np
 
 from distrain.batch import Batch
 from distrain.errors import DivergenceError
 from distrain.runs.progress import Progress, Sums
-from distrain.training.events import Action, Decision, Figures, StepEvent
+from distrain.training.events import Action, Decision, Metrics, StepEvent
 
 
 @dataclass(frozen=True)
 class EpochSteps:
-    """The steps of one epoch, or of what is left of it.
+    """The steps of one epoch, or its remaining steps after a resume.
 
     Attributes:
-        num_steps: how many.
+        num_steps: number of steps.
         num_examples: step -> examples over all replicas.
-        batches: context whose value yields, per step, one batch per local replica.
+        batches: context of an iterator that yields, per step, one batch per local microbatch.
     """
 
     num_steps: int
@@ -43,143 +41,142 @@ class EpochSteps:
     batches: AbstractContextManager[Iterator[list[Batch]]]
 
 
-def run_epochs(
-    progress: Progress,
-    *,
-    num_epochs: int,
-    open_epoch: Callable[[Progress], EpochSteps],
-    train_steps: Callable[[list[list[Batch]]], list[Sums]],
-    evaluate: Callable[[], Figures | None],
-    figures: Callable[[Sums], dict[str, float]],
-    after_step: Sequence[Action],
-    after_epoch: Sequence[Action],
-    before_epoch: Callable[[int], None] = lambda epoch: None,
-    steps_per_execution: int = 1,
-    where_diverged: Callable[[], str] = lambda: "",
-    clock: Callable[[], float] = time.perf_counter,
-) -> tuple[Progress, Decision]:
-    """Train from `progress` on, until the last epoch is over or an action decides otherwise.
+@dataclass(frozen=True)
+class TrainingLoop:
+    """The functions that the loop calls.
 
-    Args:
-        progress: where to go on.
-        num_epochs: epochs in all.
-        open_epoch: progress -> the steps left in its epoch. Called before the epoch before it is evaluated, so that its
-            first batches are there in time.
-        train_steps: for each of some steps one batch per local replica -> the sums of each; the first is the weighted
-            loss, the second the weight.
-        evaluate: figures on the validation data; None when it was interrupted by a request to stop.
-        figures: sums -> loss and metrics.
-        after_step: asked after each call of `train_steps`, in order.
-        after_epoch: asked after each epoch's evaluation, in order.
-        before_epoch: told the number of each epoch, from 0, before its first step.
-        steps_per_execution: steps that `train_steps` is given at a time; fewer at the end of an epoch.
-        where_diverged: where a loss was not finite, as in " on rank 1".
-        clock: seconds.
+    Attributes:
+        num_epochs: epochs in all, those before a resume included.
+        open_epoch: progress -> the remaining steps of its epoch. The loop opens an epoch before it evaluates the
+            previous epoch, so that the first batches are made during the evaluation.
+        train_steps: trains some steps, each given as its batches; returns the sums of each step. The first sum is the
+            weighted loss, the second the weight.
+        evaluate: returns metrics of the validation data, or None if a request to stop interrupted the evaluation.
+        metrics_of: sums -> loss and metrics.
+        after_step: actions after each call of `train_steps`, in order.
+        after_epoch: actions after each epoch's evaluation, in order.
+        before_epoch: receives the number of each epoch, from 0, before its first step.
+        steps_per_execution: steps per call of `train_steps`; the last call of an epoch may have fewer.
+        where_diverged: returns where a loss was not finite, as in " on rank 1".
+        clock: returns seconds.
+    """
+
+    num_epochs: int
+    open_epoch: Callable[[Progress], EpochSteps]
+    train_steps: Callable[[list[list[Batch]]], list[Sums]]
+    evaluate: Callable[[], Metrics | None]
+    metrics_of: Callable[[Sums], Metrics]
+    after_step: Sequence[Action] = ()
+    after_epoch: Sequence[Action] = ()
+    before_epoch: Callable[[int], None] = lambda epoch: None
+    steps_per_execution: int = 1
+    where_diverged: Callable[[], str] = lambda: ""
+    clock: Callable[[], float] = time.perf_counter
+
+
+def run_epochs(loop: TrainingLoop, progress: Progress) -> tuple[Progress, Decision]:
+    """Train from `progress` until the last epoch ends or an action decides otherwise.
 
     Returns:
-        Progress to save, and the decision that ended training (`GO_ON`: all epochs are over).
+        The progress to save, and the decision that ended training; `GO_ON` means that all epochs are trained.
 
     Raises:
-        DivergenceError: the loss of a step or of the validation data is not finite. Nothing was saved after it.
+        DivergenceError: the loss of a step or of the validation data is not finite; no action has seen that loss.
     """
     with ExitStack() as opened:
 
-        def open_(progress: Progress) -> tuple[EpochSteps, Iterator[list[Batch]]]:
-            steps = open_epoch(progress)
+        def open_epoch(progress: Progress) -> tuple[EpochSteps, Iterator[list[Batch]]]:
+            steps = loop.open_epoch(progress)
             return steps, opened.enter_context(steps.batches)
 
-        following = open_(progress) if progress.epoch < num_epochs else None
+        following = open_epoch(progress) if progress.epoch < loop.num_epochs else None
         while following is not None:
-            epoch, began_seconds = progress.epoch, progress.train_seconds
             steps, batches = following
-            before_epoch(epoch)
-            before, done = clock(), 0
-            while group := list(islice(batches, min(steps_per_execution, steps.num_steps - done))):
-                sums_of_steps = train_steps(group)
-                now = clock()
-                num_examples = [steps.num_examples(done + place) for place in range(len(group))]
-                for sums, of_step in zip(sums_of_steps, num_examples, strict=False):  # the last ones may be missing
-                    if not math.isfinite(sums[0]):
-                        raise DivergenceError(
-                            f"The loss is {float(sums[0])} at step {progress.global_step + 1} (epoch {epoch + 1})"
-                            f"{where_diverged()}. Lower "
-                            "--learning-rate, or look for values in the data that are not finite."
-                        )
-                    progress = progress.after_step(sums, of_step, (now - before) / len(group))
-                done += len(group)
-                event = StepEvent(
-                    epoch=epoch,
-                    progress=progress,
-                    step=done,
-                    num_steps=steps.num_steps,
-                    new_steps=len(group),
-                    num_examples=sum(num_examples),
-                    seconds=now - before,
-                    figures=partial(figures, progress.sums),
-                    decision=Decision.GO_ON,
-                )
-                decision = _ask(after_step, event)
-                if decision is not Decision.GO_ON:
-                    return progress, decision
-                before = clock()
+            train_seconds_before = progress.train_seconds
+            loop.before_epoch(progress.epoch)
+            progress, decision = _train_epoch(loop, progress, steps, batches)
+            if decision is not Decision.GO_ON:
+                return progress, decision
             opened.close()
-            # Its first batches are made during the evaluation.
-            following = open_(progress.after_epoch()) if epoch + 1 < num_epochs else None
-            trained = figures(progress.sums)
-            before = clock()
-            evaluated = evaluate()
-            if evaluated is None:
+            following = open_epoch(progress.after_epoch()) if progress.epoch + 1 < loop.num_epochs else None
+            event = _evaluate_epoch(loop, progress, steps, seconds=progress.train_seconds - train_seconds_before)
+            if event is None:
                 return progress, Decision.STOP
-            if not math.isfinite(evaluated.get("loss", 0.0)):
-                raise DivergenceError(
-                    f"The validation loss is {evaluated['loss']} after step {progress.global_step} (epoch {epoch + 1})"
-                    f"{where_diverged()}. Lower --learning-rate, or look for values in the data that are not finite."
-                )
-            judged = {**trained, **{f"val_{name}": value for name, value in evaluated.items()}}
-            event = StepEvent(
-                epoch=epoch,
-                progress=progress.after_epoch(),
-                step=steps.num_steps,
-                num_steps=steps.num_steps,
-                new_steps=steps.num_steps,
-                num_examples=sum(map(steps.num_examples, range(steps.num_steps))),
-                seconds=progress.train_seconds - began_seconds,
-                evaluation_seconds=clock() - before,
-                figures=partial(dict, judged),
-                decision=Decision.GO_ON,
-            )
             progress = event.progress
-            decision = _ask(after_epoch, event)
+            decision = _decide(loop.after_epoch, event)
             if decision is not Decision.GO_ON:
                 return progress, decision
     return progress, Decision.GO_ON
 
 
-def _ask(actions: Sequence[Action], event: StepEvent) -> Decision:
+def _train_epoch(
+    loop: TrainingLoop, progress: Progress, steps: EpochSteps, batches: Iterator[list[Batch]]
+) -> tuple[Progress, Decision]:
+    """Train the steps of an epoch, or until an action decides otherwise."""
+    done = 0
+    before = loop.clock()
+    # The plan bounds the steps, because a process whose loader failed yields batches without end.
+    while group := list(islice(batches, min(loop.steps_per_execution, steps.num_steps - done))):
+        sums_of_steps = loop.train_steps(group)
+        now = loop.clock()
+        num_examples = [steps.num_examples(done + index) for index in range(len(group))]
+        for sums, examples in zip(sums_of_steps, num_examples, strict=False):  # steps after a failed step have no sums
+            if not math.isfinite(sums[0]):
+                finding = f"The loss is {float(sums[0])} at step {progress.global_step + 1}"
+                raise _divergence(loop, finding, progress)
+            progress = progress.after_step(sums, examples, (now - before) / len(group))
+        done += len(group)
+        event = StepEvent(
+            epoch=progress.epoch,
+            progress=progress,
+            step=done,
+            num_steps=steps.num_steps,
+            new_steps=len(group),
+            num_examples=sum(num_examples),
+            seconds=now - before,
+            metrics=partial(loop.metrics_of, progress.sums),
+            decision=Decision.GO_ON,
+        )
+        decision = _decide(loop.after_step, event)
+        if decision is not Decision.GO_ON:
+            return progress, decision
+        before = loop.clock()
+    return progress, Decision.GO_ON
+
+
+def _evaluate_epoch(loop: TrainingLoop, progress: Progress, steps: EpochSteps, *, seconds: float) -> StepEvent | None:
+    """Evaluate a trained epoch and return its event, or None if a request to stop interrupted the evaluation."""
+    trained = loop.metrics_of(progress.sums)
+    before = loop.clock()
+    evaluated = loop.evaluate()
+    if evaluated is None:
+        return None
+    if not math.isfinite(loss := evaluated.get("loss", 0.0)):
+        raise _divergence(loop, f"The validation loss is {loss} after step {progress.global_step}", progress)
+    metrics = {**trained, **{f"val_{name}": value for name, value in evaluated.items()}}
+    return StepEvent(
+        epoch=progress.epoch,
+        progress=progress.after_epoch(),
+        step=steps.num_steps,
+        num_steps=steps.num_steps,
+        new_steps=steps.num_steps,
+        num_examples=sum(map(steps.num_examples, range(steps.num_steps))),
+        seconds=seconds,
+        evaluation_seconds=loop.clock() - before,
+        metrics=partial(dict, metrics),
+        decision=Decision.GO_ON,
+    )
+
+
+def _divergence(loop: TrainingLoop, finding: str, progress: Progress) -> DivergenceError:
+    return DivergenceError(
+        f"{finding} (epoch {progress.epoch + 1}){loop.where_diverged()}. Lower --learning-rate, or look for values in "
+        "the data that are not finite."
+    )
+
+
+def _decide(actions: Sequence[Action], event: StepEvent) -> Decision:
     decision = event.decision
     for action in actions:
         decision = max(decision, action(replace(event, decision=decision)) or Decision.GO_ON)
     return decision
-
-
-def evaluate_all(
-    batches: AbstractContextManager[Iterator[list[Any]]],
-    evaluate_step: Callable[[list[Batch]], Sums],
-    figures: Callable[[Sums], dict[str, float]],
-    *,
-    after_step: Callable[[int], None] = lambda step: None,
-    interrupted: Callable[[], bool] = lambda: False,
-) -> dict[str, float] | None:
-    """Figures over all batches, every example counted once; None if `interrupted` between two steps.
-
-    `after_step` is told the number of each step, from 1.
-    """
-    total: list[Any] = []
-    with batches as steps:
-        for number, step_batches in enumerate(steps, start=1):
-            sums = [np.float64(value) for value in evaluate_step(step_batches)]
-            total = [a + b for a, b in zip(total, sums, strict=True)] if total else sums
-            after_step(number)
-            if interrupted():
-                return None
-    return figures(total)

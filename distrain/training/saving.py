@@ -1,101 +1,83 @@
-"""When and what a run saves.
+"""When a run saves a checkpoint, and what the checkpoint holds.
 
-Decides: what a checkpoint of a run holds, which ones stay, that one step is saved once. Never: whether to go on.
+Decides: the content of a checkpoint of a run, which checkpoints are kept, that no step is saved twice. Never: whether
+training goes on.
 
-    saver = Saver(config, model_state, early_stopping, report, data_digest=job.data_digest, synchronize=...)
-    run_epochs(..., after_step=[every_steps(100, saver.after_step)], after_epoch=[early_stopping, saver.after_epoch])
+    saver = Saver(setup, early_stopping, report)
+    TrainingLoop(..., after_step=[every_steps(100, saver.after_step)], after_epoch=[early_stopping, saver.after_epoch])
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Any
 
-from distrain.config import TrainConfig
 from distrain.errors import CheckpointError
 from distrain.reporting.reporter import Reporter
 from distrain.runs.checkpoint import retain_checkpoints, save_checkpoint
 from distrain.runs.progress import Progress, progress_arrays, progress_state
 from distrain.training.actions import EarlyStopping
 from distrain.training.events import Decision, StepEvent
+from distrain.training.setup import RunSetup
 
 
 class Saver:
-    """Saves the state of a run; on processes other than the chief it only takes part in what comes before.
+    """Saves the state of a run; only the chief writes, but all ranks synchronize their variables before.
 
     Args:
-        config: run directory, checkpoints kept, epochs.
-        model_state: `models.state.ModelState`.
+        setup: the run.
         early_stopping: knows the best step.
-        report: told of each checkpoint.
-        data_digest: names the data.
-        is_chief: whether this process writes.
-        synchronize: called before each save, on every process.
+        report: receives each checkpoint.
     """
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        model_state: Any,
-        early_stopping: EarlyStopping,
-        report: Reporter,
-        *,
-        data_digest: str,
-        is_chief: bool,
-        synchronize: Callable[[], None],
-    ) -> None:
-        self._config = config
-        self._model_state = model_state
+    def __init__(self, setup: RunSetup, early_stopping: EarlyStopping, report: Reporter) -> None:
+        self._setup = setup
         self._early_stopping = early_stopping
         self._report = report
-        self._data_digest = data_digest
-        self._is_chief = is_chief
-        self._synchronize = synchronize
         self._saved: Progress | None = None
 
     def after_step(self, event: StepEvent) -> None:
-        """Save in mid-epoch."""
+        """Save within an epoch."""
         self.save(event.progress, epoch=event.epoch)
 
     def after_epoch(self, event: StepEvent) -> None:
-        """Save the end of an epoch, and whether training is complete with it."""
-        finished = "epochs" if event.progress.epoch >= self._config.epochs else ""
+        """Save the end of an epoch, and why training is complete if this epoch completes it."""
+        finished = "epochs" if event.progress.epoch >= self._setup.config.epochs else ""
         if event.decision is Decision.FINISH:
             finished = "early stopping" if self._early_stopping.is_exhausted() else "callback"
         self.save(event.progress, epoch=event.epoch, finished=finished)
 
     def save(self, progress: Progress, *, epoch: int, finished: str = "") -> None:
-        """Save `progress`, unless it was saved just now. All processes must call this.
+        """Save `progress` unless it is already saved. All ranks must call this.
 
         Args:
-            progress: where training goes on from here.
-            epoch: the epoch it belongs to, from 0.
-            finished: why training is complete ("epochs", "early stopping", "callback"); empty if it is not.
+            progress: where a resumed run would start.
+            epoch: the epoch to report, from 0.
+            finished: why training is complete ("epochs", "early stopping", "callback"); empty if training goes on.
 
         Raises:
-            CheckpointError: it cannot be written; the checkpoints before it are as they were.
+            CheckpointError: the checkpoint cannot be written; all earlier checkpoints stay whole.
         """
         if progress is self._saved:
             return
         self._saved = progress
-        self._synchronize()
-        if not self._is_chief:
+        self._setup.synchronize()
+        if not self._setup.distribution.is_chief:
             return
-        began = time.perf_counter()
-        checkpoints = self._config.run / "checkpoints"
+        started = time.perf_counter()
+        config, model_state = self._setup.config, self._setup.model_state
+        checkpoints = config.run / "checkpoints"
         best_step = self._early_stopping.best_step
-        arrays = {**self._model_state.arrays(), **progress_arrays(progress)}
+        arrays = {**model_state.arrays(), **progress_arrays(progress)}
         state = {
             **progress_state(progress),
-            **self._model_state.layout(),
+            **model_state.layout(),
             "early_stopping": self._early_stopping.state(),
             "finished": finished,
-            "data_digest": self._data_digest,
+            "data_digest": self._setup.job.data_digest,
         }
         try:
             path = save_checkpoint(checkpoints, progress.global_step, arrays, state)
-            retain_checkpoints(checkpoints, keep=self._config.keep, best_step=best_step)
+            retain_checkpoints(checkpoints, keep=config.keep, best_step=best_step)
         except OSError as error:
             raise CheckpointError(
                 f"the checkpoint of step {progress.global_step} cannot be written: {error}. Mend that and start again: "
@@ -105,6 +87,6 @@ class Saver:
             epoch=epoch + 1,
             step=progress.global_step,
             path=path,
-            seconds=time.perf_counter() - began,
+            seconds=time.perf_counter() - started,
             best=best_step == progress.global_step,
         )

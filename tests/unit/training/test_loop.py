@@ -1,4 +1,4 @@
-"""The outer loop with steps made of plain numbers: who is asked when, and where progress stands after each way out."""
+"""The outer loop with steps made of plain numbers: the order of calls, and the progress after each way out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from distrain.data.plan import EpochPlan
 from distrain.errors import DivergenceError
 from distrain.runs.progress import Progress
 from distrain.training.events import Decision
-from distrain.training.loop import EpochSteps, evaluate_all, run_epochs
+from distrain.training.loop import EpochSteps, TrainingLoop, run_epochs
 
 N, B = 10, 4  # 3 steps: 4, 4 and 2 examples
 
@@ -56,26 +56,26 @@ class Training:
 
     def run(self, progress=None, *, num_epochs=2, after_step=(), after_epoch=(), **settings):
         ticks = iter(range(1000))
-        return run_epochs(
-            progress or Progress(),
+        loop = TrainingLoop(
             num_epochs=num_epochs,
             open_epoch=self.open_epoch,
             train_steps=self.train_steps,
             evaluate=self.evaluate,
-            figures=lambda sums: {"loss": float(sums[0] / sums[1])},
+            metrics_of=lambda sums: {"loss": float(sums[0] / sums[1])},
             after_step=after_step,
             after_epoch=after_epoch,
             clock=lambda: float(next(ticks)),
             **settings,
         )
+        return run_epochs(loop, progress or Progress())
 
 
-def test_epochs_of_steps_with_figures_over_the_whole_epoch():
+def test_epochs_of_steps_with_metrics_over_the_whole_epoch():
     training, steps, epochs = Training(), [], []
     progress, decision = training.run(
-        after_step=[lambda m: steps.append((m.epoch, m.step, m.num_steps, m.num_examples, m.figures()["loss"]))],
+        after_step=[lambda e: steps.append((e.epoch, e.step, e.num_steps, e.num_examples, e.metrics()["loss"]))],
         after_epoch=[
-            lambda m: epochs.append((m.epoch, m.num_examples, m.seconds, dict(m.figures()), m.progress.epoch))
+            lambda e: epochs.append((e.epoch, e.num_examples, e.seconds, dict(e.metrics()), e.progress.epoch))
         ],
     )
     assert decision is Decision.GO_ON
@@ -87,29 +87,29 @@ def test_epochs_of_steps_with_figures_over_the_whole_epoch():
     assert epochs == [(n, 10, 3.0, {"loss": 4.5, "val_loss": 7.0}, n + 1) for n in (0, 1)]
 
 
-@pytest.mark.parametrize(("at_once", "sizes"), [(2, [2, 1]), (3, [3]), (8, [3])])
-def test_several_steps_at_a_time_and_what_is_left_at_the_end_of_an_epoch(at_once, sizes):
-    training, moments, epochs = Training(), [], []
+@pytest.mark.parametrize(("per_call", "sizes"), [(2, [2, 1]), (3, [3]), (8, [3])])
+def test_several_steps_at_a_time_and_what_is_left_at_the_end_of_an_epoch(per_call, sizes):
+    training, events, epochs = Training(), [], []
     progress, _ = training.run(
-        after_step=[lambda m: moments.append((m.step, m.new_steps, m.num_examples, m.figures()["loss"]))],
-        after_epoch=[lambda m: epochs.append((m.num_examples, m.new_steps, m.figures()["loss"]))],
-        steps_per_execution=at_once,
+        after_step=[lambda e: events.append((e.step, e.new_steps, e.num_examples, e.metrics()["loss"]))],
+        after_epoch=[lambda e: epochs.append((e.num_examples, e.new_steps, e.metrics()["loss"]))],
+        steps_per_execution=per_call,
     )
     assert training.seen == list(range(N)) * 2
     assert [line for line in training.log if "steps" in line] == [f"{size} steps" for size in sizes if size > 1] * 2
     assert (progress.global_step, progress.examples_trained) == (6, 20)
-    assert [new for _, new, _, _ in moments] == sizes * 2
-    assert moments[len(sizes) - 1][0] == 3
-    assert sum(examples for _, _, examples, _ in moments) == 20
-    assert moments[-1][3] == 4.5
+    assert [new for _, new, _, _ in events] == sizes * 2
+    assert events[len(sizes) - 1][0] == 3
+    assert sum(examples for _, _, examples, _ in events) == 20
+    assert events[-1][3] == 4.5
     assert epochs == [(10, 3, 4.5)] * 2
 
 
-@pytest.mark.parametrize("at_once", [1, 2, 4])
-def test_the_plan_says_how_many_steps_there_are_and_not_the_loader(at_once):
-    """A process whose loader failed feeds idle batches for as long as the others go on."""
+@pytest.mark.parametrize("per_call", [1, 2, 4])
+def test_the_plan_says_how_many_steps_there_are_and_not_the_loader(per_call):
+    """A process whose loader failed yields batches without end."""
     training = Training(is_endless=True)
-    progress, _ = training.run(steps_per_execution=at_once)
+    progress, _ = training.run(steps_per_execution=per_call)
     assert training.seen == list(range(N)) * 2
     assert (progress.global_step, progress.examples_trained) == (6, 20)
 
@@ -123,8 +123,8 @@ def test_a_loss_that_is_not_finite_is_named_by_its_step_among_several():
 @pytest.mark.parametrize("last_step", [1, 2, 3, 4, 6])
 def test_a_stop_ends_at_that_step_and_the_rest_follows_later(last_step):
     training, epochs = Training(), []
-    record = [lambda m: epochs.append(dict(m.figures()))]
-    stop = [lambda m: Decision.STOP if m.progress.global_step == last_step else None]
+    record = [lambda e: epochs.append(dict(e.metrics()))]
+    stop = [lambda e: Decision.STOP if e.progress.global_step == last_step else None]
     progress, decision = training.run(after_step=stop, after_epoch=record)
     assert decision is Decision.STOP
     assert progress.global_step == last_step
@@ -142,7 +142,7 @@ def test_an_interrupted_evaluation_is_done_again_without_another_step():
     assert decision is Decision.STOP
     assert (progress.epoch, progress.position, progress.global_step) == (0, N, 3)
     again, epochs = Training(), []
-    progress, _ = again.run(progress, num_epochs=1, after_epoch=[lambda m: epochs.append(dict(m.figures()))])
+    progress, _ = again.run(progress, num_epochs=1, after_epoch=[lambda e: epochs.append(dict(e.metrics()))])
     assert again.seen == []
     assert again.log == ["epoch 0 from 10", "evaluate"]
     assert epochs == [{"loss": 4.5, "val_loss": 7.0}]
@@ -151,7 +151,7 @@ def test_an_interrupted_evaluation_is_done_again_without_another_step():
 
 def test_finishing_after_an_epoch():
     training = Training()
-    progress, decision = training.run(num_epochs=9, after_epoch=[lambda m: Decision.FINISH])
+    progress, decision = training.run(num_epochs=9, after_epoch=[lambda e: Decision.FINISH])
     assert (decision, progress.epoch, progress.global_step) == (Decision.FINISH, 1, 3)
 
 
@@ -166,7 +166,7 @@ def test_each_action_sees_what_those_before_it_decided_and_the_largest_counts():
     seen = []
 
     def answer(decision):
-        return lambda m: seen.append(m.decision) or decision
+        return lambda e: seen.append(e.decision) or decision
 
     actions = [answer(None), answer(Decision.STOP), answer(Decision.FINISH), answer(Decision.GO_ON)]
     _, decision = Training().run(after_step=actions)
@@ -179,7 +179,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_before_anything_is_saved(bad):
     saved = []
     training = Training(loss=lambda example: bad if example == 5 else 1.0)
     with pytest.raises(DivergenceError, match=r"step 2 \(epoch 1\).*--learning-rate"):
-        training.run(after_step=[lambda m: saved.append(m.progress.global_step)])
+        training.run(after_step=[lambda e: saved.append(e.progress.global_step)])
     assert saved == [1]
 
 
@@ -190,9 +190,9 @@ def test_a_validation_loss_that_is_not_finite_ends_the_run():
     assert saved == []
 
 
-def test_without_validation_there_are_training_figures_alone():
+def test_without_validation_there_are_training_metrics_alone():
     epochs = []
-    Training(evaluate=dict).run(num_epochs=1, after_epoch=[lambda m: epochs.append(dict(m.figures()))])
+    Training(evaluate=dict).run(num_epochs=1, after_epoch=[lambda e: epochs.append(dict(e.metrics()))])
     assert epochs == [{"loss": 4.5}]
 
 
@@ -200,7 +200,7 @@ def test_an_epoch_begins_when_the_one_before_it_is_judged():
     training = Training()
     training.run(
         before_epoch=lambda epoch: training.log.append(f"begin {epoch}"),
-        after_epoch=[lambda m: training.log.append(f"end {m.epoch}")],
+        after_epoch=[lambda e: training.log.append(f"end {e.epoch}")],
     )
     first, second = ["begin 0", "epoch 1 from 0", "evaluate", "end 0"], ["begin 1", "evaluate", "end 1"]
     assert training.log == ["epoch 0 from 0", *first, *second]
@@ -216,57 +216,18 @@ def test_while_an_epoch_is_judged_the_next_one_alone_is_open():
 
 def test_an_epoch_that_is_not_trained_is_closed_again():
     training = Training()
-    training.run(num_epochs=5, after_epoch=[lambda m: Decision.FINISH])
+    training.run(num_epochs=5, after_epoch=[lambda e: Decision.FINISH])
     assert training.log == ["epoch 0 from 0", "epoch 1 from 0", "evaluate"]
     assert training.open == 0
 
 
 def test_an_epoch_tells_how_long_its_evaluation_took():
     seconds = []
-    Training().run(num_epochs=1, after_epoch=[lambda m: seconds.append((m.seconds, m.evaluation_seconds))])
+    Training().run(num_epochs=1, after_epoch=[lambda e: seconds.append((e.seconds, e.evaluation_seconds))])
     assert seconds == [(3.0, 1.0)]  # the clock ticks once a look
 
 
-def test_figures_of_a_moment_stay_those_of_its_step():
-    moments = []
-    Training().run(num_epochs=1, after_step=[moments.append])
-    assert [m.figures()["loss"] for m in moments] == [1.5, 3.5, 4.5]
-
-
-@contextmanager
-def steps_of(*batches):
-    yield iter(batches)
-
-
-def sums(batch):
-    return [np.float32(sum(batch)), np.float32(len(batch))]
-
-
-def mean(total):
-    return {"loss": float(total[0] / total[1])}
-
-
-def test_an_evaluation_counts_each_example_once():
-    assert evaluate_all(steps_of([1, 2, 3], [4], [10, 10]), sums, mean) == {"loss": 5.0}
-
-
-def test_an_evaluation_tells_of_each_step():
-    told = []
-    evaluate_all(steps_of([1], [2], [3]), sums, mean, after_step=told.append)
-    assert told == [1, 2, 3]
-
-
-def test_an_evaluation_adds_up_in_float64():
-    total = evaluate_all(steps_of([2.0**24], [1], [1], [1]), sums, lambda total: {"sum": float(total[0])})
-    assert total == {"sum": 2.0**24 + 3}
-
-
-def test_an_evaluation_is_interrupted_between_two_steps():
-    done = []
-
-    def step(batch):
-        done.append(batch)
-        return sums(batch)
-
-    assert evaluate_all(steps_of([1], [2], [3]), step, mean, interrupted=lambda: len(done) == 2) is None
-    assert done == [[1], [2]]
+def test_metrics_of_an_event_stay_as_they_were_after_its_step():
+    events = []
+    Training().run(num_epochs=1, after_step=[events.append])
+    assert [e.metrics()["loss"] for e in events] == [1.5, 3.5, 4.5]

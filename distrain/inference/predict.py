@@ -1,0 +1,68 @@
+"""`distrain predict`: classes of new texts, from a run directory alone.
+
+Decides: how texts become answers. Never: trains, or reads the data that the run was trained on.
+
+    for line in predict_lines(Path("runs/1"), ["a text"]):
+        print(line)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from distrain.data.batches import epoch_batches
+from distrain.data.sources import rows_examples
+from distrain.errors import CheckpointError
+from distrain.inference.finished_run import open_finished_run
+from distrain.keras_backend import require_tensorflow
+from distrain.runs.directory import VECTORIZER_NAME
+from distrain.text.vectorizers.load_vectorizer import load_vectorizer
+from distrain.training.feed import evaluation_plan
+
+MAX_TEXTS = 1024  # texts per batch: bounds the memory of a long input
+
+
+def predict_lines(run: Path, texts: Iterable[str]) -> Iterator[str]:
+    """Yield one JSON object per text: `label` (class name) and `probability`.
+
+    Raises:
+        CheckpointError: the run cannot be used.
+        DataError: the run's vectorizer is damaged.
+    """
+    require_tensorflow()
+    import tensorflow as tf
+
+    from distrain.distribution.single import SingleDevice
+    from distrain.training.step import model_inputs
+
+    finished = open_finished_run(run)
+    metadata = finished.metadata
+    if not (run / VECTORIZER_NAME).is_dir():
+        raise CheckpointError(
+            f"{run} has no {VECTORIZER_NAME} folder, which makes numbers of text. Copy the whole run."
+        )
+    vectorizer = load_vectorizer(run / VECTORIZER_NAME)
+    layout = finished.row_layout
+    trainable = None
+    remaining = iter(texts)
+    while block := list(islice(remaining, MAX_TEXTS)):
+        rows = vectorizer.transform(block)
+        examples = rows_examples(rows, kind=metadata.kind, num_features=metadata.num_features, **layout)
+        if trainable is None:
+            trainable = finished.load_model(examples, SingleDevice())
+        plan, order = evaluation_plan(examples, 1, len(block))
+        ((batch,),) = epoch_batches(examples, plan, order, replicas=range(1))
+        features = tf.nest.map_structure(tf.constant, batch.features)
+        inputs = model_inputs(trainable.model, features, trainable.num_columns)
+        outputs = trainable.model(inputs, training=False).numpy()
+        if outputs.shape[1] == 1:  # a binary model returns the probability of the second class
+            outputs = np.concatenate([1 - outputs, outputs], axis=1)
+        for row in outputs:
+            best = int(row.argmax())
+            answer = {"label": metadata.classes[best], "probability": round(float(row[best]), 6)}
+            yield json.dumps(answer, ensure_ascii=False)

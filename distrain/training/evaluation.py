@@ -1,0 +1,70 @@
+"""Metrics over all batches of an evaluation.
+
+Decides: how the sums of steps become metrics, and when an evaluation stops early. Never: makes batches or saves.
+
+    metrics = evaluate_all(batches, evaluate_step, metrics_of)          # {"loss": 0.31, "accuracy": 0.9}
+    metrics = evaluate_validation(setup, evaluate_step, step_flags, report)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from distrain.batch import Batch
+from distrain.reporting.reporter import Reporter
+from distrain.runs.progress import Sums
+from distrain.training.feed import open_evaluation
+from distrain.training.setup import RunSetup
+from distrain.training.step_flags import StepFlags
+
+if TYPE_CHECKING:
+    from distrain.training.step import Step
+
+
+def evaluate_validation(
+    setup: RunSetup, evaluate_step: Step, step_flags: StepFlags, report: Reporter
+) -> dict[str, float] | None:
+    """Return metrics of the validation data: empty without such data, None if a request to stop interrupted."""
+    setup.synchronize()
+    if setup.job.validation is None:
+        return {}
+    plan, batches = open_evaluation(setup, step_flags, setup.job.validation)
+    return evaluate_all(
+        batches,
+        step_flags.around(evaluate_step, microbatches_per_process=len(setup.distribution.local_replicas)),
+        setup.metrics_of,
+        after_step=lambda step: report.evaluating(step=step, num_steps=plan.num_steps),
+        interrupted=step_flags.stop_is_agreed,
+    )
+
+
+def evaluate_all(
+    batches: AbstractContextManager[Iterator[list[Any]]],
+    evaluate_step: Callable[[list[Batch]], Sums],
+    metrics_of: Callable[[Sums], dict[str, float]],
+    *,
+    after_step: Callable[[int], None] = lambda step: None,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> dict[str, float] | None:
+    """Return metrics over all batches, every example counted once.
+
+    Args:
+        batches: context of an iterator over the batches of each step.
+        evaluate_step: the batches of a step -> their sums.
+        metrics_of: sums -> loss and metrics.
+        after_step: receives the number of each finished step, from 1.
+        interrupted: returns whether to stop after a step; then the result is None.
+    """
+    total: list[Any] = []
+    with batches as steps:
+        for number, step_batches in enumerate(steps, start=1):
+            sums = [np.float64(value) for value in evaluate_step(step_batches)]
+            total = [a + b for a, b in zip(total, sums, strict=True)] if total else sums
+            after_step(number)
+            if interrupted():
+                return None
+    return metrics_of(total)

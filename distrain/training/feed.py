@@ -1,0 +1,55 @@
+"""The batches that one process feeds to its replicas: the rest of an epoch, or one evaluation.
+
+Decides: the plan and the order of an epoch or an evaluation. Never: what a batch holds, or how a step uses a batch.
+
+    steps = open_epoch(setup, step_flags, progress)
+    plan, batches = open_evaluation(setup, step_flags, setup.job.validation)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+
+from distrain.batch import Batch
+from distrain.data.batches import epoch_batches, zero_weight_batch
+from distrain.data.examples import Examples
+from distrain.data.plan import EpochPlan
+from distrain.data.prefetch import PREFETCH_STEPS, prefetched
+from distrain.data.shuffle import ShuffledOrder, epoch_order
+from distrain.runs.progress import Progress
+from distrain.training.loop import EpochSteps
+from distrain.training.setup import RunSetup
+from distrain.training.step_flags import StepFlags
+
+
+def open_epoch(setup: RunSetup, step_flags: StepFlags, progress: Progress) -> EpochSteps:
+    """Return the steps of the current epoch from `progress.position` to its end, in shuffled order."""
+    plan = setup.epoch_plan(progress.position)
+    order = epoch_order(plan.num_examples, seed=setup.config.seed, epoch=progress.epoch)
+    local = setup.local_microbatches
+    batches = epoch_batches(setup.job.train, plan, order, replicas=local, epoch=progress.epoch)
+    depth = max(PREFETCH_STEPS, 2 * setup.config.steps_per_execution)
+    ready = prefetched(batches, depth=depth, in_thread=setup.distribution.prefetches)
+    empty = [zero_weight_batch(setup.sample, number) for number in local]
+    return EpochSteps(
+        plan.num_steps, lambda step: len(plan.global_positions(step)), step_flags.with_failure_batches(ready, empty)
+    )
+
+
+def open_evaluation(
+    setup: RunSetup, step_flags: StepFlags, examples: Examples
+) -> tuple[EpochPlan, AbstractContextManager[Iterator[list[Batch]]]]:
+    """Return the plan and the batches of an evaluation, in the order of the data."""
+    distribution = setup.distribution
+    plan, order = evaluation_plan(examples, distribution.num_replicas, setup.batch_size)
+    batches = epoch_batches(examples, plan, order, replicas=distribution.local_replicas)
+    ready = prefetched(batches, in_thread=distribution.prefetches)
+    empty = [zero_weight_batch(setup.sample, replica) for replica in distribution.local_replicas]
+    return plan, step_flags.with_failure_batches(ready, empty)
+
+
+def evaluation_plan(examples: Examples, num_replicas: int, batch_size: int) -> tuple[EpochPlan, ShuffledOrder]:
+    """Return the plan and the order of one pass over `examples` in the order of the data."""
+    plan = EpochPlan(examples.num_examples, num_replicas, batch_size)
+    return plan, epoch_order(plan.num_examples, seed=0, epoch=0, shuffle=False)

@@ -1,0 +1,81 @@
+"""The end of a run: its best model and its summary.
+
+Decides: what `summary.json` holds, and which checkpoint is the best model. Never: trains.
+
+    result = finish_run(setup, trained, report)
+    result.model.predict(x)
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from distrain.cluster.agreement import run_on_all_ranks
+from distrain.reporting.reporter import Reporter
+from distrain.runs import directory as run_directory
+from distrain.runs.checkpoint import Checkpoint, checkpoint_path, load_checkpoint
+from distrain.training.epochs import TrainedEpochs
+from distrain.training.setup import RunSetup, broadcast_checkpoint
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run.
+
+    Attributes:
+        model: the best model, a Keras model.
+        summary: content of `summary.json`.
+        history: metrics of each epoch that this process trained.
+    """
+
+    model: Any
+    summary: dict[str, Any]
+    history: list[dict[str, float]]
+
+
+def finish_run(setup: RunSetup, trained: TrainedEpochs, report: Reporter) -> Result:
+    """Restore the best model on all ranks; the chief writes `model.keras` and `summary.json`."""
+    config, distribution = setup.config, setup.distribution
+    if trained.best_step is not None and trained.best_step != trained.progress.global_step:
+        setup.model_state.restore(_load_checkpoint(setup, trained.best_step))
+    summary = _summarize(setup, trained)
+    if distribution.is_chief:
+        if trained.was_complete:
+            summary = run_directory.read_summary(config.run) or summary
+        run_directory.write_model(config.run, setup.trainable.model)
+        report.finish(summary)
+    summary = json.loads(distribution.broadcast(json.dumps(summary).encode()))
+    return Result(setup.trainable.model, summary, trained.history)
+
+
+def _summarize(setup: RunSetup, trained: TrainedEpochs) -> dict[str, Any]:
+    progress = trained.progress
+    mean_rate = progress.examples_trained / max(progress.train_seconds, 1e-9)
+    return {
+        "validation_accuracy": trained.best_metrics.get("val_accuracy"),
+        "validation_loss": trained.best_metrics.get("val_loss"),
+        "train_seconds": progress.train_seconds,
+        "samples_per_second": trained.samples_per_second or mean_rate,
+        "num_replicas": setup.distribution.num_replicas,
+        "strategy": setup.distribution.name,
+        "epochs": progress.epoch,
+        "global_steps": progress.global_step,
+        "examples_trained": progress.examples_trained,
+        "weights_sha256": setup.model_state.weights_digest(),
+        "data_digest": setup.job.data_digest,
+        "startup_seconds": trained.startup_seconds,
+    }
+
+
+def _load_checkpoint(setup: RunSetup, step: int) -> Checkpoint:
+    """Return the chief's checkpoint of a global step, on every rank."""
+
+    def load_on_chief() -> Checkpoint | None:
+        path = checkpoint_path(setup.config.run / "checkpoints", step)
+        return load_checkpoint(path) if setup.distribution.is_chief else None
+
+    checkpoint = broadcast_checkpoint(setup.distribution, run_on_all_ranks(setup.distribution, load_on_chief))
+    assert checkpoint is not None
+    return checkpoint

@@ -1,0 +1,265 @@
+"""What a run consists of before its first step, equal on all ranks: data, run directory, model, compiled steps.
+
+Decides: what the ranks must agree on, and which variables training starts from. Never: trains.
+
+    job = agree_on_job(distribution, open_job, config)
+    with open_run_directory(distribution, config, job) as restored:
+        setup = build_setup(distribution, config, job, restored)
+        steps = compile_steps(setup)
+
+All ranks call each function here; the chief alone, rank 0, touches the run directory.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distrain import __version__
+from distrain.batch import Batch
+from distrain.cluster.agreement import check_alike, code_digest, folder_digest, run_on_all_ranks
+from distrain.config import TrainConfig
+from distrain.data.batches import sample_batch
+from distrain.data.plan import EpochPlan
+from distrain.runs import directory as run_directory
+from distrain.runs.checkpoint import Checkpoint, pack_checkpoint, unpack_checkpoint
+from distrain.training.job import TrainingJob
+
+if TYPE_CHECKING:
+    from distrain.distribution.base import Distribution
+    from distrain.models.state import ModelState
+    from distrain.training.step import Step, Steps, TrainableModel
+
+_LOG = logging.getLogger(__name__)
+
+# Settings that may differ between ranks: each host has its own paths and devices.
+_MAY_DIFFER = {"data", "run", "devices", "prometheus"}
+
+
+@dataclass(frozen=True)
+class RunSetup:
+    """A run that is ready to train.
+
+    Attributes:
+        config: the settings.
+        distribution: the replicas of all ranks.
+        job: model, data and callbacks.
+        restored: the checkpoint to resume from; None at the start of training.
+        trainable: model, optimizer, loss and metrics, with the variables of `restored`.
+        model_state: the variables of model and optimizer.
+        sample: a batch of one or two training examples.
+    """
+
+    config: TrainConfig
+    distribution: Distribution
+    job: TrainingJob
+    restored: Checkpoint | None
+    trainable: TrainableModel
+    model_state: ModelState
+    sample: Batch
+
+    @property
+    def batch_size(self) -> int:
+        """Examples per microbatch, B."""
+        return self.config.replica_batch_size(self.distribution.num_replicas)
+
+    @property
+    def local_microbatches(self) -> range:
+        """Numbers of the microbatches of a step that this process feeds."""
+        local, per_replica = self.distribution.local_replicas, self.config.accumulation_steps
+        return range(local.start * per_replica, local.stop * per_replica)
+
+    def epoch_plan(self, position: int = 0) -> EpochPlan:
+        """Return the plan of a training epoch from `position`, in examples."""
+        num_microbatches = self.distribution.num_replicas * self.config.accumulation_steps
+        return EpochPlan(self.job.train.num_examples, num_microbatches, self.batch_size, position)
+
+    def metrics_of(self, sums: Any) -> dict[str, float]:
+        """Return loss and metrics of the sums of a step."""
+        from distrain.training.step import figures
+
+        return figures(sums, self.trainable.metrics)
+
+    def synchronize(self) -> None:
+        """Average over all ranks the variables that each rank updates by itself, such as moving averages."""
+        self.distribution.synchronize(self.trainable.model.non_trainable_variables)
+
+
+@dataclass(frozen=True)
+class CompiledSteps:
+    """The compiled steps of a run.
+
+    Attributes:
+        train: trains one step or several in a call.
+        evaluate: evaluates one step.
+    """
+
+    train: Steps
+    evaluate: Step
+
+
+def agree_on_job(distribution: Distribution, open_job: Callable[[], TrainingJob], config: TrainConfig) -> TrainingJob:
+    """Open the job on all ranks, and check that settings, data and software are equal on all of them.
+
+    Raises:
+        RankError: the ranks differ; the message names the first difference.
+        DistrainError: opening failed on some rank; all ranks raise that rank's error.
+    """
+    job = run_on_all_ranks(distribution, open_job)
+    settings = {name: str(value) for name, value in asdict(config).items() if name not in _MAY_DIFFER}
+    described = {
+        "distrain's version": __version__,
+        "distrain's code": code_digest(),
+        "the data": job.data_digest,
+        "the data's description": json.dumps(job.metadata, sort_keys=True),
+        "the vocabulary": folder_digest(job.vectorizer) if job.vectorizer else "",
+        "the strategy": f"{distribution.name}, {distribution.version}",
+        "Python's version": platform.python_version(),
+        **{f"{package}'s version": version(package) for package in ("keras", "numpy", "scipy")},
+        "TensorFlow's version": _tensorflow_version(),
+    }
+    check_alike(distribution, {**settings, **described})
+    if distribution.is_chief:
+        warn_of_batches(config, job.train.num_examples, distribution.num_replicas)
+        if config.compression != "none" and distribution.num_processes == 1:
+            _LOG.warning(f"--compression {config.compression} has no effect: nothing travels between processes.")
+    return job
+
+
+@contextmanager
+def open_run_directory(
+    distribution: Distribution, config: TrainConfig, job: TrainingJob
+) -> Iterator[Checkpoint | None]:
+    """Make the run directory or reopen it, and lock it while the context lasts.
+
+    Yields:
+        The checkpoint to resume from, equal on all ranks; None at the start of training.
+
+    Raises:
+        CheckpointError: the directory holds another run, another process trains in it, or its checkpoints are damaged.
+        ConfigurationError: the directory cannot be written.
+    """
+    resolved = {
+        **job.metadata,
+        "data_digest": job.data_digest,
+        "strategy": distribution.name,
+        "num_replicas": distribution.num_replicas,
+        "replica_batch_size": config.replica_batch_size(distribution.num_replicas),
+        "global_batch_size": config.wanted_global_batch_size,
+    }
+    with ExitStack() as lock:
+
+        def open_on_chief() -> Checkpoint | None:
+            if not distribution.is_chief:
+                return None
+            restored = run_directory.open_run(config, resolved, vectorizer=job.vectorizer)
+            lock.callback(os.close, run_directory.hold_run(config.run))
+            return restored
+
+        yield broadcast_checkpoint(distribution, run_on_all_ranks(distribution, open_on_chief))
+
+
+def build_setup(
+    distribution: Distribution, config: TrainConfig, job: TrainingJob, restored: Checkpoint | None
+) -> RunSetup:
+    """Build the model on all ranks, with the variables of `restored`, or else with the chief's.
+
+    Raises:
+        ConfigurationError: the model does not fit the data.
+        CheckpointError: `restored` belongs to another model.
+        RankError: the ranks built different models.
+    """
+    import keras
+
+    from distrain.models.state import ModelState
+    from distrain.training.task import make_task
+
+    sample = sample_batch(job.train)
+
+    def build() -> TrainableModel:
+        keras.utils.set_random_seed(config.seed % 2**32)
+        return make_task(
+            job.build,
+            sample,
+            scope=distribution.scope(),
+            num_columns=job.train.num_columns,
+            jit_compile=config.jit_compile,
+        )
+
+    trainable = run_on_all_ranks(distribution, build)
+    distribution.disable_keras_all_reduce(trainable.optimizer)
+    model_state = ModelState(trainable.model, trainable.optimizer)
+    check_alike(distribution, {"the model": json.dumps(model_state.layout())})
+    if restored is not None:
+        model_state.restore(restored)
+    else:
+        model_state.restore(broadcast_checkpoint(distribution, Checkpoint(Path(), model_state.arrays(), {})))
+    return RunSetup(config, distribution, job, restored, trainable, model_state, sample)
+
+
+def compile_steps(setup: RunSetup) -> CompiledSteps:
+    """Compile the steps on all ranks.
+
+    Raises:
+        ConfigurationError: the model has no trainable weights, or its loss does not suit.
+    """
+    from distrain.training import step as steps
+    from distrain.training.task import batch_specs
+
+    specs = batch_specs(setup.sample)
+
+    def compile_own() -> CompiledSteps:
+        train = steps.make_train_steps(
+            setup.trainable,
+            setup.distribution,
+            specs,
+            accumulation_steps=setup.config.accumulation_steps,
+            steps_per_execution=setup.config.steps_per_execution,
+        )
+        return CompiledSteps(train, steps.make_evaluate_step(setup.trainable, setup.distribution, specs))
+
+    return run_on_all_ranks(setup.distribution, compile_own)
+
+
+def broadcast_checkpoint(distribution: Distribution, checkpoint: Checkpoint | None) -> Checkpoint | None:
+    """Return the chief's checkpoint on every rank; the other ranks' arguments are ignored."""
+    if distribution.num_processes == 1:
+        return checkpoint
+    content = distribution.broadcast(b"" if checkpoint is None else pack_checkpoint(checkpoint))
+    return unpack_checkpoint(content) if content else None
+
+
+def warn_of_batches(config: TrainConfig, num_examples: int, num_replicas: int) -> None:
+    """Warn if the global batch size is not the size asked for, or if some microbatches of a step stay empty."""
+    wanted = config.wanted_global_batch_size
+    batch_size = config.replica_batch_size(num_replicas)
+    num_microbatches = num_replicas * config.accumulation_steps
+    sizes, divisor = f"{num_replicas} x {batch_size}", f"{num_replicas} replicas"
+    if config.accumulation_steps > 1:
+        sizes, divisor = f"{sizes} x {config.accumulation_steps}", f"{divisor} x {config.accumulation_steps} batches"
+    if wanted is not None and batch_size * num_microbatches != wanted:
+        _LOG.warning(
+            f"--global-batch-size {wanted} does not divide by {divisor}; using the "
+            f"nearest, {sizes} = {num_microbatches * batch_size}. The model differs a little from "
+            "one trained with the size asked for."
+        )
+    num_batches = EpochPlan(num_examples, num_microbatches, batch_size).num_batches
+    if num_batches < num_microbatches:
+        _LOG.warning(
+            f"{num_examples} training examples make {num_batches} batches of {batch_size}, fewer than the "
+            f"{divisor}: some have nothing to do. Use fewer replicas or a smaller batch."
+        )
+
+
+def _tensorflow_version() -> str:
+    import tensorflow as tf
+
+    return str(tf.__version__)
