@@ -70,7 +70,7 @@ def _compiled(way: str, num_floats: int) -> Callable[[], object]:
 
     strategy = way.split(",")[0]
     joined = choose(TrainConfig(data=Path(), run=Path(), strategy=strategy, devices="cpu:1"), os.environ)
-    distribution = MultiProcess(joined.collectives, find_world(os.environ))  # without the memory that they could share
+    distribution = MultiProcess(joined.collectives, joined.group)  # without the memory that they could share
     gradient = tf.ones(num_floats)
 
     @tf.function(autograph=False)

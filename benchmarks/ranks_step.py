@@ -71,7 +71,7 @@ def time_in_rank(way: str, data: Path, batch_sizes: list[int], num_turns: int) -
     ways = {"step": distribution, "compute": _Unreduced(distribution)}
     sent: list[int] = []
     if isinstance(distribution, MultiProcess):  # what would travel between machines
-        ways["travelling"] = MultiProcess(_counting(distribution.collectives, sent), find_world(os.environ))
+        ways["travelling"] = MultiProcess(_counting(distribution.collectives, sent), distribution.group)
     compiled = {}
     for name, under in ways.items():
         task = make_task(job.build, sample, scope=distribution.scope(), num_columns=job.train.num_columns)
@@ -118,7 +118,7 @@ def _one_after_the_other(compute: Callable[[Any], Any], allreduce: Callable[[], 
 def _time_steps(distribution: Any, call: Callable[[Any], Any], batches: Iterable[Any]) -> list[float]:
     """Seconds of each step."""
     took = []
-    distribution.all_gather_bytes(b"")  # start together: waiting for a late rank is no reduction
+    distribution.group.barrier()  # start together: waiting for a late rank is no reduction
     before = time.perf_counter()
     for batch in batches:
         call([batch])
@@ -131,7 +131,7 @@ def _time_steps(distribution: Any, call: Callable[[Any], Any], batches: Iterable
 def _passes(distribution: Any, seconds: list[float], num_batches: int) -> int:
     """How often to go over the cached batches in a turn; the same on all ranks."""
     own = TURN_SECONDS / (num_batches * max(1e-5, seconds[0]))
-    return max(1, min(30, min(int(float(each)) for each in distribution.all_gather_bytes(str(own).encode()))))
+    return max(1, min(30, min(int(float(each)) for each in distribution.group.all_gather_bytes(str(own).encode()))))
 
 
 def _counting(collectives: Any, sent: list[int]) -> Any:

@@ -14,8 +14,9 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
+from distrain.cluster.process_group import ProcessGroup
 from distrain.errors import (
     CheckpointError,
     ConfigurationError,
@@ -32,21 +33,11 @@ _KINDS = (ConfigurationError, DataError, CheckpointError, RankError, DivergenceE
 _KIND_OF_CODE = {kind.exit_code: kind for kind in _KINDS}
 
 
-class Processes(Protocol):
-    """What agreeing needs of a distribution."""
-
-    rank: int
-    num_processes: int
-
-    def all_gather_bytes(self, content: bytes) -> list[bytes]:
-        """What each process gave, in rank order."""
-
-
-def run_on_all_ranks(processes: Processes, action: Callable[[], Made], *, where: str = "") -> Made:
+def run_on_all_ranks(group: ProcessGroup, action: Callable[[], Made], *, where: str = "") -> Made:
     """Do something on every process that may fail on some of them.
 
     Args:
-        processes: who takes part; all must call this.
+        group: who takes part; all must call this.
         action: what is done.
         where: begins the message of an error, as in "step 17: ".
 
@@ -67,11 +58,11 @@ def run_on_all_ranks(processes: Processes, action: Callable[[], Made], *, where:
     if failure is not None:
         code = failure.exit_code if isinstance(failure, DistrainError) else DistrainError.exit_code
         told = {"code": code, "message": where + (str(failure) or type(failure).__name__)}
-    heard = [json.loads(content) for content in processes.all_gather_bytes(json.dumps(told).encode())]
+    heard = [json.loads(content) for content in group.all_gather_bytes(json.dumps(told).encode())]
     failing = [rank for rank, content in enumerate(heard) if content]
     if not failing:
         return made[0]
-    if failing[0] == processes.rank and failure is not None and not isinstance(failure, DistrainError):
+    if failing[0] == group.rank and failure is not None and not isinstance(failure, DistrainError):
         raise failure
     code, message = heard[failing[0]]["code"], heard[failing[0]]["message"]
     told_error = _KIND_OF_CODE.get(code, DistrainError)(message)
@@ -79,20 +70,20 @@ def run_on_all_ranks(processes: Processes, action: Callable[[], Made], *, where:
     raise told_error from failure
 
 
-def check_alike(processes: Processes, facts: Mapping[str, str]) -> None:
+def check_alike(group: ProcessGroup, facts: Mapping[str, str]) -> None:
     """Check that all processes hold the same facts, compared by digest.
 
     Args:
-        processes: who takes part; all must call this.
+        group: who takes part; all must call this.
         facts: what must be the same, by name.
 
     Raises:
         RankError: they differ; names the first rank that differs from rank 0, the fact, and both values.
     """
     content = json.dumps(dict(facts), sort_keys=True).encode()
-    if len(set(processes.all_gather_bytes(hashlib.sha256(content).digest()))) == 1:
+    if len(set(group.all_gather_bytes(hashlib.sha256(content).digest()))) == 1:
         return
-    everyone = [json.loads(theirs) for theirs in processes.all_gather_bytes(content)]
+    everyone = [json.loads(theirs) for theirs in group.all_gather_bytes(content)]
     for rank, theirs in enumerate(everyone):
         for name in sorted({*theirs, *everyone[0]}):
             here, there = theirs.get(name, "missing"), everyone[0].get(name, "missing")
@@ -105,9 +96,9 @@ def check_alike(processes: Processes, facts: Mapping[str, str]) -> None:
                 raise differ
 
 
-def max_over_ranks(processes: Processes, value: int) -> int:
+def max_over_ranks(group: ProcessGroup, value: int) -> int:
     """The largest value that any process holds; all must call this."""
-    return max(int(content) for content in processes.all_gather_bytes(str(value).encode()))
+    return max(int(content) for content in group.all_gather_bytes(str(value).encode()))
 
 
 def code_digest() -> str:

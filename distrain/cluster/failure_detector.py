@@ -3,7 +3,7 @@
 Decides: who was lost, what is said about it, and with which code this process leaves. Never: how ranks are connected
 (`heartbeat_wire.py`), or what a failing rank says about its own failure.
 
-    with watching(rank, size, exchange) as watch:
+    with watching(group) as watch:
         for step in range(1, 101):
             train()
             watch.at_step(step)
@@ -32,7 +32,8 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from distrain.cluster.heartbeat import Exchange, Frame, Kind, Link, meet
+from distrain.cluster.heartbeat import Frame, Kind, Link, meet
+from distrain.cluster.process_group import ProcessGroup
 from distrain.errors import DistrainError, RankError, StopRequested
 
 Leave = Callable[[int, str | None], None]
@@ -88,9 +89,7 @@ class Watch:
 
 @contextlib.contextmanager
 def watching(
-    rank: int,
-    size: int,
-    all_gather_bytes: Exchange,
+    group: ProcessGroup,
     *,
     leave: Leave = leave_process,
     silence_seconds: float = SILENCE_SECONDS,
@@ -102,19 +101,18 @@ def watching(
     The error gets a note with rank and step. `StopRequested` is no failure: it is agreed.
 
     Args:
-        rank: of this process.
-        size: how many ranks there are.
-        all_gather_bytes: one rank's bytes -> the bytes of all, in rank order; called twice at the start.
+        group: all ranks; used twice at the start.
         leave: ends this process: (exit code, message for standard error or None). Called in a thread of its own.
         silence_seconds: without a sign of life for so long, a rank counts as lost.
 
     Raises:
         RankError: a rank could not connect; raised on all alike.
     """
+    rank, size = group.rank, group.size
     if size == 1:
         yield Watch()
         return
-    links = meet(rank, size, all_gather_bytes)
+    links = meet(group)
     watcher = _Watcher(rank, links, leave, silence_seconds)
     watcher.start()
     try:

@@ -2,7 +2,7 @@
 
 Decides: how ranks find rank 0 and prove that they belong to one run, and what a frame is. Never: who was lost.
 
-    links = meet(rank, size, exchange)           # rank 0: a link to every other rank; others: one to rank 0
+    links = meet(group)           # rank 0: a link to every other rank; others: one to rank 0
     links[0].send(Frame(Kind.BEAT, step=17))
     links[0].receive()                           # the frames that have arrived; never blocks
 
@@ -22,15 +22,14 @@ import secrets
 import socket
 import struct
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from enum import IntEnum
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from distrain.cluster.process_group import ProcessGroup
 from distrain.errors import RankError
-
-Exchange = Callable[[bytes], Sequence[bytes]]
 
 CONNECT_SECONDS = 15.0  # a rank tries rank 0's addresses for so long
 ACCEPT_SECONDS = 18.0  # rank 0 waits a little longer, but less than the 30 s of Gloo's collectives
@@ -117,13 +116,11 @@ class Link:
         self._connection.close()
 
 
-def meet(rank: int, size: int, all_gather_bytes: Exchange) -> dict[int, Link]:
+def meet(group: ProcessGroup) -> dict[int, Link]:
     """Connect rank 0 with all others. Every rank calls it; takes at most about 20 s beside the exchanges.
 
     Args:
-        rank: of this process.
-        size: how many ranks there are, 2 or more.
-        all_gather_bytes: one rank's bytes -> the bytes of all, in rank order; called twice.
+        group: all ranks, 2 or more; used twice.
 
     Returns:
         Links by rank: to all others on rank 0, to rank 0 alone elsewhere.
@@ -131,21 +128,23 @@ def meet(rank: int, size: int, all_gather_bytes: Exchange) -> dict[int, Link]:
     Raises:
         RankError: a rank could not connect; raised on all alike.
     """
+    rank, size = group.rank, group.size
     host, error = socket.gethostname(), ""
     connections: dict[int, socket.socket] = {}
     if rank == 0:
         with _listen(size) as listener:
             port, token = listener.getsockname()[1], secrets.token_bytes(16)
             offer = {"host": host, "port": port, "addresses": own_addresses(), "token": token.hex()}
-            all_gather_bytes(json.dumps(offer).encode())
+            group.broadcast(json.dumps(offer).encode())
             connections = asyncio.run(_accept_all(listener, size, token))
     else:
-        offer = json.loads(all_gather_bytes(b"")[0])
+        offer = json.loads(group.broadcast(b""))
         try:
             connections[0] = asyncio.run(_connect(rank, host, offer))
         except RankError as unreached:
             error = str(unreached)
-    answers = [json.loads(answer) for answer in all_gather_bytes(json.dumps({"host": host, "error": error}).encode())]
+    own = json.dumps({"host": host, "error": error}).encode()
+    answers = [json.loads(answer) for answer in group.all_gather_bytes(own)]
     hosts = [answer["host"] for answer in answers]
     failed = [number for number, answer in enumerate(answers) if answer["error"]]
     if not failed:

@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
+from distrain.cluster.process_group import ProcessGroup, SingleProcess
 from distrain.data.dataset_index import FORMAT_VERSION, INDEX_NAME, KINDS, PARTS, index_digest
 from distrain.data.rows import Rows, concatenate_rows
 from distrain.data.shards import ARRAY_DTYPES, Shard, ShardFile, crc32_of
-from distrain.text.array_exchange import ProcessGroup, SingleProcess
 
 SHARD_BYTES = 64 * 2**20  # small enough to build a shard in memory, large enough that reading seeks rarely
 

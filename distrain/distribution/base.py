@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from distrain.batch import Memory
+from distrain.cluster.process_group import ProcessGroup
 
 
 class Distribution(Protocol):
@@ -23,9 +24,7 @@ class Distribution(Protocol):
         version: of the library that carries it, with its name.
         num_replicas: copies of the model over all processes, N.
         local_replicas: the replicas that this process feeds.
-        num_processes: processes of the run.
-        rank: of this process among them.
-        is_chief: whether this process writes files and prints: rank 0.
+        group: the processes of the run.
         local_update: whether the optimizer's update takes place within a replica, so that XLA may compile it and a
             condition may hold it.
         prefetches: whether batches are made in a thread beside the steps. Not where a step computes on one core alone:
@@ -38,9 +37,7 @@ class Distribution(Protocol):
     version: str
     num_replicas: int
     local_replicas: range
-    num_processes: int
-    rank: int
-    is_chief: bool
+    group: ProcessGroup
     local_update: bool
     prefetches: bool
     gradient_memory: Memory | None
@@ -89,9 +86,3 @@ class Distribution(Protocol):
         For the moving averages of batch normalization, which are linear in what they average: the mean taken now is
         what they were had it been taken at each step. Variables that are not floats stay. All processes must call it.
         """
-
-    def all_gather_bytes(self, content: bytes) -> list[bytes]:
-        """Outside a compiled step: what each process gave, in rank order. All processes must call it."""
-
-    def broadcast(self, content: bytes) -> bytes:
-        """Outside a compiled step: what the chief gave, on every process. All processes must call it."""

@@ -12,12 +12,13 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from distrain.cluster.failure_detector import leave_process
+from distrain.cluster.process_group import ProcessGroup
 from distrain.cluster.world import World, check_places, find_world
 from distrain.config import TrainConfig
 from distrain.distribution.collectives.shared_memory import MAX_RANKS, share
@@ -104,13 +105,13 @@ def _join(strategy: str, config: TrainConfig, world: World, environ: Mapping[str
             from distrain.distribution.collectives import mpi
 
             collectives = mpi
-        collectives.start(world, on_gpu=on_gpu)
-        _check_places(collectives.all_gather_bytes, world)
-        shared = share(collectives.all_gather_bytes, world.rank, world.size)
+        group = collectives.start(world, on_gpu=on_gpu)
+        _check_places(group, world)
+        shared = share(group)
     if collectives not in _joined:
         _joined.append(collectives)
     ahead = prefetches(environ, world, on_gpu=on_gpu)
-    return MultiProcess(collectives, world, compression=config.compression, shared=shared, prefetches=ahead)
+    return MultiProcess(collectives, group, compression=config.compression, shared=shared, prefetches=ahead)
 
 
 def idle_settings(world: World, *, on_gpu: bool) -> dict[str, str]:
@@ -152,10 +153,10 @@ def leave() -> None:
         _joined.pop().stop()
 
 
-def _check_places(all_gather_bytes: Callable[[bytes], list[bytes]], world: World) -> None:
+def _check_places(group: ProcessGroup, world: World) -> None:
     """Refuse processes that are not where their environment says, on all of them alike."""
     own = {"host": os.environ.get("HOROVOD_HOSTNAME") or socket.gethostname(), **asdict(world)}
-    places = [json.loads(content) for content in all_gather_bytes(json.dumps(own).encode())]
+    places = [json.loads(content) for content in group.all_gather_bytes(json.dumps(own).encode())]
     try:
         check_places([(place.pop("host"), World(**place)) for place in places])
     except RankError as error:

@@ -16,6 +16,7 @@ from typing import Any
 import tensorflow as tf
 
 from distrain.batch import Memory
+from distrain.cluster.process_group import ProcessGroup, SingleProcess
 from distrain.distribution.gradients import dense
 from distrain.distribution.zero_copy import compile_zero_copy
 
@@ -30,9 +31,7 @@ class Mirrored:
 
     name = "mirrored"
     version = f"tensorflow {tf.__version__}"
-    num_processes = 1
-    rank = 0
-    is_chief = True
+    group: ProcessGroup = SingleProcess()
     local_update = False  # under a strategy the update runs in a cross-replica context
     gradient_memory: Memory | None = None
 
@@ -86,11 +85,3 @@ class Mirrored:
 
     def synchronize(self, variables: Sequence[Any]) -> None:
         """There is one process."""
-
-    def all_gather_bytes(self, content: bytes) -> list[bytes]:
-        """There is one process."""
-        return [content]
-
-    def broadcast(self, content: bytes) -> bytes:
-        """There is one process."""
-        return content

@@ -3,7 +3,7 @@
 Decides: where a step's sums are made: on the device, in memory that all ranks share, or on the host of each. Never: how
 they are made (`device_sum.py`, `shared_sum.py`, `host_sum.py`), or how they travel; the collectives do.
 
-    distribution = Processes(collectives, world)             # the module distribution.horovod or distribution.mpi
+    distribution = MultiProcess(collectives, group)           # the module distribution.horovod or distribution.mpi
     step = distribution.compile(replica_step, specs)
 
 On CPUs a step leaves TensorFlow once, for one call that joins all tensors, sums them and parts them again; the same as
@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from distrain.aligned_memory import aligned_empty
+from distrain.cluster.process_group import ProcessGroup
 from distrain.cluster.world import World
 from distrain.distribution.collectives.device_all_reduce import DeviceCollectives, device_all_reduce
 from distrain.distribution.collectives.host_all_reduce import Gradient, HostCollectives, Rows, host_all_reduce
@@ -34,8 +35,8 @@ class Collectives(HostCollectives, Protocol):
     NAME: str
     VERSION: str
 
-    def start(self, world: World, *, on_gpu: bool) -> None:
-        """Join the other ranks, until the process exits."""
+    def start(self, world: World, *, on_gpu: bool) -> ProcessGroup:
+        """Join the other ranks, until the process exits; return their group."""
 
     def stop(self) -> None:
         """Leave them for good, a little earlier."""
@@ -43,19 +44,13 @@ class Collectives(HostCollectives, Protocol):
     def on_device(self) -> DeviceCollectives | None:
         """The collectives of this process' GPU, if it has one and they can use it."""
 
-    def all_gather_bytes(self, content: bytes) -> list[bytes]:
-        """What each rank gave."""
-
-    def broadcast(self, content: bytes) -> bytes:
-        """Rank 0's content."""
-
 
 class MultiProcess(SingleDevice):
     """One replica in this process, on its one device, of as many as there are processes.
 
     Args:
         collectives: the backend, started.
-        world: this process among all.
+        group: all processes of the run.
         compression: "fp16" to let gradients travel in half precision; "none".
         shared: memory of all ranks, if they are on one machine.
         prefetches: see `base.Distribution`.
@@ -64,7 +59,7 @@ class MultiProcess(SingleDevice):
     def __init__(
         self,
         collectives: Collectives,
-        world: World,
+        group: ProcessGroup,
         *,
         compression: str = "none",
         shared: SharedMemory | None = None,
@@ -79,10 +74,9 @@ class MultiProcess(SingleDevice):
         self._compression = compression
         self.name = collectives.NAME
         self.version = collectives.VERSION
-        self.rank = world.rank
-        self.num_processes = self.num_replicas = world.size
-        self.local_replicas = range(world.rank, world.rank + 1)
-        self.is_chief = world.rank == 0
+        self.group = group
+        self.num_replicas = group.size
+        self.local_replicas = range(group.rank, group.rank + 1)
 
     def sum(
         self, gradients: Sequence[Any], figures: Sequence[Any], *, used_at_once: bool = False
@@ -140,19 +134,11 @@ class MultiProcess(SingleDevice):
     def synchronize(self, variables: Sequence[Any]) -> None:
         """Make each variable the mean over all processes."""
         floats = [variable for variable in variables if tf.as_dtype(variable.dtype).is_floating]
-        if floats and self.num_processes > 1:
+        if floats and self.group.size > 1:
             values = [_at_least_single(tf.convert_to_tensor(variable)).numpy() for variable in floats]
             totals = host_all_reduce(self.collectives, [], values)
             for variable, total in zip(floats, totals, strict=True):
-                variable.assign(total / self.num_processes)
-
-    def all_gather_bytes(self, content: bytes) -> list[bytes]:
-        """What each process gave, in rank order."""
-        return self.collectives.all_gather_bytes(content)
-
-    def broadcast(self, content: bytes) -> bytes:
-        """What the chief gave."""
-        return self.collectives.broadcast(content)
+                variable.assign(total / self.group.size)
 
 
 def _at_least_single(tensor: Any) -> Any:

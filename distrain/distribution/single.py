@@ -14,6 +14,7 @@ from typing import Any
 import tensorflow as tf
 
 from distrain.batch import Memory
+from distrain.cluster.process_group import ProcessGroup, SingleProcess
 from distrain.distribution.gradients import dense
 from distrain.distribution.zero_copy import compile_zero_copy
 
@@ -29,9 +30,7 @@ class SingleDevice:
     version = f"tensorflow {tf.__version__}"
     num_replicas = 1
     local_replicas = range(1)
-    num_processes = 1
-    rank = 0
-    is_chief = True
+    group: ProcessGroup = SingleProcess()
     local_update = True
     gradient_memory: Memory | None = None
 
@@ -59,11 +58,3 @@ class SingleDevice:
 
     def synchronize(self, variables: Sequence[Any]) -> None:
         """There is one process."""
-
-    def all_gather_bytes(self, content: bytes) -> list[bytes]:
-        """There is one process."""
-        return [content]
-
-    def broadcast(self, content: bytes) -> bytes:
-        """There is one process."""
-        return content

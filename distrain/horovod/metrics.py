@@ -118,6 +118,6 @@ def _sum_over_ranks(values: np.ndarray) -> np.ndarray:
     """Added in rank order: bitwise the same on all ranks."""
     if init().size == 1:
         return values
-    from distrain.distribution.collectives.horovod import all_gather_bytes
+    from distrain.distribution.collectives.horovod import HorovodGroup
 
-    return np.sum([np.frombuffer(content) for content in all_gather_bytes(values.tobytes())], axis=0)
+    return np.sum([np.frombuffer(content) for content in HorovodGroup().all_gather_bytes(values.tobytes())], axis=0)

@@ -59,7 +59,8 @@ class _AveragedApply:
         self.compression = compression
         self.ranks_are_equal = False
         self._apply = apply
-        self._ranks = MultiProcess(horovod, init(), compression=compression)
+        init()
+        self._ranks = MultiProcess(horovod, horovod.HorovodGroup(), compression=compression)
 
     def __call__(self, grads: Sequence[Any], trainable_variables: Any = None) -> Any:
         if not self.ranks_are_equal:
@@ -131,9 +132,9 @@ def _averaged_apply(optimizer: Any) -> _AveragedApply:
 
 
 def _require_alike(facts: dict[str, Any]) -> None:
-    from distrain.distribution.collectives.horovod import all_gather_bytes
+    from distrain.distribution.collectives.horovod import HorovodGroup
 
-    of_ranks = [json.loads(content) for content in all_gather_bytes(json.dumps(facts).encode())]
+    of_ranks = [json.loads(content) for content in HorovodGroup().all_gather_bytes(json.dumps(facts).encode())]
     for rank, theirs in enumerate(of_ranks):
         for name, value in of_ranks[0].items():
             if theirs[name] != value:
@@ -144,8 +145,9 @@ def _require_alike(facts: dict[str, Any]) -> None:
 
 
 def _broadcast(variables: Sequence[Any]) -> None:
-    from distrain.distribution.collectives.horovod import broadcast
+    from distrain.distribution.collectives.horovod import HorovodGroup
 
+    group = HorovodGroup()
     for variable in variables:  # one by one: a large model is not held twice
         own = variable.numpy()
-        variable.assign(np.frombuffer(broadcast(own.tobytes()), own.dtype).reshape(own.shape))
+        variable.assign(np.frombuffer(group.broadcast(own.tobytes()), own.dtype).reshape(own.shape))

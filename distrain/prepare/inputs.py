@@ -23,10 +23,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from distrain.cluster.process_group import ProcessGroup
 from distrain.config import PrepareConfig
 from distrain.errors import ConfigurationError, DataError
 from distrain.prepare.display import Display, ReadingDisplay
-from distrain.text.array_exchange import ProcessGroup
 from distrain.text.ragged import RaggedFile
 from distrain.text.readers.blocks import LabelledBlock
 from distrain.text.readers.labels import KNOWN_SETS, Classes, LabelLearner, known_classes

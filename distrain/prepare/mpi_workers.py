@@ -1,59 +1,47 @@
-"""The processes of mpirun or srun as a team, over mpi4py.
+"""The processes that mpirun or srun started, as a group that prepares one data set.
 
-Decides: how bytes travel between them by MPI. Never: what they mean.
+Decides: which launchers prepare can work under. Never: how bytes travel (`cluster/mpi_group.py`).
 
-    channel = MpiChannel(find_world(os.environ))
-    channel.swap(b"mine")                            # [b"of rank 0", b"of rank 1", ...]
+    group = join_mpi(find_world(os.environ))
+    group.all_gather_bytes(b"mine")                  # [b"from rank 0", b"from rank 1", ...]
 """
 
 from __future__ import annotations
 
-import numpy as np
+from typing import TYPE_CHECKING
 
 from distrain.cluster.world import World
 from distrain.errors import ConfigurationError
 
+if TYPE_CHECKING:
+    from distrain.cluster.mpi_group import MpiGroup
+
 _LAUNCHERS = ("mpirun", "mpich", "srun")
 
 
-class MpiChannel:
-    """All processes of the launcher; see `prepare_team.Channel`.
+def join_mpi(world: World) -> MpiGroup:
+    """Join all processes of the launcher.
 
     Args:
-        world: this process among them, by the environment.
+        world: this process among them, according to the environment.
 
     Raises:
-        ConfigurationError: they were not started for MPI, or mpi4py is missing.
+        ConfigurationError: the launcher did not start the processes for MPI, or mpi4py is missing.
     """
-
-    def __init__(self, world: World) -> None:
-        cure = f"Start one process, and give --workers {world.size}; or start them by mpirun."
-        if world.launcher not in _LAUNCHERS:
-            raise ConfigurationError(f"prepare cannot share its work among processes of {world.launcher}. {cure}")
-        try:
-            from mpi4py import MPI
-        except ImportError:
-            raise ConfigurationError(
-                f"{world.size} processes need mpi4py to prepare together, which is not installed: "
-                f"pip install 'distrain[mpi]'. {cure}"
-            ) from None
-        self._mpi, self._all = MPI, MPI.COMM_WORLD
-        self.rank, self.size = self._all.rank, self._all.size
-        if self.size != world.size:
-            raise ConfigurationError(
-                f"{world.launcher} says that there are {world.size} processes, and MPI finds {self.size}: mpi4py "
-                f"belongs to another MPI than the launcher. {cure}"
-            )
-
-    def all_gather_bytes(self, content: bytes) -> list[bytes]:
-        """What each process gave, by rank."""
-        sizes = np.empty(self.size, np.int64)
-        self._all.Allgather(np.array([len(content)], np.int64), sizes)
-        joined = np.empty(int(sizes.sum()), np.uint8)
-        self._all.Allgatherv(np.frombuffer(content, np.uint8), [joined, sizes, None, self._mpi.UINT8_T])
-        ends = np.cumsum(sizes)
-        return [joined[end - size : end].tobytes() for size, end in zip(sizes, ends, strict=True)]
-
-    def end(self) -> None:
-        """End all processes, this one too."""
-        self._all.Abort(1)
+    cure = f"Start one process, and give --workers {world.size}; or start them by mpirun."
+    if world.launcher not in _LAUNCHERS:
+        raise ConfigurationError(f"prepare cannot share its work among processes of {world.launcher}. {cure}")
+    try:
+        from distrain.cluster.mpi_group import MpiGroup
+    except ImportError:
+        raise ConfigurationError(
+            f"{world.size} processes need mpi4py to prepare together, which is not installed: "
+            f"pip install 'distrain[mpi]'. {cure}"
+        ) from None
+    group = MpiGroup()
+    if group.size != world.size:
+        raise ConfigurationError(
+            f"{world.launcher} says that there are {world.size} processes, and MPI finds {group.size}: mpi4py "
+            f"belongs to another MPI than the launcher. {cure}"
+        )
+    return group

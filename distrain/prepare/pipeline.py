@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from distrain.cluster.process_group import ProcessGroup
 from distrain.config import PrepareConfig
 from distrain.data.dataset_writer import DatasetWriter
 from distrain.data.rows import Rows
@@ -31,7 +32,6 @@ from distrain.prepare.inputs import HeldOut, TextBlock, Training, check_inputs, 
 from distrain.prepare.row_exchange import in_order
 from distrain.prepare.staging import VECTORIZER_NAME
 from distrain.prepare.workers import errors_told, gathered_group, shared_folders
-from distrain.text.array_exchange import ProcessGroup
 from distrain.text.readers.labels import KNOWN_SETS
 from distrain.text.readers.lines import Tally
 from distrain.text.vectorizers.load_vectorizer import Vectorizer

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
+from distrain.cluster.process_group import ProcessGroup
 from distrain.data.rows import Rows
-from distrain.text.array_exchange import ProcessGroup
 from distrain.text.ragged import map_array
 
 _FIELDS = {"lengths": np.int32, "labels": np.int32, "columns": np.int32, "values": np.float32}

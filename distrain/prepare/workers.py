@@ -20,17 +20,16 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Protocol
 
+from distrain.cluster.process_group import ProcessGroup, SingleProcess
 from distrain.cluster.world import find_world
 from distrain.config import PrepareConfig
 from distrain.errors import ConfigurationError, DataError, DistrainError, RankError
 from distrain.prepare.staging import staged
-from distrain.text.array_exchange import ProcessGroup, SingleProcess
 
 MAX_WORKERS = 8  # by default; what each reads of the others' rows is then about a third of its work
 _BYTES_PER_WORKER = 2**24  # with less text, starting a process takes longer than it saves
@@ -39,35 +38,26 @@ _FINE, _FAILED = b"+", b"-"
 _SECONDS_TO_END = 5.0
 
 
-class Channel(Protocol):
-    """A way for processes to swap bytes, without a notion of errors."""
-
-    rank: int
-    size: int
-
-    def all_gather_bytes(self, content: bytes) -> list[bytes]:
-        """What each process gave, by rank; returns when all have called it."""
-
-    def end(self) -> None:
-        """End the others, where that is this process's to do."""
-
-
-class Company:
-    """A team over a channel.
+class Company(ProcessGroup):
+    """A process group that relays errors.
 
     Args:
-        channel: between the processes.
+        group: the processes.
+        end: ends the other processes, where that is this process's to do.
         speaker: rank that tells people of errors; None: the one where it happened.
     """
 
-    def __init__(self, channel: Channel, *, speaker: int | None = None) -> None:
-        self._channel = channel
+    def __init__(
+        self, group: ProcessGroup, *, end: Callable[[], None] = lambda: None, speaker: int | None = None
+    ) -> None:
+        self._group = group
+        self.end = end
         self._speaker = speaker
-        self.rank, self.size = channel.rank, channel.size
+        self.rank, self.size = group.rank, group.size
 
     def all_gather_bytes(self, content: bytes) -> list[bytes]:
         """See `ProcessGroup`."""
-        heard = self._channel.all_gather_bytes(_FINE + content)
+        heard = self._group.all_gather_bytes(_FINE + content)
         for rank, answer in enumerate(heard):
             if answer[:1] == _FAILED:
                 raise self._heard(rank, answer[1:])
@@ -77,14 +67,10 @@ class Company:
         """Let the others' next exchange fail with `error`, instead of taking part in it."""
         code = error.exit_code if isinstance(error, DistrainError) else DistrainError.exit_code
         told = {"code": code, "message": str(error) or type(error).__name__}
-        heard = self._channel.all_gather_bytes(_FAILED + json.dumps(told).encode())
+        heard = self._group.all_gather_bytes(_FAILED + json.dumps(told).encode())
         if isinstance(error, DistrainError):  # the same row may be wrong for all: one of them tells of it
             first = min(rank for rank, answer in enumerate(heard) if answer[:1] == _FAILED)
             error.reporting_rank = first if self._speaker is None else self._speaker
-
-    def end(self) -> None:
-        """End the others."""
-        self._channel.end()
 
     def _heard(self, rank: int, told: bytes) -> DistrainError:
         content = json.loads(told)
@@ -102,14 +88,14 @@ def gathered_group(config: PrepareConfig) -> Iterator[ProcessGroup]:
     """
     world = find_world(os.environ)
     if world.size > 1:
-        from distrain.prepare.mpi_workers import MpiChannel
+        from distrain.prepare.mpi_workers import join_mpi
 
-        channel = MpiChannel(world)
+        mpi = join_mpi(world)
         try:
-            yield Company(channel)
+            yield Company(mpi, end=mpi.abort)
         except BaseException as error:
             if not isinstance(error, Exception):  # a signal: the others do not know of it
-                channel.end()
+                mpi.abort()
             raise
         return
     workers = config.workers or _workers_for(config)
@@ -119,7 +105,7 @@ def gathered_group(config: PrepareConfig) -> Iterator[ProcessGroup]:
     with ExitStack() as stack:
         chief = Chief(config, workers)
         stack.callback(chief.end)
-        yield Company(chief, speaker=0)
+        yield Company(chief, end=chief.end, speaker=0)
         chief.wait()
 
 
@@ -167,10 +153,10 @@ def shared_folders(group: ProcessGroup, out: Path) -> Iterator[tuple[Path, Path]
                 )
         with errors_told(group):
             yield new, scratch
-            group.all_gather_bytes(b"")  # nobody has failed
+            group.barrier()  # nobody has failed
 
 
-class Chief:
+class Chief(ProcessGroup):
     """The end of the channel that starts the other processes, with `distrain.prepare.worker_main`.
 
     Args:
@@ -199,7 +185,7 @@ class Chief:
         os.close(hears)
 
     def all_gather_bytes(self, content: bytes) -> list[bytes]:
-        """See `Channel`."""
+        """See `ProcessGroup`."""
         answers = [content, *(self._receive(rank) for rank in range(1, self.size))]
         frame = pack(answers)
         for _, ours in self._workers:
@@ -224,7 +210,7 @@ class Chief:
             process.wait()
 
     def end(self) -> None:
-        """See `Channel`."""
+        """End the other processes."""
         for process, ours in self._workers:
             ours.close()
             process.kill()
@@ -234,7 +220,7 @@ class Chief:
             self._alive = -1
 
 
-class Worker:
+class Worker(ProcessGroup):
     """The other end of a `Chief`'s channel.
 
     Args:
@@ -248,15 +234,12 @@ class Worker:
         self._to_chief = to_chief
 
     def all_gather_bytes(self, content: bytes) -> list[bytes]:
-        """See `Channel`."""
+        """See `ProcessGroup`."""
         try:
             send(self._to_chief, content)
             return unpack(receive(self._to_chief))
         except (EOFError, OSError):
             raise SystemExit(RankError.exit_code) from None  # the chief has ended, and said why
-
-    def end(self) -> None:
-        """See `Channel`: nothing."""
 
 
 def send(to: socket.socket, content: bytes) -> None:

@@ -2,9 +2,7 @@
 
 Decides: how the share of a process is told, and what travels. Never: starts or finds processes.
 
-    team = Alone()
-    [share] = team.exchange(b"mine")
-    arrays = exchange_arrays(team, scratch, "counts", np.arange(3))     # one for each process, by rank
+    arrays = all_gather_arrays(group, scratch, "counts", np.arange(3))     # one for each process, by rank
 
 All of a team read the same input and make the same calls in the same order; of numbered blocks each works on those
 that are its own. Small things travel as bytes, arrays as files in a folder that all of them see.
@@ -12,44 +10,12 @@ that are its own. Small things travel as bytes, arrays as files in a folder that
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
+from distrain.cluster.process_group import ProcessGroup
 from distrain.text.ragged import map_array
-
-
-class ProcessGroup(Protocol):
-    """This process among those that work together."""
-
-    @property
-    def rank(self) -> int:
-        """Its number, from 0; the first is the chief."""
-
-    @property
-    def size(self) -> int:
-        """How many there are."""
-
-    def all_gather_bytes(self, content: bytes) -> list[bytes]:
-        """What each process gave, by rank; returns when all have called it.
-
-        Raises:
-            DistrainError: another process has failed with it, or is lost.
-        """
-
-
-@dataclass(frozen=True)
-class SingleProcess:
-    """A process without others."""
-
-    rank: int = 0
-    size: int = 1
-
-    def all_gather_bytes(self, content: bytes) -> list[bytes]:
-        """What it gave."""
-        return [content]
 
 
 def all_gather_arrays(group: ProcessGroup, folder: Path, name: str, array: np.ndarray) -> list[np.ndarray]:
@@ -60,7 +26,7 @@ def all_gather_arrays(group: ProcessGroup, folder: Path, name: str, array: np.nd
     if group.size == 1:
         return [array]
     array.tofile(folder / f"{name}-{group.rank}")
-    group.all_gather_bytes(b"")
+    group.barrier()
     return [_mapped(folder / f"{name}-{rank}", array) for rank in range(group.size)]
 
 
@@ -77,7 +43,7 @@ def all_to_all_arrays(group: ProcessGroup, folder: Path, name: str, array: np.nd
     for rank, stretch in enumerate(stretches):
         if rank != group.rank:
             stretch.tofile(folder / f"{name}-{group.rank}-{rank}")
-    group.all_gather_bytes(b"")
+    group.barrier()
     return [
         stretches[rank] if rank == group.rank else _mapped(folder / f"{name}-{rank}-{group.rank}", array)
         for rank in range(group.size)

@@ -23,7 +23,7 @@ from distrain.reporting.reporter import Reporter
 from distrain.training.events import Action, Decision, StepEvent
 
 if TYPE_CHECKING:
-    from distrain.distribution.base import Distribution
+    from distrain.cluster.process_group import ProcessGroup
     from distrain.models.state import ModelState
 
 # SIGUSR1 is what Open MPI's mpirun passes on to its processes, where it turns the others into a quick end; cluster
@@ -114,18 +114,18 @@ def every_steps(steps: int, action: Action) -> Action:
     return due_action
 
 
-def agree_on_decision(distribution: Distribution) -> Action:
+def agree_on_decision(group: ProcessGroup) -> Action:
     """Return an action that takes the largest decision of all ranks: a callback may see its own process only."""
-    return lambda event: Decision(max_over_ranks(distribution, event.decision))
+    return lambda event: Decision(max_over_ranks(group, event.decision))
 
 
-def check_weights(distribution: Distribution, model_state: ModelState, synchronize: Callable[[], None]) -> Action:
+def check_weights(group: ProcessGroup, model_state: ModelState, synchronize: Callable[[], None]) -> Action:
     """Return an action that synchronizes the ranks, then raises `RankError` if their weights differ."""
 
     def action(event: StepEvent) -> None:
         synchronize()
-        if distribution.num_processes > 1:  # one process has nothing to compare its digest with
-            check_alike(distribution, {f"the weights after epoch {event.epoch + 1}": model_state.weights_digest()})
+        if group.size > 1:  # one process has nothing to compare its digest with
+            check_alike(group, {f"the weights after epoch {event.epoch + 1}": model_state.weights_digest()})
 
     return action
 

@@ -88,7 +88,7 @@ def train_epochs(
     early_stopping = EarlyStopping(config.patience, state.get("early_stopping"))
     parts = _Parts(
         report,
-        StepFlags(setup.distribution, stop, global_step=progress.global_step),
+        StepFlags(setup.distribution.group, stop, global_step=progress.global_step),
         early_stopping,
         KerasCallbacks(
             list(setup.job.callbacks),
@@ -159,8 +159,8 @@ def _training_loop(
         after_epoch=[
             parts.early_stopping,
             callbacks.after_epoch,
-            agree_on_decision(setup.distribution),
-            check_weights(setup.distribution, setup.model_state, setup.synchronize),
+            agree_on_decision(setup.distribution.group),
+            check_weights(setup.distribution.group, setup.model_state, setup.synchronize),
             report_epochs(report, parts.history),
             parts.saver.after_epoch,
             step_flags.action,

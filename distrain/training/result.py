@@ -41,12 +41,12 @@ def finish_run(setup: RunSetup, trained: TrainedEpochs, report: Reporter) -> Res
     if trained.best_step is not None and trained.best_step != trained.progress.global_step:
         setup.model_state.restore(_load_checkpoint(setup, trained.best_step))
     summary = _summarize(setup, trained)
-    if distribution.is_chief:
+    if distribution.group.is_chief:
         if trained.was_complete:
             summary = run_directory.read_summary(config.run) or summary
         run_directory.write_model(config.run, setup.trainable.model)
         report.finish(summary)
-    summary = json.loads(distribution.broadcast(json.dumps(summary).encode()))
+    summary = json.loads(distribution.group.broadcast(json.dumps(summary).encode()))
     return Result(setup.trainable.model, summary, trained.history)
 
 
@@ -74,8 +74,8 @@ def _load_checkpoint(setup: RunSetup, step: int) -> Checkpoint:
 
     def load_on_chief() -> Checkpoint | None:
         path = checkpoint_path(setup.config.run / "checkpoints", step)
-        return load_checkpoint(path) if setup.distribution.is_chief else None
+        return load_checkpoint(path) if setup.distribution.group.is_chief else None
 
-    checkpoint = broadcast_checkpoint(setup.distribution, run_on_all_ranks(setup.distribution, load_on_chief))
+    checkpoint = broadcast_checkpoint(setup.distribution, run_on_all_ranks(setup.distribution.group, load_on_chief))
     assert checkpoint is not None
     return checkpoint

@@ -82,7 +82,7 @@ def run_job(
         with open_run_directory(distribution, config, job) as restored:
             setup = build_setup(distribution, config, job, restored)
             steps = compile_steps(setup)
-            with open_reporter(config.run) if distribution.is_chief else Reporter() as report:
+            with open_reporter(config.run) if distribution.group.is_chief else Reporter() as report:
                 trained = train_epochs(setup, steps, report, stop=stop, at_step=at_step, started_at=started_at)
                 return finish_run(setup, trained, report)
 
@@ -93,7 +93,7 @@ def run_job(
     with stop_requests() if stop is None else nullcontext(stop) as stop:
         limit_log_to_chief(find_world(os.environ).rank)
         distribution = choose(config, os.environ)
-        with watching(distribution.rank, distribution.num_processes, distribution.all_gather_bytes) as detector:
+        with watching(distribution.group) as detector:
             try:
                 result = run_phases(distribution, stop, detector.at_step)
             except DistrainError as error:
@@ -102,7 +102,7 @@ def run_job(
                 ):  # only this rank raised the error: the failure detector ends the others
                     raise
                 failure = error
-            distribution.all_gather_bytes(b"")  # a barrier: no rank leaves before the chief has written everything
+            distribution.group.barrier()  # no rank leaves before the chief has written everything
     if failure is not None:
         raise failure
     return result

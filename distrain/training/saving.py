@@ -61,7 +61,7 @@ class Saver:
             return
         self._saved = progress
         self._setup.synchronize()
-        if not self._setup.distribution.is_chief:
+        if not self._setup.distribution.group.is_chief:
             return
         started = time.perf_counter()
         config, model_state = self._setup.config, self._setup.model_state

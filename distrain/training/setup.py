@@ -113,7 +113,7 @@ def agree_on_job(distribution: Distribution, open_job: Callable[[], TrainingJob]
         RankError: the ranks differ; the message names the first difference.
         DistrainError: opening failed on some rank; all ranks raise that rank's error.
     """
-    job = run_on_all_ranks(distribution, open_job)
+    job = run_on_all_ranks(distribution.group, open_job)
     settings = {name: str(value) for name, value in asdict(config).items() if name not in _MAY_DIFFER}
     described = {
         "distrain's version": __version__,
@@ -126,10 +126,10 @@ def agree_on_job(distribution: Distribution, open_job: Callable[[], TrainingJob]
         **{f"{package}'s version": version(package) for package in ("keras", "numpy", "scipy")},
         "TensorFlow's version": _tensorflow_version(),
     }
-    check_alike(distribution, {**settings, **described})
-    if distribution.is_chief:
+    check_alike(distribution.group, {**settings, **described})
+    if distribution.group.is_chief:
         warn_of_batches(config, job.train.num_examples, distribution.num_replicas)
-        if config.compression != "none" and distribution.num_processes == 1:
+        if config.compression != "none" and distribution.group.size == 1:
             _LOG.warning(f"--compression {config.compression} has no effect: nothing travels between processes.")
     return job
 
@@ -158,13 +158,13 @@ def open_run_directory(
     with ExitStack() as lock:
 
         def open_on_chief() -> Checkpoint | None:
-            if not distribution.is_chief:
+            if not distribution.group.is_chief:
                 return None
             restored = run_directory.open_run(config, resolved, vectorizer=job.vectorizer)
             lock.callback(os.close, run_directory.hold_run(config.run))
             return restored
 
-        yield broadcast_checkpoint(distribution, run_on_all_ranks(distribution, open_on_chief))
+        yield broadcast_checkpoint(distribution, run_on_all_ranks(distribution.group, open_on_chief))
 
 
 def build_setup(
@@ -194,10 +194,10 @@ def build_setup(
             jit_compile=config.jit_compile,
         )
 
-    trainable = run_on_all_ranks(distribution, build)
+    trainable = run_on_all_ranks(distribution.group, build)
     distribution.disable_keras_all_reduce(trainable.optimizer)
     model_state = ModelState(trainable.model, trainable.optimizer)
-    check_alike(distribution, {"the model": json.dumps(model_state.layout())})
+    check_alike(distribution.group, {"the model": json.dumps(model_state.layout())})
     if restored is not None:
         model_state.restore(restored)
     else:
@@ -226,14 +226,14 @@ def compile_steps(setup: RunSetup) -> CompiledSteps:
         )
         return CompiledSteps(train, steps.make_evaluate_step(setup.trainable, setup.distribution, specs))
 
-    return run_on_all_ranks(setup.distribution, compile_own)
+    return run_on_all_ranks(setup.distribution.group, compile_own)
 
 
 def broadcast_checkpoint(distribution: Distribution, checkpoint: Checkpoint | None) -> Checkpoint | None:
     """Return the chief's checkpoint on every rank; the other ranks' arguments are ignored."""
-    if distribution.num_processes == 1:
+    if distribution.group.size == 1:
         return checkpoint
-    content = distribution.broadcast(b"" if checkpoint is None else pack_checkpoint(checkpoint))
+    content = distribution.group.broadcast(b"" if checkpoint is None else pack_checkpoint(checkpoint))
     return unpack_checkpoint(content) if content else None
 
 

@@ -3,7 +3,7 @@
 Decides: what all processes do at the same step when a flag arrives. Never: adds a collective to a step; the flags are
 summed together with the gradients.
 
-    step_flags = StepFlags(distribution, stop)
+    step_flags = StepFlags(distribution.group, stop)
     train_steps = step_flags.around_steps(compiled_steps, microbatches_per_process=1)
     batches = step_flags.with_failure_batches(batches, [zero_weight_batch(sample, 0)])
     TrainingLoop(..., train_steps=train_steps, after_step=[..., step_flags.action])
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from distrain.batch import Batch, step_flags
 from distrain.cluster import agreement
+from distrain.cluster.process_group import ProcessGroup
 from distrain.runs.progress import Sums
 from distrain.training.events import Decision, StepEvent
 
@@ -34,13 +35,13 @@ class StepFlags:
     """Sends this process's flags with each step, and acts on the flags of all processes.
 
     Args:
-        distribution: the processes.
+        group: the processes.
         stop: whether this process received a request to stop.
         global_step: steps trained so far.
     """
 
-    def __init__(self, distribution: agreement.Processes, stop: StopRequest, *, global_step: int = 0) -> None:
-        self._distribution = distribution
+    def __init__(self, group: ProcessGroup, stop: StopRequest, *, global_step: int = 0) -> None:
+        self._group = group
         self._stop = stop
         self._failure: Exception | None = None
         self._global_step = global_step
@@ -78,7 +79,7 @@ class StepFlags:
     ) -> Iterator[Iterator[list[Batch]]]:
         """Yield `batches`; after an error in them, yield `empty` with the flag of failure, without end."""
         with batches as steps:
-            yield steps if self._distribution.num_processes == 1 else self._replace_failed(steps, empty)
+            yield steps if self._group.size == 1 else self._replace_failed(steps, empty)
 
     def stop_is_agreed(self) -> bool:
         """Return whether all processes know of a request to stop."""
@@ -96,7 +97,7 @@ class StepFlags:
 
     def stopped_by(self) -> str:
         """Return which ranks received which signal, as in "SIGTERM to rank 1". All processes must call this."""
-        names = [name.decode() for name in self._distribution.all_gather_bytes((self._stop.signal_name or "").encode())]
+        names = [name.decode() for name in self._group.all_gather_bytes((self._stop.signal_name or "").encode())]
         if len(names) == 1:
             return names[0]
         return ", ".join(f"{name} to rank {rank}" for rank, name in enumerate(names) if name)
@@ -109,8 +110,8 @@ class StepFlags:
         self._stop_is_agreed |= outcome.num_stops > 0
         if outcome.num_failures:
             where = f"step {self._global_step + index + 1}: "
-            agreement.run_on_all_ranks(self._distribution, self._raise_failure, where=where)
-        if outcome.num_diverged and self._distribution.num_processes > 1 and not self._where_diverged:
+            agreement.run_on_all_ranks(self._group, self._raise_failure, where=where)
+        if outcome.num_diverged and self._group.size > 1 and not self._where_diverged:
             rank = outcome.diverged // microbatches_per_process
             self._where_diverged = f" on rank {rank}" if outcome.num_diverged == 1 else " on several ranks"
         return outcome.sums

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+
+from distrain.cluster.process_group import ProcessGroup
 
 
 @dataclass
@@ -24,11 +27,11 @@ class Meeting:
 
 
 @dataclass(frozen=True)
-class Process:
+class Process(ProcessGroup):
     """One of them."""
 
     rank: int
-    num_processes: int
+    size: int
     meeting: Meeting
 
     def all_gather_bytes(self, content):
@@ -37,6 +40,18 @@ class Process:
         heard = list(self.meeting.places)
         self.meeting.barrier.wait()
         return heard
+
+
+@dataclass(frozen=True)
+class FunctionGroup(ProcessGroup):
+    """One process of a group whose exchanges are made by a function."""
+
+    rank: int
+    size: int
+    exchange: Callable[[bytes], list[bytes]]
+
+    def all_gather_bytes(self, content):
+        return self.exchange(content)
 
 
 def on_all(size, action):

@@ -15,6 +15,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from threads_as_processes import FunctionGroup
 
 from distrain.cluster.failure_detector import watching
 
@@ -265,7 +266,7 @@ def test_one_process_tells_nobody():
         raise AssertionError("nothing is exchanged")
 
     before = threading.active_count()
-    with watching(0, 1, all_gather_bytes) as watch:
+    with watching(FunctionGroup(0, 1, all_gather_bytes)) as watch:
         watch.at_step(1)
         watch.failed(3)
         assert threading.active_count() == before

@@ -15,6 +15,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from threads_as_processes import FunctionGroup
 
 from distrain.cluster import heartbeat as wire
 from distrain.cluster.heartbeat import Frame, Kind, Link, meet, own_addresses
@@ -41,7 +42,7 @@ def meet_all(size, change_offer=None):
             return answers
 
         try:
-            return meet(rank, size, all_gather_bytes)
+            return meet(FunctionGroup(rank, size, all_gather_bytes))
         except RankError as error:
             return error
 

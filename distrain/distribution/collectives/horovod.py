@@ -6,7 +6,7 @@ callbacks or objects: on Keras 3 they synchronize nothing, or pickle.
     start(find_world(os.environ), on_gpu=False)
     sum_in_place(np.ones(5, np.float32), halved=False)
     on_device().grouped_sum([tf.ones(3), tf.ones(2)])        # with a GPU: inside a tf.function or outside
-    exchange(b"mine")                            # [b"of rank 0", b"of rank 1", ...]
+    HorovodGroup().all_gather_bytes(b"mine")     # [b"of rank 0", b"of rank 1", ...]
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import horovod.tensorflow as hvd
 import numpy as np
 import tensorflow as tf
 
+from distrain.cluster.process_group import ProcessGroup
 from distrain.cluster.rendezvous import joining
 from distrain.cluster.world import World
 from distrain.errors import ConfigurationError
@@ -35,7 +36,7 @@ GLOO_TIMEOUT_SECONDS = "60"
 _numbers = itertools.count()  # all ranks trace the same functions in the same order, and so give the same names
 
 
-def start(world: World, *, on_gpu: bool) -> None:
+def start(world: World, *, on_gpu: bool) -> ProcessGroup:
     """Join the other ranks until the process exits; harmless when called twice.
 
     Args:
@@ -47,7 +48,7 @@ def start(world: World, *, on_gpu: bool) -> None:
         RankError: the others do not come, or two processes claim one rank.
     """
     if hvd.is_initialized():
-        return
+        return HorovodGroup()
     if on_gpu and not hvd.nccl_built():
         raise ConfigurationError(
             "Horovod was built without NCCL, so that gradients would not travel between GPUs. Build it again with "
@@ -56,6 +57,7 @@ def start(world: World, *, on_gpu: bool) -> None:
     os.environ.setdefault("HOROVOD_GLOO_TIMEOUT_SECONDS", GLOO_TIMEOUT_SECONDS)
     with joining(world, os.environ):
         hvd.init()
+    return HorovodGroup()
 
 
 def stop() -> None:
@@ -108,19 +110,25 @@ def maximum(tensor: Any) -> Any:
     return hvd.allreduce(tensor, op=hvd.Max, name=_name("distrain.max"))
 
 
-def all_gather_bytes(content: bytes) -> list[bytes]:
-    """What each rank gave, in rank order. Outside compiled functions; all ranks must call it."""
-    sizes = hvd.allgather(tf.constant([len(content)], tf.int64), name="distrain.exchange.sizes").numpy()
-    joined = hvd.allgather(tf.constant(np.frombuffer(content, np.uint8)), name="distrain.exchange").numpy().tobytes()
-    ends = np.cumsum(sizes)
-    return [joined[end - size : end] for size, end in zip(sizes, ends, strict=True)]
+class HorovodGroup(ProcessGroup):
+    """All ranks of the run, once Horovod has started. Its methods work outside compiled functions only."""
 
+    def __init__(self) -> None:
+        self.rank, self.size = hvd.rank(), hvd.size()
 
-def broadcast(content: bytes) -> bytes:
-    """Rank 0's content, on every rank. Outside compiled functions; all ranks must call it."""
-    size = int(hvd.broadcast(tf.constant(len(content), tf.int64), 0, name="distrain.broadcast.size").numpy())
-    buffer = np.frombuffer(content, np.uint8) if hvd.rank() == 0 else np.zeros(size, np.uint8)
-    return hvd.broadcast(tf.constant(buffer), 0, name="distrain.broadcast").numpy().tobytes()
+    def all_gather_bytes(self, content: bytes) -> list[bytes]:
+        """See `ProcessGroup`."""
+        sizes = hvd.allgather(tf.constant([len(content)], tf.int64), name="distrain.exchange.sizes").numpy()
+        buffer = tf.constant(np.frombuffer(content, np.uint8))
+        joined = hvd.allgather(buffer, name="distrain.exchange").numpy().tobytes()
+        ends = np.cumsum(sizes)
+        return [joined[end - size : end] for size, end in zip(sizes, ends, strict=True)]
+
+    def broadcast(self, content: bytes) -> bytes:
+        """See `ProcessGroup`."""
+        size = int(hvd.broadcast(tf.constant(len(content), tf.int64), 0, name="distrain.broadcast.size").numpy())
+        buffer = np.frombuffer(content, np.uint8) if self.is_chief else np.zeros(size, np.uint8)
+        return hvd.broadcast(tf.constant(buffer), 0, name="distrain.broadcast").numpy().tobytes()
 
 
 def _name(kind: str) -> str:

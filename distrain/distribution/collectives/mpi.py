@@ -2,9 +2,8 @@
 
 Decides: how tensors and bytes travel between ranks by MPI. Never: used beside Horovod in one run.
 
-    start(find_world(os.environ), on_gpu=False)
+    group = start(find_world(os.environ), on_gpu=False)
     sum_in_place(np.ones(5, np.float32), halved=False)
-    exchange(b"mine")                            # [b"of rank 0", b"of rank 1", ...]
 
 Buffers are reduced where NumPy sees them, on the host: tensors of a GPU are copied there and back.
 
@@ -22,6 +21,8 @@ import numpy as np
 import tensorflow  # noqa: F401 - loaded before MPI, which else ends in a segmentation fault (see above)
 from mpi4py import MPI
 
+from distrain.cluster.mpi_group import CHUNK_BYTES, MpiGroup
+from distrain.cluster.process_group import ProcessGroup
 from distrain.cluster.world import World
 
 _LOG = logging.getLogger(__name__)
@@ -29,11 +30,9 @@ _LOG = logging.getLogger(__name__)
 NAME = "mpi"
 VERSION = f"mpi4py {mpi4py.__version__}, {MPI.Get_library_version().split(',')[0].strip()}"
 
-CHUNK_BYTES = 2**30  # MPI 3 counts with 32-bit numbers
 
-
-def start(world: World, *, on_gpu: bool) -> None:
-    """Warn of what is slow; MPI itself starts with the import and ends with the process.
+def start(world: World, *, on_gpu: bool) -> ProcessGroup:
+    """Return the group, and warn of what is slow; MPI itself starts with the import and ends with the process.
 
     Args:
         world: what the environment says.
@@ -44,6 +43,7 @@ def start(world: World, *, on_gpu: bool) -> None:
             "--strategy mpi copies gradients from the GPU to the host and back at each step. "
             "Horovod with NCCL is faster: ./launch/install_horovod.sh --gpu"
         )
+    return MpiGroup()
 
 
 def stop() -> None:
@@ -72,26 +72,6 @@ def all_reduce_sum(buffer: np.ndarray, *, fp16: bool) -> None:
 def all_reduce_or(mask: np.ndarray) -> None:
     """Make a uint8 mask the union over all ranks."""
     MPI.COMM_WORLD.Allreduce(MPI.IN_PLACE, mask, MPI.BOR)
-
-
-def all_gather_bytes(content: bytes) -> list[bytes]:
-    """What each rank gave, in rank order. Outside compiled functions; all ranks must call it."""
-    sizes = np.empty(MPI.COMM_WORLD.size, np.int64)
-    MPI.COMM_WORLD.Allgather(np.array([len(content)], np.int64), sizes)
-    joined = np.empty(int(sizes.sum()), np.uint8)
-    MPI.COMM_WORLD.Allgatherv(np.frombuffer(content, np.uint8), [joined, sizes, None, MPI.UINT8_T])
-    ends = np.cumsum(sizes)
-    return [joined[end - size : end].tobytes() for size, end in zip(sizes, ends, strict=True)]
-
-
-def broadcast(content: bytes) -> bytes:
-    """Rank 0's content, on every rank. Outside compiled functions; all ranks must call it."""
-    size = np.array([len(content)], np.int64)
-    MPI.COMM_WORLD.Bcast(size)
-    buffer = np.frombuffer(content, np.uint8).copy() if MPI.COMM_WORLD.rank == 0 else np.empty(int(size[0]), np.uint8)
-    for start_byte in range(0, len(buffer), CHUNK_BYTES):
-        MPI.COMM_WORLD.Bcast(buffer[start_byte : start_byte + CHUNK_BYTES])
-    return buffer.tobytes()
 
 
 def _add_halves(theirs: Any, ours: Any, datatype: Any) -> None:

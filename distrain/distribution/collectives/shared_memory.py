@@ -2,7 +2,7 @@
 
 Decides: how ranks come to the same memory, and when what the others wrote may be read. Never: what is written.
 
-    shared = share(collectives.exchange, rank, size)     # None, where the ranks do not share a machine
+    shared = share(group)     # None, where the ranks do not share a machine
     areas = shared.areas                                 # of all ranks, uint8 [size, AREA_BYTES]
     areas[shared.rank, :4] = 1                           # the own one
     shared.wait()                                        # for all ranks: now `areas` may be read
@@ -23,13 +23,14 @@ import os
 import secrets
 import stat
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from distrain.aligned_memory import aligned_empty, rounded_up
+from distrain.cluster.process_group import ProcessGroup
 
 AREA_BYTES = 2**29  # of one rank; the system gives only those pages that are written to
 ARENA_BYTES = 2**28  # of these, at the end: for `SharedMemory.empty`
@@ -122,14 +123,13 @@ class SharedMemory:
         self._turn, self._lent = 1 - self._turn, 0
 
 
-def share(all_gather_bytes: Callable[[bytes], Sequence[bytes]], rank: int, size: int) -> SharedMemory | None:
+def share(group: ProcessGroup) -> SharedMemory | None:
     """Memory for all ranks; None for all of them, where one cannot come to it. All must call this.
 
     Args:
-        all_gather_bytes: one rank's bytes -> the bytes of all, in rank order; called twice.
-        rank: of this process.
-        size: how many ranks there are.
+        group: all processes of the run.
     """
+    rank, size = group.rank, group.size
     with contextlib.ExitStack() as stack:
         memory, offer = None, b""
         if rank == 0 and 1 < size <= MAX_RANKS:
@@ -137,11 +137,11 @@ def share(all_gather_bytes: Callable[[bytes], Sequence[bytes]], rank: int, size:
                 descriptor, memory = stack.enter_context(_new_memory(size))
                 offer = json.dumps([os.getpid(), descriptor, memory[:_NONCE_BYTES].hex()]).encode()
                 SharedMemory(memory, rank, size).clear()
-        offer = all_gather_bytes(offer)[0]
+        offer = group.broadcast(offer)
         if rank > 0 and offer:
             with contextlib.suppress(OSError, ValueError):
                 memory = _memory_of(*json.loads(offer), size=size)
-        opened = all_gather_bytes(b"opened" if memory else b"")
+        opened = group.all_gather_bytes(b"opened" if memory else b"")
     return SharedMemory(memory, rank, size) if memory and all(opened) else None
 
 

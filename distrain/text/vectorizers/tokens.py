@@ -24,8 +24,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from distrain.cluster.process_group import ProcessGroup, SingleProcess
 from distrain.errors import DataError
-from distrain.text.array_exchange import ProcessGroup, SingleProcess
 from distrain.text.ragged import BLOCK_VALUES, RaggedFile, append_array, read_array
 from distrain.text.readers.texts import Texts
 from distrain.text.vectorizers.word_runs import CountedWords, load_run, save_run, table_words
@@ -86,7 +86,7 @@ class TokenStore:
         self._tables: list[WordTable | Path] = []  # a run's words: in memory, or the stem of their files
         self._tokens: list[RaggedFile] = []
         self._ranks: list[np.ndarray] = []
-        self._part_key = np.frombuffer(self.group.all_gather_bytes(random_key().tobytes())[0], np.uint64)[0]
+        self._part_key = np.frombuffer(self.group.broadcast(random_key().tobytes()), np.uint64)[0]
         self._labels = self.scratch / f"labels-{self.group.rank}"
         self._labels.write_bytes(b"")
 

@@ -78,17 +78,17 @@ def _write_what_travels(
         "version": distribution.version,
         "num_replicas": distribution.num_replicas,
         "local_replicas": list(distribution.local_replicas),
-        "num_processes": distribution.num_processes,
-        "rank": distribution.rank,
-        "is_chief": distribution.is_chief,
+        "num_processes": distribution.group.size,
+        "rank": distribution.group.rank,
+        "is_chief": distribution.group.is_chief,
         "prefetches": distribution.prefetches,
         "cores": len(os.sched_getaffinity(0)),
         "heard": {kind: _heard(distribution, kind) for kind in CONTENTS},
         "sent by ranks that share memory": run_on_all_ranks.sent.total(),
         "sent": {name: sorted(note.sent.elements()) for name, note in notes.items()},
     }
-    np.savez(folder / f"contract.{distribution.rank}.npz", **arrays)
-    (folder / f"contract.{distribution.rank}.json").write_text(json.dumps(facts), encoding="utf-8")
+    np.savez(folder / f"contract.{distribution.group.rank}.npz", **arrays)
+    (folder / f"contract.{distribution.group.rank}.json").write_text(json.dumps(facts), encoding="utf-8")
 
 
 def _sums(
@@ -168,7 +168,7 @@ def _tensors(batch: Sequence[Any], sample: Tensors) -> tuple[list[Any], list[Any
 def _synchronized(distribution: Distribution) -> dict[str, np.ndarray]:
     own = {
         name: keras.Variable(value, dtype=value.dtype.name, trainable=False, name=name)
-        for name, value in variables(distribution.rank).items()
+        for name, value in variables(distribution.group.rank).items()
     }
     distribution.synchronize([])
     distribution.synchronize([own["seed"]])
@@ -178,6 +178,6 @@ def _synchronized(distribution: Distribution) -> dict[str, np.ndarray]:
 
 def _heard(distribution: Distribution, kind: str) -> dict[str, Any]:
     """Digests of what `all_gather_bytes` and `broadcast` gave."""
-    content = contents(kind, rank=distribution.rank)
-    everyone = [hashlib.sha256(heard).hexdigest() for heard in distribution.all_gather_bytes(content)]
-    return {"exchange": everyone, "broadcast": hashlib.sha256(distribution.broadcast(content)).hexdigest()}
+    content = contents(kind, rank=distribution.group.rank)
+    everyone = [hashlib.sha256(heard).hexdigest() for heard in distribution.group.all_gather_bytes(content)]
+    return {"exchange": everyone, "broadcast": hashlib.sha256(distribution.group.broadcast(content)).hexdigest()}

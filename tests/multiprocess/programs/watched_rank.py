@@ -23,6 +23,7 @@ import time
 from pathlib import Path
 
 from distrain.cluster import failure_detector as heartbeat
+from distrain.cluster.process_group import ProcessGroup
 from distrain.errors import DataError, DistrainError, StopRequested
 
 rank, size, folder, silence = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), float(sys.argv[4])
@@ -39,13 +40,17 @@ def take(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def all_gather_bytes(content: bytes) -> list[bytes]:
-    """All ranks' content, by way of files."""
-    number = next(rounds)
-    beside = folder / f"exchange-{number}-{rank}.part"
-    beside.write_bytes(content)
-    beside.rename(folder / f"exchange-{number}-{rank}")
-    return [take(folder / f"exchange-{number}-{other}") for other in range(size)]
+class FileGroup(ProcessGroup):
+    """All ranks; contents travel as files."""
+
+    rank, size = rank, size
+
+    def all_gather_bytes(self, content: bytes) -> list[bytes]:
+        number = next(rounds)
+        beside = folder / f"exchange-{number}-{rank}.part"
+        beside.write_bytes(content)
+        beside.rename(folder / f"exchange-{number}-{rank}")
+        return [take(folder / f"exchange-{number}-{other}") for other in range(size)]
 
 
 def say(line: str) -> None:
@@ -53,7 +58,7 @@ def say(line: str) -> None:
 
 
 def main() -> int:
-    with heartbeat.watching(rank, size, all_gather_bytes, silence_seconds=silence) as watch:
+    with heartbeat.watching(FileGroup(), silence_seconds=silence) as watch:
         say("watching")
         order_file = folder / f"tell-{rank}"
         while True:

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,39 +19,18 @@ from hypothesis import strategies as st
 from rich.console import Console
 from threads_as_processes import on_all
 
+from distrain.cluster.process_group import SingleProcess
 from distrain.config import PrepareConfig
 from distrain.data import dataset_writer
 from distrain.errors import DataError, RankError
 from distrain.prepare.pipeline import prepare
 from distrain.prepare.workers import Company, errors_told, pack, unpack
-from distrain.text.array_exchange import SingleProcess
 from distrain.text.readers import lines
 from distrain.text.vectorizers import pairs, tokens
 
 
-@dataclass(frozen=True)
-class ThreadChannel:
-    """Between threads that stand for processes."""
-
-    process: object
-
-    @property
-    def rank(self):
-        return self.process.rank
-
-    @property
-    def size(self):
-        return self.process.num_processes
-
-    def all_gather_bytes(self, content):
-        return self.process.all_gather_bytes(content)
-
-    def end(self):
-        self.process.meeting.barrier.abort()
-
-
 def team_of(process):
-    return Company(ThreadChannel(process))
+    return Company(process, end=process.meeting.barrier.abort)
 
 
 def tree(folder):

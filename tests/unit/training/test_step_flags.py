@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from contextlib import nullcontext
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from step_events import step_event
 from threads_as_processes import on_all
 
 from distrain.batch import Batch, step_flags
+from distrain.cluster.process_group import SingleProcess
 from distrain.errors import DataError
 from distrain.training.actions import StopRequest
 from distrain.training.events import Decision
@@ -115,7 +115,7 @@ def test_an_error_is_raised_at_its_step_among_several_in_a_call():
 
 
 def test_no_process_stops_when_training_is_complete_or_nobody_asked():
-    flags = StepFlags(SimpleNamespace(rank=0, num_processes=1), StopRequest())
+    flags = StepFlags(SingleProcess(), StopRequest())
     assert flags.action(step_event(1)) is Decision.GO_ON
     flags.around(lambda batches: Outcome([], 1, 0, 0, 0), microbatches_per_process=1)([])
     assert flags.stop_is_agreed()

@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 import pytest
-from threads_as_processes import on_all
+from threads_as_processes import FunctionGroup, on_all
 
 from distrain.aligned_memory import ALIGNMENT
 from distrain.distribution.collectives import shared_memory
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is share
 @pytest.mark.parametrize("size", [2, 3, 5])
 def test_what_was_written_before_the_wait_is_read_after_it(size):
     def rank(process):
-        shared = share(process.all_gather_bytes, process.rank, size)
+        shared = share(process)
         pauses = random.Random(process.rank)
         for number in range(300):
             areas = shared.areas
@@ -44,7 +44,7 @@ def test_what_was_written_before_the_wait_is_read_after_it(size):
 
 def test_a_rank_that_waits_long_sleeps():
     def rank(process):
-        shared = share(process.all_gather_bytes, process.rank, 2)
+        shared = share(process)
         if process.rank == 0:
             time.sleep(1)
         before = time.thread_time()
@@ -57,13 +57,16 @@ def test_a_rank_that_waits_long_sleeps():
 def test_another_process_comes_to_the_same_memory():
     script = (
         "import sys, json\n"
+        "from distrain.cluster.process_group import ProcessGroup\n"
         "from distrain.distribution.collectives.shared_memory import share\n"
         "offer = sys.stdin.readline().strip().encode()\n"
         "answers = iter([[offer, b''], [b'opened', b'opened']])\n"
-        "def exchange(content):\n"
-        "    print(content.decode(), flush=True)\n"
-        "    return next(answers)\n"
-        "shared = share(exchange, 1, 2)\n"
+        "class Group(ProcessGroup):\n"
+        "    rank, size = 1, 2\n"
+        "    def all_gather_bytes(self, content):\n"
+        "        print(content.decode(), flush=True)\n"
+        "        return next(answers)\n"
+        "shared = share(Group())\n"
         "areas = shared.areas\n"
         "areas[1, :3] = [7, 8, 9]\n"
         "shared.wait()\n"
@@ -83,7 +86,7 @@ def test_another_process_comes_to_the_same_memory():
                 assert [other.stdout.readline() for _ in range(2)] == ["\n", "opened\n"]
             return [content, b"opened"]
 
-        shared = share(all_gather_bytes, 0, 2)
+        shared = share(FunctionGroup(0, 2, all_gather_bytes))
         areas = shared.areas
         areas[0, :3] = [1, 2, 3]
         shared.wait()
@@ -112,15 +115,15 @@ def test_no_rank_shares_where_one_cannot(monkeypatch, failing):
                 process.all_gather_bytes(content)
                 return answer
 
-            return share(all_gather_bytes, process.rank, 3)
-        return share(process.all_gather_bytes, process.rank, 3)
+            return share(FunctionGroup(process.rank, 3, all_gather_bytes))
+        return share(process)
 
     assert on_all(3, rank) == [None] * 3
 
 
 @pytest.mark.parametrize("size", [1, MAX_RANKS + 1])
 def test_one_rank_shares_with_nobody_and_many_share_nothing(size):
-    assert on_all(size, lambda process: share(process.all_gather_bytes, process.rank, size)) == [None] * size
+    assert on_all(size, lambda process: share(process)) == [None] * size
 
 
 def test_what_belongs_to_others_is_not_taken(tmp_path):
@@ -139,7 +142,7 @@ def test_lent_memory_lies_in_the_own_area_while_there_is_room(monkeypatch):
     monkeypatch.setattr(shared_memory, "ARENA_BYTES", 1024)
 
     def rank(process):
-        shared = share(process.all_gather_bytes, process.rank, 2)
+        shared = share(process)
         for _ in range(3):
             own = shared.areas[process.rank]
             first, second, third = (

@@ -27,10 +27,7 @@ SIZES = (2, 3)
 def memories():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shared_sum, "_MIN_TOGETHER", 50)
-        yield {
-            size: on_all(size, lambda process, n=size: share(process.all_gather_bytes, process.rank, n))
-            for size in SIZES
-        }
+        yield {size: on_all(size, share) for size in SIZES}
 
 
 def summed(memories, parts, given):
