@@ -1,4 +1,4 @@
-"""A folder of arrays: what it must hold, and what is told when it does not."""
+"""A folder of arrays: required files, and errors that name a damaged file."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_named_inputs_dense_and_sparse(tmp_path):
 
 
 def test_the_features_are_mapped_not_read(tmp_path):
-    """A sparse file of 8 GiB opens at once, in no memory, and its ends can be read."""
+    """A sparse file of 8 GiB opens without reading, and its last rows can be read."""
     header = {"descr": "<f4", "fortran_order": False, "shape": (2**29, 4)}
     with (tmp_path / "train.x.npy").open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
@@ -78,7 +78,7 @@ def damaged(folder, name, content):
         (lambda folder: np.save(folder / "test.y.npy", Y), "test.y.npy, but not the features"),
     ],
 )
-def test_a_damaged_folder_is_told_by_file(tmp_path, spoil, words):
+def test_the_error_names_the_damaged_file_of_a_folder(tmp_path, spoil, words):
     save(tmp_path, train__x=X, train__y=Y)
     spoil(tmp_path)
     with pytest.raises(DataError, match=words) as caught:
@@ -87,22 +87,22 @@ def test_a_damaged_folder_is_told_by_file(tmp_path, spoil, words):
 
 
 @pytest.mark.parametrize("content", DAMAGED_HEADERS)
-def test_a_damaged_header_is_told_by_name(tmp_path, content):
+def test_the_error_names_the_file_of_a_damaged_header(tmp_path, content):
     save(tmp_path, train__x=X)
     damaged(tmp_path, "train.y.npy", content)
     with pytest.raises(DataError, match=r"train\.y\.npy is not an array that NumPy can open without pickle: ."):
         open_array_folder(tmp_path)
 
 
-def test_whatever_byte_of_a_sparse_file_is_wrong_it_is_told_by_name(tmp_path):
-    """Or nothing is noticed; but nothing else is raised."""
+def test_any_wrong_byte_of_a_sparse_file_is_a_data_error_or_unnoticed(tmp_path):
+    """No other exception than DataError escapes."""
     save(tmp_path, train__y=Y)
     path = tmp_path / "train.x.npz"
     scipy.sparse.save_npz(path, scipy.sparse.csr_matrix(X))
     content = path.read_bytes()
     errors = []
-    for place in range(len(content)):
-        path.write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
+    for index in range(len(content)):
+        path.write_bytes(content[:index] + bytes([content[index] ^ 0xFF]) + content[index + 1 :])
         try:
             open_array_folder(tmp_path)
         except DataError as error:
@@ -112,7 +112,7 @@ def test_whatever_byte_of_a_sparse_file_is_wrong_it_is_told_by_name(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"no zip", b"", b"PK\x05\x06" + bytes(18)])
-def test_a_damaged_sparse_file_is_told_by_name(tmp_path, content):
+def test_the_error_names_a_damaged_sparse_file(tmp_path, content):
     save(tmp_path, train__y=Y)
     damaged(tmp_path, "train.x.npz", content)
     with pytest.raises(DataError, match=r"train\.x\.npz"):

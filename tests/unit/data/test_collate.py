@@ -1,4 +1,4 @@
-"""Packed rows laid out by hand and by NumPy; their place in the epoch by walking it."""
+"""Packed rows against layouts by hand and by NumPy; offsets against a walk of the epoch."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_batch_is_its_rows_in_any_sizes(rows, pad_multiple):
         assert tokens[: len(row)].tolist() == row
         assert len(tokens) - len(row) >= pad_multiple
         assert not tokens[len(row) :].any()
-    # The packed tokens of the words in their order: what a gradient of an embedding is summed by.
+    # The gradient of an embedding sums over the tokens in this order.
     places = np.flatnonzero(batch.words)
     assert batch.order.tolist() == places[np.argsort(batch.words[places], kind="stable")].tolist()
     assert batch.touched[batch.segments].tolist() == batch.words[batch.order].tolist()
@@ -75,14 +75,14 @@ def examples(tmp_path_factory):
 
 @pytest.mark.parametrize("shuffle", [False, True])
 @pytest.mark.parametrize("block", [40, 64, 1000])
-def test_where_a_row_stands_is_the_sum_of_the_rows_before(examples, shuffle, block):
+def test_the_offset_of_a_row_is_the_sum_of_earlier_sizes(examples, shuffle, block):
     def order():
         return epoch_order(331, seed=5, epoch=2, block=block, run=8, shuffle=shuffle)
 
     num_tokens = chunks_of_rows(np.diff(sequences(331).row_splits)[order().examples(range(331))], 3) * 3
     expected = np.cumsum(num_tokens) - num_tokens
     offsets = RowOffsets(examples.row_sizes[""], order())
-    for position in (0, 1, 39, 40, 41, 200, 330, 63, 329):  # forth, and back to a block before
+    for position in (0, 1, 39, 40, 41, 200, 330, 63, 329):  # forward, and back to an earlier window
         assert offsets.offset_of(position) == expected[position]
     assert RowOffsets(examples.row_sizes[""], order()).offset_of(250) == expected[250]  # as after a resume
 

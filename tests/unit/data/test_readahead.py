@@ -1,4 +1,4 @@
-"""What is read from disk, and when: asked of the system, page by page."""
+"""Pages that the system reads from disk, as `mincore` reports them."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from distrain.data.shuffle import epoch_order
 from distrain.data.sources import array_examples
 
 PAGES = 1200
-NUMBERS = mmap.PAGESIZE // 4  # in a page
+NUMBERS = mmap.PAGESIZE // 4  # per page
 
 
 def in_memory(array):
-    """Of each page of a mapped array whether it is in memory."""
+    """Whether each page of a mapped array is in memory, bool `[pages]`."""
     first = address_of(array) & -mmap.PAGESIZE
     size = address_of(array) + array.nbytes - first
     pages = (ctypes.c_ubyte * -(-size // mmap.PAGESIZE))()
@@ -35,13 +35,13 @@ def in_memory(array):
 
 
 def pages_of(array, start, stop):
-    """The pages of elements start up to stop."""
+    """Page numbers of elements start .. stop - 1."""
     begin = address_of(array) % mmap.PAGESIZE
     return range((begin + 4 * start) // mmap.PAGESIZE, -(-(begin + 4 * stop) // mmap.PAGESIZE))
 
 
 def forget(path):
-    """Take a file out of the system's memory."""
+    """Evict a file from the page cache."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -58,26 +58,26 @@ def wait_for(array, pages):
 
 @pytest.fixture
 def numbers(tmp_path):
-    """An array in a file of which nothing is in memory."""
+    """A mapped array without any page in memory."""
     path = tmp_path / "numbers.npy"
     np.save(path, np.arange(PAGES * NUMBERS, dtype=np.int32))
     array = np.lib.format.open_memmap(path, mode="r")
     forget(path)
     if in_memory(array)[1:].any():
-        pytest.skip("this file system keeps files in memory, whatever one says")
+        pytest.skip("this file system ignores requests to evict files")
     return array
 
 
-def test_runs_are_read_ahead_and_nothing_else(numbers):
-    runs = [(100 * NUMBERS, 130 * NUMBERS + 1), (200 * NUMBERS, 200 * NUMBERS), (300 * NUMBERS, 301 * NUMBERS)]
+def test_only_spans_are_read_ahead(numbers):
+    spans = [(100 * NUMBERS, 130 * NUMBERS + 1), (200 * NUMBERS, 200 * NUMBERS), (300 * NUMBERS, 301 * NUMBERS)]
     read_on_request(numbers)
-    read_ahead(numbers, runs)
-    wanted = sorted({page for start, stop in runs if start < stop for page in pages_of(numbers, start, stop)})
+    read_ahead(numbers, spans)
+    wanted = sorted({page for start, stop in spans if start < stop for page in pages_of(numbers, start, stop)})
     wait_for(numbers, wanted)
     assert np.flatnonzero(in_memory(numbers)).tolist() == wanted
 
 
-def test_what_is_touched_is_read_alone_where_that_was_asked_for(numbers):
+def test_reading_on_request_reads_single_pages(numbers):
     read_on_request(numbers)
     assert numbers[200 * NUMBERS] == 200 * NUMBERS
     assert in_memory(numbers)[1:].sum() == 1
@@ -100,7 +100,7 @@ def test_arrays_in_memory_and_in_another_order_are_left_alone(numbers):
     assert in_memory(numbers).sum() == before
 
 
-def test_rows_that_are_expected_are_read_and_nothing_around_them(tmp_path):
+def test_only_announced_rows_are_read_from_disk(tmp_path):
     lengths = np.full(2000, NUMBERS // 2)
     splits = np.concatenate([[0], np.cumsum(lengths)])
     columns = np.tile(np.arange(NUMBERS // 2, dtype=np.int32), 2000)
@@ -115,44 +115,44 @@ def test_rows_that_are_expected_are_read_and_nothing_around_them(tmp_path):
     for stem in stems:
         forget(tmp_path / stem)
     if in_memory(arrays[0])[1:].any():
-        pytest.skip("this file system keeps files in memory, whatever one says")
-    runs = [(400, 420), (900, 910)]
-    part.will_need(np.array(runs))
+        pytest.skip("this file system ignores requests to evict files")
+    spans = [(400, 420), (900, 910)]
+    part.will_need(np.array(spans))
     for array in arrays:
-        wanted = [page for run in runs for page in pages_of(array, *(row * NUMBERS // 2 for row in run))]
+        wanted = [page for span in spans for page in pages_of(array, *(row * NUMBERS // 2 for row in span))]
         wait_for(array, wanted)
         found = np.flatnonzero(in_memory(array))
-        assert found[found > 100].tolist() == wanted  # headers were read with what is behind them
+        assert found[found > 100].tolist() == wanted  # reading the header also read the pages after the header
     rows = part.read(1500, 1501)
     assert rows.values.sum() == len(rows.columns) == NUMBERS // 2
     for array in arrays:
         wanted = pages_of(array, 1500 * NUMBERS // 2, 1501 * NUMBERS // 2)
         found = np.flatnonzero(in_memory(array))
-        assert found[found > 600].tolist() == list(wanted)  # and nothing around them
+        assert found[found > 600].tolist() == list(wanted)  # and no neighbouring pages
 
 
-def test_each_block_is_expected_before_it_is_loaded():
-    told = []
+def test_each_window_is_announced_before_it_is_loaded():
+    calls = []
     examples = array_examples(np.arange(100, dtype=np.float32)[:, None], np.arange(100))
 
-    def load(runs, chosen, memory=None):
-        if len(runs) > 1:  # else what an idle replica is fed
-            told.append(("load", runs.tolist()))
-        return examples.load(runs, chosen)
+    def load(spans, indices, memory=None):
+        if len(spans) > 1:  # an idle replica loads a single example
+            calls.append(("load", spans.tolist()))
+        return examples.load(spans, indices)
 
-    watched = type(examples)(100, load, {}, "", will_need=lambda runs: told.append(("expect", runs.tolist())))
+    watched = type(examples)(100, load, {}, "", will_need=lambda spans: calls.append(("will_need", spans.tolist())))
     order = epoch_order(100, seed=0, epoch=0, block=30, run=5)
     plan = EpochPlan(100, 2, 5, first_position=37)
     list(epoch_batches(watched, plan, order, replicas=range(2)))
-    blocks = [order.window_of(position).spans.tolist() for position in (30, 60, 90)]
-    begun = [("expect", blocks[0]), ("load", blocks[0]), ("expect", blocks[1]), ("load", blocks[1])]
-    assert told == [*begun, ("expect", blocks[2]), ("load", blocks[2]), ("expect", [])]
+    windows = [order.window_of(position).spans.tolist() for position in (30, 60, 90)]
+    begun = [("will_need", windows[0]), ("load", windows[0]), ("will_need", windows[1]), ("load", windows[1])]
+    assert calls == [*begun, ("will_need", windows[2]), ("load", windows[2]), ("will_need", [])]
 
 
-def test_memory_maps_of_a_user_are_expected_too(numbers):
+def test_memory_maps_of_a_user_are_announced_too(numbers):
     images = numbers.reshape(PAGES, NUMBERS)
     examples = array_examples({"image": images, "age": np.zeros(PAGES)}, np.zeros(PAGES, np.int32))
-    forget(Path(numbers.filename))  # its first and last rows were read, to tell it from other data
+    forget(Path(numbers.filename))  # the digest read the first and last rows
     wanted = pages_of(numbers, 600 * NUMBERS, 601 * NUMBERS)
     assert not in_memory(numbers)[list(wanted)].any()
     examples.will_need(np.array([[600, 601]]))

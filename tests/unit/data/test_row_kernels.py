@@ -14,7 +14,7 @@ from distrain.data.row_kernels import gather_rows, order_by_column, pad_rows, wr
 
 @st.composite
 def matrices(draw):
-    """CSR with empty rows, no rows' entries at all, and none of the entries zero."""
+    """CSR matrices, also with empty rows or without any entry."""
     shape = draw(st.tuples(st.integers(1, 8), st.integers(1, 9)))
     dense = draw(hnp.arrays(np.float32, shape, elements=st.sampled_from([0, 0, 0, 1, -2.5])))
     return scipy.sparse.csr_array(dense)
@@ -51,7 +51,7 @@ def test_pad_rows_cuts_and_fills(matrix, length, data):
 
 @given(matrices(), st.data())
 @settings(max_examples=40, deadline=None)
-def test_row_ids_are_those_of_scipy(matrix, data):
+def test_row_ids_equal_scipys(matrix, data):
     start = data.draw(st.integers(0, matrix.shape[0]))
     row_ids = np.full(matrix[start:].nnz if start < matrix.shape[0] else 0, -1, np.int32)
     write_row_ids(parts(matrix)[0][start:], row_ids)

@@ -1,4 +1,4 @@
-"""Arrays, sparse matrices, dicts and prepared rows as examples; what cannot be fed is refused."""
+"""Arrays, sparse matrices, dicts and prepared rows as examples; unsupported arrays are refused."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from distrain.data.rows import Rows
 from distrain.data.sources import array_examples, part_examples, rows_examples
 from distrain.errors import ConfigurationError, DataError
 
-RUNS = np.array([[10, 14], [2, 5]])  # examples 10, 11, 12, 13, 2, 3, 4
-ROWS = np.array([6, 0, 3])
-CHOSEN = [4, 10, 13]
+SPANS = np.array([[10, 14], [2, 5]])  # examples 10, 11, 12, 13, 2, 3, 4
+INDICES = np.array([6, 0, 3])
+EXAMPLES = [4, 10, 13]
 
 
-def taken(examples):
-    return examples.load(RUNS, ROWS)(0, 3)
+def loaded(examples):
+    return examples.load(SPANS, INDICES)(0, 3)
 
 
 def dense_of(rows, shape):
@@ -30,9 +30,9 @@ def dense_of(rows, shape):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8, np.int64, bool])
 def test_arrays_keep_shape_and_dtype(dtype):
     x = (np.arange(20 * 6) % 7).reshape(20, 2, 3).astype(dtype)
-    features, labels = taken(array_examples(x, np.arange(40).reshape(20, 2)))
+    features, labels = loaded(array_examples(x, np.arange(40).reshape(20, 2)))
     assert features.dtype == dtype
-    assert np.array_equal(features, x[CHOSEN])
+    assert np.array_equal(features, x[EXAMPLES])
     assert labels[:, 0].tolist() == [8, 20, 26]
 
 
@@ -40,24 +40,24 @@ def test_lists_and_memory_maps_are_taken(tmp_path):
     np.save(tmp_path / "x.npy", np.arange(20.0))
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
     for x in (mapped, list(range(20))):
-        features, labels = taken(array_examples(x, list(range(20))))
-        assert type(features) is np.ndarray  # read, no longer a view of the file
-        assert features.tolist() == labels.tolist() == CHOSEN
+        features, labels = loaded(array_examples(x, list(range(20))))
+        assert type(features) is np.ndarray  # a copy, not a view of the file
+        assert features.tolist() == labels.tolist() == EXAMPLES
 
 
 @pytest.mark.parametrize("columns_first", [False, True])
-def test_of_a_memory_map_only_the_rows_asked_for_are_read(tmp_path, columns_first):
-    """Also where its columns lie one after the other: no batch may read an array that is larger than memory."""
+def test_a_memory_map_is_read_row_by_row(tmp_path, columns_first):
+    """Also in Fortran order, because a batch must never read an array that is larger than memory."""
     mapped = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.float32, (40_000, 100), columns_first)
-    mapped[CHOSEN] = np.array(CHOSEN, np.float32)[:, None]
+    mapped[EXAMPLES] = np.array(EXAMPLES, np.float32)[:, None]
     examples = array_examples(mapped, np.arange(40_000))
     tracemalloc.start()
     try:
-        features, _ = taken(examples)
+        features, _ = loaded(examples)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert features[:, 99].tolist() == CHOSEN
+    assert features[:, 99].tolist() == EXAMPLES
     assert peak < mapped.nbytes / 100
 
 
@@ -65,22 +65,22 @@ def test_of_a_memory_map_only_the_rows_asked_for_are_read(tmp_path, columns_firs
 def test_sparse_matrices_of_any_kind(kind):
     dense = np.where(np.arange(100).reshape(20, 5) % 3 == 0, np.arange(100).reshape(20, 5), 0).astype(np.float64)
     examples = array_examples(getattr(scipy.sparse, kind)(dense), np.arange(20))
-    features, _ = taken(examples)
+    features, _ = loaded(examples)
     assert features.values.dtype == np.float32
-    assert np.array_equal(dense_of(features, (3, 5)), dense[CHOSEN])
+    assert np.array_equal(dense_of(features, (3, 5)), dense[EXAMPLES])
 
 
-def test_repeated_sparse_entries_are_summed_and_the_caller_keeps_his_matrix():
+def test_repeated_sparse_entries_are_summed_in_a_copy():
     matrix = scipy.sparse.csr_matrix((20, 3), dtype=np.float32)
     matrix.indptr = np.array([0] * 5 + [3] * 16, np.int32)
     matrix.indices, matrix.data = np.array([2, 0, 2], np.int32), np.array([1, 5, 2], np.float32)
-    features, _ = taken(array_examples(matrix, np.arange(20)))
+    features, _ = loaded(array_examples(matrix, np.arange(20)))
     assert features.columns.tolist() == [0, 2]
     assert features.values.tolist() == [5.0, 3.0]
     assert matrix.indices.tolist() == [2, 0, 2]
 
 
-def test_the_digest_tells_data_apart():
+def test_digests_of_different_data_differ():
     x, y = np.arange(20.0).reshape(10, 2), np.arange(10)
     sparse = scipy.sparse.csr_matrix(x)
     changed = x.copy()
@@ -124,7 +124,7 @@ def test_the_digest_tells_data_apart():
         ((scipy.sparse.csr_matrix((2, 2)), np.ones(3)), "2 rows"),
     ],
 )
-def test_what_cannot_be_fed_is_refused(arguments, words):
+def test_unsupported_arrays_are_refused(arguments, words):
     with pytest.raises(ConfigurationError, match=words):
         array_examples(*arguments)
 
@@ -153,7 +153,7 @@ def test_rows_in_memory_as_ngrams_and_as_sequences():
     assert features.tolist() == [[0, 0, 0], [0, 0, 0], [1, 4, 0]]
 
 
-def test_prepared_parts_are_read_in_runs(tmp_path):
+def test_prepared_parts_are_read_in_spans(tmp_path):
     writer = DatasetWriter(tmp_path, kind="ngram", num_features=5, classes=["a", "b"], rows_per_shard=2)
     writer.write("train", [NGRAMS, NGRAMS])
     writer.write("test", [])
@@ -161,19 +161,19 @@ def test_prepared_parts_are_read_in_runs(tmp_path):
     dataset = open_dataset(tmp_path)
     examples = part_examples(dataset.parts["train"], length=1)
     assert (examples.num_examples, dict(examples.num_columns)) == (6, {"": 5})
-    take = examples.load(np.array([[4, 6], [0, 2]]), np.array([1, 2, 0]))  # rows 5, 0, 4
-    features, labels = take(0, 3)
+    read = examples.load(np.array([[4, 6], [0, 2]]), np.array([1, 2, 0]))  # rows 5, 0, 4
+    features, labels = read(0, 3)
     assert dense_of(features, (3, 5)).tolist() == [[2, 0, 0, 0, 0], [0, 0.5, 0, 0, 1], [0] * 5]
     assert labels.tolist() == [0, 0, 1]
-    features, labels = take(1, 2)
+    features, labels = read(1, 2)
     assert dense_of(features, (1, 5)).tolist() == [[0, 0.5, 0, 0, 1]]
     assert labels.tolist() == [0]
     with pytest.raises(DataError, match="no test rows"):
         part_examples(dataset.parts["test"], length=1)
 
 
-def test_a_sparse_matrix_that_points_outside_is_refused():
-    """Row kernels index memory by its columns: NumPy's and SciPy's own files can hold anything."""
+def test_a_sparse_matrix_with_a_column_out_of_range_is_refused():
+    """Row kernels use columns as indices without bounds checks, and a SciPy file can contain any column."""
     matrix = scipy.sparse.csr_matrix(np.eye(3, dtype=np.float32))
     matrix.indices[1] = 2**30
     with pytest.raises(ConfigurationError, match="Input 'x' is a damaged sparse matrix"):
