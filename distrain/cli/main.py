@@ -235,8 +235,8 @@ def train_arguments(arguments: Sequence[str]) -> TrainConfig:
 
 
 def _train(options: argparse.Namespace) -> None:
+    from distrain.cluster.signals import ignore_stop, listen_for_stop
     from distrain.reporting.process_time import process_began
-    from distrain.training.actions import ignore_stop, listen_for_stop
     from distrain.training.run import train
 
     stop = listen_for_stop()  # before the slow imports, and to the end: a request is never lost
@@ -263,8 +263,8 @@ def _end_at_once(error: Exception) -> None:
     That takes seconds with TensorFlow, and launchers that pass on a request to stop wait for five at most; and it would
     wait for the other processes, which are gone where they did not agree to leave.
     """
+    from distrain.cluster.signals import ignore_stop
     from distrain.distribution.choose import leave
-    from distrain.training.actions import ignore_stop
 
     code = DistrainError.exit_code
     if isinstance(error, DistrainError):

@@ -25,10 +25,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from distrain.cluster.signals import StopRequest, listen_for_stop
 from distrain.errors import ConfigurationError, RankError, StopRequested
 from distrain.launchers.processes import children, mpi_ranks
 from distrain.launchers.supervisor import POLL_SECONDS, accepts_connection, exit_code_of, polls, send_once, start
-from distrain.training.actions import StopRequest, listen_for_stop
 
 HOSTFILE = Path("/etc/mpi/hostfile")  # mpi-operator and Kubeflow Trainer mount it: lines of "HOST slots=N"
 MULTI_NODE = "/opt/distrain/launch/multi_node.sh"  # k8s/Dockerfile

@@ -29,6 +29,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+from distrain.cluster.signals import STOP_SIGNALS, StopRequest, ignore_stop, listen_for_stop
 from distrain.errors import RankError, StopRequested
 from distrain.launchers.processes import detach_standard_streams, kill_session, mpi_ranks, session_members
 from distrain.launchers.supervisor import (
@@ -42,7 +43,6 @@ from distrain.launchers.supervisor import (
     start,
     write_stderr,
 )
-from distrain.training.actions import STOP_SIGNALS, StopRequest, ignore_stop, listen_for_stop
 
 REPEAT_SECONDS = 5.0  # mpirun loses a signal that arrives before it has started the ranks
 HURRY_SECONDS = 10.0  # mpirun takes about 2 x odls_base_sigkill_timeout to kill ranks that ignore signals

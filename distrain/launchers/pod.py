@@ -34,6 +34,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from distrain.cluster.signals import StopRequest, listen_for_stop
 from distrain.cluster.world import World, find_world
 from distrain.errors import (
     CheckpointError,
@@ -45,7 +46,6 @@ from distrain.errors import (
 )
 from distrain.launchers.processes import handles
 from distrain.launchers.supervisor import GO_ON, StderrRelay, exit_code_of, polls, say, send_once, start
-from distrain.training.actions import StopRequest, listen_for_stop
 
 if TYPE_CHECKING:
     from distrain.config import TrainConfig

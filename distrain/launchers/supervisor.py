@@ -30,9 +30,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from distrain.cluster.signals import ignore_stop
 from distrain.errors import DistrainError, StopRequested
 from distrain.launchers.processes import reap_orphans
-from distrain.training.actions import ignore_stop
 
 POLL_SECONDS = 0.1
 CONNECT_SECONDS = 5.0

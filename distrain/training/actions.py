@@ -11,11 +11,7 @@ Each action is a callable, StepEvent -> Decision or None; the loop decides when 
 from __future__ import annotations
 
 import math
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from distrain.cluster.agreement import check_alike, max_over_ranks
@@ -25,10 +21,6 @@ from distrain.training.events import Action, Decision, StepEvent
 if TYPE_CHECKING:
     from distrain.cluster.process_group import ProcessGroup
     from distrain.models.state import ModelState
-
-# SIGUSR1 is what Open MPI's mpirun passes on to its processes, where it turns the others into a quick end; cluster
-# schedulers send it too, as a warning.
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 class EarlyStopping:
@@ -128,47 +120,3 @@ def check_weights(group: ProcessGroup, model_state: ModelState, synchronize: Cal
             check_alike(group, {f"the weights after epoch {event.epoch + 1}": model_state.weights_digest()})
 
     return action
-
-
-class StopRequest:
-    """Whether somebody asked this process to stop: `signal_name` says by what."""
-
-    def __init__(self) -> None:
-        self.signal_name: str | None = None
-
-
-def listen_for_stop() -> StopRequest:
-    """Take SIGTERM, SIGINT and SIGUSR1 as requests to stop, from here to the end of the process.
-
-    A second SIGINT interrupts at once. Outside the main thread, where Python allows no handlers, signals keep their
-    meaning.
-    """
-    request = StopRequest()
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if request.signal_name is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        request.signal_name = signal.Signals(number).name
-
-    if threading.current_thread() is threading.main_thread():
-        for number in STOP_SIGNALS:
-            signal.signal(number, handle)
-    return request
-
-
-def ignore_stop() -> None:
-    """From here on a request to stop is none: a launcher may repeat it while the process ends."""
-    for number in STOP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-
-
-@contextmanager
-def stop_requests() -> Iterator[StopRequest]:
-    """The same for as long as the context lasts."""
-    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    try:
-        yield listen_for_stop()
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in before.items():
-                signal.signal(number, handler)

@@ -12,13 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from distrain.cluster.signals import StopRequest
 from distrain.errors import DivergenceError, StopRequested
 from distrain.reporting.reporter import Reporter
 from distrain.runs import directory as run_directory
 from distrain.runs.progress import Progress, read_progress
 from distrain.training.actions import (
     EarlyStopping,
-    StopRequest,
     agree_on_decision,
     check_weights,
     every_steps,

@@ -18,13 +18,13 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distrain.cluster.signals import StopRequest, stop_requests
 from distrain.cluster.world import find_world
 from distrain.config import TrainConfig
 from distrain.errors import DistrainError
 from distrain.keras_backend import require_tensorflow
 from distrain.reporting.logs import limit_log_to_chief
 from distrain.reporting.reporter import Reporter, RunReporter
-from distrain.training.actions import StopRequest, stop_requests
 from distrain.training.epochs import train_epochs
 from distrain.training.job import TrainingJob, open_job
 from distrain.training.result import Result, finish_run

@@ -13,22 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from distrain.batch import Batch, step_flags
 from distrain.cluster import agreement
 from distrain.cluster.process_group import ProcessGroup
+from distrain.cluster.signals import StopRequest
 from distrain.runs.progress import Sums
 from distrain.training.events import Decision, StepEvent
 
 if TYPE_CHECKING:
     from distrain.training.step import Outcome
-
-
-class StopRequest(Protocol):
-    """Whether this process received a request to stop."""
-
-    signal_name: str | None
 
 
 class StepFlags:

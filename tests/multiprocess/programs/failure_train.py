@@ -19,8 +19,8 @@ from typing import Any
 
 import distrain.training.run
 from distrain.cli.main import main
+from distrain.cluster.signals import STOP_SIGNALS
 from distrain.cluster.world import find_world
-from distrain.training.actions import STOP_SIGNALS
 
 
 def note_how_it_ends(path: Path) -> None:

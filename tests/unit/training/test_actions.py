@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import threading
 from dataclasses import replace
 
 import pytest
 from step_events import step_event
 
 from distrain.runs.progress import Progress
-from distrain.training.actions import STOP_SIGNALS, EarlyStopping, every_steps, stop_requests
+from distrain.training.actions import EarlyStopping, every_steps
 from distrain.training.events import Decision
 
 
@@ -88,32 +85,3 @@ def test_every_steps_counts_global_steps_after_a_resume():
         progress = Progress(global_step=10 + step)
         action(replace(step_event(step, num_steps=6), progress=progress))
     assert asked == [12]
-
-
-@pytest.mark.parametrize("number", STOP_SIGNALS)
-def test_signals_become_requests_and_are_given_back(number):
-    before = [signal.getsignal(each) for each in STOP_SIGNALS]
-    with stop_requests() as stop:
-        assert stop.signal_name is None
-        os.kill(os.getpid(), number)
-        assert stop.signal_name == signal.Signals(number).name
-        if number == signal.SIGINT:
-            with pytest.raises(KeyboardInterrupt):
-                os.kill(os.getpid(), signal.SIGINT)
-        else:
-            os.kill(os.getpid(), number)  # schedulers repeat SIGTERM: the first one is under way
-    assert [signal.getsignal(each) for each in STOP_SIGNALS] == before
-
-
-def test_other_threads_keep_the_handlers():
-    before = [signal.getsignal(each) for each in STOP_SIGNALS]
-    inside = []
-
-    def work():
-        with stop_requests() as stop:
-            inside.append(([signal.getsignal(each) for each in STOP_SIGNALS], stop.signal_name))
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert inside == [(before, None)]

@@ -12,8 +12,8 @@ from threads_as_processes import on_all
 
 from distrain.batch import Batch, step_flags
 from distrain.cluster.process_group import SingleProcess
+from distrain.cluster.signals import StopRequest
 from distrain.errors import DataError
-from distrain.training.actions import StopRequest
 from distrain.training.events import Decision
 from distrain.training.step import Outcome
 from distrain.training.step_flags import StepFlags
