@@ -111,22 +111,5 @@ def code_digest() -> str:
     return digest.hexdigest()
 
 
-def folder_digest(folder: Path) -> str:
-    """SHA-256 (hex) of the names and contents of a folder's files.
-
-    Raises:
-        DataError: a file cannot be read.
-    """
-    digest = hashlib.sha256()
-    try:
-        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-            digest.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode())
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-    except OSError as error:
-        raise DataError(f"{folder} cannot be read: {error}. Every rank must be able to.") from None
-    return digest.hexdigest()
-
-
 def _shortened(value: str) -> str:
     return value if len(value) <= 80 else f"{value[:64]}..."

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distrain.data.shards import ARRAY_DTYPES, Part, Shard, ShardFile, crc32_of
+from distrain.data.shards import ARRAY_DTYPES, Part, Shard, ShardFile
 from distrain.errors import DataError
+from distrain.files import crc32_of, read_json_object
 
 INDEX_NAME = "dataset.json"
 FORMAT_VERSION = 1
@@ -72,7 +73,7 @@ def open_dataset(directory: Path, *, verify: bool = True) -> Dataset:
             f"{directory} is not a prepared data set: it has no {INDEX_NAME}. Make it with 'distrain prepare'."
         )
     try:
-        index = json.loads(path.read_text(encoding="utf-8"))
+        index = read_json_object(path)
         if index["format"] != "distrain-dataset" or index["version"] != FORMAT_VERSION:
             raise DataError(
                 f"{path} is of format {index['format']!r} version {index['version']!r}; "
@@ -83,7 +84,7 @@ def open_dataset(directory: Path, *, verify: bool = True) -> Dataset:
         dataset = _parse(directory, index)
     except DataError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is damaged ({type(error).__name__}: {error}). {cure}") from None
     for part in dataset.parts.values():
         for shard in part.shards:

@@ -22,7 +22,8 @@ import numpy as np
 from distrain.cluster.process_group import ProcessGroup, SingleProcess
 from distrain.data.dataset_index import FORMAT_VERSION, INDEX_NAME, KINDS, PARTS, index_digest
 from distrain.data.rows import Rows, concatenate_rows
-from distrain.data.shards import ARRAY_DTYPES, Shard, ShardFile, crc32_of
+from distrain.data.shards import ARRAY_DTYPES, Shard, ShardFile
+from distrain.files import crc32_of, json_bytes
 
 SHARD_BYTES = 64 * 2**20  # small enough to build a shard in memory, large enough that reading seeks rarely
 
@@ -85,8 +86,7 @@ class DatasetWriter:
         self._index["vectorizer"] = vectorizer
         self._index["details"] = dict(details or {})
         self._index["digest"] = index_digest(self._index)
-        text = json.dumps(self._index, indent=1, ensure_ascii=False) + "\n"
-        (self._directory / INDEX_NAME).write_text(text, encoding="utf-8")
+        (self._directory / INDEX_NAME).write_bytes(json_bytes(self._index))
         return self._index["digest"]
 
     def _write_shard(self, stem: str, first_row: int, rows: Rows) -> Shard:

@@ -10,7 +10,6 @@ reads is in range.
 
 from __future__ import annotations
 
-import zlib
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -43,15 +42,6 @@ class Shard:
     first_row: int
     num_rows: int
     files: Mapping[str, ShardFile]
-
-
-def crc32_of(path: Path) -> int:
-    """CRC-32 of a file, read in pieces of 1 MiB."""
-    checksum = 0
-    with path.open("rb") as file:
-        while piece := file.read(2**20):
-            checksum = zlib.crc32(piece, checksum)
-    return checksum
 
 
 def _large_arrays(rows: Rows) -> list[np.ndarray]:

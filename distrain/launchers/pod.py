@@ -23,7 +23,6 @@ As process 1 of a container, this process has no default signal actions: a signa
 from __future__ import annotations
 
 import importlib.util
-import json
 import math
 import os
 import signal
@@ -44,6 +43,7 @@ from distrain.errors import (
     RankError,
     StopRequested,
 )
+from distrain.files import read_json_object
 from distrain.launchers.processes import handles
 from distrain.launchers.supervisor import GO_ON, StderrRelay, exit_code_of, polls, say, send_once, start
 
@@ -121,7 +121,7 @@ def _is_finished(config: TrainConfig) -> bool:
         summary = run_directory.read_summary(config.run)
         if summary is None:
             return False
-        settings = json.loads((config.run / run_directory.CONFIG_NAME).read_text(encoding="utf-8"))
+        settings = read_json_object(config.run / run_directory.CONFIG_NAME)
         before = asdict(run_directory.config_of(settings))
         if any(value not in (None, "auto", before[name]) for name, value in asdict(config).items()):
             return False  # the run has resolved None and "auto" to values

@@ -13,7 +13,6 @@ settings give the same bytes.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections.abc import Iterable, Iterator
@@ -27,6 +26,7 @@ from distrain.config import PrepareConfig
 from distrain.data.dataset_writer import DatasetWriter
 from distrain.data.rows import Rows
 from distrain.errors import DataError
+from distrain.files import sha256_of
 from distrain.prepare.display import Display
 from distrain.prepare.inputs import HeldOut, TextBlock, Training, check_inputs, read_test, read_training
 from distrain.prepare.row_exchange import in_order
@@ -200,15 +200,11 @@ def _vectorized(blocks: Iterable[TextBlock], vectorizer: Vectorizer) -> Iterator
 
 def _details(config: PrepareConfig, why: str, vectorizer: Path) -> dict[str, object]:
     """What the index notes; its digest covers the vectorizer through the checksums."""
-    checksums = {}
-    for path in sorted(vectorizer.iterdir()):
-        with path.open("rb") as file:
-            checksums[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
     return {
         "dataset": config.dataset,
         "vectorizer": why,
         "top_k": config.top_k,
         "holdout": None if config.test else config.holdout,
         "seed": None if config.test else config.seed,
-        "vectorizer_sha256": checksums,
+        "vectorizer_sha256": {path.name: sha256_of(path) for path in sorted(vectorizer.iterdir())},
     }

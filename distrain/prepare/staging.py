@@ -13,8 +13,6 @@ set and nothing else.
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
 import signal
 import threading
@@ -24,6 +22,7 @@ from pathlib import Path
 
 from distrain.data.dataset_index import INDEX_NAME, PARTS
 from distrain.errors import ConfigurationError
+from distrain.files import exclusive_lock, swap_folder
 
 VECTORIZER_NAME = "vectorizer"
 
@@ -38,11 +37,12 @@ def staged(out: Path) -> Iterator[tuple[Path, Path]]:
     """
     out = out.resolve()
     work = out.with_name(f".{out.name}.preparing")
+    busy = ConfigurationError(f"Another process is preparing {out}. Wait for it, or choose another --out.")
     try:
         _check_replaceable(out)
         out.parent.mkdir(parents=True, exist_ok=True)
         work.mkdir(exist_ok=True)
-        with _locked(work, out), _terminable():
+        with exclusive_lock(work, busy=busy), _terminable():
             _restore(out, work)
             try:
                 _empty(work)
@@ -50,11 +50,7 @@ def staged(out: Path) -> Iterator[tuple[Path, Path]]:
                 new.mkdir()
                 scratch.mkdir()
                 yield new, scratch
-                _sync(new)
-                if out.exists():
-                    out.rename(work / "old")
-                new.rename(out)
-                _sync_folder(out.parent)
+                swap_folder(new, out, old=work / "old")
             finally:
                 _restore(out, work)
                 shutil.rmtree(work, ignore_errors=True)
@@ -89,49 +85,12 @@ def _check_replaceable(out: Path) -> None:
         )
 
 
-@contextmanager
-def _locked(work: Path, out: Path) -> Iterator[None]:
-    """Keep other processes out until this one is done or dead."""
-    folder = os.open(work, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigurationError(
-                f"Another process is preparing {out}. Wait for it, or choose another --out."
-            ) from None
-        except OSError:
-            pass  # a file system without locks: that no two write to one place is then up to the user
-        yield
-    finally:
-        os.close(folder)
-
-
 def _empty(folder: Path) -> None:
     for entry in folder.iterdir():
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
         else:
             entry.unlink()
-
-
-def _sync(folder: Path) -> None:
-    """Bring every file in `folder` and its folders to the disk."""
-    for entry in folder.iterdir():
-        if entry.is_dir():
-            _sync(entry)
-        else:
-            with entry.open("rb") as file:
-                os.fsync(file.fileno())
-    _sync_folder(folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

@@ -14,9 +14,7 @@ Epochs are counted from 1; `step` is the number of steps trained so far, over al
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,6 +22,7 @@ from types import TracebackType
 
 from rich.console import Console
 
+from distrain.files import write_json
 from distrain.reporting.metrics_log import MetricsLog, plain
 from distrain.reporting.progress_bar import Mark, ProgressBar
 from distrain.reporting.status import StatusFile
@@ -304,15 +303,4 @@ def write_summary(run: Path, summary: Mapping[str, object]) -> None:
         run: the run directory.
         summary: numbers, texts and None by name; a number that is not finite is written as null.
     """
-    text = json.dumps({name: plain(value) for name, value in summary.items()}, indent=2, allow_nan=False)
-    beside = run / ".summary.json.partial"
-    with beside.open("w", encoding="utf-8") as file:
-        file.write(text + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(run / "summary.json")
-    folder = os.open(run, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    write_json(run / "summary.json", {name: plain(value) for name, value in summary.items()})

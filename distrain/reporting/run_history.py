@@ -8,7 +8,6 @@ Decides: what counts as a run directory, and which epoch was the best. Never: dr
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from distrain.errors import CheckpointError
+from distrain.files import read_json_object
 from distrain.reporting.metrics_log import MAX_VALUE, Event, History, read_history
 
 MAX_JSON_BYTES = 1 << 18  # settings and results are some kilobytes; a larger file is not one of them
@@ -121,20 +121,9 @@ def load_run(folder: Path, *, capacity: int = 2000) -> Run:
 def _read_json(path: Path) -> dict[str, Any]:
     """A JSON object; empty where there is no file."""
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_JSON_BYTES + 1)
-        value = json.loads(content) if len(content) <= MAX_JSON_BYTES else None
+        return read_json_object(path, max_bytes=MAX_JSON_BYTES)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is damaged ({_reason(error)}); restore it or leave this run out.") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(
-            f"{path} is damaged: it must be one JSON object of at most {MAX_JSON_BYTES:,} bytes; "
-            "restore it or leave this run out."
-        )
-    return value
-
-
-def _reason(error: Exception) -> str:
-    return (error.strerror or "unreadable") if isinstance(error, OSError) else str(error)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise CheckpointError(f"{path} is damaged ({reason}); restore it or leave this run out.") from error

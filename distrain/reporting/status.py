@@ -23,15 +23,14 @@ whether a run counts as alive (`alive.py` does).
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from distrain.errors import CheckpointError, ConfigurationError, StopRequested
+from distrain.files import atomic_write, read_json_object, write_json
 from distrain.reporting.metrics_log import plain
 
 _LOG = logging.getLogger(__name__)
@@ -94,9 +93,10 @@ class StatusFile:
     def _write(self, time: float) -> None:
         self._values = {name: value for name, value in self._values.items() if value is not None}
         values = {name: plain(value) for name, value in {**self._values, "time": time}.items()}
-        _replace(self._run / STATUS_NAME, json.dumps(values, indent=1, allow_nan=False) + "\n")
+        write_json(self._run / STATUS_NAME, values, durable=False)  # a status need not outlive a power cut
         if self._prometheus is not None:
-            _replace(self._prometheus, prometheus_text(values, run=str(self._run)))
+            with atomic_write(self._prometheus, durable=False) as tmp_path:
+                tmp_path.write_text(prometheus_text(values, run=str(self._run)), encoding="utf-8")
 
 
 def read_status(run: Path) -> dict[str, Any] | None:
@@ -107,18 +107,12 @@ def read_status(run: Path) -> dict[str, Any] | None:
     """
     path = run / STATUS_NAME
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-        status = json.loads(content) if len(content) <= MAX_BYTES else None
+        status = read_json_object(path, max_bytes=MAX_BYTES)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from None
-    if (
-        not isinstance(status, dict)
-        or status.get("state") not in STATES
-        or not isinstance(status.get("time"), (int, float))
-    ):
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}.") from None
+    if status.get("state") not in STATES or not isinstance(status.get("time"), (int, float)):
         raise CheckpointError(f"{path} is not a status as distrain writes it.")
     return status
 
@@ -145,14 +139,3 @@ def prometheus_text(values: Mapping[str, Any], *, run: str) -> str:
 def _gauge(name: str) -> str:
     name = "alive_time" if name == "time" else re.sub("[^a-zA-Z0-9_]", "_", name)
     return f"distrain_{name.removesuffix('time')}timestamp_seconds" if name.endswith("_time") else f"distrain_{name}"
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write beside and rename: a reader finds the old or the new file. A status need not outlive a power cut."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")  # a name that no textfile collector reads
-    try:
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
-    except OSError:
-        beside.unlink(missing_ok=True)
-        raise

@@ -13,10 +13,8 @@ of both. It is written beside, synced and renamed.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -29,6 +27,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, load_file, save, save_file
 
 from distrain.errors import CheckpointError
+from distrain.files import json_bytes, read_json_object, replace_folder, sha256_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -69,37 +68,19 @@ def save_checkpoint(directory: Path, step: int, arrays: Mapping[str, np.ndarray]
     """
     directory.mkdir(parents=True, exist_ok=True)
     final = checkpoint_path(directory, step)
-    beside = directory / f".{final.name}.tmp"
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir()
-    try:
-        save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, beside / ARRAYS_NAME)
-        (beside / STATE_NAME).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
-        shutil.copymode(beside / STATE_NAME, beside / ARRAYS_NAME)  # safetensors lets nobody but the owner read
+    with replace_folder(final) as folder:
+        try:
+            save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, folder / ARRAYS_NAME)
+        except SafetensorError as error:  # safetensors raises it for a full disk
+            raise OSError(str(error)) from None
+        (folder / STATE_NAME).write_bytes(json_bytes(state))
+        shutil.copymode(folder / STATE_NAME, folder / ARRAYS_NAME)  # safetensors lets nobody but the owner read
         files = {
-            name: {"bytes": (beside / name).stat().st_size, "sha256": _sha256(beside / name)}
+            name: {"bytes": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)}
             for name in (ARRAYS_NAME, STATE_NAME)
         }
-        for name in files:
-            _sync(beside / name)
         manifest = {"format": "distrain-checkpoint", "version": FORMAT_VERSION, "step": step, "files": files}
-        (beside / MANIFEST_NAME).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-        _sync(beside / MANIFEST_NAME)
-        _sync(beside)
-        if final.exists():
-            replaced = directory / f".{final.name}.old"
-            shutil.rmtree(replaced, ignore_errors=True)
-            final.rename(replaced)
-            beside.rename(final)
-            shutil.rmtree(replaced)
-        else:
-            beside.rename(final)
-        _sync(directory)
-    except BaseException as error:
-        shutil.rmtree(beside, ignore_errors=True)
-        if isinstance(error, SafetensorError):  # its word for a full disk
-            raise OSError(str(error)) from None
-        raise
+        (folder / MANIFEST_NAME).write_bytes(json_bytes(manifest))
     return final
 
 
@@ -110,17 +91,14 @@ def load_checkpoint(path: Path) -> Checkpoint:
         CheckpointError: it is missing, cut, changed, or of another version.
     """
     try:
-        manifest = json.loads((path / MANIFEST_NAME).read_text(encoding="utf-8"))
+        manifest = read_json_object(path / MANIFEST_NAME)
         if manifest["format"] != "distrain-checkpoint" or manifest["version"] != FORMAT_VERSION:
             raise CheckpointError(f"{path} is of another format or version than this distrain reads.")
         for name in (ARRAYS_NAME, STATE_NAME):
-            if _sha256(path / name) != manifest["files"][name]["sha256"]:
+            if sha256_of(path / name) != manifest["files"][name]["sha256"]:
                 raise CheckpointError(f"{path / name} is cut or changed: its checksum does not fit.")
-        state = json.loads((path / STATE_NAME).read_text(encoding="utf-8"))
-        if not isinstance(state, dict):
-            raise CheckpointError(f"{path / STATE_NAME} is not a JSON object, as distrain writes it.")
-        return Checkpoint(path, load_file(path / ARRAYS_NAME), state)
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError, RecursionError) as error:
+        return Checkpoint(path, load_file(path / ARRAYS_NAME), read_json_object(path / STATE_NAME))
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CheckpointError(f"{path} is not a whole checkpoint ({type(error).__name__}: {error}).") from None
 
 
@@ -173,16 +151,3 @@ def retain_checkpoints(directory: Path, *, keep: int, best_step: int | None) -> 
             path.rename(path.with_name(f".{path.name}.old"))  # a removal that is cut short leaves nothing that opens
     for path in directory.glob(".step-*"):
         shutil.rmtree(path, ignore_errors=True)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -8,18 +8,17 @@ Decides: which settings a run must keep to go on, and the names of its files. Ne
 
 from __future__ import annotations
 
-import fcntl
-import json
 import logging
-import os
 import shutil
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from distrain.config import TrainConfig
 from distrain.errors import CheckpointError, ConfigurationError
+from distrain.files import atomic_write, exclusive_lock, read_json_object, replace_folder, write_json
 from distrain.runs.checkpoint import Checkpoint, checkpoint_path, list_checkpoints, load_checkpoint, newest_checkpoint
 
 _LOG = logging.getLogger(__name__)
@@ -95,31 +94,25 @@ def open_run(config: TrainConfig, resolved: Mapping[str, Any], *, vectorizer: Pa
                 for path in {restored.path, best.path}:
                     _take_over(path, run / "checkpoints")
         if vectorizer is not None and not has_begun:
-            _copy_folder(vectorizer, run / VECTORIZER_NAME)
-        _write_json(run / CONFIG_NAME, settings)
+            with replace_folder(run / VECTORIZER_NAME) as folder:
+                shutil.copytree(vectorizer, folder, dirs_exist_ok=True)
+        write_json(run / CONFIG_NAME, settings)
     except OSError as error:
         raise ConfigurationError(f"--run {run} cannot be used: {error}") from None
     return restored
 
 
-def hold_run(run: Path) -> int:
-    """Keep other processes from training in a run directory, until the file descriptor returned is closed.
+def hold_run(run: Path) -> AbstractContextManager[None]:
+    """Keep other processes from training in a run directory, until the block ends.
 
     Raises:
         CheckpointError: another process trains in it.
     """
-    descriptor = os.open(run, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise CheckpointError(
-            f"another process trains in {run} already. Wait for it, or choose another --run. If the processes were "
-            "meant to train together, their launcher was not recognized: use mpirun, horovodrun or srun."
-        ) from None
-    except OSError:  # a file system that knows no locks
-        pass
-    return descriptor
+    busy = CheckpointError(
+        f"another process trains in {run} already. Wait for it, or choose another --run. If the processes were "
+        "meant to train together, their launcher was not recognized: use mpirun, horovodrun or srun."
+    )
+    return exclusive_lock(run, busy=busy)
 
 
 def open_finished(run: Path) -> tuple[dict[str, Any], Checkpoint]:
@@ -175,17 +168,14 @@ def read_summary(run: Path) -> dict[str, Any] | None:
 
 def write_model(run: Path, model: Any) -> None:
     """Write `model.keras` whole, or log a warning if Keras cannot write the model."""
-    beside = run / f".{MODEL_NAME}.tmp.keras"
     try:
-        model.save(beside)
+        with atomic_write(run / MODEL_NAME, suffix=".keras") as tmp_path:
+            model.save(tmp_path)
     except NotImplementedError:  # Keras's word for a model whose arguments it cannot write down
-        beside.unlink(missing_ok=True)
         _LOG.warning(
             f"{MODEL_NAME} is not written: {type(model).__name__} takes arguments, but has no get_config(). "
             f"Its weights are in {run / 'checkpoints'}."
         )
-        return
-    beside.replace(run / MODEL_NAME)
 
 
 def _plain(config: TrainConfig) -> dict[str, Any]:
@@ -194,12 +184,9 @@ def _plain(config: TrainConfig) -> dict[str, Any]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from None
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} is not a JSON object, as distrain writes it.")
-    return content
+        return read_json_object(path)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}.") from None
 
 
 def _check_same_run(run: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -220,15 +207,6 @@ def _check_same_run(run: Path, before: Mapping[str, Any], now: Mapping[str, Any]
         )
 
 
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    beside = path.with_name(f".{path.name}.tmp")
-    with beside.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
-
-
 def _remove_later(checkpoint: Checkpoint, directory: Path) -> None:
     paths = list_checkpoints(directory)
     names = [path.name for path in paths]
@@ -239,12 +217,5 @@ def _remove_later(checkpoint: Checkpoint, directory: Path) -> None:
 
 def _take_over(checkpoint: Path, directory: Path) -> None:
     directory.mkdir(exist_ok=True)
-    _copy_folder(checkpoint, directory / checkpoint.name)
-
-
-def _copy_folder(source: Path, target: Path) -> None:
-    beside = target.with_name(f".{target.name}.tmp")
-    shutil.rmtree(beside, ignore_errors=True)
-    shutil.copytree(source, beside)
-    shutil.rmtree(target, ignore_errors=True)
-    beside.rename(target)
+    with replace_folder(directory / checkpoint.name) as folder:
+        shutil.copytree(checkpoint, folder, dirs_exist_ok=True)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -25,10 +24,11 @@ from typing import TYPE_CHECKING, Any
 
 from distrain import __version__
 from distrain.batch import Batch
-from distrain.cluster.agreement import check_alike, code_digest, folder_digest, run_on_all_ranks
+from distrain.cluster.agreement import check_alike, code_digest, run_on_all_ranks
 from distrain.config import TrainConfig
 from distrain.data.batches import sample_batch
 from distrain.data.plan import EpochPlan
+from distrain.files import folder_digest
 from distrain.runs import directory as run_directory
 from distrain.runs.checkpoint import Checkpoint, pack_checkpoint, unpack_checkpoint
 from distrain.training.job import TrainingJob
@@ -161,7 +161,7 @@ def open_run_directory(
             if not distribution.group.is_chief:
                 return None
             restored = run_directory.open_run(config, resolved, vectorizer=job.vectorizer)
-            lock.callback(os.close, run_directory.hold_run(config.run))
+            lock.enter_context(run_directory.hold_run(config.run))
             return restored
 
         yield broadcast_checkpoint(distribution, run_on_all_ranks(distribution.group, open_on_chief))

@@ -16,6 +16,7 @@ from html import escape
 from pathlib import Path
 
 from distrain.errors import ConfigurationError
+from distrain.files import atomic_write
 from distrain.reporting.html.charts import Mark, Series, line_chart
 from distrain.reporting.html.style import STYLE
 from distrain.reporting.html.tables import (
@@ -53,10 +54,9 @@ def write_report(run_dirs: Sequence[Path], out: Path) -> None:
     capacity = max(100, MAX_CHART_POINTS // len(run_dirs))
     runs = [load_run(Path(folder), capacity=capacity) for folder in run_dirs]
     out = Path(out)
-    beside = out.with_name(f".{out.name}.partial")
     try:
-        beside.write_text(render(runs), encoding="utf-8")
-        beside.replace(out)
+        with atomic_write(out, durable=False) as tmp_path:
+            tmp_path.write_text(render(runs), encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(
             f"{out}: cannot be written ({error.strerror}); name another file with --out."

@@ -29,6 +29,7 @@ from typing import NamedTuple
 import numpy as np
 
 from distrain.errors import ConfigurationError
+from distrain.files import atomic_write
 from distrain.text.synthetic.kernel import fill_block
 
 VOCABULARY = 50_000
@@ -147,17 +148,12 @@ def _write_rows(path: Path, rows: int, language: _Language, stream: int) -> int:
     """Write one file; returns its size in bytes."""
     longest_row = 32 + int(language.lengths.max() + 1) * (language.letters.shape[1] + 2)
     block = np.empty(max(BLOCK_BYTES, 2 * longest_row), np.uint8)
-    beside = path.with_name(f".{path.name}.partial")
     size = row = 0
-    try:
-        with beside.open("wb") as file:
-            while row < rows:
-                row, used = fill_block(block, longest_row, row, rows, np.uint64(stream), *language)
-                file.write(block[:used].data)
-                size += used
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with atomic_write(path, durable=False) as tmp_path, tmp_path.open("wb") as file:
+        while row < rows:
+            row, used = fill_block(block, longest_row, row, rows, np.uint64(stream), *language)
+            file.write(block[:used].data)
+            size += used
     return size
 
 

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from distrain.errors import DataError
+from distrain.files import read_json_object
 from distrain.text.vectorizers.words import Words
 
 HEADER_NAME = "vectorizer.json"
@@ -47,11 +48,11 @@ def load_arrays(directory: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]
     """
     header_path, arrays_path = Path(directory) / HEADER_NAME, Path(directory) / ARRAYS_NAME
     try:
-        header = json.loads(header_path.read_text(encoding="utf-8"))
+        header = read_json_object(header_path)
         arrays = load_file(arrays_path)
-    except (OSError, ValueError, RecursionError, SafetensorError, KeyError, TypeError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise DataError(f"{directory}: the vectorizer cannot be read ({error}); {_CURE}.") from error
-    if not isinstance(header, dict) or header.get("format") != _FORMAT:
+    if header.get("format") != _FORMAT:
         raise DataError(f"{header_path}: this is not a vectorizer's header; {_CURE}.")
     if header.get("version") != _VERSION:
         raise DataError(

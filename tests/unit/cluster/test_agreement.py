@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from threads_as_processes import on_all
 
-from distrain.cluster.agreement import check_alike, code_digest, folder_digest, max_over_ranks, run_on_all_ranks
+from distrain.cluster.agreement import check_alike, code_digest, max_over_ranks, run_on_all_ranks
 from distrain.errors import ConfigurationError, DataError, DistrainError, DivergenceError, RankError
 
 
@@ -78,20 +76,5 @@ def test_the_largest_value_counts():
     assert on_all(3, lambda process: max_over_ranks(process, [0, 2, 1][process.rank])) == [2, 2, 2]
 
 
-def test_a_folder_is_known_by_names_and_contents(tmp_path):
-    digests = set()
-    for number, files in enumerate([{"a": "1", "b": "2"}, {"a": "12", "b": ""}, {"b": "1", "a": "2"}, {"ab": "12"}]):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        for name, text in files.items():
-            (folder / name).write_text(text)
-        digests.add(folder_digest(folder))
-    assert len(digests) == 4
+def test_the_code_has_a_digest():
     assert len(code_digest()) == 64
-
-
-@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="a file that can be opened and not read needs Linux")
-def test_a_file_that_cannot_be_read_is_wrong_data(tmp_path):
-    (tmp_path / "words").symlink_to("/proc/self/mem")
-    with pytest.raises(DataError, match="Every rank must be able to"):
-        folder_digest(tmp_path)

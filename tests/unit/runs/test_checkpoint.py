@@ -100,7 +100,7 @@ def test_every_file_is_synced_before_the_checkpoint_appears(tmp_path, monkeypatc
     monkeypatch.setattr(os, "fsync", watched_fsync)
     monkeypatch.setattr(Path, "rename", watched_rename)
     save_checkpoint(tmp_path, 5, ARRAYS, STATE)
-    files = ["arrays.safetensors", "state.json", "manifest.json"]
+    files = ["arrays.safetensors", "manifest.json", "state.json"]
     assert events == [*files, ".step-00000005.tmp", "-> step-00000005", tmp_path.name]
 
 

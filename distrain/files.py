@@ -1,0 +1,219 @@
+"""Files and folders that appear whole or not at all, locks between processes, checksums, and guarded JSON.
+
+Decides: the order of write, sync and rename, and when a JSON file is refused. Never: what a file means.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "settings.json"
+    >>> write_json(path, {"epochs": 3})
+    >>> read_json_object(path)
+    {'epochs': 3}
+
+A process may be killed between any two lines, and a full disk may refuse any write. A reader then finds the old
+content or the new content. Only a file whose name begins with a dot and ends in `.tmp` or `.old` may remain.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from distrain.errors import DataError
+
+MAX_JSON_BYTES = 1 << 26  # 64 MiB: the index of a data set of 30 TB is about as large
+
+
+@contextmanager
+def atomic_write(path: Path, *, durable: bool = True, suffix: str = ".tmp") -> Iterator[Path]:
+    """Yield a path beside `path` for the caller to write; rename the written file to `path` when the block ends.
+
+    If the block raises, the temporary file is removed and `path` stays as it was. A symbolic link at `path` is
+    replaced, not followed.
+
+    Args:
+        path: File to create or replace; its folder exists.
+        durable: Sync the file and its folder, so that the new content survives a power cut.
+        suffix: Ending of the temporary name, for writers that choose a format by it.
+    """
+    tmp_path = path.with_name(f".{path.name}.{os.getpid()}{suffix}")  # the process number keeps two writers apart
+    tmp_path.unlink(missing_ok=True)
+    try:
+        yield tmp_path
+        if durable:
+            _sync(tmp_path)
+        tmp_path.replace(path)
+    except BaseException:
+        tmp_path.unlink(missing_ok=True)
+        raise
+    if durable:
+        _sync(path.parent)
+
+
+@contextmanager
+def replace_folder(path: Path) -> Iterator[Path]:
+    """Yield a new folder beside `path` for the caller to fill; it becomes `path`, synced, when the block ends.
+
+    If the block raises, the new folder is removed and `path` stays as it was.
+
+    Args:
+        path: Folder to create or replace; its parent exists. One process at a time may replace it.
+    """
+    new, old = path.with_name(f".{path.name}.tmp"), path.with_name(f".{path.name}.old")
+    _remove(new)
+    if os.path.lexists(path):  # else `old` is what a kill between the renames left: the only copy
+        _remove(old)
+    new.mkdir()
+    try:
+        yield new
+        swap_folder(new, path, old=old)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+    _remove(old)
+
+
+def swap_folder(new: Path, path: Path, *, old: Path) -> None:
+    """Sync the folder `new` and rename it to `path`, whose earlier content moves to `old`.
+
+    A kill between the two renames leaves `old` and no `path`. The caller decides whether to restore `old` then.
+    """
+    sync_folder(new)
+    replaces = os.path.lexists(path)
+    if replaces:
+        path.rename(old)
+    try:
+        new.rename(path)
+    except OSError:
+        if replaces:
+            old.rename(path)
+        raise
+    _sync(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring every file in `folder` and its folders to the disk, then their names."""
+    for entry in sorted(folder.iterdir()):
+        if entry.is_dir():
+            sync_folder(entry)
+        else:
+            _sync(entry)
+    _sync(folder)
+
+
+@contextmanager
+def exclusive_lock(path: Path, *, busy: Exception) -> Iterator[None]:
+    """Lock a file or folder until the block ends or this process dies.
+
+    A file system without locks grants every lock. There the user has to keep two processes apart.
+
+    Args:
+        path: Existing file or folder.
+        busy: Error to raise if another process holds the lock.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise busy from None
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def crc32_of(path: Path) -> int:
+    """Return the CRC-32 of a file's content, read in pieces of 1 MiB."""
+    checksum = 0
+    with path.open("rb") as file:
+        while piece := file.read(2**20):
+            checksum = zlib.crc32(piece, checksum)
+    return checksum
+
+
+def folder_digest(folder: Path) -> str:
+    """Return one SHA-256, in hexadecimal digits, over the names, sizes and contents of a folder's files.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            digest.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode())
+            digest.update(bytes.fromhex(sha256_of(path)))
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read: {error}. Every rank must be able to read it.") from None
+    return digest.hexdigest()
+
+
+def json_bytes(content: Mapping[str, Any]) -> bytes:
+    """Return `content` as JSON in UTF-8, one entry a line."""
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    return text.encode(errors="backslashreplace")  # a path that is not UTF-8 holds surrogates; JSON has \udc80 for them
+
+
+def write_json(path: Path, content: Mapping[str, Any], *, durable: bool = True) -> None:
+    """Replace `path` by `content` as JSON; see `atomic_write`."""
+    with atomic_write(path, durable=durable) as tmp_path:
+        tmp_path.write_bytes(json_bytes(content))
+
+
+def read_json_object(path: Path, *, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
+    """Read a JSON object from a file that may be damaged or hostile.
+
+    Args:
+        path: File in UTF-8.
+        max_bytes: Size in bytes from which the file is refused; more is not read into memory.
+
+    Raises:
+        OSError: the file cannot be read; `FileNotFoundError` if it is absent.
+        ValueError: the content is not one JSON object; the message gives the reason without the file's name.
+    """
+    with path.open("rb") as file:
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise ValueError(f"it has more than {max_bytes:,} bytes")
+    try:
+        value = json.loads(content.decode(), object_pairs_hook=_unique_names)
+    except RecursionError:
+        raise ValueError("its brackets are nested too deeply") from None
+    if not isinstance(value, dict):
+        raise ValueError("it is not a JSON object")
+    return value
+
+
+def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = dict(pairs)
+    if len(names) < len(pairs):
+        raise ValueError("a JSON object has one name twice")
+    return names
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

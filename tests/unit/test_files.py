@@ -1,0 +1,367 @@
+"""A file or folder is replaced whole or not at all; JSON and locks are guarded."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import resource
+import stat
+import zlib
+from pathlib import Path
+
+import pytest
+
+from distrain.errors import ConfigurationError, DataError
+from distrain.files import (
+    atomic_write,
+    crc32_of,
+    exclusive_lock,
+    folder_digest,
+    json_bytes,
+    read_json_object,
+    replace_folder,
+    sha256_of,
+    swap_folder,
+    write_json,
+)
+
+STEPS = [(os, "open"), (os, "fsync"), (Path, "rename"), (Path, "replace"), (Path, "write_bytes"), (Path, "mkdir")]
+
+
+class Disk:
+    """Counts calls that change the disk, and refuses call `fails_at` for want of space."""
+
+    def __init__(self, monkeypatch, fails_at=None):
+        self.calls = []
+        for owner, name in STEPS:
+            monkeypatch.setattr(owner, name, self.watched(getattr(owner, name), name, fails_at))
+
+    def watched(self, call, name, fails_at):
+        def watch(*args, **options):
+            self.calls.append(name)
+            if len(self.calls) - 1 == fails_at:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return call(*args, **options)
+
+        return watch
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def tree(folder):
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def write_folder(path, text):
+    with replace_folder(path) as new:
+        (new / "inner").mkdir()
+        (new / "a").write_bytes(text.encode())
+        (new / "inner" / "b").write_bytes(text.encode())
+
+
+def interrupted(_):
+    raise KeyboardInterrupt
+
+
+class TestAtomicWrite:
+    """A file is replaced whole or not at all."""
+
+    def test_the_file_has_what_was_written(self, tmp_path):
+        path = tmp_path / "a.txt"
+        for text in ("old", "new"):
+            with atomic_write(path) as tmp_path_of_file:
+                tmp_path_of_file.write_text(text)
+            assert path.read_text() == text
+        assert names(tmp_path) == ["a.txt"]
+
+    def test_the_mode_is_that_of_any_new_file(self, tmp_path):
+        (tmp_path / "plain").write_text("")
+        write_json(tmp_path / "written", {})
+        modes = {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+        assert len(modes) == 1
+
+    def test_a_reader_finds_the_old_file_until_the_new_one_is_whole(self, tmp_path):
+        path = tmp_path / "a"
+        path.write_text("old")
+        with atomic_write(path) as new:
+            new.write_text("half")
+            assert path.read_text() == "old"
+            assert new.parent == tmp_path
+            assert new.name.startswith(".")
+            new.write_text("whole")
+        assert path.read_text() == "whole"
+
+    def test_file_and_name_reach_the_disk_in_this_order(self, tmp_path, monkeypatch):
+        disk = Disk(monkeypatch)
+        write_json(tmp_path / "a", {})
+        assert disk.calls == ["write_bytes", "open", "fsync", "replace", "open", "fsync"]
+
+    def test_nothing_is_synced_where_no_power_cut_matters(self, tmp_path, monkeypatch):
+        disk = Disk(monkeypatch)
+        write_json(tmp_path / "a", {}, durable=False)
+        assert disk.calls == ["write_bytes", "replace"]
+
+    @pytest.mark.parametrize("fails_at", range(6))
+    def test_a_full_disk_leaves_the_old_or_the_new_file(self, tmp_path, monkeypatch, fails_at):
+        write_json(tmp_path / "a", {"version": 1})
+        with monkeypatch.context() as patch:
+            Disk(patch, fails_at)
+            with pytest.raises(OSError, match="No space"):
+                write_json(tmp_path / "a", {"version": 2})
+        replaced = fails_at > 3  # afterwards only the folder is synced
+        assert read_json_object(tmp_path / "a") == {"version": 2 if replaced else 1}
+        assert names(tmp_path) == ["a"]
+
+    def test_a_write_that_the_system_cuts_leaves_the_old_file(self, tmp_path):
+        write_json(tmp_path / "a", {"version": 1})
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+        try:
+            with pytest.raises(OSError, match="File too large"):
+                write_json(tmp_path / "a", {"version": "2" * 100_000})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert read_json_object(tmp_path / "a") == {"version": 1}
+        assert names(tmp_path) == ["a"]
+
+    def test_an_interrupt_leaves_the_old_file(self, tmp_path):
+        (tmp_path / "a").write_text("old")
+        with pytest.raises(KeyboardInterrupt), atomic_write(tmp_path / "a") as new:
+            interrupted(new.write_text("half"))
+        assert tree(tmp_path) == {"a": "old"}
+
+    def test_a_block_that_writes_nothing_is_an_error(self, tmp_path):
+        (tmp_path / "a").write_text("old")
+        with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "a"):
+            pass
+        assert tree(tmp_path) == {"a": "old"}
+
+    def test_a_symbolic_link_is_replaced_and_its_target_kept(self, tmp_path):
+        (tmp_path / "target").write_text("kept")
+        (tmp_path / "a").symlink_to("target")
+        write_json(tmp_path / "a", {})
+        assert not (tmp_path / "a").is_symlink()
+        assert (tmp_path / "target").read_text() == "kept"
+
+    def test_a_link_at_the_temporary_name_is_not_followed(self, tmp_path):
+        (tmp_path / "target").write_text("kept")
+        (tmp_path / f".a.{os.getpid()}.tmp").symlink_to("target")
+        write_json(tmp_path / "a", {})
+        assert (tmp_path / "target").read_text() == "kept"
+        assert names(tmp_path) == ["a", "target"]
+
+    def test_a_folder_in_the_way_stays(self, tmp_path):
+        (tmp_path / "a").mkdir()
+        with pytest.raises(IsADirectoryError):
+            write_json(tmp_path / "a", {})
+        assert names(tmp_path) == ["a"]
+
+    def test_the_temporary_name_has_the_ending_that_a_writer_needs(self, tmp_path):
+        with atomic_write(tmp_path / "model.keras", suffix=".keras") as new:
+            assert new.suffix == ".keras"
+            new.write_text("")
+        assert names(tmp_path) == ["model.keras"]
+
+
+class TestReplaceFolder:
+    """A folder is replaced whole or not at all."""
+
+    def test_the_folder_is_replaced_whole(self, tmp_path):
+        for text in ("old", "new"):
+            write_folder(tmp_path / "data", text)
+            assert tree(tmp_path) == {"data/a": text, "data/inner/b": text}
+        assert names(tmp_path) == ["data"]
+
+    def count_steps(self, tmp_path, monkeypatch):
+        with monkeypatch.context() as patch:
+            disk = Disk(patch)
+            write_folder(tmp_path / "data", "counted")
+        return disk.calls
+
+    @pytest.mark.parametrize("replaces", [False, True])
+    def test_a_full_disk_at_any_step_leaves_one_whole_folder(self, tmp_path, monkeypatch, replaces):
+        (tmp_path / "counting").mkdir()
+        if replaces:
+            (tmp_path / "counting" / "data").mkdir()
+        num_steps = len(self.count_steps(tmp_path / "counting", monkeypatch))
+        assert num_steps >= 15
+        for fails_at in range(num_steps):
+            place = tmp_path / str(fails_at)
+            place.mkdir()
+            if replaces:
+                write_folder(place / "data", "old")
+            with monkeypatch.context() as patch:
+                Disk(patch, fails_at)
+                with pytest.raises(OSError, match="No space"):
+                    write_folder(place / "data", "new")
+            found = tree(place / "data") if (place / "data").exists() else {}
+            old = {"a": "old", "inner/b": "old"} if replaces else {}
+            assert found in (old, {"a": "new", "inner/b": "new"})
+            assert not (place / ".data.tmp").exists()
+            write_folder(place / "data", "next")
+            assert tree(place) == {"data/a": "next", "data/inner/b": "next"}
+
+    def test_all_files_are_synced_before_the_folder_appears(self, tmp_path, monkeypatch):
+        calls = self.count_steps(tmp_path, monkeypatch)
+        assert calls[calls.index("fsync") :] == [*["fsync", "open"] * 3, "fsync", "rename", "open", "fsync"]
+
+    def test_an_error_in_the_block_leaves_what_was_there(self, tmp_path):
+        write_folder(tmp_path / "data", "old")
+        with pytest.raises(KeyboardInterrupt), replace_folder(tmp_path / "data") as new:
+            interrupted((new / "a").write_text("half"))
+        assert tree(tmp_path) == {"data/a": "old", "data/inner/b": "old"}
+        assert names(tmp_path) == ["data"]
+
+    def test_what_a_kill_left_is_removed_by_the_next(self, tmp_path):
+        for name in (".data.tmp", ".data.old"):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "left").write_text("over")
+        write_folder(tmp_path / "data", "new")
+        assert names(tmp_path) == ["data"]
+        assert "left" not in names(tmp_path / "data")
+
+    @pytest.mark.parametrize("name", ["data", ".data.tmp", ".data.old"])
+    @pytest.mark.parametrize("target", ["elsewhere", "missing"])
+    def test_symbolic_links_in_the_way_are_replaced_and_their_targets_kept(self, tmp_path, name, target):
+        (tmp_path / "elsewhere").mkdir()
+        (tmp_path / "elsewhere" / "a").write_text("kept")
+        (tmp_path / name).symlink_to(target)
+        write_folder(tmp_path / "data", "new")
+        assert tree(tmp_path / "elsewhere") == {"a": "kept"}
+        assert names(tmp_path) == ["data", "elsewhere"]
+        assert not (tmp_path / "data").is_symlink()
+
+    def test_the_only_copy_is_kept_until_the_new_folder_is_whole(self, tmp_path):
+        """A kill between the two renames leaves the old content under its temporary name alone."""
+        write_folder(tmp_path / "data", "old")
+        (tmp_path / "data").rename(tmp_path / ".data.old")
+        with pytest.raises(ZeroDivisionError), replace_folder(tmp_path / "data"):
+            raise ZeroDivisionError
+        assert tree(tmp_path / ".data.old")["a"] == "old"
+
+    def test_a_second_rename_that_fails_undoes_the_first(self, tmp_path):
+        (tmp_path / "data").mkdir()
+        with pytest.raises(FileNotFoundError):
+            swap_folder(tmp_path / "absent", tmp_path / "data", old=tmp_path / "old")
+        assert names(tmp_path) == ["data"]
+
+
+class TestExclusiveLock:
+    """One holder at a time."""
+
+    BUSY = ConfigurationError("Another process is at work here.")
+
+    @pytest.mark.parametrize("kind", ["file", "folder"])
+    def test_a_second_holder_gets_the_error_until_the_first_is_done(self, tmp_path, kind):
+        path = tmp_path
+        if kind == "file":
+            path = tmp_path / "a"
+            path.touch()
+        with exclusive_lock(path, busy=self.BUSY):
+            for _ in range(2):
+                with pytest.raises(ConfigurationError, match="at work here"), exclusive_lock(path, busy=self.BUSY):
+                    pass
+        with exclusive_lock(path, busy=self.BUSY):
+            pass
+
+    def test_a_lock_ends_with_an_error_in_its_block(self, tmp_path):
+        with pytest.raises(ZeroDivisionError), exclusive_lock(tmp_path, busy=self.BUSY):
+            raise ZeroDivisionError
+        with exclusive_lock(tmp_path, busy=self.BUSY):
+            pass
+
+    def test_a_file_system_without_locks_grants_every_lock(self, tmp_path, monkeypatch):
+        def refuse(*_):
+            raise OSError(errno.ENOLCK, "No locks available")
+
+        monkeypatch.setattr("fcntl.flock", refuse)
+        with exclusive_lock(tmp_path, busy=self.BUSY), exclusive_lock(tmp_path, busy=self.BUSY):
+            pass
+
+    def test_no_descriptor_is_left_open(self, tmp_path):
+        before = len(names(Path("/proc/self/fd")))
+        with exclusive_lock(tmp_path, busy=self.BUSY), pytest.raises(ConfigurationError):
+            exclusive_lock(tmp_path, busy=self.BUSY).__enter__()
+        assert len(names(Path("/proc/self/fd"))) == before
+
+
+class TestJson:
+    """JSON that is damaged or hostile is refused with a reason."""
+
+    CONTENT = {"name": "é", "loss": None, "rates": [0.1, 2], "inner": {"on": True}}  # noqa: RUF012
+
+    def test_what_was_written_is_read(self, tmp_path):
+        write_json(tmp_path / "a", self.CONTENT)
+        assert read_json_object(tmp_path / "a") == self.CONTENT
+        assert "é" in (tmp_path / "a").read_text(encoding="utf-8")
+        assert (tmp_path / "a").read_bytes().endswith(b"}\n")
+
+    def test_a_path_that_is_not_utf8_survives(self, tmp_path):
+        content = {"run": os.fsdecode(b"run\xff"), "name": "é"}
+        (tmp_path / "a").write_bytes(json_bytes(content))
+        assert read_json_object(tmp_path / "a") == content
+
+    @pytest.mark.parametrize(
+        ("content", "reason"),
+        [
+            (b"", "Expecting value"),
+            (b"{", "Expecting property name"),
+            (b'{"a": 1} {', "Extra data"),
+            (b"[]", "not a JSON object"),
+            (b"null", "not a JSON object"),
+            (b'{"a": ' * 100_000, "nested too deeply"),
+            (b"\xff", "can't decode"),
+            ("{}".encode("utf-16"), "can't decode"),
+            (b'{"a": 1, "b": {"c": 1, "c": 2}}', "one name twice"),
+        ],
+    )
+    def test_what_is_no_object_is_refused_with_a_reason(self, tmp_path, content, reason):
+        (tmp_path / "a").write_bytes(content)
+        with pytest.raises(ValueError, match=reason):
+            read_json_object(tmp_path / "a")
+
+    def test_a_large_file_is_refused_unread(self, tmp_path):
+        with (tmp_path / "a").open("wb") as file:
+            file.truncate(2**40)  # a sparse file: read whole, it would fill the memory
+        with pytest.raises(ValueError, match="more than 1,000 bytes"):
+            read_json_object(tmp_path / "a", max_bytes=1000)
+        (tmp_path / "b").write_text(json.dumps({"a": "x" * 991}))
+        assert (tmp_path / "b").stat().st_size == 1000
+        assert read_json_object(tmp_path / "b", max_bytes=1000)
+
+    def test_an_absent_file_is_told_apart(self, tmp_path):
+        with pytest.raises(FileNotFoundError):
+            read_json_object(tmp_path / "a")
+
+
+class TestChecksums:
+    """Checksums cover names and contents."""
+
+    @pytest.mark.parametrize("size", [0, 1, 2**20, 2**20 + 1])
+    def test_a_checksum_covers_the_whole_file(self, tmp_path, size):
+        content = os.urandom(size)
+        (tmp_path / "a").write_bytes(content)
+        assert sha256_of(tmp_path / "a") == hashlib.sha256(content).hexdigest()
+        assert crc32_of(tmp_path / "a") == zlib.crc32(content)
+
+    def test_a_folder_is_known_by_names_and_contents(self, tmp_path):
+        digests = set()
+        for number, files in enumerate(
+            [{"a": "1", "b": "2"}, {"a": "12", "b": ""}, {"b": "1", "a": "2"}, {"ab": "12"}]
+        ):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            for name, text in files.items():
+                (folder / name).write_text(text)
+            digests.add(folder_digest(folder))
+        assert len(digests) == 4
+
+    @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="a file that opens and cannot be read needs Linux")
+    def test_a_file_that_cannot_be_read_is_wrong_data(self, tmp_path):
+        (tmp_path / "words").symlink_to("/proc/self/mem")
+        with pytest.raises(DataError, match="Every rank must be able to"):
+            folder_digest(tmp_path)
