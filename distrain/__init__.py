@@ -12,14 +12,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from distrain.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from distrain.config import PrepareConfig, TrainConfig
     from distrain.data.batch_generator import BatchGenerator, validation_steps
     from distrain.data.plan import EpochPlan, steps_per_epoch
     from distrain.data.shuffle import epoch_order
     from distrain.training.fit import fit
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "BatchGenerator": "distrain.data.batch_generator",

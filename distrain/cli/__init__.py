@@ -1,1 +1,1 @@
-"""What a user types."""
+"""What a user types: commands, options, and the line that ends a failed command."""

@@ -17,7 +17,7 @@ from typing import Any
 
 import keras
 
-from distrain.config import TrainConfig
+from distrain.config import DROPOUT_RATES, TrainConfig
 from distrain.errors import ConfigurationError
 
 
@@ -62,10 +62,8 @@ def text_model(kind: str, *, num_features: int, num_classes: int, config: TrainC
 
 
 def dropout_rate(config: TrainConfig, kind: str) -> float:
-    """The share that a shipped model drops: as configured, else the default of its kind (see the models' modules)."""
-    if config.dropout is not None:
-        return config.dropout
-    return 0.4 if kind == "ngram" else 0.2
+    """Return the fraction that a shipped model drops: as configured, else the default of its kind."""
+    return DROPOUT_RATES[kind] if config.dropout is None else config.dropout
 
 
 def user_model(
@@ -74,7 +72,7 @@ def user_model(
     optimizer: Any = None,
     loss: Any = None,
     metrics: Sequence[Any] | None = None,
-    learning_rate: float = 1e-3,
+    learning_rate: float = TrainConfig.learning_rate,
 ) -> CompiledModel:
     """A user's model; what is not given is taken from its `compile`, else Adam and no metrics.
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import keras
 
+from distrain.config import DROPOUT_RATES, TrainConfig
 from distrain.models.layers import PositionalDropout, SparseDense
 
 
@@ -38,8 +39,8 @@ class NgramMLP(keras.Model):
         num_features: int,
         num_classes: int,
         *,
-        units: int = 64,
-        dropout: float = 0.4,
+        units: int = TrainConfig.units,
+        dropout: float = DROPOUT_RATES["ngram"],
         seed: int = 0,
         **kwargs: Any,
     ) -> None:

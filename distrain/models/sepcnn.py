@@ -22,6 +22,7 @@ from typing import Any
 import keras
 
 from distrain.batch import WordRows
+from distrain.config import DROPOUT_RATES, TrainConfig
 from distrain.models.layers import PositionalDropout
 from distrain.models.packed import (
     POOL_SIZE,
@@ -58,10 +59,10 @@ class SepCNN(keras.Model):
         vocabulary_size: int,
         num_classes: int,
         *,
-        embedding: int = 200,
-        blocks: int = 2,
-        filters: int = 64,
-        dropout: float = 0.2,
+        embedding: int = TrainConfig.embedding,
+        blocks: int = TrainConfig.blocks,
+        filters: int = TrainConfig.filters,
+        dropout: float = DROPOUT_RATES["sequence"],
         seed: int = 0,
         **kwargs: Any,
     ) -> None:

@@ -16,7 +16,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from distrain.config import TrainConfig
+from distrain.config import TrainConfig, settings_of
 from distrain.errors import CheckpointError, ConfigurationError
 from distrain.files import atomic_write, exclusive_lock, read_json_object, replace_folder, write_json
 from distrain.runs.checkpoint import Checkpoint, checkpoint_path, list_checkpoints, load_checkpoint, newest_checkpoint
@@ -29,21 +29,8 @@ SUMMARY_NAME = "summary.json"
 VECTORIZER_NAME = "vectorizer"
 
 # A run that goes on must keep what decides its weights; it may change where and how fast it runs, and how long.
-_MAY_CHANGE = {
-    "data",
-    "run",
-    "strategy",
-    "devices",
-    "epochs",
-    "patience",
-    "resume",
-    "checkpoint_every",
-    "keep",
-    "jit_compile",
-    "steps_per_execution",
-    "prometheus",
-}
-_MAY_CHANGE |= {"num_replicas", "replica_batch_size", "accumulation_steps"}
+_MAY_CHANGE = {setting.name for setting in settings_of(TrainConfig) if setting.may_change}
+_MAY_CHANGE |= {"num_replicas", "replica_batch_size"}
 
 
 def open_run(config: TrainConfig, resolved: Mapping[str, Any], *, vectorizer: Path | None) -> Checkpoint | None:

@@ -66,7 +66,7 @@ def fit(
         raise ConfigurationError(f"{', '.join(sorted(unknown))}: no such setting of distrain.fit.")
     examples = array_examples(*train)
     job = TrainingJob(
-        build=_builder(build_model, optimizer, loss, metrics, settings.get("learning_rate", 1e-3)),
+        build=_builder(build_model, optimizer, loss, metrics, settings.get("learning_rate", TrainConfig.learning_rate)),
         train=examples,
         validation=None if validation is None else array_examples(*validation),
         data_digest=examples.digest,

@@ -17,7 +17,7 @@ import logging
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from distrain import __version__
 from distrain.batch import Batch
 from distrain.cluster.agreement import check_alike, code_digest, run_on_all_ranks
-from distrain.config import TrainConfig
+from distrain.config import TrainConfig, settings_of
 from distrain.data.batches import sample_batch
 from distrain.data.plan import EpochPlan
 from distrain.files import folder_digest
@@ -39,9 +39,6 @@ if TYPE_CHECKING:
     from distrain.training.step import Step, Steps, TrainableModel
 
 _LOG = logging.getLogger(__name__)
-
-# Settings that may differ between ranks: each host has its own paths and devices.
-_MAY_DIFFER = {"data", "run", "devices", "prometheus"}
 
 
 @dataclass(frozen=True)
@@ -114,7 +111,11 @@ def agree_on_job(distribution: Distribution, open_job: Callable[[], TrainingJob]
         DistrainError: opening failed on some rank; all ranks raise that rank's error.
     """
     job = run_on_all_ranks(distribution.group, open_job)
-    settings = {name: str(value) for name, value in asdict(config).items() if name not in _MAY_DIFFER}
+    settings = {
+        setting.name: str(getattr(config, setting.name))
+        for setting in settings_of(TrainConfig)
+        if not setting.may_differ  # each host has its own paths and devices
+    }
     described = {
         "distrain's version": __version__,
         "distrain's code": code_digest(),

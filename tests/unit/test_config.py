@@ -138,7 +138,7 @@ def test_a_zero_on_the_command_line_is_not_left_out(tmp_path):
         ('epochs = "3"', "epochs is '3', but it must be of type int"),
         ("epochs = 3.0", "epochs is 3.0, but it must be of type int"),
         ("epochs = true", "epochs is True, but it must be of type int"),
-        ("learning_rate = true", "learning_rate is True, but it must be of type float"),
+        ("learning_rate = true", "--learning-rate is True, but it must be of type float"),
         ("jit_compile = 1", "jit_compile is 1, but it must be of type bool"),
         ("data = 5", "data is 5, but it must be of type Path"),
         ("devices = ['cpu:2']", "devices is .*, but it must be of type str"),

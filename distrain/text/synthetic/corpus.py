@@ -28,6 +28,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from distrain.config import SynthConfig
 from distrain.errors import ConfigurationError
 from distrain.files import atomic_write
 from distrain.text.synthetic.kernel import fill_block
@@ -38,8 +39,6 @@ PAIR_WORDS = 64  # first words, and as many second words, of all pairs
 COMMON_WORDS = 200  # the most frequent words belong to no class, as "the" and "of" do not
 LENGTH_SPREAD = 0.5  # standard deviation of the logarithm of a row's length: as in news and reviews
 
-MAX_WORDS_PER_ROW = 100_000
-MAX_CLASSES = 1_000
 BLOCK_BYTES = 4 << 20
 
 _ONSETS = (*"bcdfghjklmnprstvwz", "ch", "sh", "th")
@@ -95,9 +94,9 @@ def write_synthetic(
     out: Path,
     *,
     rows: int,
-    classes: int = 4,
-    words_per_row: int = 40,
-    seed: int = 0,
+    classes: int = SynthConfig.classes,
+    words_per_row: int = SynthConfig.words_per_row,
+    seed: int = SynthConfig.seed,
     test_rows: int | None = None,
 ) -> Written:
     """Write `train.csv` and `test.csv` of made-up labelled text, in constant memory.
@@ -115,17 +114,10 @@ def write_synthetic(
     Raises:
         ConfigurationError: a setting is out of its range, or `out` is no folder and cannot be made one.
     """
-    out = Path(out)
+    config = SynthConfig(out=out, rows=rows, classes=classes, words_per_row=words_per_row, seed=seed)
+    out = config.out
     test_rows = max(rows // 10, classes) if test_rows is None else test_rows
-    _require_range("--classes", classes, 2, MAX_CLASSES)
-    _require_range("--words-per-row", words_per_row, 2, MAX_WORDS_PER_ROW)
-    _require_range("--seed", seed, 0, 2**63 - 1)
-    for name, count in (("--rows", rows), ("--test-rows", test_rows)):
-        if count < classes:
-            raise ConfigurationError(
-                f"{name} is {count:,}, but {classes:,} classes need at least one row each; "
-                f"give at least {classes:,} rows or fewer --classes."
-            )
+    config.check_rows("--test-rows", test_rows)
     try:
         out.mkdir(parents=True, exist_ok=True)
         language = _make_language(classes, words_per_row, seed)
@@ -137,11 +129,6 @@ def write_synthetic(
             f"{out}: cannot write there ({error.strerror}); give --out a folder with enough free space."
         ) from error
     return Written(train, test, rows, test_rows, num_bytes)
-
-
-def _require_range(name: str, value: int, least: int, most: int) -> None:
-    if not least <= value <= most:
-        raise ConfigurationError(f"{name} is {value:,}, but it must be from {least:,} to {most:,}.")
 
 
 def _write_rows(path: Path, rows: int, language: _Language, stream: int) -> int:

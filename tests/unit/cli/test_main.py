@@ -85,9 +85,7 @@ def test_wrong_command_lines(capsys):
     refused(capsys, "COMMAND")
     refused(capsys, "invalid choice: 'fly'", "fly")
     refused(capsys, "unrecognized arguments: --wings", "train", "--wings")
-    refused(capsys, "invalid int value: 'many'", "train", "--epochs", "many")
     refused(capsys, "--out", "synth", "--rows", "5")
-    refused(capsys, "invalid choice: 'bert'", "prepare", "--train", "a", "--out", "b", "--vectorizer", "bert")
 
 
 @pytest.mark.parametrize(
@@ -97,6 +95,7 @@ def test_wrong_command_lines(capsys):
         (["--batch-size", "8", "--global-batch-size", "16"], "--global-batch-size is 16"),
         (["--strategy", "magic"], "--strategy is 'magic'"),
         (["--epochs", "0"], "--epochs is 0"),
+        (["--epochs", "many"], "--epochs is 'many', but it must be of type int"),
         (["--learning-rate", "nan"], "--learning-rate is nan"),
         (["--seed", "-3"], "--seed is -3"),
         (["--config", "absent.toml"], "absent.toml cannot be read"),
@@ -104,6 +103,11 @@ def test_wrong_command_lines(capsys):
 )
 def test_wrong_settings(capsys, tmp_path, options, words):
     fails(capsys, 2, words, "train", "--data", "data", "--run", "run", *options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wrong_settings_of_prepare(capsys, tmp_path):
+    fails(capsys, 2, "--vectorizer is 'bert'", "prepare", "--train", "a", "--out", "b", "--vectorizer", "bert")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -182,7 +186,8 @@ def test_plan_tells_the_time(capsys, monkeypatch, data):
     assert main([*plan, "--step-ms", "2.5"]) == 0
     assert "not counted" in capsys.readouterr().out
     fails(capsys, 2, "--step-ms", *plan, "--bandwidth-gbs", "10")
-    fails(capsys, 2, "--step-ms must be above 0", *plan, "--step-ms", "0")
+    fails(capsys, 2, "--step-ms is 0.0", *plan, "--step-ms", "0")
+    fails(capsys, 2, "--run is 'run'", *plan, "--step-ms", "1", "--run", "run")
     fails(capsys, 4, "absent is not there", *plan, "--run", "absent")
 
 

@@ -130,7 +130,7 @@ def test_a_linear_model_learns_but_not_all_and_bigrams_help(corpus):
         ({"rows": 0}, "--rows is 0"),
         ({"rows": 100, "test_rows": 3}, "--test-rows is 3"),
         ({"rows": 100, "classes": 1}, "--classes is 1"),
-        ({"rows": 10**6, "classes": 1001}, "--classes is 1,001"),
+        ({"rows": 10**6, "classes": 1001}, "--classes is 1001"),
         ({"rows": 100, "words_per_row": 1}, "--words-per-row is 1"),
         ({"rows": 100, "seed": -1}, "--seed is -1"),
     ],

@@ -1,0 +1,69 @@
+"""Options of the command line, made from the settings of a configuration.
+
+Decides: how a setting looks in a help text. Never: repeats a default, a type or a range.
+
+    >>> parser = argparse.ArgumentParser()
+    >>> add_settings(parser, SynthConfig)
+    >>> given_settings(parser.parse_args(["--out", "text", "--rows", "100"]), SynthConfig)
+    {'out': PosixPath('text'), 'rows': 100}
+"""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from collections.abc import Collection
+from typing import Any
+
+from distrain.config import Setting, settings_of
+from distrain.errors import DistrainError
+
+Formatter = argparse.RawDescriptionHelpFormatter
+
+
+def add_settings(
+    command: argparse.ArgumentParser,
+    config: type,
+    *,
+    only: Collection[str] | None = None,
+    may_be_missing: bool = False,
+) -> None:
+    """Add an option for each setting of a configuration.
+
+    Args:
+        command: parser of a command.
+        config: dataclass of settings, such as `TrainConfig`.
+        only: names of the settings to add; default: all.
+        may_be_missing: whether required settings may come from elsewhere, such as a TOML file.
+    """
+    for setting in settings_of(config):
+        if only is None or setting.name in only:
+            is_required = setting.is_required and not may_be_missing
+            if setting.kind is bool:
+                kind: dict[str, Any] = {"action": "store_const", "const": not setting.default}
+            else:
+                metavar = setting.metavar or "|".join(setting.choices) or "N"
+                kind = {"type": setting.parse, "metavar": metavar, "required": is_required}
+            command.add_argument(setting.option, dest=setting.name, help=help_text(setting), **kind)
+
+
+def given_settings(options: argparse.Namespace, config: type) -> dict[str, Any]:
+    """Collect the settings of a configuration that the command line gave."""
+    values = {setting.name: getattr(options, setting.name, None) for setting in settings_of(config)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def help_text(setting: Setting) -> str:
+    """Say what a setting means, and its default."""
+    default = setting.shown_default
+    return (setting.help + (f" (default: {default})" if default else "")).replace("%", "%%")
+
+
+def exit_code_table() -> str:
+    """List the exit codes of all commands, a line each."""
+    codes = {kind.exit_code: (kind.__doc__ or "").splitlines()[0] for kind in DistrainError.__subclasses__()}
+    lines = [
+        textwrap.fill(text, 76, initial_indent=f"  {code:<4}", subsequent_indent=" " * 6)
+        for code, text in sorted({0: "Done.", **codes}.items())
+    ]
+    return "\n".join(["exit codes:", *lines])

@@ -1,0 +1,103 @@
+"""The commands about a run directory: `evaluate`, `predict`, `report` and `alive`.
+
+Decides: options and output of these commands. Never: loads a model itself.
+
+    $ distrain evaluate --run runs/1 --data data
+    $ echo "stocks fall" | distrain predict --run runs/1
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from distrain.errors import ConfigurationError, DataError
+
+
+def add_evaluate(commands: Any) -> None:
+    """Add `distrain evaluate`."""
+    command = commands.add_parser("evaluate", help="print metrics of the best checkpoint on the test part, as JSON")
+    command.add_argument("--run", type=Path, required=True, metavar="RUN", help="run directory")
+    command.add_argument(
+        "--data", type=Path, required=True, metavar="DIR", help="prepared data that the run was trained on"
+    )
+    command.set_defaults(command=_evaluate, may_be_cut=True)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from distrain.inference.evaluate import evaluate_run
+
+    print(json.dumps(evaluate_run(options.run, options.data)))
+
+
+def add_predict(commands: Any) -> None:
+    """Add `distrain predict`."""
+    command = commands.add_parser("predict", help="read one text per line, print one JSON object per line")
+    command.add_argument("--run", type=Path, required=True, metavar="RUN", help="run directory")
+    command.add_argument(
+        "file", nargs="?", type=Path, metavar="FILE", help="texts, one per line (default: standard input)"
+    )
+    command.set_defaults(command=_predict, may_be_cut=True)
+
+
+def _predict(options: argparse.Namespace) -> None:
+    from distrain.inference.predict import predict_lines
+
+    for line in predict_lines(options.run, _text_lines(options.file)):
+        print(line)
+
+
+def _text_lines(path: Path | None) -> Iterator[str]:
+    try:
+        with path.open("rb") if path else open(0, "rb", closefd=False) as file:
+            for line in file:
+                yield line.decode("utf-8", "replace").rstrip("\r\n")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
+
+
+def add_report(commands: Any) -> None:
+    """Add `distrain report`."""
+    command = commands.add_parser("report", help="write report.html of one run, or of several side by side")
+    command.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directories")
+    command.add_argument(
+        "--out", type=Path, metavar="FILE", help="file to write (default: report.html in the first run)"
+    )
+    command.set_defaults(command=_report, may_be_cut=True)
+
+
+def _report(options: argparse.Namespace) -> None:
+    write_report(options.runs, options.out or options.runs[0] / "report.html")
+
+
+def write_report(runs: Sequence[Path], out: Path) -> None:
+    """Write the report of some runs, and say where it is."""
+    from distrain.reporting.html import page
+
+    page.write_report(runs, out)
+    print(f"report: {out}")
+
+
+def add_alive(commands: Any) -> None:
+    """Add `distrain alive`."""
+    command = commands.add_parser("alive", help="check that a run shows signs of life, for a liveness probe")
+    command.add_argument("--run", type=Path, required=True, metavar="RUN", help="run directory")
+    command.add_argument(
+        "--within",
+        type=float,
+        default=300,
+        metavar="SECONDS",
+        help="largest allowed age of the last sign of life (default: %(default)s)",
+    )
+    command.set_defaults(command=_alive, may_be_cut=True)
+
+
+def _alive(options: argparse.Namespace) -> None:
+    from distrain.reporting.liveness import sign_of_life
+
+    if not options.within > 0:
+        raise ConfigurationError(f"--within is {options.within:g}, but it must be above 0 seconds.")
+    print(sign_of_life(options.run, within=options.within))

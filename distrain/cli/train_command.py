@@ -1,0 +1,86 @@
+"""The command `distrain train`.
+
+Decides: its options, its output, and how a process among many ends. Never: trains.
+
+    $ distrain train --data data --run runs/1 --epochs 10
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from distrain.cli.error_line import print_error, world_or_alone
+from distrain.cli.options import add_settings, given_settings
+from distrain.cli.run_commands import write_report
+from distrain.config import TrainConfig, train_config
+from distrain.errors import DistrainError
+
+
+def add_train(commands: Any) -> None:
+    """Add `distrain train`."""
+    command = commands.add_parser("train", help="train a model")
+    add_settings(command, TrainConfig, may_be_missing=True)
+    command.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE.toml",
+        help="file of these settings, named as here with _ for -; options of the command line go over the file",
+    )
+    command.set_defaults(command=_train)
+
+
+def config_of(options: argparse.Namespace) -> TrainConfig:
+    """Make the configuration that parsed options ask for."""
+    return train_config(given_settings(options, TrainConfig), options.config)
+
+
+def _train(options: argparse.Namespace) -> None:
+    from distrain.cluster.signals import ignore_stop, listen_for_stop
+    from distrain.reporting.process_time import process_began
+    from distrain.training.run import train
+
+    stop = listen_for_stop()  # before the slow imports, so that no request to stop is lost
+    config = config_of(options)
+    is_alone = world_or_alone().size == 1
+    try:
+        summary = train(config, stop=stop, started_at=process_began())
+    except Exception as error:
+        if not is_alone:
+            _end_at_once(error)
+        raise
+    if not is_alone:
+        ignore_stop()  # Python restores the default handlers before the process ends
+    if world_or_alone().rank > 0:
+        return
+    accuracy = summary["validation_accuracy"]
+    if accuracy is not None:
+        print(f"validation accuracy {accuracy:.4f}, loss {summary['validation_loss']:.4f}, in {config.run}")
+    write_report([config.run], config.run / "report.html")
+
+
+def _end_at_once(error: Exception) -> None:
+    """End one of many processes without Python's normal exit.
+
+    A normal exit takes seconds with TensorFlow, while launchers wait five seconds at most after a request to stop. A
+    normal exit also waits for the other processes, which may be gone.
+    """
+    from distrain.cluster.signals import ignore_stop
+    from distrain.distribution.choose import leave
+
+    code = DistrainError.exit_code
+    if isinstance(error, DistrainError):
+        print_error(error)
+        code = error.exit_code
+        if error.reporting_rank is not None:
+            ignore_stop()
+            leave()
+    else:
+        traceback.print_exception(error)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

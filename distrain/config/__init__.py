@@ -1,0 +1,26 @@
+"""What a command may be asked for: one frozen dataclass a command, in which each setting stands once.
+
+Decides: names, defaults and allowed values of settings. Never: reads data, looks at devices, imports TensorFlow.
+
+    >>> from distrain.config import PrepareConfig
+    >>> PrepareConfig(train="train.csv", out="data").top_k
+    20000
+"""
+
+from distrain.config.plan import PlanConfig
+from distrain.config.setting import Setting, settings_of
+from distrain.config.text import DATASETS, PrepareConfig, SynthConfig
+from distrain.config.train import DEFAULT_GLOBAL_BATCH_SIZE, DROPOUT_RATES, TrainConfig, train_config
+
+__all__ = [
+    "DATASETS",
+    "DEFAULT_GLOBAL_BATCH_SIZE",
+    "DROPOUT_RATES",
+    "PlanConfig",
+    "PrepareConfig",
+    "Setting",
+    "SynthConfig",
+    "TrainConfig",
+    "settings_of",
+    "train_config",
+]

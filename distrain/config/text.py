@@ -1,0 +1,120 @@
+"""Settings of the commands that make data: `distrain synth` and `distrain prepare`.
+
+Decides: which text is written, and how text becomes a data set. Never: opens a file.
+
+    >>> SynthConfig(out="text", rows=1000).classes
+    4
+"""
+
+# ruff: noqa: RUF009 - setting() makes a dataclass field
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from distrain.config.setting import check_settings, require, setting
+from distrain.errors import ConfigurationError
+
+VECTORIZERS = ("auto", "ngram", "sequence")
+DATASETS = ("ag_news", "dbpedia", "yelp_polarity", "yelp_full", "amazon_polarity", "amazon_full")
+
+
+@dataclass(frozen=True)
+class SynthConfig:
+    """Settings of `distrain synth`; `settings_of(SynthConfig)` lists them with their help texts."""
+
+    out: Path = setting("folder for train.csv and test.csv", metavar="DIR")
+    rows: int = setting("number of training rows", metavar="N")
+    classes: int = setting("number of classes", default=4, at_least=2, at_most=1_000, metavar="C")
+    words_per_row: int = setting("mean number of words in a row", default=40, at_least=2, at_most=100_000, metavar="W")
+    seed: int = setting("random seed: the same seed writes the same text", default=0, at_least=0, below=2**63)
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        self.check_rows("--rows", self.rows)
+
+    def check_rows(self, name: str, rows: int) -> None:
+        """Raise `ConfigurationError` if `rows` rows are too few for one row of each class."""
+        if rows < self.classes:
+            raise ConfigurationError(
+                f"{name} is {rows:,}, but {self.classes:,} classes need at least one row each; "
+                f"give at least {self.classes:,} rows or fewer --classes."
+            )
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    """Settings of `distrain prepare`; `settings_of(PrepareConfig)` lists them with their help texts."""
+
+    train: Path = setting(
+        "training text: a CSV, TSV, JSON Lines or Parquet file, or a folder that holds one folder per class; "
+        "all files but Parquet may be compressed as .gz or .zst",
+        metavar="FILE",
+    )
+    out: Path = setting(
+        "folder for the prepared data; prepared data in the folder is replaced, other content is refused",
+        metavar="DIR",
+    )
+    test: Path | None = setting(
+        "test text, in the same forms as --train",
+        default=None,
+        default_text="hold out training rows, see --holdout",
+        metavar="FILE",
+    )
+    dataset: str | None = setting(
+        f"published data set that the text comes from, which fixes columns and classes: {', '.join(DATASETS)}",
+        default=None,
+        choices=DATASETS,
+        metavar="NAME",
+    )
+    vectorizer: str = setting(
+        "how texts become numbers; auto decides by the number of rows and their median length",
+        default="auto",
+        choices=VECTORIZERS,
+    )
+    top_k: int = setting("number of n-grams or words to keep", default=20_000, at_least=1, metavar="K")
+    label_column: str | None = setting(
+        "name or number (from 0) of the label column; a name needs a header in CSV files",
+        default=None,
+        default_text='"label" where columns have names, else the first column',
+        metavar="COLUMN",
+    )
+    text_columns: tuple[str, ...] | None = setting(
+        "names or numbers of the text columns, separated by commas; a space joins their texts",
+        default=None,
+        default_text='"text" in JSON Lines and Parquet, else all columns but the label',
+        metavar="COLUMNS",
+    )
+    max_length: int = setting(
+        "number of words to keep of each row, for sequences", default=500, at_least=1, metavar="WORDS"
+    )
+    holdout: float = setting(
+        "fraction of the training rows to hold out when --test is left out",
+        default=0.1,
+        above=0,
+        below=1,
+        metavar="FRACTION",
+    )
+    seed: int = setting("random seed that selects the held-out rows", default=0)
+    memory_mib: int = setting(
+        "memory for data in each process, in MiB, beyond what Python itself needs",
+        default=1024,
+        at_least=256,
+        metavar="MIB",
+    )
+    workers: int | None = setting(
+        "number of processes; the prepared data does not depend on it; under mpirun, the processes of mpirun work",
+        default=None,
+        default_text="one per core, at most 8, at least 16 MiB of text each",
+        at_least=1,
+        at_most=256,
+        metavar="N",
+    )
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        if self.text_columns is not None:
+            named = len(self.text_columns) > 0 and all(self.text_columns)
+            require(named, "--text-columns", self.text_columns, "column names separated by commas")
+            rule = "a column that is not among --text-columns"
+            require(self.label_column not in self.text_columns, "--label-column", self.label_column, rule)
