@@ -104,7 +104,7 @@ class Setting:
         if value is None and self.default is None:
             return
         require(self._is_of_kind(value), self._title, value, f"of type {self.kind.__name__}")
-        require(self._is_in_range(value), self._title, value, self._range_rule())
+        require(self._is_in_range(value), self._title, value, self.range_rule())
 
     @property
     def _title(self) -> str:
@@ -125,7 +125,8 @@ class Setting:
             and (not self.pattern or re.fullmatch(self.pattern, str(value)) is not None)
         )
 
-    def _range_rule(self) -> str:
+    def range_rule(self) -> str:
+        """Say which values are allowed; empty if all values of the type are."""
         if self.rule:
             return self.rule
         if self.choices:
