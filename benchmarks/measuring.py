@@ -1,10 +1,12 @@
-"""A command with all its processes, measured from outside: wall and CPU seconds, memory of each process.
+"""Runs a command and measures it from outside: wall and CPU seconds, memory of each process.
+
+Decides: how time and memory are measured. Never: which command runs.
 
     measured = run_measured(distrain("prepare", "--train", "train.csv", "--out", "data"))
     measured.seconds, measured.peak_bytes
 
-Memory is RssAnon of `/proc/PID/status`, what a process holds that no file backs, so pages of memory-mapped data do not
-count; sampled all 20 milliseconds, so that a shorter peak may be missed. Linux only.
+Memory is RssAnon of `/proc/PID/status`: pages that no file backs, so memory-mapped data does not count. The sampler
+looks every 20 milliseconds and can miss a shorter peak. Linux only.
 """
 
 from __future__ import annotations
@@ -26,14 +28,14 @@ QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW
 
 
 class Measured(NamedTuple):
-    """One command.
+    """The measurements of one command.
 
     Attributes:
-        began: in seconds since 1970.
-        seconds: from the command to the end of its process.
-        cpu_seconds: of all its processes that it waited for.
-        peak_bytes: largest RssAnon of each of its processes, largest first.
-        output: what it wrote on standard output.
+        began: start of the command, in seconds since 1970.
+        seconds: wall time until the process ended.
+        cpu_seconds: CPU time of the process and of all children that it waited for.
+        peak_bytes: peak RssAnon of each process of the command, largest first.
+        output: standard output of the command.
     """
 
     began: float
@@ -44,15 +46,15 @@ class Measured(NamedTuple):
 
 
 def distrain(*arguments: object) -> list[str]:
-    """A distrain command."""
+    """Return the words of a distrain command."""
     return [sys.executable, "-m", "distrain", *map(str, arguments)]
 
 
 def run_measured(command: Sequence[str]) -> Measured:
-    """Run a command to its end.
+    """Run a command to its end and measure it.
 
     Raises:
-        SystemExit: it failed; what it wrote on standard error is shown.
+        SystemExit: the command failed; the message holds its standard error.
     """
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     peaks: dict[int, int] = {}
@@ -75,7 +77,7 @@ def run_measured(command: Sequence[str]) -> Measured:
 
 
 def _family(pid: int) -> list[int]:
-    """A process and all below it, as far as they still live."""
+    """Return the living processes of a family: the process and all its descendants."""
     try:
         threads = list(Path(f"/proc/{pid}/task").iterdir())
         children = [int(child) for thread in threads for child in (thread / "children").read_text().split()]

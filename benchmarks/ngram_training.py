@@ -1,15 +1,20 @@
-"""Training throughput of the n-gram MLP beside the text classification guide's dense generator with `Model.fit`.
+"""Measures training throughput of the n-gram model, against `Model.fit` on the guide's dense generator.
 
-    python benchmarks/ngram_training.py                          # made-up text
+    python benchmarks/ngram_training.py                          # synthetic text
     python benchmarks/ngram_training.py --text DIR               # with train.csv and test.csv: class, text
 
-All train the same model (20,000 features, 64 units, dropout 0.2, Adam) on the same prepared rows in one process. The
-guide's generator yields dense batches, `x[start:end].toarray()` of the sparse matrix that its vectorizer makes; beside
-it a generator that slices a dense matrix in memory, made beforehand, which is possible for small data alone. An
-epoch of each in turn, after one of each that is not counted, as it compiles; distrain's epochs are those of its own
-loop, with its real loader, shuffling, and an evaluation between two epochs, which is not counted. "Cached" is as many
-of distrain's steps on one batch that is made beforehand; `--no-rivals` leaves the others out, and
-`--steps-per-execution K` takes K steps in a call.
+All programs train the same model on the same prepared rows in one process: 20,000 features, 64 units, dropout 0.2,
+Adam.
+
+- distrain: epochs of its own loop, with the real loader, shuffling, and an evaluation between two epochs. The
+  evaluation does not count.
+- cached: as many of distrain's steps on one batch made beforehand.
+- guide's generator: dense batches, `x[start:end].toarray()`, of the sparse matrix that the guide's vectorizer makes.
+- dense matrix: slices of a dense matrix in memory, which only small data allows.
+
+Epochs take turns. The first epoch of each program does not count, because it compiles.
+
+The option `--no-rivals` leaves out the last two programs, and `--steps-per-execution K` takes K steps in one call.
 """
 
 from __future__ import annotations
@@ -53,18 +58,20 @@ MAX_DENSE_ROWS = 10_000  # 800 MB as a dense matrix of 20,000 columns
 Run = Callable[[], int]
 
 
-def distrain_epochs(data: Path, batch_size: int, at_once: int) -> tuple[Callable[..., None], Run, float]:
-    """A function that trains epochs with distrain, one that takes as many steps on one batch; and mean entries a row.
+def distrain_epochs(data: Path, batch_size: int, steps_per_call: int) -> tuple[Callable[..., None], Run, float]:
+    """Build the distrain runs of one batch size.
 
-    The first takes the number of epochs and a function that is told the samples/s of each, when it is over; the second
-    returns the number of examples.
+    Returns:
+        A function (num_epochs, on_epoch) that trains epochs and calls `on_epoch` with the samples/s of each epoch.
+        A function that takes as many steps on one cached batch and returns the number of examples.
+        The mean number of entries per row.
     """
     job = open_job(TrainConfig(data=data, run=data / "run"))
     sample = sample_batch(job.train)
     single = SingleDevice()
     task = make_task(job.build, sample, scope=single.scope(), num_columns=job.train.num_columns)
-    train = make_train_steps(task, single, batch_specs(sample), steps_per_execution=at_once)
-    judge = make_evaluate_step(task, single, batch_specs(sample))
+    train = make_train_steps(task, single, batch_specs(sample), steps_per_execution=steps_per_call)
+    evaluate_step = make_evaluate_step(task, single, batch_specs(sample))
     plan = EpochPlan(job.train.num_examples, 1, batch_size)
 
     def figures(sums: Sums) -> dict[str, float]:
@@ -73,43 +80,43 @@ def distrain_epochs(data: Path, batch_size: int, at_once: int) -> tuple[Callable
     def open_epoch(progress: Progress) -> EpochSteps:
         order = epoch_order(plan.num_examples, seed=0, epoch=progress.epoch)
         loader = epoch_batches(job.train, plan, order, replicas=range(1), epoch=progress.epoch)
-        batches = prefetched(loader, depth=max(PREFETCH_STEPS, 2 * at_once))
+        batches = prefetched(loader, depth=max(PREFETCH_STEPS, 2 * steps_per_call))
         return EpochSteps(plan.num_steps, lambda step: len(plan.global_positions(step)), batches)
 
     def evaluate() -> dict[str, float] | None:
         test = EpochPlan(job.validation.num_examples, 1, batch_size)
         order = epoch_order(test.num_examples, seed=0, epoch=0, shuffle=False)
         batches = prefetched(epoch_batches(job.validation, test, order, replicas=range(1)))
-        return evaluate_all(batches, lambda fed: judge(fed).sums, figures)
+        return evaluate_all(batches, lambda fed: evaluate_step(fed).sums, figures)
 
-    def run(num_epochs: int, tell: Callable[[float], None]) -> None:
+    def run(num_epochs: int, on_epoch: Callable[[float], None]) -> None:
         loop = TrainingLoop(
             num_epochs=num_epochs,
             open_epoch=open_epoch,
             train_steps=lambda group: [outcome.sums for outcome in train(group)],
-            steps_per_execution=at_once,
+            steps_per_execution=steps_per_call,
             evaluate=evaluate,
             metrics_of=figures,
-            after_epoch=[lambda event: tell(event.num_examples / event.seconds)],
+            after_epoch=[lambda event: on_epoch(event.num_examples / event.seconds)],
         )
         run_epochs(loop, Progress())
 
     cached = next(epoch_batches(job.train, plan, epoch_order(plan.num_examples, seed=0, epoch=0), replicas=range(1)))
 
     def run_cached() -> int:
-        calls = -(-plan.num_steps // at_once)
+        calls = -(-plan.num_steps // steps_per_call)
         for _ in range(calls):
-            train([cached] * at_once)
-        return calls * at_once * batch_size
+            train([cached] * steps_per_call)
+        return calls * steps_per_call * batch_size
 
     part = open_dataset(data).parts["train"]
     return run, run_cached, float(part.row_lengths().mean())
 
 
 def guide_epoch(data: Path, batch_size: int, *, dense: bool) -> Callable[[], int]:
-    """A function that trains one epoch as the guide does: dense batches from a generator, `Model.fit`.
+    """Return a function that trains one epoch as the guide does: dense batches from a generator, `Model.fit`.
 
-    With `dense` the whole matrix is dense in memory; else it is sparse, and each batch is made dense.
+    With `dense`, the whole matrix is dense in memory. Otherwise it is sparse, and the generator makes batches dense.
     """
     dataset = open_dataset(data)
     part = dataset.parts["train"]
@@ -148,26 +155,28 @@ def guide_epoch(data: Path, batch_size: int, *, dense: bool) -> Callable[[], int
 
 
 def samples_per_second(run: Callable[[], int]) -> float:
-    """Examples a second in one call."""
+    """Return the examples per second of one call."""
     began = time.perf_counter()
     examples = run()
     return examples / (time.perf_counter() - began)
 
 
 def measure(ours: Callable[..., None], others: list[Run], *, num_rounds: int) -> list[list[float]]:
-    """Samples/s of an epoch of distrain and of each other, in turn."""
+    """Return samples/s of distrain and of each other run, one row per round, in turn."""
     rounds: list[list[float]] = []
     ours(num_rounds, lambda speed: rounds.append([speed, *map(samples_per_second, others)]))
     return rounds
 
 
 def main() -> None:
-    """Prepare, measure, print."""
+    """Prepare data, measure, print medians."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", type=Path, help="folder with train.csv and test.csv")
-    parser.add_argument("--rows", type=int, default=20_000, help="rows of made-up text")
+    parser.add_argument("--rows", type=int, default=20_000, help="rows of synthetic text (default: %(default)s)")
     parser.add_argument("--batch-size", type=int, nargs="+", default=[128, 512])
-    parser.add_argument("--words", type=int, default=45, help="words in a row of made-up text")
+    parser.add_argument(
+        "--words", type=int, default=45, help="mean words per row of synthetic text (default: %(default)s)"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--no-rivals", action="store_true")
     parser.add_argument("--steps-per-execution", type=int, default=1)
@@ -188,9 +197,9 @@ def main() -> None:
             _, *rounds = measure(ours, list(runs.values()), num_rounds=1 + options.rounds)
             speeds = [statistics.median(column) for column in zip(*rounds, strict=True)]
             print(f"batch {batch_size}, {entries:.0f} entries a row, medians of {options.rounds} in turn:")
-            for place, (name, speed) in enumerate(zip(["distrain", *runs], speeds, strict=True)):
-                ratio = statistics.median(row[0] / row[place] for row in rounds)
-                print(f"  {name:18} {speed:9,.0f} samples/s" + (f", distrain / it {ratio:.2f}" if place else ""))
+            for index, (name, speed) in enumerate(zip(["distrain", *runs], speeds, strict=True)):
+                ratio = statistics.median(row[0] / row[index] for row in rounds)
+                print(f"  {name:18} {speed:9,.0f} samples/s" + (f", distrain / it {ratio:.2f}" if index else ""))
 
 
 if __name__ == "__main__":

@@ -1,25 +1,24 @@
-"""`distrain prepare` beside scikit-learn and Keras: from CSV to finished features, in MB of CSV a second.
+"""Compares `distrain prepare` with scikit-learn and Keras, from CSV to finished features, in MB of CSV per second.
 
-    python benchmarks/prepare.py                          # made-up text
+    python benchmarks/prepare.py                          # synthetic text
     python benchmarks/prepare.py --text DIR               # with train.csv and test.csv: class, text
     python benchmarks/prepare.py --rows 2000000 --memory  # anonymous memory of all processes instead
 
-Each in turn, in a process of its own, on one core (two for two processes), `--turns` times; medians, and ratios of
-neighbours. Times are of the work alone: processes first do the same with a few rows, so that code is imported and
-compiled. Reading the CSV is part of the work of all.
+Each job runs in a process of its own, on as many cores as it has processes. Jobs take turns; the output shows medians,
+and ratios within a turn. Each process first does the same work on a few rows, so the times include neither imports nor
+compilation. Reading the CSV counts for all jobs.
 
-- distrain: n-grams (20,000 of 1- and 2-grams, written to disk) in one process, two (`--workers 2`, of which the second
-  starts anew), and as `mpirun -n 2`, and sequences (20,000 words) in one process; and whole commands, start and end
-  included, with one process and two.
-- halves: two whole commands beside each other, of one process and half of the made-up rows each, that know nothing of
-  each other: as much faster than `command` as the machine lets two processes be.
+- ngram, ngram-2, ngram-mpi: 20,000 n-grams in one process, in two (`--workers 2`), and under `mpirun -n 2`.
+- sequence: 20,000 words in one process.
+- command, command-2: the whole command with its start and end, with one process and with two.
+- halves: two independent commands on half of the synthetic rows each. Its ratio to `command` is the largest speed-up
+  that the machine allows two processes.
 - scikit-learn: `csv.reader`, `TfidfVectorizer((1, 2), min_df=2, strip_accents="unicode")`,
   `SelectKBest(f_classif, 20000)`, fitted to the training rows and applied to both parts.
-- Keras: `csv.reader` and `TextVectorization(20000)`, adapted and applied to both parts; and the guide's `Tokenizer`
-  with `pad_sequences`.
+- text-vectorization: `csv.reader` and Keras' `TextVectorization(20000)`, adapted and applied to both parts.
+- tokenizer: the guide's `Tokenizer` with `pad_sequences`.
 
-The features of distrain and scikit-learn are compared to 1e-6, and the files of one, two and MPI's processes byte by
-byte.
+The benchmark also compares the features of distrain and scikit-learn, and the files of one, two and MPI's processes.
 """
 
 from __future__ import annotations
@@ -33,24 +32,26 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from measuring import MPIRUN, run_measured
+
 TOP_K = 20_000
+MIN_SHOWN_BYTES = 50e6  # smaller processes are launchers
 
 
 def read(path: Path) -> tuple[list[str], list[int]]:
-    """Texts and labels of a CSV file, as the guide's readers do it."""
+    """Return texts and labels of a CSV file, as the guide's readers do."""
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file))
     return [" ".join(row[1:]) for row in rows], [int(row[0]) for row in rows]
 
 
 def scikit_learn(text: Path, out: Path) -> None:
-    """Fit to the training rows, and vectorize both parts."""
+    """Fit scikit-learn to the training rows, and vectorize both parts."""
     import numpy as np
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.feature_selection import SelectKBest, f_classif
@@ -64,7 +65,7 @@ def scikit_learn(text: Path, out: Path) -> None:
 
 
 def text_vectorization(text: Path, out: Path) -> None:
-    """Keras' layer, adapted to the training rows."""
+    """Adapt Keras' layer to the training rows, and apply it to both parts."""
     import keras
     import tensorflow as tf
 
@@ -77,7 +78,7 @@ def text_vectorization(text: Path, out: Path) -> None:
 
 
 def guide_tokenizer(text: Path, out: Path) -> None:
-    """The text classification guide's `Tokenizer` and `pad_sequences`, as in `sequence_vectorize`."""
+    """Apply the guide's `Tokenizer` and `pad_sequences`, as its `sequence_vectorize` does."""
     from keras.src.legacy.preprocessing.text import Tokenizer
     from keras.utils import pad_sequences
 
@@ -92,7 +93,7 @@ def guide_tokenizer(text: Path, out: Path) -> None:
 
 
 def distrain(text: Path, out: Path, *, vectorizer: str, workers: int | None = 1) -> None:
-    """`distrain prepare` in this process."""
+    """Run `distrain prepare` in this process."""
     from rich.console import Console
 
     from distrain.config import PrepareConfig
@@ -105,27 +106,27 @@ def distrain(text: Path, out: Path, *, vectorizer: str, workers: int | None = 1)
 
 
 def command(text: Path, out: Path, *, workers: int) -> None:
-    """`distrain prepare` as it is typed."""
+    """Run `distrain prepare` as a user types it."""
     with started(text, out, workers=workers) as process:
         assert process.wait() == 0
 
 
 def halves(text: Path, out: Path) -> None:
-    """Two commands beside each other, on half of the rows each."""
+    """Run two commands at the same time, on half of the rows each."""
     with started(text / HALF, out / "one", workers=1) as one, started(text / HALF, out / "other", workers=1) as other:
         assert one.wait() == other.wait() == 0
 
 
 def started(text: Path, out: Path, *, workers: int) -> subprocess.Popen[bytes]:
-    """The command, started."""
+    """Start the command."""
     arguments = ["--train", text / "train.csv", "--test", text / "test.csv", "--out", out, "--vectorizer", "ngram"]
     program = [sys.executable, "-m", "distrain", "prepare", *map(str, arguments), "--workers", str(workers)]
     return subprocess.Popen(program, stdout=subprocess.DEVNULL)
 
 
 PARTS = ("train", "test")
-HALF = "half"  # folder beside them, with half of the rows
-JOBS: dict[str, tuple[int, Callable[[Path, Path], None]]] = {  # cores, and what is done
+HALF = "half"  # subfolder with half of the rows
+JOBS: dict[str, tuple[int, Callable[[Path, Path], None]]] = {  # cores, and the work
     "ngram": (1, lambda text, out: distrain(text, out, vectorizer="ngram")),
     "ngram-2": (2, lambda text, out: distrain(text, out, vectorizer="ngram", workers=2)),
     "ngram-mpi": (2, lambda text, out: distrain(text, out, vectorizer="ngram", workers=None)),
@@ -140,9 +141,9 @@ JOBS: dict[str, tuple[int, Callable[[Path, Path], None]]] = {  # cores, and what
 
 
 def work(name: str, text: Path, out: Path, small: Path) -> None:
-    """The process of one job: a rehearsal, then the work; prints seconds, and those of the processor.
+    """Run one job in this process: first on a few rows, then measured; print wall and CPU seconds.
 
-    Processes that it starts are counted among the latter, those beside it under mpirun are not.
+    CPU seconds include the processes that the job starts, but not the other ranks under mpirun.
     """
     _, job = JOBS[name]
     job(small, out)
@@ -152,52 +153,22 @@ def work(name: str, text: Path, out: Path, small: Path) -> None:
         print(json.dumps([time.perf_counter() - began, sum(os.times()[:4]) - cpu]))
 
 
-def start(name: str, text: Path, out: Path, small: Path) -> subprocess.Popen[str]:
-    """Start the process, or mpirun's processes, of one job, bound to its cores."""
+def job_command(name: str, text: Path, out: Path, small: Path) -> list[str]:
+    """Return the command of one job, bound to its cores."""
     cores = sorted(os.sched_getaffinity(0))[: JOBS[name][0]]
     command = [sys.executable, __file__, "--work", name, str(text), str(out), str(small)]
-    if name == "ngram-mpi":
-        command = ["mpirun", "-n", "2", "--bind-to", "none", "--oversubscribe", *command]
-    environ = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "OMPI_ALLOW_RUN_AS_ROOT": "1"}
-    environ["OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"] = "1"
-    return subprocess.Popen(
-        ["taskset", "-c", ",".join(map(str, cores)), *command], stdout=subprocess.PIPE, text=True, env=environ
-    )
+    launcher = [*MPIRUN, "2"] if name == "ngram-mpi" else []
+    return ["taskset", "-c", ",".join(map(str, cores)), *launcher, *command]
 
 
 def measure(name: str, text: Path, out: Path, small: Path) -> list[float]:
-    """Wall and processor seconds of one turn of a job."""
-    with start(name, text, out, small) as process:
-        output, _ = process.communicate()
-    if process.returncode:
-        raise SystemExit(f"{name} failed with exit code {process.returncode}")
+    """Return wall and CPU seconds of one turn of a job."""
+    output = run_measured(job_command(name, text, out, small)).output
     return json.loads(output.splitlines()[-1])
 
 
-def anonymous_memory(process: subprocess.Popen[str]) -> dict[int, int]:
-    """Peak RssAnon in bytes of a process and all its descendants, sampled until it ends."""
-    peaks: dict[int, int] = {}
-    while process.poll() is None:
-        family, found = {process.pid}, True
-        while found:
-            found = False
-            for entry in Path("/proc").glob("[0-9]*/status"):
-                try:
-                    fields = dict(line.split(":", 1) for line in entry.read_text().splitlines())
-                except (OSError, ValueError):
-                    continue
-                pid = int(fields["Pid"])
-                if int(fields["PPid"]) in family and pid not in family:
-                    family.add(pid)
-                    found = True
-                if pid in family and "RssAnon" in fields:
-                    peaks[pid] = max(peaks.get(pid, 0), int(fields["RssAnon"].split()[0]) * 1024)
-        time.sleep(0.05)
-    return peaks
-
-
 def digest(folder: Path) -> str:
-    """Of all bytes of all files in a folder, and their names."""
+    """Return the SHA-256 of all files in a folder and of their names."""
     state = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         state.update(str(path.relative_to(folder)).encode())
@@ -206,7 +177,7 @@ def digest(folder: Path) -> str:
 
 
 def compare(text: Path, out: Path) -> float:
-    """The greatest difference between distrain's features and scikit-learn's, over both parts."""
+    """Return the largest difference between distrain's features and scikit-learn's, over both parts."""
     import numpy as np
     import scipy.sparse
     from sklearn.feature_extraction.text import TfidfVectorizer
@@ -234,18 +205,15 @@ def compare(text: Path, out: Path) -> float:
 
 
 def show_memory(text: Path, small: Path, folder: Path, names: list[str]) -> None:
-    """Peak anonymous memory of every process of each job."""
+    """Print the peak anonymous memory of every large process of each job."""
     for name in names:
-        process = start(name, text, folder / name, small)
-        threading.Thread(target=process.communicate, daemon=True).start()
-        began = time.perf_counter()
-        peaks = sorted((peak for peak in anonymous_memory(process).values() if peak > 50e6), reverse=True)
-        shown = ", ".join(f"{peak / 2**20:,.0f}" for peak in peaks)
-        print(f"{name:20} peak RssAnon, MiB: {shown}   {time.perf_counter() - began:.0f} s, exit {process.returncode}")
+        measured = run_measured(job_command(name, text, folder / name, small))
+        peaks = ", ".join(f"{peak / 2**20:,.0f}" for peak in measured.peak_bytes if peak > MIN_SHOWN_BYTES)
+        print(f"{name:20} peak RssAnon, MiB: {peaks}   {measured.seconds:.0f} s")
 
 
 def show_speed(text: Path, small: Path, folder: Path, names: list[str], turns: int) -> None:
-    """Medians and ratios of all jobs in turn, and whether their results agree."""
+    """Print medians and ratios of all jobs in turn, and whether their results agree."""
     size = sum((text / f"{part}.csv").stat().st_size for part in PARTS) / 1e6
     seconds: dict[str, list[list[float]]] = {name: [] for name in names}
     for turn in range(turns):
@@ -260,7 +228,7 @@ def show_speed(text: Path, small: Path, folder: Path, names: list[str], turns: i
     def ratio(one: str, other: str) -> None:
         if one in names and other in names:
             pairs = list(zip(seconds[one], seconds[other], strict=True))
-            wall, cpu = (statistics.median(b[at] / a[at] for a, b in pairs) for at in (0, 1))
+            wall, cpu = (statistics.median(b[index] / a[index] for a, b in pairs) for index in (0, 1))
             cpu_too = f" (processor time {cpu:.1f})" if JOBS[one][0] == JOBS[other][0] else ""
             print(f"{one} is {wall:.2f} times as fast as {other}{cpu_too}")
 
@@ -274,17 +242,17 @@ def show_speed(text: Path, small: Path, folder: Path, names: list[str], turns: i
     ngram = [name for name in names if name.startswith(("ngram", "command"))]
     print(f"n-gram data sets of {', '.join(ngram)}: {len({digest(folder / name) for name in ngram})} different")
     if "scikit-learn" in names and "ngram" in names:
-        print(f"greatest difference from scikit-learn's features: {compare(text, folder / 'ngram'):.1e}")
+        print(f"largest difference from scikit-learn's features: {compare(text, folder / 'ngram'):.1e}")
 
 
 def main() -> None:
-    """Make the text, run all in turn, print."""
+    """Write the text, run all jobs in turn, print."""
     if sys.argv[1:2] == ["--work"]:
         work(sys.argv[2], *map(Path, sys.argv[3:]))
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", type=Path, help="folder with train.csv and test.csv")
-    parser.add_argument("--rows", type=int, default=200_000, help="rows of made-up text (default: 200000)")
+    parser.add_argument("--rows", type=int, default=200_000, help="rows of synthetic text (default: %(default)s)")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--only", nargs="+", choices=JOBS, default=list(JOBS), help="jobs to run (default: all)")
     parser.add_argument("--memory", action="store_true", help="sample anonymous memory of distrain's jobs, once each")

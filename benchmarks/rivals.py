@@ -1,16 +1,17 @@
-"""What a user would take instead, each a program of its own: from `train.csv` and `test.csv` to an accuracy.
+"""Programs that a user would take instead of distrain, from `train.csv` and `test.csv` to an accuracy.
 
-    python benchmarks/rivals.py fasttext --text DIR --place DIR --learning-rate 0.5 --epochs 5
+    python benchmarks/rivals.py fasttext --text DIR --folder DIR --learning-rate 0.5 --epochs 5
     python benchmarks/rivals.py sgd --text DIR
     python benchmarks/rivals.py guide --text DIR [--rows 20000]
 
-Prints one JSON object: accuracy on all rows of `test.csv`, and seconds by stage. `end_to_end.py` starts them.
+Each program prints one JSON object: accuracy on all rows of `test.csv`, and seconds by stage. `end_to_end.py` starts
+the programs.
 
-- fastText (`pip install fasttext-wheel`): words and pairs of words, 10 dimensions, 2 million buckets, softmax; text
-  in small letters with its punctuation apart, as fastText's own example of classification does.
+- fastText (`pip install fasttext-wheel`): words and pairs of words, 10 dimensions, 2 million buckets, softmax. The text
+  is lower case with separate punctuation, as in fastText's own example of classification.
 - scikit-learn: `SGDClassifier` (logistic loss) over `HashingVectorizer` (1,2)-grams in 2^20 columns, 5 passes.
-- The program of Google's text classification guide: `TfidfVectorizer`, `SelectKBest`, and a multi-layer perceptron that
-  a generator feeds dense batches of 128; it stops when the validation loss has not fallen twice.
+- The program of Google's text classification guide: `TfidfVectorizer`, `SelectKBest`, and a multi-layer perceptron. A
+  generator feeds dense batches of 128. Training stops when the validation loss has not fallen twice.
 """
 
 from __future__ import annotations
@@ -35,29 +36,29 @@ DROPPED = {'"': "", ";": " ", ":": " "}
 
 
 class Stages:
-    """Seconds of each stage, one after the other."""
+    """A stopwatch: seconds of each stage, one after the other."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self._began = time.perf_counter()
 
     def end(self, name: str) -> None:
-        """The stage of this name is over, and the next one begins."""
+        """End the stage `name` and begin the next stage."""
         now = time.perf_counter()
         self.seconds[name] = now - self._began
         self._began = now
 
 
-def fasttext(text: Path, place: Path, *, learning_rate: float, epochs: int) -> dict[str, Any]:
-    """Train by fastText's library on two threads."""
+def fasttext(text: Path, folder: Path, *, learning_rate: float, epochs: int) -> dict[str, Any]:
+    """Train with fastText's library on two threads."""
     import fasttext as library
 
     stages = Stages()
     for name in ("train", "test"):
-        normalize(text / f"{name}.csv", place / f"{name}.txt")
+        normalize(text / f"{name}.csv", folder / f"{name}.txt")
     stages.end("normalize")
     model = library.train_supervised(
-        str(place / "train.txt"),
+        str(folder / "train.txt"),
         lr=learning_rate,
         epoch=epochs,
         dim=10,
@@ -68,13 +69,13 @@ def fasttext(text: Path, place: Path, *, learning_rate: float, epochs: int) -> d
         verbose=0,
     )
     stages.end("train")
-    _, precision, _ = model.test(str(place / "test.txt"))  # of one label a row: the accuracy
+    _, precision, _ = model.test(str(folder / "test.txt"))  # with one label per row, precision is the accuracy
     stages.end("test")
     return {"accuracy": precision, **stages.seconds}
 
 
 def normalize(source: Path, target: Path) -> None:
-    """Lines of `"3","Title","Text"` as fastText reads them, a block at a time, so that it costs it little."""
+    """Rewrite lines of `"3","Title","Text"` for fastText, in large blocks to keep the cost low."""
     with source.open(encoding="utf-8") as lines, target.open("w", encoding="utf-8") as out:
         while block := lines.readlines(BLOCK_CHARACTERS):
             joined = "".join(block).lower()
@@ -86,14 +87,14 @@ def normalize(source: Path, target: Path) -> None:
 
 
 def read(path: Path, rows: int | None = None) -> tuple[list[str], np.ndarray]:
-    """Texts and labels, from 0."""
+    """Return texts, and labels from 0."""
     with path.open(newline="", encoding="utf-8") as file:
         records = list(islice(csv.reader(file), rows))
     return [" ".join(record[1:]) for record in records], np.array([int(record[0]) - 1 for record in records])
 
 
 def sgd(text: Path) -> dict[str, Any]:
-    """Logistic regression on hashed n-grams."""
+    """Train a logistic regression on hashed n-grams."""
     from sklearn.feature_extraction.text import HashingVectorizer
     from sklearn.linear_model import SGDClassifier
 
@@ -112,7 +113,7 @@ def sgd(text: Path) -> dict[str, Any]:
 
 
 def guide(text: Path, *, rows: int | None) -> dict[str, Any]:
-    """The guide's program; with `rows`, on that many training rows and a tenth as many test rows."""
+    """Run the guide's program on all rows, or on `rows` training rows and a tenth as many test rows."""
     import keras
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.feature_selection import SelectKBest, f_classif
@@ -152,25 +153,25 @@ def guide(text: Path, *, rows: int | None) -> dict[str, Any]:
 
 
 def dense_batches(x: Any, y: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Dense batches of 128 out of sparse rows, for ever."""
+    """Yield dense batches of 128 from sparse rows, without end."""
     while True:
         for start in range(0, len(y), 128):
             yield x[start : start + 128].toarray(), y[start : start + 128]
 
 
 def main() -> None:
-    """Run one, print its figures."""
+    """Run one program and print its results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rival", choices=["fasttext", "sgd", "guide"])
     parser.add_argument("--text", type=Path, required=True, help="folder with train.csv and test.csv")
-    parser.add_argument("--place", type=Path, help="folder for fastText's files")
+    parser.add_argument("--folder", type=Path, help="folder for fastText's files")
     parser.add_argument("--learning-rate", type=float, default=0.5)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--rows", type=int, help="training rows of the guide's program (default: all)")
     options = parser.parse_args()
     if options.rival == "fasttext":
         rate, epochs = options.learning_rate, options.epochs
-        found = fasttext(options.text, options.place, learning_rate=rate, epochs=epochs)
+        found = fasttext(options.text, options.folder, learning_rate=rate, epochs=epochs)
     elif options.rival == "sgd":
         found = sgd(options.text)
     else:

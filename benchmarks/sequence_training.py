@@ -1,12 +1,14 @@
-"""Training throughput of the sequence model beside `keras.Model.fit` on padded arrays in memory.
+"""Measures training throughput of the sequence model, against `keras.Model.fit` on padded arrays in memory.
 
     python benchmarks/sequence_training.py [--rows 2560] [--turns 5] [--batch-size 128]
 
-Two sets of made-up texts: all of 500 words, and of lengths as in real reviews (log-normal: half below 100, 130 on
-average, cut at 500). The rival is the text classification guide's sepCNN in stock layers on all texts padded to 500,
-as the guide has it. Both models are of the default sizes, with dropout and Adam. distrain reads its texts from a
-memory-mapped data set, shuffled anew each epoch. An epoch of each takes its turn, after one of each that is not
-counted, as it compiles; so does an epoch of the very same batches made beforehand, which shows what the loader costs.
+There are two sets of synthetic texts. One has 500 words per text. The other has the lengths of real reviews:
+log-normal, half below 100, 130 on average, at most 500 words. The rival is the guide's sepCNN in stock
+layers, on texts padded to 500. Both models have their default sizes, dropout and Adam.
+
+distrain reads its texts from a memory-mapped data set and shuffles them each epoch. A third run trains on the same
+batches made beforehand, which shows the cost of the loader. Epochs take turns, and the first epoch of each does not
+count, because it compiles.
 """
 
 from __future__ import annotations
@@ -47,8 +49,8 @@ LENGTHS = ("all of 500 words", "as in real reviews")
 Epoch = Callable[[], None]
 
 
-def made_up(num_rows: int, lengths: str, seed: int) -> Rows:
-    """Texts of words by Zipf's law, with labels at random."""
+def synthetic_rows(num_rows: int, lengths: str, seed: int) -> Rows:
+    """Return texts whose words follow Zipf's law, with random labels."""
     rng = np.random.default_rng(seed)
     drawn = np.full(num_rows, MAX_LENGTH)
     if lengths != LENGTHS[0]:
@@ -59,17 +61,17 @@ def made_up(num_rows: int, lengths: str, seed: int) -> Rows:
 
 
 def write_data(folder: Path, num_rows: int, lengths: str) -> None:
-    """A prepared data set."""
+    """Write a prepared data set."""
     folder.mkdir()
     sizes = {"num_features": NUM_WORDS + 2, "classes": CLASSES, "max_length": MAX_LENGTH}
     writer = DatasetWriter(folder, kind="sequence", **sizes)
-    writer.write("train", [made_up(num_rows, lengths, seed=0)])
-    writer.write("test", [made_up(10, lengths, seed=1)])
+    writer.write("train", [synthetic_rows(num_rows, lengths, seed=0)])
+    writer.write("test", [synthetic_rows(10, lengths, seed=1)])
     writer.finish(vectorizer=None)
 
 
 def distrain_epochs(data: Path, batch_size: int) -> tuple[Epoch, Epoch]:
-    """Functions that train an epoch with distrain: with the real loader, and on batches made beforehand."""
+    """Return two functions that train an epoch: with the real loader, and on batches made beforehand."""
     job = open_job(TrainConfig(data=data, run=data / "run"))
     sample = sample_batch(job.train)
     single = SingleDevice()
@@ -99,7 +101,7 @@ def distrain_epochs(data: Path, batch_size: int) -> tuple[Epoch, Epoch]:
 
 
 def keras_epoch(data: Path, batch_size: int) -> Epoch:
-    """A function that trains an epoch of the guide's model on padded texts by `Model.fit`."""
+    """Return a function that trains the guide's model for an epoch on padded texts by `Model.fit`."""
     part = open_dataset(data).parts["train"]
     rows = part.read(0, part.num_rows)
     x = pad_rows(rows.row_splits, rows.columns, MAX_LENGTH)
@@ -130,16 +132,16 @@ def keras_epoch(data: Path, batch_size: int) -> Epoch:
 
 
 def seconds(epoch: Epoch) -> float:
-    """Wall time of one call."""
+    """Return the wall time of one call, in seconds."""
     began = time.perf_counter()
     epoch()
     return time.perf_counter() - began
 
 
 def main() -> None:
-    """Take turns and print medians."""
+    """Train in turn and print medians."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=2560, help="texts in an epoch")
+    parser.add_argument("--rows", type=int, default=2560, help="texts in an epoch (default: %(default)s)")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--batch-size", type=int, default=128)
     options = parser.parse_args()

@@ -1,10 +1,9 @@
-"""Start-up: from the command to the end of the first training step, as `distrain train` tells it.
+"""Measures the start of `distrain train`: from the command to the end of the first training step.
 
     python benchmarks/startup.py [--launches 5] [--models ngram sequence] [--ways single mpi]
 
-Each launch trains one epoch on 2,000 made-up rows; launches take turns. "Import" is `import keras` on TensorFlow alone,
-in a process of its own: what no program that trains with Keras can do without. "Whole command" is until its process,
-or `mpirun`, has ended.
+Each launch trains one epoch on 2,000 synthetic rows, and launches take turns. "Import" is `import keras` on TensorFlow
+in a process of its own, which every Keras program needs. "Whole command" lasts until the process, or `mpirun`, ends.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ STRATEGIES = {"single": "single", "mpi": "mpi", "horovod": "horovod", "gloo": "h
 
 
 def launch(way: str, data: Path, run: Path) -> tuple[float, float, float]:
-    """Seconds to the first step, and of the whole command; CPU seconds of all processes together."""
+    """Return seconds to the first step, seconds of the whole command, and CPU seconds of all its processes."""
     train = ("train", "--data", data, "--run", run, "--epochs", 1, "--strategy", STRATEGIES[way])
     measured = run_measured([*WAYS[way], *distrain(*train)])
     summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
@@ -38,7 +37,7 @@ def launch(way: str, data: Path, run: Path) -> tuple[float, float, float]:
 
 
 def main() -> None:
-    """Prepare, launch in turn, print."""
+    """Prepare data, launch in turn, print medians."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--launches", type=int, default=5)
     parser.add_argument("--models", nargs="+", choices=["ngram", "sequence"], default=["ngram", "sequence"])
@@ -48,16 +47,16 @@ def main() -> None:
     found: dict[tuple[str, str], list[tuple[float, float, float]]] = {case: [] for case in cases}
     imports = []
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
-        run_measured(distrain("synth", "--out", place / "text", "--rows", 2000))
+        work = Path(folder)
+        run_measured(distrain("synth", "--out", work / "text", "--rows", 2000))
         for model in options.models:
-            text = ("--train", place / "text" / "train.csv", "--test", place / "text" / "test.csv")
-            run_measured(distrain("prepare", *text, "--out", place / model, "--vectorizer", model))
-        for number in range(options.launches + 1):  # the first is not counted: it reads files for the first time
+            text = ("--train", work / "text" / "train.csv", "--test", work / "text" / "test.csv")
+            run_measured(distrain("prepare", *text, "--out", work / model, "--vectorizer", model))
+        for number in range(
+            options.launches + 1
+        ):  # the first launch does not count, because it reads files for the first time
             imported = run_measured([sys.executable, "-c", "import keras"])
-            times = {
-                (model, way): launch(way, place / model, place / f"{model}-{way}-{number}") for model, way in cases
-            }
+            times = {(model, way): launch(way, work / model, work / f"{model}-{way}-{number}") for model, way in cases}
             if number:
                 imports.append(imported)
                 for case in cases:
