@@ -1,28 +1,37 @@
 """Errors that a person can cause, each with the exit code that a script can act on.
 
-Decides: which number the process leaves with. Never: how a message is printed (`cli.py` does) or when to stop.
+Decides: with which exit code a process ends. Never: prints a message, or decides when to stop.
 
-    >>> from distrain.errors import DataError
+    >>> from distrain.errors import ERROR_BY_EXIT_CODE, DataError
     >>> DataError("train.csv, row 7: label 9 is outside 1..4; check the label column").exit_code
     3
+    >>> ERROR_BY_EXIT_CODE[3].__name__
+    'DataError'
 
-A message says what was wrong (file, row, value), the rule, and the cure. Anything that is not a `DistrainError`
-is a defect of distrain itself and may show its traceback.
+A message says what was wrong (file, row, value), the rule, and the cure. An error of any other class is a defect of
+distrain and may show its traceback.
 """
 
 from __future__ import annotations
 
 
 class DistrainError(Exception):
-    """Base of every error that is the user's to mend.
+    """Base of every error that the user can correct.
+
+    Args:
+        *args: the message.
+        reporting_rank: rank that prints this error when all ranks raise it; None means that every rank prints.
 
     Attributes:
-        exit_code: what the process returns.
-        reporting_rank: the rank that tells of it, where all ranks raise the same error; None: whoever raises it.
+        exit_code: exit code of the process.
+        reporting_rank: as given.
     """
 
     exit_code = 1
-    reporting_rank: int | None = None
+
+    def __init__(self, *args: object, reporting_rank: int | None = None) -> None:
+        super().__init__(*args)
+        self.reporting_rank = reporting_rank
 
 
 class ConfigurationError(DistrainError, ValueError):
@@ -44,7 +53,7 @@ class CheckpointError(DistrainError):
 
 
 class RankError(DistrainError):
-    """The ranks disagree, or one of them was lost."""
+    """The ranks disagree, or the run lost a rank."""
 
     exit_code = 5
 
@@ -56,6 +65,12 @@ class DivergenceError(DistrainError):
 
 
 class StopRequested(DistrainError):  # noqa: N818 - not an error: it ends a run that was asked to end
-    """Somebody asked the run to stop; everything is saved and the same command goes on from there."""
+    """Somebody asked the run to stop; everything is saved, and the same command continues the run."""
 
     exit_code = 42
+
+
+ERROR_BY_EXIT_CODE: dict[int, type[DistrainError]] = {
+    kind.exit_code: kind
+    for kind in (ConfigurationError, DataError, CheckpointError, RankError, DivergenceError, StopRequested)
+}

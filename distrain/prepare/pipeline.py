@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from distrain.cluster.error_relay import relayed_errors
 from distrain.cluster.process_group import ProcessGroup
 from distrain.config import PrepareConfig
 from distrain.data.dataset_writer import DatasetWriter
@@ -31,7 +32,7 @@ from distrain.prepare.display import Display
 from distrain.prepare.inputs import HeldOut, TextBlock, Training, check_inputs, read_test, read_training
 from distrain.prepare.row_exchange import in_order
 from distrain.prepare.staging import VECTORIZER_NAME
-from distrain.prepare.workers import errors_told, gathered_group, shared_folders
+from distrain.prepare.workers import gathered_group, shared_folders
 from distrain.text.readers.labels import KNOWN_SETS
 from distrain.text.readers.lines import Tally
 from distrain.text.vectorizers.load_vectorizer import Vectorizer
@@ -73,7 +74,7 @@ def prepare(config: PrepareConfig, *, console: Console, group: ProcessGroup | No
 
 def _prepare(config: PrepareConfig, group: ProcessGroup, console: Console, warnings: list[str]) -> None:
     started = time.monotonic()
-    with errors_told(group):
+    with relayed_errors(group):
         check_inputs(config)
     with shared_folders(group, config.out) as (new, scratch), Display(console) as display:
         store = TokenStore(scratch, memory_mib=config.memory_mib, group=group)

@@ -1,10 +1,10 @@
-"""A process that helps another one prepare a data set on the same machine.
+"""The program of a worker, which shares the work of the process that started it.
 
-Decides: how it begins and ends. Never: what is done; it does what its chief does.
+Decides: how a worker starts and ends. Never: what it works on, as rank 0 sends the configuration.
 
-    python -m distrain.prepare.worker_main SOCKET ALIVE    # descriptors that `workers.Chief` leaves open for it
+    python -m distrain.prepare.worker_main SOCKET PIPE    # descriptors that a `WorkerPool` leaves open
 
-It ends when the chief does: nothing is ever written to `ALIVE`, which the chief's end closes.
+Rank 0 never writes to `PIPE`. When rank 0 ends, the system closes the pipe and the worker ends too.
 """
 
 from __future__ import annotations
@@ -15,35 +15,41 @@ import socket
 import sys
 import threading
 
+from distrain.cluster.error_relay import ErrorRelay
 from distrain.config import PrepareConfig
 from distrain.errors import DistrainError, RankError
-from distrain.prepare.workers import Company, Worker, receive
+from distrain.prepare.worker_pool import Worker, receive_frame
 
 
-def main(to_chief: int, alive: int) -> int:
-    """Take part in the chief's work; returns the exit code."""
-    threading.Thread(target=_end_with_chief, args=(alive,), daemon=True).start()
-    with socket.socket(fileno=to_chief) as connection:
+def main(descriptor: int, pipe: int) -> int:
+    """Prepare as one rank of the group; return the exit code.
+
+    Args:
+        descriptor: of the socket that leads to rank 0.
+        pipe: descriptor of a pipe that closes when rank 0 ends.
+    """
+    threading.Thread(target=_end_with_rank_0, args=(pipe,), daemon=True).start()
+    with socket.socket(fileno=descriptor) as connection:
         try:
-            orders = json.loads(receive(connection))
+            task = json.loads(receive_frame(connection))
         except EOFError:
             return RankError.exit_code
         from rich.console import Console
 
         from distrain.prepare.pipeline import prepare
 
-        group = Company(Worker(connection, orders["rank"], orders["size"]), speaker=0)
+        group = ErrorRelay(Worker(connection, task["rank"], task["size"]), reporting_rank=0)
         try:
-            prepare(PrepareConfig(**orders["config"]), console=Console(quiet=True), group=group)
+            prepare(PrepareConfig(**task["config"]), console=Console(quiet=True), group=group)
         except DistrainError as error:
             return error.exit_code
     return 0
 
 
-def _end_with_chief(alive: int) -> None:
-    os.read(alive, 1)
+def _end_with_rank_0(pipe: int) -> None:
+    os.read(pipe, 1)
     os._exit(RankError.exit_code)
 
 
 if __name__ == "__main__":
-    os._exit(main(*map(int, sys.argv[1:])))  # the chief waits for it, and taking down the interpreter takes 0.1 s
+    os._exit(main(*map(int, sys.argv[1:])))  # rank 0 waits, and closing the interpreter takes 0.1 s

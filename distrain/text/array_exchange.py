@@ -1,11 +1,10 @@
-"""Several processes that prepare one data set together: what they need of each other.
+"""Arrays that the processes of a group exchange as files.
 
-Decides: how the share of a process is told, and what travels. Never: starts or finds processes.
+Decides: how arrays travel between processes. Never: how processes start, or what an array means.
 
-    arrays = all_gather_arrays(group, scratch, "counts", np.arange(3))     # one for each process, by rank
+    arrays = all_gather_arrays(group, scratch, "counts", np.arange(3))     # arrays[rank]
 
-All of a team read the same input and make the same calls in the same order; of numbered blocks each works on those
-that are its own. Small things travel as bytes, arrays as files in a folder that all of them see.
+All processes see one folder. Each process writes its array there and maps the files of the others into memory.
 """
 
 from __future__ import annotations
@@ -19,9 +18,13 @@ from distrain.text.ragged import map_array
 
 
 def all_gather_arrays(group: ProcessGroup, folder: Path, name: str, array: np.ndarray) -> list[np.ndarray]:
-    """The array that each process gave, by rank, mapped from files `<name>-<rank>`, which are made new.
+    """Return the arrays of all processes, in rank order, mapped from files `<name>-<rank>`.
 
-    All are of one dtype, and differ in shape along the first axis only.
+    Args:
+        group: every process must call this.
+        folder: a folder that all processes share.
+        name: prefix of the files, which must not exist.
+        array: equal in dtype on all processes; shapes may differ along the first axis.
     """
     if group.size == 1:
         return [array]
@@ -31,21 +34,21 @@ def all_gather_arrays(group: ProcessGroup, folder: Path, name: str, array: np.nd
 
 
 def all_to_all_arrays(group: ProcessGroup, folder: Path, name: str, array: np.ndarray) -> list[np.ndarray]:
-    """This process's share of the array that each gave: of as many equal stretches that of its rank.
+    """Cut every process's array into `group.size` equal parts; return part `group.rank` of each, in rank order.
 
     Args:
-        group: all of them must call this.
-        folder: as for `all_gather_arrays`.
-        name: of the files; of the same name again, the next exchange of any kind must lie between.
-        array: as long in all processes.
+        group: every process must call this.
+        folder: a folder that all processes share.
+        name: prefix of the files. Another exchange must come between two calls with one name.
+        array: equal in dtype and length on all processes.
     """
-    stretches = np.array_split(array, group.size)
-    for rank, stretch in enumerate(stretches):
+    parts = np.array_split(array, group.size)
+    for rank, part in enumerate(parts):
         if rank != group.rank:
-            stretch.tofile(folder / f"{name}-{group.rank}-{rank}")
+            part.tofile(folder / f"{name}-{group.rank}-{rank}")
     group.barrier()
     return [
-        stretches[rank] if rank == group.rank else _mapped(folder / f"{name}-{rank}-{group.rank}", array)
+        parts[rank] if rank == group.rank else _mapped(folder / f"{name}-{rank}-{group.rank}", array)
         for rank in range(group.size)
     ]
 

@@ -12,7 +12,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from distrain.cluster.agreement import run_on_all_ranks
+from distrain.cluster.error_relay import run_on_all_ranks
 from distrain.reporting.reporter import Reporter
 from distrain.runs import directory as run_directory
 from distrain.runs.checkpoint import Checkpoint, checkpoint_path, load_checkpoint

@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 from distrain import __version__
 from distrain.batch import Batch
-from distrain.cluster.agreement import check_alike, code_digest, run_on_all_ranks
+from distrain.cluster.agreement import check_alike, code_digest
+from distrain.cluster.error_relay import run_on_all_ranks
 from distrain.config import TrainConfig, settings_of
 from distrain.data.batches import sample_batch
 from distrain.data.plan import EpochPlan

@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
 from distrain.batch import Batch, step_flags
-from distrain.cluster import agreement
+from distrain.cluster.error_relay import run_on_all_ranks
 from distrain.cluster.process_group import ProcessGroup
 from distrain.cluster.signals import StopRequest
 from distrain.runs.progress import Sums
@@ -105,7 +105,7 @@ class StepFlags:
         self._stop_is_agreed |= outcome.num_stops > 0
         if outcome.num_failures:
             where = f"step {self._global_step + index + 1}: "
-            agreement.run_on_all_ranks(self._group, self._raise_failure, where=where)
+            run_on_all_ranks(self._group, self._raise_failure, where=where)
         if outcome.num_diverged and self._group.size > 1 and not self._where_diverged:
             rank = outcome.diverged // microbatches_per_process
             self._where_diverged = f" on rank {rank}" if outcome.num_diverged == 1 else " on several ranks"

@@ -36,10 +36,9 @@ from ranks_contract import write_contract
 from ranks_notes import Notes
 
 import distrain
-from distrain import distribution
 from distrain.cluster.world import find_world
 from distrain.config import TrainConfig
-from distrain.distribution.choose import choose
+from distrain.distribution import choose as choice
 from distrain.errors import StopRequested
 from distrain.training.job import TrainingJob, open_job
 from distrain.training.run import run_job
@@ -96,11 +95,11 @@ def train(settings: dict[str, Any], folder: Path, strategy: str, devices: str | 
 @contextlib.contextmanager
 def ranks_apart() -> Iterator[None]:
     """In this context ranks find no memory that they could share."""
-    share, distribution.share = distribution.share, lambda *_: None
+    share, choice.share = choice.share, lambda *_: None
     try:
         yield
     finally:
-        distribution.share = share
+        choice.share = share
 
 
 def train_noted(settings: dict[str, Any], notes: Notes, watcher: Watcher) -> None:
@@ -134,7 +133,7 @@ def main(folder: Path) -> None:
 
     def chosen(compression: str) -> Any:
         config = TrainConfig(Path(), Path(), strategy=strategy, devices=devices, compression=compression)
-        return choose(config, os.environ)
+        return choice.choose(config, os.environ)
 
     write_contract(chosen, folder, apart=ranks_apart, collectives=collectives)
     for settings in plan["runs"]:

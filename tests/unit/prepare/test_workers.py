@@ -19,18 +19,18 @@ from hypothesis import strategies as st
 from rich.console import Console
 from threads_as_processes import on_all
 
-from distrain.cluster.process_group import SingleProcess
+from distrain.cluster.error_relay import ErrorRelay
 from distrain.config import PrepareConfig
 from distrain.data import dataset_writer
 from distrain.errors import DataError, RankError
 from distrain.prepare.pipeline import prepare
-from distrain.prepare.workers import Company, errors_told, pack, unpack
+from distrain.prepare.worker_pool import pack, unpack
 from distrain.text.readers import lines
 from distrain.text.vectorizers import pairs, tokens
 
 
-def team_of(process):
-    return Company(process, end=process.meeting.barrier.abort)
+def relay_of(process):
+    return ErrorRelay(process, end_peers=process.meeting.barrier.abort)
 
 
 def tree(folder):
@@ -47,7 +47,7 @@ def prepared(folder, size, **settings):
     """What `size` threads make of it."""
     config = PrepareConfig(out=folder / f"out-{size}", **settings)
     silent = Console(quiet=True)
-    results = on_all(size, lambda process: prepare(config, console=silent, group=team_of(process)))
+    results = on_all(size, lambda process: prepare(config, console=silent, group=relay_of(process)))
     assert results == [None] * size, results
     return tree(config.out)
 
@@ -93,20 +93,12 @@ def test_every_process_says_the_same_of_a_wrong_row(tmp_path, monkeypatch):
     monkeypatch.setattr(lines, "PIECE_BYTES", 64)
     table = [(str(n % 2), "some words of text") for n in range(50)] + [("", "no label")] + [("1", "text")] * 50
     config = PrepareConfig(train=write_csv(tmp_path / "a.csv", table), out=tmp_path / "out")
-    failures = on_all(3, lambda process: prepare(config, console=Console(quiet=True), group=team_of(process)))
+    failures = on_all(3, lambda process: prepare(config, console=Console(quiet=True), group=relay_of(process)))
     assert {type(failure) for failure in failures} == {DataError}
     assert len({str(failure) for failure in failures}) == 1
     assert {failure.reporting_rank for failure in failures} == {0}
     assert "row 51" in str(failures[0])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv"]
-
-
-@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
-def test_a_signal_that_comes_inside_a_kernel_stays_what_it_is(kind):
-    with pytest.raises(kind), errors_told(SingleProcess()):
-        raise SystemError("returned a result with an exception set") from kind()
-    with pytest.raises(SystemError), errors_told(SingleProcess()):
-        raise SystemError("something else")
 
 
 @given(st.lists(st.binary(max_size=50), max_size=5))
