@@ -47,7 +47,7 @@ def add_prepare(commands: Any) -> None:
 
 def _prepare(options: argparse.Namespace) -> None:
     from distrain.prepare.workers import gathered_group
-    from distrain.reporting.terminal import open_console
+    from distrain.reporting.console import open_console
 
     config = PrepareConfig(**given_settings(options, PrepareConfig))
     with gathered_group(config) as group:
@@ -70,7 +70,7 @@ def _plan(options: argparse.Namespace) -> None:
     from distrain.planning.run_plan import plan_run
     from distrain.planning.step_time import measured_step_seconds, plan_time
     from distrain.planning.table import plan_table
-    from distrain.reporting.terminal import open_console
+    from distrain.reporting.console import open_console
 
     asked = PlanConfig(**given_settings(options, PlanConfig))
     config = train_config({**given_settings(options, TrainConfig), "run": "."})

@@ -77,7 +77,7 @@ def measured_step_seconds(run: Path, *, batch_size: int, without_communication: 
     measured, replicas, microbatches = (
         settings.get(name) for name in ("replica_batch_size", "num_replicas", "accumulation_steps")
     )
-    rate = found.figure("samples_per_second")
+    rate = found.result("samples_per_second")
     if not (
         isinstance(measured, int) and isinstance(replicas, int) and isinstance(microbatches, int) and rate and rate > 0
     ):

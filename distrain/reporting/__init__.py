@@ -1,1 +1,1 @@
-"""What is shown and logged."""
+"""Shows and logs a run, and reads the log back."""

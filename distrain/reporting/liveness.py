@@ -1,13 +1,13 @@
-"""Whether a run shows signs of life, for a liveness probe: a look at its `status.json`, without TensorFlow.
+"""Whether a run shows signs of life, for a liveness probe, from its `status.json` and without TensorFlow.
 
 Decides: what counts as alive. Never: writes, signals or mends anything.
 
     $ distrain alive --run runs/1 --within 300
 
-Training steps are signs of life, steps of an evaluation and checkpoints too, so that a long evaluation is no death;
-what takes longer than `--within` without any of these is one. Before its first step a run is not alive yet: how long
-that may take is for a startup probe, by the same command. A status from before this container started (outside of one:
-this machine) is that of an earlier attempt, and says nothing about this one.
+Training steps, evaluation steps and checkpoints are signs of life. A run that shows none for longer than `--within`
+counts as dead. Before its first step a run is not alive yet; a startup probe with the same command decides how long
+the start may take. A status from before this container, or else this machine, started belongs to an earlier attempt
+and does not count.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ _ENDED = {"finished", "stopped", "failed"}
 
 
 def sign_of_life(run: Path, *, within: float, now: float | None = None, since: float | None = None) -> str:
-    """What a run did last, as a sentence.
+    """Return a sentence about the last sign of life of a run.
 
     Args:
-        run: the run directory.
-        within: seconds that may have passed since.
-        now: seconds since 1970; default: now. A status from the future, as clocks of two hosts differ, is one of now.
-        since: a status from before this time does not count; default: when the first process of this container, or
-            machine, began.
+        run: Run directory.
+        within: Most seconds that may have passed since the last sign of life.
+        now: Current time, in seconds since 1970. The clocks of two hosts may differ, so a later status counts as new.
+        since: Start of this attempt, in seconds since 1970; an older status does not count. Default: the start of the
+            first process of this container or machine.
 
     Raises:
         RankError: the run has not begun, has ended, or shows no sign of life.
-        CheckpointError: its status cannot be read.
+        CheckpointError: the status of the run cannot be read.
     """
     now = time.time() if now is None else now
     since = process_began(Path("/proc/1/stat")) if since is None else since
     status = read_status(run)
     if status is None or status["time"] < since:
-        what = "no status yet" if status is None else "only the status of an earlier attempt"
-        raise RankError(f"{run} has {what}: training has not begun, or the run directory is another.")
+        found = "no status yet" if status is None else "only the status of an earlier attempt"
+        raise RankError(f"{run} has {found}: training has not begun, or the run directory is another.")
     state, age = status["state"], max(0.0, now - status["time"])
     where = f"step {status.get('step', 0)}, epoch {status.get('epoch', 0)}"
     if state in _ENDED:

@@ -1,6 +1,6 @@
-"""When the command began.
+"""The time at which a process began.
 
-Decides: from when on start-up is counted. Never: what is done meanwhile.
+Decides: when start-up begins to count. Never: what happens during start-up.
 
     seconds = time.time() - process_began()
 """
@@ -13,10 +13,13 @@ from pathlib import Path
 
 
 def process_began(stat: Path = Path("/proc/self/stat")) -> float:
-    """When the operating system started this process, Python's own start included, in seconds since 1970.
+    """Return when the operating system started a process, in seconds since 1970; Python's own start is included.
 
-    Read from Linux's `/proc` (field 22, in clock ticks since the machine started: proc_pid_stat(5)), to a hundredth of
-    a second; the time of the call where there is none.
+    Linux's `/proc` gives the time in clock ticks of 10 ms since the machine started: field 22, see proc_pid_stat(5).
+    A system without `/proc` gets the time of the call.
+
+    Args:
+        stat: The `stat` file of the process in `/proc`.
     """
     now = time.time()
     try:

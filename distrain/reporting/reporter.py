@@ -1,7 +1,7 @@
-"""What is shown and written while a run goes on: progress, status, `metrics.jsonl`, TensorBoard, `summary.json`.
+"""Reports a run while it trains: console, `status.json`, `metrics.jsonl`, TensorBoard, `summary.json`.
 
-Decides: how often a step is shown and logged, and how a line looks. Never: anything about training; no value
-that the loop uses comes from here. Only the chief reports: other ranks hold a `Reporter`, which does nothing.
+Decides: how often a step is shown and logged. Never: anything about training; the loop uses no value from here.
+Only the chief reports. Other ranks hold a `Reporter`, which does nothing.
 
     >>> import tempfile
     >>> with RunReporter(Path(tempfile.mkdtemp()), num_epochs=1, tensorboard=False) as reporter:
@@ -9,7 +9,7 @@ that the loop uses comes from here. Only the chief reports: other ranks hold a `
     ...     reporter.epoch(epoch=1, step=1, num_examples=64, seconds=2.0, logs={"loss": 0.5})
     epoch 1/1  loss 0.5000  32 samples/s  2.0 s
 
-Epochs are counted from 1; `step` is the number of steps trained so far, over all epochs.
+Epochs are counted from 1. `step` is the number of steps trained so far, over all epochs.
 """
 
 from __future__ import annotations
@@ -23,68 +23,69 @@ from types import TracebackType
 from rich.console import Console
 
 from distrain.files import write_json
-from distrain.reporting.metrics_log import MetricsLog, plain
-from distrain.reporting.progress_bar import Mark, ProgressBar
+from distrain.reporting.console import epoch_line, open_console, print_line
+from distrain.reporting.metrics_log import MetricsLog, json_scalar
+from distrain.reporting.progress_bar import ProgressBar, RatePoint
 from distrain.reporting.status import StatusFile
-from distrain.reporting.terminal import open_console
+from distrain.reporting.tensorboard import TensorBoardScalars
 
-LOG_SECONDS = 1.0  # a step is logged at most this often: a week of training is some 90 MB
-SHOW_SECONDS = 0.1  # the bar moves at most this often: faster is not seen
+LOG_SECONDS = 1.0  # least time between two logged steps: a week of training then logs some 90 MB
+SHOW_SECONDS = 0.1  # least time between two movements of the bar: nobody sees faster ones
 
-Values = Mapping[str, float]
+Metrics = Mapping[str, float]
 
 
 class Reporter:
-    """Reports nothing: what ranks other than the chief hold. `RunReporter` is the one that speaks."""
+    """Reports nothing; ranks other than the chief hold a `Reporter`, and the chief holds a `RunReporter`."""
 
     def note(self, message: str) -> None:
-        """Say one line of plain text to whoever is watching; it is not logged."""
+        """Show one line of plain text on the console; the line is not logged."""
 
     def step(
-        self, *, epoch: int, step: int, steps_per_epoch: int, num_examples: int, logs: Callable[[], Values]
+        self, *, epoch: int, step: int, steps_per_epoch: int, num_examples: int, logs: Callable[[], Metrics]
     ) -> None:
-        """Report one trained step; cheap enough to be called at each.
+        """Report one trained step; a call costs little, so every step may call it.
 
         Args:
-            epoch: the epoch it belongs to, from 1.
-            step: steps trained so far, this one included, over all epochs.
-            steps_per_epoch: steps in an epoch.
-            num_examples: examples of this step, over all replicas.
-            logs: gives the values to show (`{"loss": ..., "accuracy": ...}`). Called only when they are due
-                to be shown or logged, as fetching them makes the loop wait for the device.
+            epoch: Epoch of the step, from 1.
+            step: Steps trained so far over all epochs, this step included.
+            steps_per_epoch: Steps in an epoch.
+            num_examples: Examples of this step, over all replicas.
+            logs: Returns loss and metrics so far, by name. Called only when a step is shown or logged, because
+                fetching the values makes the loop wait for the device.
         """
 
-    def epoch(self, *, epoch: int, step: int, num_examples: int, seconds: float, logs: Values) -> None:
+    def epoch(self, *, epoch: int, step: int, num_examples: int, seconds: float, logs: Metrics) -> None:
         """Report a finished epoch.
 
         Args:
-            epoch: the epoch, from 1.
-            step: steps trained so far.
-            num_examples: examples trained on in this epoch (by this process if it resumed within the epoch).
-            seconds: time that their training took, evaluation not included.
-            logs: `loss`, `accuracy`, ..., and `val_loss`, `val_accuracy`, ... where the epoch was evaluated.
+            epoch: The epoch, from 1.
+            step: Steps trained so far over all epochs.
+            num_examples: Examples that this process trained in the epoch; fewer than all if it resumed in the epoch.
+            seconds: Time of training these examples, without the evaluation.
+            logs: Loss and metrics by name, and `val_loss`, `val_accuracy`, ... if the epoch was evaluated.
         """
 
     def evaluating(self, *, step: int, num_steps: int) -> None:
-        """Report one step of an evaluation, from 1, of how many; cheap enough to be called at each."""
+        """Report step `step`, from 1, of `num_steps` of an evaluation; every step may call it."""
 
-    def evaluate(self, *, epoch: int, step: int, seconds: float, logs: Values) -> None:
-        """Report an evaluation; `logs` with the names `val_loss`, `val_accuracy`, ..."""
+    def evaluate(self, *, epoch: int, step: int, seconds: float, logs: Metrics) -> None:
+        """Report an evaluation; `logs` holds `val_loss`, `val_accuracy`, ..."""
 
     def checkpoint(self, *, epoch: int, step: int, path: Path, seconds: float, best: bool = False) -> None:
-        """Report a checkpoint that is whole on disk; `best` if it holds the best model so far."""
+        """Report a checkpoint that is whole on disk; `best` says that it holds the best model so far."""
 
     def resume(self, *, epoch: int, step: int, path: Path) -> None:
-        """Report that training goes on from a checkpoint: before the first step."""
+        """Report, before the first step, that training resumes from a checkpoint."""
 
     def stop(self, *, epoch: int, step: int, reason: str) -> None:
-        """Report why training ended: one sentence without a full stop ("all epochs are trained")."""
+        """Report why training ended, in one sentence without a full stop ("all epochs are trained")."""
 
     def finish(self, summary: Mapping[str, object]) -> None:
         """Write `summary.json`."""
 
     def close(self) -> None:
-        """End the bar and close the files; harmless when called twice."""
+        """Remove the bar and close the files; a second call does nothing."""
 
     def __enter__(self) -> Reporter:
         return self
@@ -94,9 +95,9 @@ class Reporter:
 
 
 class RunReporter(Reporter):
-    """Reports a run on the console and into its run directory. For the chief alone.
+    """Reports a run on the console and in its run directory; for the chief alone.
 
-    A live bar when the console is a terminal, one line an epoch when it is not.
+    A terminal shows a live bar. Any other output gets one line per epoch.
     """
 
     def __init__(
@@ -112,12 +113,12 @@ class RunReporter(Reporter):
         """Open the log for appending.
 
         Args:
-            run: the run directory, which exists.
-            num_epochs: the most epochs that may be trained.
-            console: where to show progress; default: standard output.
-            tensorboard: write scalars to `events/` as well, which imports TensorFlow.
-            prometheus: keep the status in this file as well, in Prometheus' text format.
-            clock: seconds since 1970.
+            run: Existing run directory.
+            num_epochs: Most epochs that the run may train.
+            console: Console for progress; default: standard output.
+            tensorboard: Write scalars to `events/` as well, which imports TensorFlow.
+            prometheus: File that repeats the status in Prometheus' text format, or None.
+            clock: Returns seconds since 1970.
 
         Raises:
             OSError: the log cannot be opened.
@@ -129,19 +130,19 @@ class RunReporter(Reporter):
         self._clock = clock
         self._log = MetricsLog(run / "metrics.jsonl")
         self._status = StatusFile(run, time=clock(), prometheus=prometheus)
-        self._scalars = _Scalars(run / "events") if tensorboard else None
+        self._scalars = TensorBoardScalars(run / "events") if tensorboard else None
         self._bar = ProgressBar(self._console) if self._console.is_terminal else None
-        self._show_at = self._log_at = self._evaluating_at = -math.inf
+        self._show_at = self._log_at = self._evaluation_log_at = -math.inf
         self._examples = 0
-        self._logged: Mark | None = None
-        self._epoch_began: Mark | None = None
+        self._logged: RatePoint | None = None
+        self._epoch_began: RatePoint | None = None
 
     def note(self, message: str) -> None:
         """See `Reporter.note`."""
-        self._console.print(message, markup=False, highlight=False, soft_wrap=True)
+        print_line(self._console, message)
 
     def step(
-        self, *, epoch: int, step: int, steps_per_epoch: int, num_examples: int, logs: Callable[[], Values]
+        self, *, epoch: int, step: int, steps_per_epoch: int, num_examples: int, logs: Callable[[], Metrics]
     ) -> None:
         """See `Reporter.step`."""
         self._examples += num_examples
@@ -149,18 +150,18 @@ class RunReporter(Reporter):
         if now < self._show_at or (self._bar is None and now < self._log_at):
             return
         self._show_at = now + SHOW_SECONDS
-        here = Mark(now, step, self._examples)
-        # A run's first step compiles: rates start behind it.
-        self._epoch_began = self._epoch_began or here
-        self._logged = self._logged or here
+        point = RatePoint(now, step, self._examples)
+        # The first step of a run compiles the model, so rates start after it.
+        self._epoch_began = self._epoch_began or point
+        self._logged = self._logged or point
         values = logs()
         if self._bar is not None:
             done = step - (epoch - 1) * steps_per_epoch
             title = f"epoch {epoch}/{self._num_epochs}"
-            self._bar.show(title, done, steps_per_epoch, values, self._epoch_began, here)
+            self._bar.show(title, done, steps_per_epoch, values, self._epoch_began, point)
         if now >= self._log_at:
-            rate = here.samples_per_second_since(self._logged)
-            self._logged, self._log_at = here, now + LOG_SECONDS
+            rate = point.samples_per_second_since(self._logged)
+            self._logged, self._log_at = point, now + LOG_SECONDS
             values = {**values, "samples_per_second": rate}
             self._log.write(
                 "step",
@@ -171,9 +172,9 @@ class RunReporter(Reporter):
             )
             self._write_scalars("step", step, values)
             values = {**values, "steps_per_epoch": steps_per_epoch, "last_step_time": now}
-            self._tell(now, "training", epoch, step, values)
+            self._update_status(now, "training", epoch, step, values)
 
-    def epoch(self, *, epoch: int, step: int, num_examples: int, seconds: float, logs: Values) -> None:
+    def epoch(self, *, epoch: int, step: int, num_examples: int, seconds: float, logs: Metrics) -> None:
         """See `Reporter.epoch`."""
         rate = num_examples / seconds if seconds > 0 else math.nan
         values = {**logs, "samples_per_second": rate, "seconds": seconds}
@@ -181,21 +182,18 @@ class RunReporter(Reporter):
         self._log.write("epoch", step=step, epoch=epoch, time=now, values=values)
         self._write_scalars("epoch", step, values)
         self._restart_rates(step)
-        self._tell(now, "training", epoch, step, {**logs, "evaluated_steps": None, "evaluation_steps": None})
-        figures = [f"{name} {value:.4f}" for name, value in logs.items()]
-        self.note(
-            "  ".join([f"epoch {epoch}/{self._num_epochs}", *figures, f"{rate:,.0f} samples/s", f"{seconds:.1f} s"])
-        )
+        self._update_status(now, "training", epoch, step, {**logs, "evaluated_steps": None, "evaluation_steps": None})
+        self.note(epoch_line(epoch, self._num_epochs, logs, samples_per_second=rate, seconds=seconds))
 
     def evaluating(self, *, step: int, num_steps: int) -> None:
         """See `Reporter.evaluating`."""
         now = self._clock()
-        if now >= self._evaluating_at:
-            self._evaluating_at = now + LOG_SECONDS
+        if now >= self._evaluation_log_at:
+            self._evaluation_log_at = now + LOG_SECONDS
             values = {"state": "evaluating", "evaluated_steps": step, "evaluation_steps": num_steps}
             self._status.update(values, time=now)
 
-    def evaluate(self, *, epoch: int, step: int, seconds: float, logs: Values) -> None:
+    def evaluate(self, *, epoch: int, step: int, seconds: float, logs: Metrics) -> None:
         """See `Reporter.evaluate`."""
         values = {**logs, "seconds": seconds}
         self._log.write("evaluate", step=step, epoch=epoch, time=self._clock(), values=values)
@@ -213,7 +211,7 @@ class RunReporter(Reporter):
             time=now,
             values={"path": where, "seconds": seconds, "best": best},
         )
-        self._tell(now, "training", epoch, step, {"last_checkpoint": where, "last_checkpoint_time": now})
+        self._update_status(now, "training", epoch, step, {"last_checkpoint": where, "last_checkpoint_time": now})
         self._restart_rates(step)
 
     def resume(self, *, epoch: int, step: int, path: Path) -> None:
@@ -221,14 +219,14 @@ class RunReporter(Reporter):
         where = self._within_run(path)
         now = self._clock()
         self._log.write("resume", step=step, epoch=epoch, time=now, values={"path": where})
-        self._tell(now, "starting", epoch, step, {"last_checkpoint": where})
+        self._update_status(now, "starting", epoch, step, {"last_checkpoint": where})
         self.note(f"Going on from {where}: epoch {epoch}, step {step:,}.")
 
     def stop(self, *, epoch: int, step: int, reason: str) -> None:
         """See `Reporter.stop`."""
         now = self._clock()
         self._log.write("stop", step=step, epoch=epoch, time=now, values={"reason": reason})
-        self._tell(now, "finishing", epoch, step, {"message": reason})
+        self._update_status(now, "finishing", epoch, step, {"message": reason})
         self.note(f"Stopped after step {step:,}: {reason}.")
 
     def finish(self, summary: Mapping[str, object]) -> None:
@@ -249,16 +247,16 @@ class RunReporter(Reporter):
             self._scalars.close()
         self._log.close()
 
-    def _tell(self, now: float, state: str, epoch: int, step: int, values: Mapping[str, object]) -> None:
-        place = {"state": state, "epoch": epoch, "epochs": self._num_epochs, "step": step}
-        self._status.update({**values, **place}, time=now)
+    def _update_status(self, now: float, state: str, epoch: int, step: int, values: Mapping[str, object]) -> None:
+        progress = {"state": state, "epoch": epoch, "epochs": self._num_epochs, "step": step}
+        self._status.update({**values, **progress}, time=now)
 
     def _restart_rates(self, step: int) -> None:
-        """Leave the time of what just happened between two steps out of the rates."""
-        self._logged = self._epoch_began = Mark(self._clock(), step, self._examples)
+        """Exclude the time since the last step, which went to an evaluation or a checkpoint, from the rates."""
+        self._logged = self._epoch_began = RatePoint(self._clock(), step, self._examples)
 
     def _within_run(self, path: Path) -> str:
-        """`path` as seen from the run directory, so that the log stays true when the directory is moved."""
+        """Return `path` relative to the run directory, so that the log stays true when the directory moves."""
         return path.relative_to(self._run).as_posix() if path.is_relative_to(self._run) else path.as_posix()
 
     def _write_scalars(self, prefix: str, step: int, values: Mapping[str, float]) -> None:
@@ -266,41 +264,6 @@ class RunReporter(Reporter):
             self._scalars.write(prefix, step, values)
 
 
-class _Scalars:
-    """TensorBoard scalars, tagged `epoch/loss` and the like, with the step trained so far as their step.
-
-    TensorFlow without TensorBoard has no `tf.summary.scalar`; what that writes is a tensor with the metadata
-    below.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        import tensorflow as tf
-
-        self._tf = tf
-        self._writer = tf.summary.create_file_writer(str(folder))
-        self._metadata = tf.compat.v1.SummaryMetadata(
-            plugin_data=tf.compat.v1.SummaryMetadata.PluginData(plugin_name="scalars"),
-            data_class="DATA_CLASS_SCALAR",
-        )
-
-    def write(self, prefix: str, step: int, values: Mapping[str, float]) -> None:
-        """Write each value that is a number."""
-        with self._writer.as_default(step):
-            for name, value in values.items():
-                if plain(value) is not None:
-                    tensor = self._tf.constant(float(value), self._tf.float32)
-                    self._tf.summary.write(f"{prefix}/{name}", tensor, metadata=self._metadata)
-
-    def close(self) -> None:
-        """Write out what is buffered and close the file."""
-        self._writer.close()
-
-
 def write_summary(run: Path, summary: Mapping[str, object]) -> None:
-    """Write `summary.json`: the old one or the whole new one is there at any time, even through a power cut.
-
-    Args:
-        run: the run directory.
-        summary: numbers, texts and None by name; a number that is not finite is written as null.
-    """
-    write_json(run / "summary.json", {name: plain(value) for name, value in summary.items()})
+    """Replace `summary.json` in a run directory; a number that is not finite is written as null."""
+    write_json(run / "summary.json", {name: json_scalar(value) for name, value in summary.items()})

@@ -3,12 +3,11 @@
 Decides: what counts as a run directory, and which epoch was the best. Never: draws, or changes a run.
 
     run = load_run(Path("runs/a"))
-    run.figure("validation_accuracy")
+    run.result("validation_accuracy")
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,20 +15,20 @@ from typing import Any
 
 from distrain.errors import CheckpointError
 from distrain.files import read_json_object
-from distrain.reporting.metrics_log import MAX_VALUE, Event, History, read_history
+from distrain.reporting.history import MAX_VALUE, Event, History, read_history
 
-MAX_JSON_BYTES = 1 << 18  # settings and results are some kilobytes; a larger file is not one of them
+MAX_JSON_BYTES = 1 << 18  # settings and results are some kilobytes; a larger file is damaged
 
 
 @dataclass(frozen=True)
 class Run:
-    """What is known of a run.
+    """A run as its directory describes it.
 
     Attributes:
-        folder: its directory.
-        settings: `config.json`; empty where there is none.
-        summary: `summary.json`; empty while the run is not finished.
-        history: `metrics.jsonl`.
+        folder: The run directory.
+        settings: Content of `config.json`; empty if the file is absent.
+        summary: Content of `summary.json`; empty while the run is not finished.
+        history: Events of `metrics.jsonl`.
     """
 
     folder: Path
@@ -39,19 +38,19 @@ class Run:
 
     @cached_property
     def best_epoch(self) -> Event | None:
-        """The finished epoch with the lowest validation loss, the first of equals."""
+        """The finished epoch with the lowest validation loss; of equal epochs the first."""
         losses = [(event.get("val_loss"), event) for event in self.history.epochs]
         known = [(loss, event) for loss, event in losses if isinstance(loss, (int, float))]
         return min(known, key=lambda pair: pair[0])[1] if known else None
 
-    def figure(self, name: str) -> float | None:
-        """A number of the result; for a run without one, what its history tells."""
-        value = self.summary.get(name) if self.summary else self._so_far(name)
+    def result(self, name: str) -> float | None:
+        """Return a number of `summary.json`; for an unfinished run, the number so far from its history."""
+        value = self.summary.get(name) if self.summary else self._result_so_far(name)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             return None
         return float(value) if abs(value) <= MAX_VALUE else None  # false for NaN too
 
-    def _so_far(self, name: str) -> Any:
+    def _result_so_far(self, name: str) -> Any:
         epochs, best = self.history.epochs, self.best_epoch or {}
         if name == "num_replicas":
             return self.settings.get(name)
@@ -68,40 +67,31 @@ class Run:
 
     @cached_property
     def _steps_per_epoch(self) -> float:
-        """From a step's own word, else from a finished epoch; 0 when neither tells."""
-        told = [event.get("steps_per_epoch") for event in self.history.steps[-1:]]
-        if told and isinstance(told[0], (int, float)) and told[0] > 0:
-            return told[0]
+        """Steps of an epoch from the last step's event, else from a finished epoch; 0 if neither is known."""
+        logged = [event.get("steps_per_epoch") for event in self.history.steps[-1:]]
+        if logged and isinstance(logged[0], (int, float)) and logged[0] > 0:
+            return logged[0]
         last = self.history.epochs[-1:]
         return last[0]["step"] / last[0]["epoch"] if last and last[0]["epoch"] > 0 else 0
 
-    def progress(self, event: Event) -> float:
-        """Epochs trained when the event happened, with its fraction."""
+    def epochs_trained(self, event: Event) -> float:
+        """Return the epochs trained at an event, with the fraction of the current epoch."""
         return event["step"] / self._steps_per_epoch if self._steps_per_epoch else event["epoch"]
 
     @cached_property
     def time_span(self) -> tuple[float | None, float | None]:
-        """When the first and the last event were logged, in seconds since 1970."""
-        times = [event["time"] for event in self._events() if isinstance(event.get("time"), (int, float))]
-        return (min(times), max(times)) if times else (None, None)
-
-    def _events(self) -> Iterator[Event]:
+        """Times of the first and the last event, in seconds since 1970."""
         history = self.history
-        for events in (
-            history.steps,
-            history.epochs,
-            history.evaluations,
-            history.checkpoints,
-            history.stops,
-        ):
-            yield from events
+        kinds = (history.steps, history.epochs, history.evaluations, history.checkpoints, history.stops)
+        times = [event["time"] for events in kinds for event in events if isinstance(event.get("time"), (int, float))]
+        return (min(times), max(times)) if times else (None, None)
 
 
 def load_run(folder: Path, *, capacity: int = 2000) -> Run:
     """Read a run directory, holding at most `capacity` events of a kind.
 
     Raises:
-        CheckpointError: it is missing, is no run directory, or one of its files is damaged.
+        CheckpointError: the folder is missing or is no run directory, or one of its files is damaged.
     """
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is not there; name the folder that was given to distrain train as --run.")
@@ -119,7 +109,7 @@ def load_run(folder: Path, *, capacity: int = 2000) -> Run:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; empty where there is no file."""
+    """Return the JSON object in a file; an absent file gives an empty object."""
     try:
         return read_json_object(path, max_bytes=MAX_JSON_BYTES)
     except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""Where a run stands, in a small file for whoever looks from outside: `status.json`, and Prometheus' text format.
+"""The status of a run in a small file, `status.json`, and in Prometheus' text format.
 
-Decides: what the file says, and that a reader never sees half of it. Never: when it is written (`report.py` does), or
-whether a run counts as alive (`alive.py` does).
+Decides: what the status holds. Never: when it is written (`reporter.py` decides), or whether a run counts as alive
+(`liveness.py` decides).
 
     >>> import tempfile
     >>> run = Path(tempfile.mkdtemp())
@@ -9,16 +9,20 @@ whether a run counts as alive (`alive.py` does).
     >>> read_status(run)["step"]
     12
 
-| field | |
-|---|---|
-| `state` | "starting", "training", "evaluating", "finishing", then "finished", "stopped" or "failed" |
-| `time` | of the last sign of life, a step of an evaluation too; all times in seconds since 1970 |
-| `step`, `epoch`, `epochs`, `steps_per_epoch` | steps trained so far over all epochs; the epoch, from 1, of how many |
-| `loss`, `accuracy`, ..., `val_loss`, ... | of the epoch so far, and of the last evaluation |
-| `samples_per_second` | since the time before that they were told |
-| `last_step_time`, `last_checkpoint`, `last_checkpoint_time` | |
-| `evaluated_steps`, `evaluation_steps` | of an evaluation under way: done, of how many |
-| `message` | why it ended |
+All times are in seconds since 1970.
+
+    | field | |
+    |---|---|
+    | `state` | "starting", "training", "evaluating", "finishing", then "finished", "stopped" or "failed" |
+    | `time` | time of the last sign of life: a step of training or evaluation, or a checkpoint |
+    | `step`, `steps_per_epoch` | steps trained so far over all epochs; steps in an epoch |
+    | `epoch`, `epochs` | current epoch, from 1; most epochs that the run may train |
+    | `loss`, `accuracy`, ... | loss and metrics of the epoch so far |
+    | `val_loss`, `val_accuracy`, ... | loss and metrics of the last evaluation |
+    | `samples_per_second` | rate since the last update |
+    | `last_step_time`, `last_checkpoint`, `last_checkpoint_time` | last step; path and time of the last checkpoint |
+    | `evaluated_steps`, `evaluation_steps` | steps done and all steps of the current evaluation |
+    | `message` | why the run ended |
 """
 
 from __future__ import annotations
@@ -31,22 +35,22 @@ from typing import Any
 
 from distrain.errors import CheckpointError, ConfigurationError, StopRequested
 from distrain.files import atomic_write, read_json_object, write_json
-from distrain.reporting.metrics_log import plain
+from distrain.reporting.metrics_log import json_scalar
 
 _LOG = logging.getLogger(__name__)
 
 STATUS_NAME = "status.json"
 STATES = ("starting", "training", "evaluating", "finishing", "finished", "stopped", "failed")
-MAX_BYTES = 1 << 16  # a status is some hundred bytes; a longer file is none, and is not read into memory
+MAX_BYTES = 1 << 16  # a status has some hundred bytes; a longer file is damaged and is not read into memory
 
 
 class StatusFile:
     """The status of one run, rewritten as a whole at each update.
 
     Args:
-        run: the run directory, which exists.
-        time: now, in seconds since 1970.
-        prometheus: also write this file, for the textfile collector of Prometheus' node_exporter.
+        run: Existing run directory.
+        time: Current time, in seconds since 1970.
+        prometheus: File for the textfile collector of Prometheus' node_exporter, or None.
 
     Raises:
         ConfigurationError: a file cannot be written at the start.
@@ -61,7 +65,7 @@ class StatusFile:
     ) -> None:
         self._run, self._prometheus = run, prometheus
         self._values: dict[str, object] = {"state": "starting"}
-        self._is_told = False
+        self._has_warned = False
         try:
             self._write(time)
         except OSError as error:
@@ -71,28 +75,28 @@ class StatusFile:
             ) from None
 
     def update(self, values: Mapping[str, object], *, time: float) -> None:
-        """Change these values, and write all; a write that fails is logged once, and training goes on.
+        """Change some values and write all; the first failing write is logged as a warning, and training goes on.
 
         Args:
-            values: numbers and texts by name; None removes a value.
-            time: now, in seconds since 1970.
+            values: Numbers and texts by name; None removes a value.
+            time: Current time, in seconds since 1970.
         """
         self._values |= values
         try:
             self._write(time)
         except OSError as error:
-            if not self._is_told:
+            if not self._has_warned:
                 _LOG.warning("the status of the run cannot be written (%s); training goes on without.", error)
-            self._is_told = True
+            self._has_warned = True
 
     def end(self, error: BaseException, *, time: float) -> None:
-        """Tell what ended the run before it was finished."""
+        """Record the error that ended the run before it was finished."""
         state = "stopped" if isinstance(error, (StopRequested, KeyboardInterrupt)) else "failed"
         self.update({"state": state, "message": str(error) or type(error).__name__}, time=time)
 
     def _write(self, time: float) -> None:
         self._values = {name: value for name, value in self._values.items() if value is not None}
-        values = {name: plain(value) for name, value in {**self._values, "time": time}.items()}
+        values = {name: json_scalar(value) for name, value in {**self._values, "time": time}.items()}
         write_json(self._run / STATUS_NAME, values, durable=False)  # a status need not outlive a power cut
         if self._prometheus is not None:
             with atomic_write(self._prometheus, durable=False) as tmp_path:
@@ -100,10 +104,10 @@ class StatusFile:
 
 
 def read_status(run: Path) -> dict[str, Any] | None:
-    """The status of a run; None where there is none yet.
+    """Return the status of a run, or None if the run has not written one.
 
     Raises:
-        CheckpointError: the file is not one that `StatusFile` writes.
+        CheckpointError: the file cannot be read, or `StatusFile` did not write it.
     """
     path = run / STATUS_NAME
     try:
@@ -118,14 +122,14 @@ def read_status(run: Path) -> dict[str, Any] | None:
 
 
 def prometheus_text(values: Mapping[str, Any], *, run: str) -> str:
-    """Values in Prometheus' text format: a gauge for each number, and one for each state, of which one is 1.
+    """Return values in Prometheus' text format: a gauge for each number, and a gauge for each state.
 
     A time gets the name that Prometheus' conventions ask for, `distrain_last_step_timestamp_seconds`. The textfile
-    collector takes no times of samples: what is old is told by these. Where no file is found any more, so is the run.
+    collector accepts no sample times, so a reader detects an old file by these gauges.
 
     Args:
-        values: of a status, as JSON holds them.
-        run: the run directory, which becomes the label `run`.
+        values: Content of a status.
+        run: Run directory, which becomes the label `run`.
     """
     label = 'run="' + re.sub(r'[\\"\n]', lambda found: {"\n": r"\n"}.get(found[0], "\\" + found[0]), run) + '"'
     lines = ["# HELP distrain_state What the run is doing: 1 for one of these states.", "# TYPE distrain_state gauge"]

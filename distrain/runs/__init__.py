@@ -1,1 +1,1 @@
-"""What is in a run directory, and who may go on."""
+"""Run directories and checkpoints, and which run may resume in them."""

@@ -43,7 +43,7 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Mark:
+class ChartMark:
     """One mark: "best" a ring at (x, y), "resume" a vertical line at x, "checkpoint" a tick on the axis."""
 
     kind: str
@@ -52,7 +52,7 @@ class Mark:
     y: float = 0.0
 
 
-def line_chart(series: Sequence[Series], marks: Sequence[Mark] = (), *, from_zero: bool = False) -> str:
+def line_chart(series: Sequence[Series], marks: Sequence[ChartMark] = (), *, from_zero: bool = False) -> str:
     """Draw lines over a common horizontal axis of whole numbers.
 
     Args:
@@ -118,7 +118,7 @@ def _draw_line(axes: Any, line: Series, colour: str) -> None:
     )
 
 
-def _draw_mark(axes: Any, mark: Mark, colour: str) -> None:
+def _draw_mark(axes: Any, mark: ChartMark, colour: str) -> None:
     if mark.kind == "best":
         axes.plot([mark.x], [mark.y], "o", markersize=9, markerfacecolor="none", markeredgewidth=1.4, color=colour)
     elif mark.kind == "resume":

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from distrain.errors import ConfigurationError
 from distrain.files import atomic_write
-from distrain.reporting.html.charts import Mark, Series, line_chart
+from distrain.reporting.history import Event
+from distrain.reporting.html.charts import ChartMark, Series, line_chart
 from distrain.reporting.html.style import STYLE
 from distrain.reporting.html.tables import (
     MAX_TEXT,
@@ -30,7 +31,6 @@ from distrain.reporting.html.tables import (
     run_colour,
     run_dot,
 )
-from distrain.reporting.metrics_log import Event
 from distrain.reporting.run_history import Run, load_run
 
 MAX_CHART_POINTS = 3000  # of all runs together in a chart: keeps a page with long runs below a megabyte
@@ -114,21 +114,21 @@ def _tiles(run: Run) -> str:
 def _key_figures(run: Run) -> Iterable[tuple[str, str, str]]:
     """(label, figure, hint) of what there is to tell."""
     best = run.best_epoch
-    accuracy, loss = run.figure("validation_accuracy"), run.figure("validation_loss")
+    accuracy, loss = run.result("validation_accuracy"), run.result("validation_loss")
     if accuracy is not None:
         yield "validation accuracy", f"{accuracy:.4f}", f"best epoch {best['epoch']}" if best else ""
     if loss is not None:
         yield "validation loss", f"{loss:.4f}", f"best epoch {best['epoch']}" if best else ""
-    epochs, steps = run.figure("epochs"), run.figure("global_steps")
+    epochs, steps = run.result("epochs"), run.result("global_steps")
     if epochs is not None:
         yield "epochs", f"{epochs:,.0f}", f"{steps:,.0f} steps" if steps is not None else ""
-    rate, examples = run.figure("samples_per_second"), run.figure("examples_trained")
+    rate, examples = run.result("samples_per_second"), run.result("examples_trained")
     if rate is not None:
         yield "samples per second", f"{rate:,.0f}", f"{examples:,.0f} in all" if examples is not None else ""
-    seconds = run.figure("train_seconds")
+    seconds = run.result("train_seconds")
     if seconds is not None:
         yield "training time", duration(seconds), "without evaluation"
-    replicas = run.figure("num_replicas")
+    replicas = run.result("num_replicas")
     if replicas is not None:
         yield (
             "replicas",
@@ -185,36 +185,36 @@ def metrics_of(runs: Sequence[Run]) -> list[str]:
 
 def _metric_chart(runs: Sequence[Run], metric: str) -> str:
     series: list[Series] = []
-    marks: list[Mark] = []
+    marks: list[ChartMark] = []
     for number, run in enumerate(runs):
         training, validation = _colours(number, len(runs))
         series += [
-            _series(run.history.steps, metric, run.progress, training, faint=True),
-            _series(run.history.epochs, metric, run.progress, training, dashed=True),
-            _series(run.history.epochs, f"val_{metric}", run.progress, validation),
+            _series(run.history.steps, metric, run.epochs_trained, training, faint=True),
+            _series(run.history.epochs, metric, run.epochs_trained, training, dashed=True),
+            _series(run.history.epochs, f"val_{metric}", run.epochs_trained, validation),
         ]
         best = run.best_epoch
         value = as_number(best.get(f"val_{metric}")) if best else None
         if best and value is not None:
-            marks.append(Mark("best", run.progress(best), validation, value))
+            marks.append(ChartMark("best", run.epochs_trained(best), validation, value))
         marks += _marks(run, training)
     return _figure(metric, series, marks)
 
 
 def _throughput_chart(runs: Sequence[Run]) -> str:
     series: list[Series] = []
-    marks: list[Mark] = []
+    marks: list[ChartMark] = []
     for number, run in enumerate(runs):
         colour, _ = _colours(number, len(runs))
         series += [
-            _series(run.history.steps, "samples_per_second", run.progress, colour, faint=True),
-            _series(run.history.epochs, "samples_per_second", run.progress, colour, dashed=True),
+            _series(run.history.steps, "samples_per_second", run.epochs_trained, colour, faint=True),
+            _series(run.history.epochs, "samples_per_second", run.epochs_trained, colour, dashed=True),
         ]
         marks += _marks(run, colour)
     return _figure("samples per second", series, marks, from_zero=True)
 
 
-def _figure(title: str, series: list[Series], marks: list[Mark], *, from_zero: bool = False) -> str:
+def _figure(title: str, series: list[Series], marks: list[ChartMark], *, from_zero: bool = False) -> str:
     series = [line for line in series if line.x]
     chart = line_chart(series, marks, from_zero=from_zero)
     return (
@@ -234,10 +234,10 @@ def _series(
     return Series([progress(event) for event in events], drawn, colour, **look)
 
 
-def _marks(run: Run, colour: str) -> list[Mark]:
+def _marks(run: Run, colour: str) -> list[ChartMark]:
     kinds = {"checkpoint": run.history.checkpoints, "resume": run.history.resumes}
     return [
-        Mark(kind, run.progress(event), colour)
+        ChartMark(kind, run.epochs_trained(event), colour)
         for kind, events in kinds.items()
         for event in events[:: len(events) // MAX_MARKS + 1]
     ]

@@ -71,7 +71,7 @@ def comparison(runs: Sequence[Run], names: Sequence[str]) -> str:
     """A row a run; the best of each column is bold."""
     cells: list[list[str]] = []
     for _, key, text, choose in _COLUMNS:
-        values = [run.figure(key) for run in runs]
+        values = [run.result(key) for run in runs]
         known = [value for value in values if value is not None]
         best = choose(known) if choose and len(set(known)) > 1 else None
         cells.append(

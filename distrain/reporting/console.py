@@ -1,0 +1,38 @@
+"""The console of a run: plain lines, and one line for each epoch.
+
+Decides: how an epoch reads as text, and that a closed standard output raises `BrokenPipeError` for the command line
+to judge. Never: when something is printed.
+
+    >>> epoch_line(1, 3, {"loss": 0.5}, samples_per_second=41_234.0, seconds=2.08)
+    'epoch 1/3  loss 0.5000  41,234 samples/s  2.1 s'
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rich.console import Console
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:  # rich would leave with exit code 1 and no message
+        raise BrokenPipeError
+
+
+def open_console() -> Console:
+    """Return a console on standard output."""
+    return _Console()
+
+
+def print_line(console: Console, text: str) -> None:
+    """Print one line as it stands: unstyled, and wrapped by the terminal alone."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def epoch_line(
+    epoch: int, num_epochs: int, metrics: Mapping[str, float], *, samples_per_second: float, seconds: float
+) -> str:
+    """Return the line that reports a finished epoch."""
+    shown = [f"{name} {value:.4f}" for name, value in metrics.items()]
+    speed = [f"{samples_per_second:,.0f} samples/s", f"{seconds:.1f} s"]
+    return "  ".join([f"epoch {epoch}/{num_epochs}", *shown, *speed])
