@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from distrain.cli.main import make_parser
+from distrain.cli.options import exit_codes
 from distrain.config import PlanConfig, PrepareConfig, SynthConfig, TrainConfig, settings_of
-from distrain.errors import DistrainError
 
 WIDTH = "80"  # characters of a help text, whatever terminal the site is built in
 
@@ -42,8 +42,7 @@ def settings_markdown() -> str:
 
 def exit_codes_markdown() -> str:
     """Return a table of all exit codes."""
-    codes = {kind.exit_code: (kind.__doc__ or "").splitlines()[0] for kind in DistrainError.__subclasses__()}
-    return _table(("Code", "Meaning"), sorted({0: "Done.", **codes}.items()))
+    return _table(("Code", "Meaning"), exit_codes().items())
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> str:

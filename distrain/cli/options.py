@@ -59,11 +59,16 @@ def help_text(setting: Setting) -> str:
     return (setting.help + (f" (default: {default})" if default else "")).replace("%", "%%")
 
 
+def exit_codes() -> dict[int, str]:
+    """Give the meaning of each exit code, in order."""
+    errors = {kind.exit_code: (kind.__doc__ or "").splitlines()[0] for kind in DistrainError.__subclasses__()}
+    return dict(sorted({0: "Done.", **errors}.items()))
+
+
 def exit_code_table() -> str:
-    """List the exit codes of all commands, a line each."""
-    codes = {kind.exit_code: (kind.__doc__ or "").splitlines()[0] for kind in DistrainError.__subclasses__()}
+    """Show the exit codes of all commands in lines that fit a terminal."""
     lines = [
         textwrap.fill(text, 76, initial_indent=f"  {code:<4}", subsequent_indent=" " * 6)
-        for code, text in sorted({0: "Done.", **codes}.items())
+        for code, text in exit_codes().items()
     ]
     return "\n".join(["exit codes:", *lines])

@@ -30,7 +30,7 @@ class TrainConfig:
 
     data: Path = setting("prepared data, or a folder of arrays", metavar="DIR", may_differ=True, may_change=True)
     run: Path = setting(
-        "run directory, made if it is missing; other ranks than the chief do not use theirs",
+        "run directory, made if it is missing; the chief alone uses it",
         metavar="DIR",
         may_differ=True,
         may_change=True,
@@ -42,7 +42,7 @@ class TrainConfig:
         may_change=True,
     )
     devices: str | None = setting(
-        "cpu:N for N logical CPU devices, or gpu:0,1 for the GPUs with these numbers",
+        "devices of this process: cpu:N for N logical CPU devices, or gpu:0,1 for the GPUs with these numbers",
         default=None,
         default_text="all GPUs, else the CPU",
         pattern=r"cpu:[1-9]\d{0,2}|gpu:\d+(,\d+)*",
@@ -52,7 +52,7 @@ class TrainConfig:
         may_change=True,
     )
     model: str | None = setting(
-        "package.module:build_model, for a model of your own",
+        "function that makes a model of your own, as package.module:function",
         default=None,
         default_text="the shipped model for the kind of data",
         pattern=r"[\w.]+:\w+",
@@ -84,7 +84,7 @@ class TrainConfig:
         may_change=True,
     )
     compression: str = setting(
-        "fp16 sends gradients between processes in half precision, which costs exactness",
+        "number format of gradients between processes; fp16 halves the traffic and costs exactness",
         default="none",
         choices=COMPRESSIONS,
     )
@@ -103,8 +103,8 @@ class TrainConfig:
         "random seed of the weights, the order of examples, and dropout", default=0, at_least=0, below=2**63
     )
     resume: str = setting(
-        "auto continues the run in --run; never refuses a run directory in use; a path continues from that checkpoint, "
-        "of this run or of another",
+        "where to continue: auto takes the newest checkpoint in --run, a path names any checkpoint, "
+        "never refuses a run directory in use",
         default="auto",
         metavar="auto|never|PATH",
         may_change=True,
