@@ -1,15 +1,14 @@
-"""Growth: seconds and memory of preparing and training as the rows grow tenfold, and `distrain plan` at any size.
+"""Growth: seconds and memory of preparing and training from 10^4 to 10^6 rows, and of `distrain plan` up to 10^7.
 
     python benchmarks/growth.py [--rows 10000 100000 1000000] [--plan-rows 10000 ... 10000000] [--workers 2]
 
-Made-up text of about 40 words a row; `distrain prepare --vectorizer ngram`, then `distrain train` for one epoch. What
-does not grow is measured on 1,000 rows and taken off: Python, TensorFlow, compiling the step. Sizes below a million
-rows, which take little longer than that, are measured in `--turns` turns, and figures are medians. Flat means that
-seconds per million rows at the largest size are within 20% of those at the size before. Memory is the peak of RssAnon
-of the largest process of a command.
+Each size is synthetic text of about 40 words a row, `distrain prepare --vectorizer ngram`, and one epoch of `distrain
+train`. Start-up is measured on 1,000 rows and subtracted: Python, TensorFlow, compiling the step. Sizes below a million
+rows are measured `--turns` times, and the table shows medians. A cost per row is flat if the largest size is within 20%
+of the size before. Memory is the peak RssAnon of a command's largest process.
 
-`distrain plan --replicas 1024` is run on data that were prepared where they are, and beyond on shards that are written
-without text: rows of 60 columns by Zipf's law, one block again and again.
+`distrain plan --replicas 1024` runs on the prepared data. Larger sizes use shards without text: 65,536 rows of 60
+columns by Zipf's law, written again and again.
 """
 
 from __future__ import annotations
@@ -32,14 +31,14 @@ from distrain.data.dataset_writer import DatasetWriter
 from distrain.data.rows import Rows
 
 START_ROWS = 1_000
-ONCE = 1_000_000  # rows from which one turn is enough
+SINGLE_TURN_ROWS = 1_000_000  # such a run takes long enough to measure once
 TOLERANCE = 0.2
 PLAN_SECONDS = 2.0
-BLOCK_ROWS = 65_536
+PIECE_ROWS = 65_536
 
 
 class Figures(NamedTuple):
-    """One size: seconds of each command, of training alone, and the largest process' peak in bytes."""
+    """One size: seconds of each command, peak bytes of the largest process, and seconds of the epoch."""
 
     prepare: float
     train: float
@@ -48,9 +47,9 @@ class Figures(NamedTuple):
     epoch: float
 
 
-def measure(place: Path, rows: int, *, workers: int, batch_size: int) -> Figures:
-    """Write text, prepare it, train on it; leaves `place/data-ROWS`."""
-    text, data, run = place / "text", place / f"data-{rows}", place / "run"
+def measure(work: Path, rows: int, *, workers: int, batch_size: int) -> Figures:
+    """Write, prepare and train on text of `rows` rows; keep `work/data-ROWS`."""
+    text, data, run = work / "text", work / f"data-{rows}", work / "run"
     shutil.rmtree(data, ignore_errors=True)
     run_measured(distrain("synth", "--out", text, "--rows", rows))
     files = ("--train", text / "train.csv", "--test", text / "test.csv")
@@ -63,28 +62,28 @@ def measure(place: Path, rows: int, *, workers: int, batch_size: int) -> Figures
     return Figures(prepare.seconds, train.seconds, prepare.peak_bytes[0], train.peak_bytes[0], summary["train_seconds"])
 
 
-def write_shards(place: Path, rows: int) -> None:
-    """Prepared data of `rows` rows, without text."""
+def write_shards(work: Path, rows: int) -> None:
+    """Write prepared data of `rows` rows without any text."""
     random = np.random.default_rng(0)
-    shares = 1.0 / np.arange(1, 20_001)
-    columns = random.choice(20_000, (BLOCK_ROWS, 60), p=shares / shares.sum()).astype(np.int32)
-    labels = (np.arange(BLOCK_ROWS) % 4).astype(np.int32)
-    block = Rows(np.arange(BLOCK_ROWS + 1) * 60, np.sort(columns, axis=1).ravel(), np.ones(columns.size, "f4"), labels)
+    frequencies = 1.0 / np.arange(1, 20_001)
+    columns = random.choice(20_000, (PIECE_ROWS, 60), p=frequencies / frequencies.sum()).astype(np.int32)
+    labels = (np.arange(PIECE_ROWS) % 4).astype(np.int32)
+    piece = Rows(np.arange(PIECE_ROWS + 1) * 60, np.sort(columns, axis=1).ravel(), np.ones(columns.size, "f4"), labels)
 
-    def blocks(count: int) -> Iterator[Rows]:
-        for start in range(0, count, BLOCK_ROWS):
-            yield block.slice(0, min(BLOCK_ROWS, count - start))
+    def pieces(count: int) -> Iterator[Rows]:
+        for start in range(0, count, PIECE_ROWS):
+            yield piece.slice(0, min(PIECE_ROWS, count - start))
 
-    place.mkdir()
-    writer = DatasetWriter(place, kind="ngram", num_features=20_000, classes=["a", "b", "c", "d"])
-    writer.write("train", blocks(rows))
-    writer.write("test", blocks(rows // 10))
+    work.mkdir()
+    writer = DatasetWriter(work, kind="ngram", num_features=20_000, classes=["a", "b", "c", "d"])
+    writer.write("train", pieces(rows))
+    writer.write("test", pieces(rows // 10))
     writer.finish()
 
 
 def growth_table(sizes: list[int], start: Figures, found: list[Figures]) -> tuple[Table, list[str]]:
-    """The table of all sizes, and what is and is not flat."""
-    table = Table(title="seconds per million rows, start apart; peak RssAnon, MiB", title_justify="left")
+    """The table of all sizes, and a verdict for each cost per row."""
+    table = Table(title="seconds per million rows, without start-up; peak RssAnon, MiB", title_justify="left")
     for column in ("rows", "prepare", "train", "epoch", "prepare MiB", "train MiB"):
         table.add_column(column, justify="right")
     table.add_row(
@@ -100,8 +99,10 @@ def growth_table(sizes: list[int], start: Figures, found: list[Figures]) -> tupl
     if len(rates) > 1:
         for name, rate in rates[-1].items():
             ratio = rate / rates[-2][name]
-            word = "flat" if abs(ratio - 1) <= TOLERANCE else "NOT FLAT"
-            verdicts.append(f"{name}: seconds per row at {sizes[-1]:,} / at {sizes[-2]:,} rows = {ratio:.2f}: {word}")
+            verdict = "flat" if abs(ratio - 1) <= TOLERANCE else "NOT FLAT"
+            verdicts.append(
+                f"{name}: seconds per row at {sizes[-1]:,} / at {sizes[-2]:,} rows = {ratio:.2f}: {verdict}"
+            )
     return table, verdicts
 
 
@@ -110,7 +111,7 @@ def _mebibytes(figures: Figures) -> list[str]:
 
 
 def main() -> None:
-    """Measure each size, print."""
+    """Measure each size and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="*", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--plan-rows", type=int, nargs="*", default=[10_000, 100_000, 1_000_000, 3_600_000, 10_000_000])
@@ -121,15 +122,15 @@ def main() -> None:
     options = parser.parse_args()
     console = Console()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        place = Path(folder)
+        work = Path(folder)
         settings = {"workers": options.workers, "batch_size": options.batch_size}
         if options.rows:
-            measure(place, START_ROWS, **settings)  # not counted: it reads files and compiles for the first time
+            measure(work, START_ROWS, **settings)  # warm-up: reads files and compiles kernels for the first time
             turns: dict[int, list[Figures]] = {rows: [] for rows in (START_ROWS, *options.rows)}
             for turn in range(options.turns):
                 for rows, measured in turns.items():
-                    if turn == 0 or rows < ONCE:
-                        measured.append(measure(place, rows, **settings))
+                    if turn == 0 or rows < SINGLE_TURN_ROWS:
+                        measured.append(measure(work, rows, **settings))
             start, *found = (Figures(*map(statistics.median, zip(*each, strict=True))) for each in turns.values())
             table, verdicts = growth_table(options.rows, start, found)
             console.print(table)
@@ -140,7 +141,7 @@ def main() -> None:
         for column in ("rows", "seconds", "MiB"):
             table.add_column(column, justify="right")
         for rows in options.plan_rows:
-            data = place / f"data-{rows}"
+            data = work / f"data-{rows}"
             if not data.exists():
                 write_shards(data, rows)
             time = ("--step-ms", 3.1, "--bandwidth-gbs", 12)
@@ -148,7 +149,7 @@ def main() -> None:
             table.add_row(f"{rows:,}", f"{plan.seconds:.2f}", f"{plan.peak_bytes[0] / 2**20:,.0f}")
             shutil.rmtree(data)
         console.print(table)
-        console.print(f"wanted: below {PLAN_SECONDS:.0f} seconds at 3,600,000 rows", highlight=False)
+        console.print(f"target: below {PLAN_SECONDS:.0f} seconds at 3,600,000 rows", highlight=False)
 
 
 if __name__ == "__main__":

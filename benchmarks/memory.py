@@ -1,10 +1,10 @@
-"""Memory: a CSV larger than what preparing and training may hold.
+"""Memory: peaks of preparing and training on a CSV larger than the memory limit.
 
     python benchmarks/memory.py [--gigabytes 4] [--workers 2] [--words-per-row 40] [--folder DIR]
 
-Writes made-up text of that size, prepares it with n-grams, trains one epoch; prints the peak of RssAnon (anonymous
-memory; mapped files do not count) of every process of every command. Wanted: below 1.5 GiB for each. The folder takes
-about 2.5 times the size of the text.
+The script writes synthetic text of the given size, prepares n-grams and trains one epoch. It prints the peak RssAnon of
+every process, which excludes mapped files. The target is less than 1.5 GiB per process. The folder takes about 2.5
+times the size of the text.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from measuring import Measured, distrain, run_measured
 from rich.console import Console
 from rich.table import Table
 
-WANTED_BYTES = 1.5 * 2**30
+TARGET_BYTES = 1.5 * 2**30
 PROBE_ROWS = 20_000
 SHOWN_PROCESSES = 4
-MIN_SHOWN = 16 * 2**20  # launchers and trackers of resources, which hold nothing
+MIN_SHOWN_BYTES = 16 * 2**20  # launchers and resource trackers take less
 
 
-def rows_of(gigabytes: float, *, words_per_row: int, place: Path) -> int:
-    """How many rows make a training file of that size, by a small one."""
-    probe = place / "probe"
+def rows_of(gigabytes: float, *, words_per_row: int, work: Path) -> int:
+    """Number of rows in a training file of that size, estimated from a small file."""
+    probe = work / "probe"
     run_measured(distrain("synth", "--out", probe, "--rows", PROBE_ROWS, "--words-per-row", words_per_row))
     size = (probe / "train.csv").stat().st_size
     shutil.rmtree(probe)
@@ -36,7 +36,7 @@ def rows_of(gigabytes: float, *, words_per_row: int, place: Path) -> int:
 
 
 def main() -> None:
-    """Write, prepare, train, print."""
+    """Write, prepare, train, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gigabytes", type=float, default=4.0)
     parser.add_argument("--workers", type=int, default=2, help="of prepare (default: 2)")
@@ -47,12 +47,12 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where to work (default: the temporary folder)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        place = Path(folder)
-        free = shutil.disk_usage(place).free
+        work = Path(folder)
+        free = shutil.disk_usage(work).free
         if free < 3e9 * options.gigabytes:
-            sys.exit(f"{place} has {free / 1e9:.1f} GB free; {3 * options.gigabytes:.1f} are needed: give --folder.")
-        rows = rows_of(options.gigabytes, words_per_row=options.words_per_row, place=place)
-        text, data, run = place / "text", place / "data", place / "run"
+            sys.exit(f"{work} has {free / 1e9:.1f} GB free; {3 * options.gigabytes:.1f} are needed: give --folder.")
+        rows = rows_of(options.gigabytes, words_per_row=options.words_per_row, work=work)
+        text, data, run = work / "text", work / "data", work / "run"
         found: dict[str, Measured] = {}
         found["synth"] = run_measured(
             distrain("synth", "--out", text, "--rows", rows, "--words-per-row", options.words_per_row)
@@ -70,14 +70,14 @@ def main() -> None:
     for column in ("command", "seconds", "CPU seconds", "peak RssAnon of each process, MiB"):
         table.add_column(column, justify="left" if column == "command" else "right")
     for command, measured in found.items():
-        peaks = [peak for peak in measured.peak_bytes if peak >= MIN_SHOWN][:SHOWN_PROCESSES]
+        peaks = [peak for peak in measured.peak_bytes if peak >= MIN_SHOWN_BYTES][:SHOWN_PROCESSES]
         shown = ", ".join(f"{peak / 2**20:,.0f}" for peak in peaks)
         table.add_row(command, f"{measured.seconds:.1f}", f"{measured.cpu_seconds:.1f}", shown)
     console = Console()
     console.print(table)
     largest = max(measured.peak_bytes[0] for measured in found.values())
-    word = "below" if largest < WANTED_BYTES else "ABOVE"
-    console.print(f"largest process: {largest / 2**30:.2f} GiB, {word} the wanted 1.5 GiB", highlight=False)
+    verdict = "below" if largest < TARGET_BYTES else "ABOVE"
+    console.print(f"largest process: {largest / 2**30:.2f} GiB, {verdict} the target of 1.5 GiB", highlight=False)
     console.print(f"accuracy after one epoch: {summary['validation_accuracy']:.4f}", highlight=False)
 
 
