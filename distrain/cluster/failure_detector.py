@@ -1,131 +1,116 @@
-"""The failure detector of a run of many processes: a rank that fails or is lost ends the whole job, with one message.
+"""The failure detector of a run: a rank that fails or is lost ends the whole job, with one message.
 
-Decides: who was lost, what is said about it, and with which code this process leaves. Never: how ranks are connected
-(`heartbeat_wire.py`), or what a failing rank says about its own failure.
+Decides: whether a rank was lost, what the message says, and with which code this process exits. Never: how ranks
+connect (`heartbeat.py`), or what a failing rank says about its own failure.
 
-    with watching(group) as watch:
+    with detect_failures(group) as detector:
         for step in range(1, 101):
             train()
-            watch.at_step(step)
+            detector.at_step(step)
 
-Collectives wait for ever, or for a vague time, when a peer is gone. So each rank beats once a second over a TCP
-connection of its own to rank 0, from a thread of its own, and rank 0 beats back. A busy main thread does no harm; only
-code that holds the interpreter's lock for longer than `silence_seconds` looks like a stopped process.
+Without a failure detector, collectives wait for a lost peer forever or for an unknown time. Each rank therefore sends a
+beat once a second to rank 0, from a thread of its own and over a TCP connection of its own; rank 0 sends beats back. A
+busy main thread does not delay the beats. Only code that holds the interpreter's lock for longer than `silence_seconds`
+looks like a stopped process.
 
-What happens                        Who speaks           Exit code
-a rank's process ends               rank 0, after 0.3 s  5
-a rank falls silent                 rank 0               5
-rank 0's process ends or is silent  the lowest rank      5
-an error leaves the context         the failing rank     the error's
-`failed(code)`                      its caller           code
+    What happens                        Who prints           Exit code
+    a rank's process ends               rank 0, after 0.3 s  5
+    a rank is silent                    rank 0               5
+    rank 0's process ends or is silent  the lowest rank      5
+    an error leaves the context         the failing rank     the error's
+    `fail(code)`                        its caller           code
 
-All others leave with the same code and say nothing. Rank 0 decides, so of several failures only the first is told.
+All other ranks exit with the same code and print nothing. Rank 0 decides, so that only the first of several failures is
+reported.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from distrain.cluster.heartbeat import Frame, Kind, Link, meet
+from distrain.cluster.exit_process import exit_process
+from distrain.cluster.heartbeat import Frame, Kind, Link, connect_ranks
 from distrain.cluster.process_group import ProcessGroup
 from distrain.errors import DistrainError, RankError, StopRequested
 
-Leave = Callable[[int, str | None], None]
+Exit = Callable[[int, str | None], None]  # called with exit code and message
 
 BEAT_SECONDS = 1.0
 SILENCE_SECONDS = 30.0
 GRACE_SECONDS = 0.3  # from a broken connection to the verdict; mpirun ends all ranks about 1 s after the first
-SPEAK_SECONDS = 3.0  # a failing rank has so long to speak and end before the others leave
-ANSWER_SECONDS = 6.0  # `failed` waits for rank 0 at most so long
-LAST_SECONDS = 20.0  # then a failed process is ended: its clean-up may wait for ranks that are gone
-ECHO_SECONDS = 3.0  # an error that may come from a lost peer waits so long for the verdict
+PRINT_SECONDS = 3.0  # a failing rank has this long to print and end before the other ranks exit
+ANSWER_SECONDS = 6.0  # `fail` waits this long for rank 0 at most
+EXIT_SECONDS = 20.0  # then a failed process is ended, because its cleanup may wait for lost ranks
+VERDICT_SECONDS = 3.0  # an error that a lost peer may have caused waits this long for the verdict
 GOODBYE_SECONDS = 2.0
-# Where rank 0 is lost, rank 1 speaks. Rank 2 does so this much later, if the launcher has not ended it by then
-# (horovodrun takes 5 s), and all others after two turns: a minute at most from the loss, whoever is left.
+# When rank 0 is lost, rank 1 prints. Rank 2 prints this much later, unless the launcher has ended it by then
+# (horovodrun takes 5 s), and all other ranks after two turns. All ranks thus exit within a minute of the loss.
 TURN_SECONDS, MAX_TURNS = 6.0, 2
-PATIENCE_SECONDS = 2.0  # others give rank 0 more time than it gives them: of a cut connection it speaks first
+PATIENCE_SECONDS = 2.0  # added to the silence of rank 0, so that rank 0 prints first when a network is cut
 
 
-def leave_process(code: int, message: str | None) -> None:
-    """End this process at once, whatever its main thread is doing; says the message, if any, on standard error."""
-
-    def speak() -> None:
-        with contextlib.suppress(OSError, ValueError):  # nobody reads
-            if message is not None and sys.__stderr__ is not None:  # not a live display's, which may be locked
-                new_line = "\n" if sys.__stderr__.isatty() else ""
-                print(f"{new_line}distrain: error: {message}", file=sys.__stderr__, flush=True)
-            if sys.stdout is not None:
-                sys.stdout.flush()
-
-    # Neither the main thread, which may hold a stream's lock, nor a reader that has stopped may keep it alive.
-    speaker = threading.Thread(target=speak, daemon=True)
-    speaker.start()
-    speaker.join(2.0)
-    os._exit(code)
-
-
-class Watch:
-    """What a rank tells the others. This one is of a run of one process, and tells nobody."""
+class FailureDetector:
+    """What a rank reports to the other ranks. This base class serves a single process, which has no peers."""
 
     _step = -1
 
     def at_step(self, step: int) -> None:
-        """All ranks have taken part in this step; costs next to nothing."""
+        """Note that all ranks took part in this step; costs next to nothing."""
         self._step = step
 
-    def failed(self, code: int) -> None:
-        """Tell all others that this process is about to leave with `code`, 1..255; they leave with it too, silently.
+    def fail(self, code: int) -> None:
+        """Make all other ranks exit without a message, because this process is about to exit.
 
-        Returns once rank 0 knows, and after 6 s in any case; then 20 s are left to say why and to end. Does not return
-        where another rank has failed before: then this process leaves as that one wants.
+        Returns once rank 0 has answered, or after 6 s. This process then has 20 s to print its error and exit. If
+        another rank failed before, `fail` does not return and this process exits with that rank's code.
+
+        Args:
+            code: exit code of all ranks, 1..255.
         """
 
 
 @contextlib.contextmanager
-def watching(
+def detect_failures(
     group: ProcessGroup,
     *,
-    leave: Leave = leave_process,
+    exit_process: Exit = exit_process,
     silence_seconds: float = SILENCE_SECONDS,
-) -> Iterator[Watch]:
-    """Watch all ranks of a run, and be watched. Every rank enters, and leaves after a barrier.
+) -> Iterator[FailureDetector]:
+    """Run the failure detector inside the context. Every rank enters, and leaves after a barrier.
 
-    An error that leaves the context reaches the other ranks as `failed`, with its exit code (1 for a traceback). If it
-    may be the echo of another rank's end, as collectives break when a peer is gone, the verdict is awaited before.
-    The error gets a note with rank and step. `StopRequested` is no failure: it is agreed.
+    An error that leaves the context calls `fail` with its exit code (1 for a traceback). Collectives also raise errors
+    when a peer is lost; such an error first waits for the verdict about a lost rank. The error gets a note with rank
+    and step. `StopRequested` is no failure, because all ranks agreed to stop.
 
     Args:
-        group: all ranks; used twice at the start.
-        leave: ends this process: (exit code, message for standard error or None). Called in a thread of its own.
-        silence_seconds: without a sign of life for so long, a rank counts as lost.
+        group: all ranks; they exchange bytes twice at the start.
+        exit_process: ends this process; called in another thread than the main thread.
+        silence_seconds: a rank without a sign of life for this long is lost.
 
     Raises:
-        RankError: a rank could not connect; raised on all alike.
+        RankError: a rank could not connect. All ranks raise this error.
     """
-    rank, size = group.rank, group.size
-    if size == 1:
-        yield Watch()
+    if group.size == 1:
+        yield FailureDetector()
         return
-    links = meet(group)
-    watcher = _Watcher(rank, links, leave, silence_seconds)
-    watcher.start()
+    detector = _HeartbeatDetector(group.rank, connect_ranks(group), exit_process, silence_seconds)
+    detector.start()
     try:
-        yield watcher
+        yield detector
     except BaseException as error:
         if code := _exit_code(error):
-            if _may_be_an_echo(error):
-                watcher.await_verdict()
-            watcher.failed(code)
-            error.add_note(f"This was rank {rank} of {size} {watcher.where()}; all other ranks are told to leave.")
+            if _may_follow_a_loss(error):
+                detector.await_verdict()
+            detector.fail(code)
+            where = detector.progress()
+            error.add_note(f"This was rank {group.rank} of {group.size} {where}; all other ranks exit too.")
         raise
     finally:
-        watcher.stop()
+        detector.stop()
 
 
 def _exit_code(error: BaseException) -> int:
@@ -136,59 +121,66 @@ def _exit_code(error: BaseException) -> int:
     return error.exit_code if isinstance(error, DistrainError) else 1
 
 
-def _may_be_an_echo(error: BaseException) -> bool:
-    """Whether the end of another rank may have raised it."""
+def _may_follow_a_loss(error: BaseException) -> bool:
+    """Return whether the loss of another rank may have caused the error."""
     return isinstance(error, RankError) or (isinstance(error, Exception) and not isinstance(error, DistrainError))
 
 
 @dataclass(frozen=True)
-class _Ending:
-    """How this process is going to leave."""
+class _Verdict:
+    """How this process is going to exit.
+
+    Attributes:
+        code: exit code.
+        message: printed by this process; None if another rank prints, and then the verdict is final.
+        rank: the lost rank, or the rank that prints.
+        timer: exits when it expires.
+    """
 
     code: int
-    message: str | None  # None where another rank speaks; then the end is settled
-    rank: int  # that was lost, or whose end is awaited
+    message: str | None
+    rank: int
     timer: asyncio.TimerHandle
 
 
-class _Watcher(Watch):
-    """A watch with a thread, whose event loop runs whatever begins with an underscore."""
+class _HeartbeatDetector(FailureDetector):
+    """A failure detector with a thread, whose event loop runs `_run` and everything that `_run` schedules."""
 
-    def __init__(self, rank: int, links: dict[int, Link], leave: Leave, silence_seconds: float) -> None:
+    def __init__(self, rank: int, links: dict[int, Link], exit_process: Exit, silence_seconds: float) -> None:
         self._rank = rank
         self._links = links
-        self._leave = leave
+        self._exit_process = exit_process
         self._silence_seconds = silence_seconds
-        self._ending: _Ending | None = None
+        self._verdict: _Verdict | None = None
         self._is_parting = False
         self._has_failed = False
-        self._may_speak = threading.Event()
+        self._may_print = threading.Event()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def start(self) -> None:
-        """Begin to watch."""
+        """Start the thread."""
         self._thread.start()
 
-    def failed(self, code: int) -> None:
-        """See `Watch.failed`."""
+    def fail(self, code: int) -> None:
+        """See `FailureDetector.fail`."""
         if self._has_failed:
             return
         self._has_failed = True
-        self._loop.call_soon_threadsafe(self._fail, code)
-        self._may_speak.wait(ANSWER_SECONDS)
+        self._loop.call_soon_threadsafe(self._send_failure, code)
+        self._may_print.wait(ANSWER_SECONDS)
 
     def await_verdict(self) -> None:
-        """Give rank 0 time to find out whom the run has lost; returns at once after `failed`."""
-        self._may_speak.wait(ECHO_SECONDS)
+        """Give rank 0 time to detect a lost rank; returns at once after `fail`."""
+        self._may_print.wait(VERDICT_SECONDS)
 
-    def where(self, step: int = -1) -> str:
-        """How far training has come: at least to that step, as all ranks take part in each."""
+    def progress(self, step: int = -1) -> str:
+        """Return how far training has come, as in "after step 17": a step of any rank is a step of all ranks."""
         step = max(step, self._step)
         return f"after step {step}" if step >= 0 else "before its first step"
 
     def stop(self) -> None:
-        """Say goodbye; after a failure not, as then the others wait for the end of this process."""
+        """Say goodbye to the peers, unless this process failed: then the peers wait for its end."""
         if self._has_failed:
             return
         self._loop.call_soon_threadsafe(self._part)
@@ -198,7 +190,7 @@ class _Watcher(Watch):
 
     def _run(self) -> None:
         for link in self._links.values():
-            self._loop.add_reader(link, self._hear, link)
+            self._loop.add_reader(link, self._receive, link)
         self._beat()
         self._loop.run_forever()
         for link in self._links.values():
@@ -208,87 +200,87 @@ class _Watcher(Watch):
         self._loop.call_later(BEAT_SECONDS, self._beat)
         for link in self._links.values():
             link.send(Frame(Kind.BEAT, step=self._step))
-            # Counted in own beats: a rank that was stopped itself accuses nobody when it goes on.
+            # Own beats measure the silence, so that a process that was stopped itself finds no peer silent.
             silence = link.silent_beats * BEAT_SECONDS
             if silence > self._silence_seconds + (PATIENCE_SECONDS if self._rank else 0):
-                self._lose(link, f"no sign of life for {silence:g} s; it is stopped or its network is down")
+                self._judge_lost(link, f"no sign of life for {silence:g} s; it is stopped or its network is down")
             link.silent_beats += 1
 
-    def _hear(self, link: Link) -> None:
+    def _receive(self, link: Link) -> None:
         for frame in link.receive():
             link.silent_beats = 0
             if frame.kind is Kind.BEAT:
                 link.step = frame.step
             elif frame.kind is Kind.GOODBYE:
                 link.send(Frame(Kind.GOODBYE))
-                self._drop(link)
+                self._remove(link)
                 return
             else:
-                self._obey(link, frame)
+                self._follow(link, frame)
         if not link.is_open:
-            self._drop(link)
-            self._lose(link, "its process ended")
-            if self._ending and self._ending.message is None and self._ending.rank == link.rank:
-                self._end_in(0, self._ending.code, None, link.rank)
+            self._remove(link)
+            self._judge_lost(link, "its process ended")
+            if self._verdict and self._verdict.message is None and self._verdict.rank == link.rank:
+                self._exit_in(0, self._verdict.code, None, link.rank)
 
-    def _obey(self, link: Link, frame: Frame) -> None:
-        """Leave as another rank wants, unless the end is settled. A failure explains a loss that is still weighed."""
-        if self._may_speak.is_set() or (self._ending and self._ending.message is None):
+    def _follow(self, link: Link, frame: Frame) -> None:
+        """Exit as another rank asks, unless the verdict is final. A failure explains a loss that is not yet final."""
+        if self._may_print.is_set() or (self._verdict and self._verdict.message is None):
             return
         if frame.kind is Kind.FAILED and self._rank == 0:
             link.send(frame)
-        elif frame.kind is Kind.FAILED:  # rank 0's answer
-            self._allow_speaking()
+        elif frame.kind is Kind.FAILED:  # the answer of rank 0
+            self._allow_printing()
             return
-        self._end_in(SPEAK_SECONDS, frame.code, None, link.rank)
+        self._exit_in(PRINT_SECONDS, frame.code, None, link.rank)
 
-    def _lose(self, link: Link, reason: str) -> None:
-        """Weigh the loss of a rank, unless something else is about to end this process."""
-        if self._ending or self._is_parting or self._may_speak.is_set():
+    def _judge_lost(self, link: Link, reason: str) -> None:
+        """Schedule the exit for a lost rank, unless another verdict stands."""
+        if self._verdict or self._is_parting or self._may_print.is_set():
             return
         message = (
-            f"rank {link.rank} ({link.host}) was lost {self.where(link.step)}: {reason}. "
+            f"rank {link.rank} ({link.host}) was lost {self.progress(link.step)}: {reason}. "
             "Start the same command again: training goes on from the last checkpoint."
         )
         turns = min(max(self._rank - 1, 0), MAX_TURNS)
-        self._end_in(GRACE_SECONDS + turns * TURN_SECONDS, RankError.exit_code, message, link.rank)
+        self._exit_in(GRACE_SECONDS + turns * TURN_SECONDS, RankError.exit_code, message, link.rank)
 
-    def _fail(self, code: int) -> None:
-        """What the main thread asks for in `failed`."""
-        self._loop.call_later(LAST_SECONDS, self._leave, code, None)
+    def _send_failure(self, code: int) -> None:
+        """Run the part of `fail` that belongs to this thread."""
+        self._loop.call_later(EXIT_SECONDS, self._exit_process, code, None)
         if self._rank > 0 and self._links:
             self._links[0].send(Frame(Kind.FAILED, code))
-        elif self._ending is None:
-            self._tell_all(Frame(Kind.LEAVE, code))
-            self._allow_speaking()
+        elif self._verdict is None:
+            self._send_all(Frame(Kind.LEAVE, code))
+            self._allow_printing()
 
-    def _allow_speaking(self) -> None:
-        if self._ending:
-            self._ending.timer.cancel()
-        self._may_speak.set()
+    def _allow_printing(self) -> None:
+        if self._verdict:
+            self._verdict.timer.cancel()
+        self._may_print.set()
 
-    def _end_in(self, seconds: float, code: int, message: str | None, rank: int) -> None:
-        if self._ending:
-            self._ending.timer.cancel()
-        timer = self._loop.call_later(seconds, self._end, code, message)
-        self._ending = _Ending(code, message, rank, timer)
+    def _exit_in(self, seconds: float, code: int, message: str | None, rank: int) -> None:
+        if self._verdict:
+            self._verdict.timer.cancel()
+        timer = self._loop.call_later(seconds, self._exit, code, message)
+        self._verdict = _Verdict(code, message, rank, timer)
 
-    def _end(self, code: int, message: str | None) -> None:
-        self._tell_all(Frame(Kind.LEAVE, code))
+    def _exit(self, code: int, message: str | None) -> None:
+        self._send_all(Frame(Kind.LEAVE, code))
         self._loop.stop()
-        self._leave(code, message)
+        self._exit_process(code, message)
 
     def _part(self) -> None:
-        """What the main thread asks for in `stop`."""
+        """Run the part of `stop` that belongs to this thread."""
         self._is_parting = True
-        self._tell_all(Frame(Kind.GOODBYE))
+        self._send_all(Frame(Kind.GOODBYE))
         self._loop.call_later(GOODBYE_SECONDS if self._links else 0, self._loop.stop)
 
-    def _tell_all(self, frame: Frame) -> None:
+    def _send_all(self, frame: Frame) -> None:
         for link in self._links.values():
             link.send(frame)
 
-    def _drop(self, link: Link) -> None:
+    def _remove(self, link: Link) -> None:
         self._loop.remove_reader(link)
         del self._links[link.rank]
         link.close()

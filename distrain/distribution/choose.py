@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from distrain.cluster.failure_detector import leave_process
+from distrain.cluster.exit_process import exit_process
 from distrain.cluster.process_group import ProcessGroup
 from distrain.cluster.world import World, check_places, find_world
 from distrain.config import TrainConfig
@@ -135,7 +135,7 @@ def _alarm(world: World) -> Iterator[None]:
         "were started with different strategies. Look at what each says, and start them by one command."
     )
     seconds = START_SECONDS + 15 * (world.rank > 0)  # one message is enough, if rank 0 is there to give it
-    alarm = threading.Timer(seconds, leave_process, (RankError.exit_code, message))
+    alarm = threading.Timer(seconds, exit_process, (RankError.exit_code, message))
     alarm.daemon = True
     alarm.start()
     try:

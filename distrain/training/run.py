@@ -74,7 +74,7 @@ def run_job(
     """
     started_at = time.time() if started_at is None else started_at
     require_tensorflow()
-    from distrain.cluster.failure_detector import watching
+    from distrain.cluster.failure_detector import detect_failures
     from distrain.distribution.choose import choose
 
     def run_phases(distribution: Distribution, stop: StopRequest, at_step: Callable[[int], None]) -> Result:
@@ -93,7 +93,7 @@ def run_job(
     with stop_requests() if stop is None else nullcontext(stop) as stop:
         limit_log_to_chief(find_world(os.environ).rank)
         distribution = choose(config, os.environ)
-        with watching(distribution.group) as detector:
+        with detect_failures(distribution.group) as detector:
             try:
                 result = run_phases(distribution, stop, detector.at_step)
             except DistrainError as error:

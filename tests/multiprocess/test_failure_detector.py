@@ -1,6 +1,6 @@
-"""Real processes that are killed, stopped, cut off and fail: the whole job ends alike, with one message.
+"""Real processes that are killed, stopped, cut off and fail: the whole job ends with one exit code and one message.
 
-Where a test waits, it waits for what must happen, not for a time; a bound that is broken shows as a timeout.
+Tests wait for events, not for a time. A process that misses its deadline shows as a timeout of the test.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from pathlib import Path
 import pytest
 from threads_as_processes import FunctionGroup
 
-from distrain.cluster.failure_detector import watching
+from distrain.cluster.failure_detector import detect_failures
 
 pytestmark = pytest.mark.timeout(60)
 
 HERE = Path(__file__).parent
-PROGRAM = HERE / "programs" / "watched_rank.py"
+PROGRAM = HERE / "programs" / "detector_rank.py"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(HERE.parents[1]), "PYTHONUNBUFFERED": ""}
 HOST = socket.gethostname()
 CURE = "Start the same command again: training goes on from the last checkpoint.\n"
 
 
 class Job:
-    """The ranks of a run, each a process of its own."""
+    """The ranks of a run, each in a process of its own."""
 
     def __init__(self, folder, size, silence, prefixes):
         self.folder = folder
@@ -42,35 +42,35 @@ class Job:
                 )
             self.ranks.append(process)
 
-    def hear(self, rank, line):
-        """Wait until a rank has said this."""
+    def expect(self, rank, line):
+        """Wait for the next line of a rank, which must be `line`."""
         assert self.ranks[rank].stdout.readline() == f"{line}\n", self.stderr(rank)
 
-    def order(self, rank, name, number=0):
-        """Have a rank do something; see the program."""
-        beside = self.folder / f"order-{rank}"
-        beside.write_text(f"{name} {number}")
-        beside.rename(self.folder / f"tell-{rank}")
+    def command(self, rank, name, number=0):
+        """Send a command to a rank; the program lists the commands."""
+        tmp_path = self.folder / f"part-{rank}"
+        tmp_path.write_text(f"{name} {number}")
+        tmp_path.rename(self.folder / f"command-{rank}")
 
     def all_at_step(self, step):
         for rank in range(len(self.ranks)):
-            self.order(rank, "step", step)
+            self.command(rank, "step", step)
         for rank in range(len(self.ranks)):
-            self.hear(rank, "did step")
+            self.expect(rank, "did step")
 
     def send(self, number, *ranks):
         for rank in ranks:
             self.ranks[rank].send_signal(number)
 
     def codes(self):
-        """The exit codes of all ranks, once they have ended."""
+        """Wait for the end of all ranks; return their exit codes."""
         return [process.wait() for process in self.ranks]
 
     def stderr(self, rank):
         return (self.folder / f"stderr-{rank}").read_text()
 
     def errors(self):
-        """What all ranks have said on standard error."""
+        """Return the standard error of each rank."""
         return [self.stderr(rank) for rank in range(len(self.ranks))]
 
     def end(self):
@@ -82,7 +82,7 @@ class Job:
 
 @pytest.fixture
 def start(tmp_path):
-    """`start(size)` starts a job and waits until all ranks are watched."""
+    """`start(size)` starts a job and waits until the failure detector runs on all ranks."""
     jobs = []
 
     def start_job(size=3, *, silence=1.5, prefixes=None):
@@ -91,7 +91,7 @@ def start(tmp_path):
         job = Job(folder, size, silence, prefixes or {})
         jobs.append(job)
         for rank in range(size):
-            job.hear(rank, "watching")
+            job.expect(rank, "detecting")
         return job
 
     yield start_job
@@ -136,17 +136,17 @@ def test_a_stopped_rank_ends_all_and_itself_once_it_goes_on(start):
     assert job.errors() == [lost(1, "after step 3", silent_for(2)), "", ""]
 
 
-def test_where_rank_0_is_killed_the_next_one_speaks(start):
+def test_if_rank_0_is_killed_the_next_rank_prints(start):
     job = start()
     job.all_at_step(8)
     job.send(signal.SIGKILL, 0)
     assert job.ranks[1].wait() == 5
-    job.send(signal.SIGKILL, 2)  # as a launcher does when the first rank has left
+    job.send(signal.SIGKILL, 2)  # as a launcher does when the first rank has exited
     assert job.codes() == [-9, 5, -9]
     assert job.errors() == ["", lost(0, "after step 8", "its process ended"), ""]
 
 
-def test_where_rank_0_is_stopped_all_leave_and_so_does_it_once_it_goes_on(start):
+def test_if_rank_0_is_stopped_all_exit_and_rank_0_too_once_it_goes_on(start):
     job = start()
     job.send(signal.SIGSTOP, 0)
     assert [job.ranks[1].wait(), job.ranks[2].wait()] == [5, 5]  # without a launcher, too
@@ -162,82 +162,82 @@ def test_a_job_that_is_stopped_as_a_whole_goes_on(start):
     threading.Event().wait(3)  # longer than the silence
     job.send(signal.SIGCONT, 0, 1, 2)
     for rank in range(3):
-        job.order(rank, "end")
+        job.command(rank, "end")
     assert job.codes() == [0, 0, 0]
     assert job.errors() == ["", "", ""]
 
 
 def test_a_busy_main_thread_is_no_silence(start):
     job = start()
-    for rank, order in enumerate(("sleep", "sleep", "busy")):
-        job.order(rank, order, 3)  # longer than the silence
-    for rank, order in enumerate(("sleep", "sleep", "busy")):
-        job.hear(rank, f"did {order}")
-        job.order(rank, "end")
+    for rank, name in enumerate(("sleep", "sleep", "busy")):
+        job.command(rank, name, 3)  # longer than the silence
+    for rank, name in enumerate(("sleep", "sleep", "busy")):
+        job.expect(rank, f"did {name}")
+        job.command(rank, "end")
     assert job.codes() == [0, 0, 0]
     assert job.errors() == ["", "", ""]
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_failure_reaches_all(start, rank):
+def test_a_failure_reaches_all_ranks(start, rank):
     job = start()
-    job.order(rank, "fail", 3)
+    job.command(rank, "fail", 3)
     assert job.codes() == [3, 3, 3]
     assert "".join(job.errors()) == f"rank {rank} failed by itself\n"
 
 
-def test_of_failures_at_the_same_time_one_is_told(start):
+def test_of_simultaneous_failures_one_is_printed(start):
     job = start()
     for rank in range(3):
-        job.order(rank, "fail", 6)
+        job.command(rank, "fail", 6)
     assert job.codes() == [6, 6, 6]
     assert len("".join(job.errors()).splitlines()) == 1
 
 
-def test_a_failed_rank_that_never_comes_to_its_end_is_ended(start):
+def test_a_failed_rank_that_never_exits_is_ended(start):
     job = start()
-    job.order(1, "hang", 4)
+    job.command(1, "hang", 4)
     assert job.codes() == [4, 4, 4]
     assert job.errors() == ["", "rank 1 failed by itself\n", ""]
 
 
-@pytest.mark.parametrize(("rank", "order", "code"), [(0, "data 0", 3), (2, "data 0", 3), (1, "exit 9", 9)])
-def test_an_error_that_leaves_the_context_reaches_all(start, rank, order, code):
+@pytest.mark.parametrize(("rank", "command", "code"), [(0, "data 0", 3), (2, "data 0", 3), (1, "exit 9", 9)])
+def test_an_error_that_leaves_the_context_reaches_all(start, rank, command, code):
     job = start()
     job.all_at_step(4)
-    job.order(rank, *order.split())
+    job.command(rank, *command.split())
     assert job.codes() == [code] * 3
-    note = f"This was rank {rank} of 3 after step 4; all other ranks are told to leave."
-    said = f"distrain: error: shard 7 is damaged {note}\n" if code == 3 else ""
-    assert job.errors()[rank] == said
-    assert "".join(job.errors()) == said
+    note = f"This was rank {rank} of 3 after step 4; all other ranks exit too."
+    printed = f"distrain: error: shard 7 is damaged {note}\n" if code == 3 else ""
+    assert job.errors()[rank] == printed
+    assert "".join(job.errors()) == printed
 
 
 def test_a_traceback_reaches_all_and_names_rank_and_step(start):
     job = start()
     job.all_at_step(4)
-    job.order(1, "value")
+    job.command(1, "value")
     assert job.codes() == [1, 1, 1]
     assert job.errors()[::2] == ["", ""]
-    end = "ValueError: a defect\nThis was rank 1 of 3 after step 4; all other ranks are told to leave.\n"
+    end = "ValueError: a defect\nThis was rank 1 of 3 after step 4; all other ranks exit too.\n"
     assert job.errors()[1].endswith(end)
 
 
-def test_an_error_that_is_the_echo_of_a_loss_is_not_told(start):
-    """Collectives raise when a peer is gone, often before rank 0 has judged."""
+def test_an_error_that_follows_a_loss_is_not_printed(start):
+    """Collectives raise errors when a peer is lost, often before the verdict of rank 0."""
     job = start()
     job.send(signal.SIGKILL, 2)
-    job.order(0, "value")
-    job.order(1, "value")
+    job.command(0, "value")
+    job.command(1, "value")
     assert job.codes() == [5, 5, -9]
     assert job.errors() == [lost(2, "before its first step", "its process ended"), "", ""]
 
 
-def test_a_main_thread_that_nobody_listens_to_does_not_keep_its_process(start):
+def test_a_main_thread_that_blocks_on_a_full_pipe_does_not_keep_its_process(start):
     job = start()
     for rank in (0, 1):
-        job.order(rank, "write", 10**5)  # more than a pipe holds: blocks with the stream's lock
-        job.hear(rank, "writes")
+        job.command(rank, "write", 10**5)  # a pipe holds less, so that the main thread blocks with the stream's lock
+        job.expect(rank, "writes")
     job.send(signal.SIGKILL, 2)
     assert job.codes() == [5, 5, -9]
     assert job.errors() == [lost(2, "before its first step", "its process ended"), "", ""]
@@ -247,34 +247,34 @@ def test_a_main_thread_that_nobody_listens_to_does_not_keep_its_process(start):
 def test_ranks_end_in_any_order(start, seconds):
     job = start()
     for rank, delay in enumerate(seconds):
-        job.order(rank, "end", delay)
+        job.command(rank, "end", delay)
     assert job.codes() == [0, 0, 0]
     assert job.errors() == ["", "", ""]
 
 
 def test_a_request_to_stop_is_no_failure(start):
     job = start()
-    job.order(0, "stop")
+    job.command(0, "stop")
     assert job.ranks[0].wait() == 42
     for rank in (1, 2):
-        job.order(rank, "end", 0.5)
+        job.command(rank, "end", 0.5)
     assert job.codes() == [42, 0, 0]
 
 
-def test_one_process_tells_nobody():
+def test_a_single_process_exchanges_nothing():
     def all_gather_bytes(content):
         raise AssertionError("nothing is exchanged")
 
     before = threading.active_count()
-    with watching(FunctionGroup(0, 1, all_gather_bytes)) as watch:
-        watch.at_step(1)
-        watch.failed(3)
+    with detect_failures(FunctionGroup(0, 1, all_gather_bytes)) as detector:
+        detector.at_step(1)
+        detector.fail(3)
         assert threading.active_count() == before
 
 
 @pytest.fixture
 def two_networks():
-    """Two network namespaces with a cable between them: (name, name, cut)."""
+    """Yield the names of two connected network namespaces, and a function that cuts the connection."""
     if os.geteuid() != 0 or not shutil.which("ip"):
         pytest.skip("network namespaces need root and the ip command")
     names = [f"heartbeat{os.getpid()}{side}" for side in "ab"]

@@ -1,18 +1,18 @@
-"""One rank of a watched run: watched_rank.py RANK SIZE FOLDER SILENCE.
+"""One rank of a run with a failure detector: detector_rank.py RANK SIZE FOLDER SILENCE.
 
-Does what the files `tell-RANK` in the folder say, one after the other, each an order and a number:
+Executes the commands in the files `command-RANK` of the folder, one after the other. A command is a name and a number:
 
-    step N     tell that step N is done
-    fail N     watch.failed(N), say so, leave with N
-    hang N     watch.failed(N), say so, and then never come to an end
+    step N     report that step N is done
+    fail N     call detector.fail(N), print so, exit with N
+    hang N     call detector.fail(N), print so, and never exit
     data, value, exit N, stop
                leave the context with DataError, ValueError, SystemExit(N), StopRequested
     write N    print N lines of 99 characters
-    sleep S    S seconds in C, without the interpreter's lock
-    busy S     S seconds in Python
+    sleep S    sleep S seconds in C, without the interpreter's lock
+    busy S     compute S seconds in Python
     end S      leave the context after S seconds
 
-Prints "watching" once it does, and "did ORDER" after each.
+Prints "detecting" inside the context, and "did NAME" after each command.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ import sys
 import time
 from pathlib import Path
 
-from distrain.cluster import failure_detector as heartbeat
+from distrain.cluster import failure_detector
 from distrain.cluster.process_group import ProcessGroup
 from distrain.errors import DataError, DistrainError, StopRequested
 
 rank, size, folder, silence = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), float(sys.argv[4])
-rounds = iter(range(10))
-heartbeat.BEAT_SECONDS = heartbeat.PATIENCE_SECONDS = 0.5
-heartbeat.ECHO_SECONDS = heartbeat.LAST_SECONDS = 1.0
-heartbeat.GOODBYE_SECONDS = 0.1
+exchanges = iter(range(10))
+failure_detector.BEAT_SECONDS = failure_detector.PATIENCE_SECONDS = 0.5
+failure_detector.VERDICT_SECONDS = failure_detector.EXIT_SECONDS = 1.0
+failure_detector.GOODBYE_SECONDS = 0.1
 
 
 def take(path: Path) -> bytes:
-    """The content of a file that somebody else is about to write."""
+    """Wait for a file that another process renames into place; return its content."""
     while not path.exists():
         time.sleep(0.01)
     return path.read_bytes()
@@ -46,10 +46,10 @@ class FileGroup(ProcessGroup):
     rank, size = rank, size
 
     def all_gather_bytes(self, content: bytes) -> list[bytes]:
-        number = next(rounds)
-        beside = folder / f"exchange-{number}-{rank}.part"
-        beside.write_bytes(content)
-        beside.rename(folder / f"exchange-{number}-{rank}")
+        number = next(exchanges)
+        tmp_path = folder / f"exchange-{number}-{rank}.part"
+        tmp_path.write_bytes(content)
+        tmp_path.rename(folder / f"exchange-{number}-{rank}")
         return [take(folder / f"exchange-{number}-{other}") for other in range(size)]
 
 
@@ -58,15 +58,15 @@ def say(line: str) -> None:
 
 
 def main() -> int:
-    with heartbeat.watching(FileGroup(), silence_seconds=silence) as watch:
-        say("watching")
-        order_file = folder / f"tell-{rank}"
+    with failure_detector.detect_failures(FileGroup(), silence_seconds=silence) as detector:
+        say("detecting")
+        command_file = folder / f"command-{rank}"
         while True:
-            name, number = take(order_file).decode().split()
-            order_file.unlink()
+            name, number = take(command_file).decode().split()
+            command_file.unlink()
             match name:
                 case "step":
-                    watch.at_step(int(number))
+                    detector.at_step(int(number))
                 case "data":
                     raise DataError("shard 7 is damaged")
                 case "value":
@@ -76,7 +76,7 @@ def main() -> int:
                 case "stop":
                     raise StopRequested("somebody asked")
                 case "fail" | "hang":
-                    watch.failed(int(number))
+                    detector.fail(int(number))
                     print(f"rank {rank} failed by itself", file=sys.stderr, flush=True)
                     if name == "fail":
                         return int(number)
@@ -87,7 +87,7 @@ def main() -> int:
                     for _ in range(int(number)):
                         print("x" * 99)
                 case "sleep":
-                    ctypes.CDLL(None).sleep(int(number))  # ctypes gives the lock away
+                    ctypes.CDLL(None).sleep(int(number))  # ctypes releases the interpreter's lock
                 case "busy":
                     end = time.monotonic() + float(number)
                     while time.monotonic() < end:
