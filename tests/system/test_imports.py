@@ -1,9 +1,7 @@
-"""Importing distrain, asking for help and planning load no TensorFlow; the public names are there."""
+"""What a fresh interpreter loads: importing distrain, its help and its plans load no TensorFlow."""
 
 from __future__ import annotations
 
-import importlib
-import operator
 import os
 import subprocess
 import sys
@@ -18,7 +16,7 @@ HEAVY = ("tensorflow", "keras")
 
 
 def loaded_by(code):
-    """Which heavy packages a fresh interpreter has loaded after this code."""
+    """Return the heavy packages that a fresh interpreter has loaded after `code`."""
     program = (
         f"import sys\ntry:\n    {code}\nexcept SystemExit:\n    pass\nprint([m for m in {HEAVY} if m in sys.modules])"
     )
@@ -29,7 +27,7 @@ def loaded_by(code):
 @pytest.mark.parametrize(
     "code",
     [
-        "import distrain.cli.main, distrain.training.loop, distrain.training.actions, distrain.runs.directory",
+        "import distrain.cli.main, distrain.training.run, distrain.runs.directory",
         "import runpy; sys.argv = ['distrain', '--help']; runpy.run_module('distrain', run_name='__main__')",
         "import distrain; distrain.BatchGenerator, distrain.fit, distrain.TrainConfig, distrain.epoch_order",
         "from distrain.cli.main import main; main(['plan', '--data', 'absent', '--replicas', '2'])",
@@ -41,16 +39,6 @@ def test_no_tensorflow_is_loaded(code):
 
 def test_the_probe_sees_a_heavy_package():
     assert loaded_by("import types; sys.modules['keras'] = types") == "['keras']"
-
-
-def test_the_public_names_are_there():
-    for name in distrain.__all__:
-        value = getattr(distrain, name)
-        home = importlib.import_module(value.__module__)
-        assert value is getattr(home, name)
-        assert value.__doc__
-    with pytest.raises(AttributeError, match="no attribute 'wings'"):
-        operator.attrgetter("wings")(distrain)
 
 
 def test_another_keras_backend_is_refused_by_name():
