@@ -1,11 +1,9 @@
-"""Whole runs in fresh processes: logical devices must be set before TensorFlow starts."""
+"""Whole runs in fresh processes, because logical devices must be set before TensorFlow starts."""
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,51 +11,36 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from commands import SYSTEM, run_python
 from safetensors.numpy import load_file
-
-HERE = Path(__file__).parent
-ENVIRONMENT = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": f"{HERE.parents[1]}{os.pathsep}{HERE}"}
-SIZES = {"embedding": 16, "filters": 16}  # of the sequence model: small, to be quick
 
 Completed = subprocess.CompletedProcess[str]
 
 
 class Difference(NamedTuple):
-    """How far two runs are apart."""
+    """The difference between two runs.
 
-    weights: float  # largest difference of a weight, relative to the largest weight
+    Attributes:
+        weights: largest difference of a weight, relative to the largest weight.
+        validation_loss: absolute difference of the validation loss.
+    """
+
+    weights: float
     validation_loss: float
 
 
-def _run(*command: object, cwd: Path, stdin: str = "") -> Completed:
-    return subprocess.run(
-        [sys.executable, *map(str, command)],
-        input=stdin,
-        cwd=cwd,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-
-
 @pytest.fixture(scope="session")
-def distrain(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Completed]:
-    """`distrain(*arguments)` runs the command in a process of its own, in the folder of these tests."""
-
-    def run(*arguments: object, stdin: str = "") -> Completed:
-        return _run("-m", "distrain", *arguments, cwd=HERE, stdin=stdin)
-
-    return run
+def distrain() -> Callable[..., Completed]:
+    """`distrain(*arguments)` runs the command in a process of its own."""
+    return lambda *arguments, stdin="": run_python("-m", "distrain", *arguments, stdin=stdin)
 
 
 @pytest.fixture(scope="session")
 def program() -> Callable[..., str]:
-    """`program(name, *arguments)` runs programs/NAME.py, which must succeed, and returns what it printed."""
+    """`program(name, *arguments)` runs programs/NAME.py, which must succeed, and returns its standard output."""
 
     def run(name: str, *arguments: object, stdin: str = "") -> str:
-        done = _run(HERE / "programs" / f"{name}.py", *arguments, cwd=HERE, stdin=stdin)
+        done = run_python(SYSTEM / "programs" / f"{name}.py", *arguments, stdin=stdin)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -66,7 +49,7 @@ def program() -> Callable[..., str]:
 
 @pytest.fixture(scope="session")
 def many_runs(program: Callable[..., str]) -> Callable[..., None]:
-    """`many_runs(runs...)`: each list of runs in a process of its own, see programs/many_runs.py; two at a time."""
+    """`many_runs(*lists)` trains each list of runs in a process of its own, two processes at a time."""
 
     def run(*runs: list[dict[str, Any]]) -> None:
         with ThreadPoolExecutor(2) as processes:
@@ -77,7 +60,7 @@ def many_runs(program: Callable[..., str]) -> Callable[..., None]:
 
 @pytest.fixture(scope="session")
 def text(distrain: Callable[..., Completed], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Prepared text by vectorizer, "ngram" and "sequence": 331 training rows of 4 classes."""
+    """Folders of prepared text by vectorizer, "ngram" and "sequence": 331 training rows of 4 classes."""
     folder = tmp_path_factory.mktemp("text")
     assert distrain("synth", "--out", folder, "--rows", 331, "--seed", 3).returncode == 0
     prepared = {}
@@ -92,7 +75,7 @@ def text(distrain: Callable[..., Completed], tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture(scope="session")
 def last_weights() -> Callable[[Path], dict[str, np.ndarray]]:
-    """`last_weights(run)`: the model's arrays in the run's newest checkpoint, random state left out."""
+    """`last_weights(run)` reads the model's weights from the run's newest checkpoint, without random state."""
 
     def read(run: Path) -> dict[str, np.ndarray]:
         newest = max((run / "checkpoints").glob("step-*"))
@@ -104,7 +87,7 @@ def last_weights() -> Callable[[Path], dict[str, np.ndarray]]:
 
 @pytest.fixture(scope="session")
 def difference(last_weights: Callable[[Path], dict[str, np.ndarray]]) -> Callable[[Path, Path], Difference]:
-    """`difference(run, other_run)` of the weights after the last step and of the best epoch's validation loss."""
+    """`difference(run, other)` compares the last weights and the best validation loss of two runs."""
 
     def compare(run: Path, other: Path) -> Difference:
         one, two = last_weights(run), last_weights(other)

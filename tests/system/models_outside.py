@@ -1,4 +1,4 @@
-"""Models that know nothing of distrain, as a user would write them; seeds of their own fix the first weights."""
+"""Keras models as a user writes them, without distrain; fixed seeds determine the first weights."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class TwoInputs(keras.Model):
 
 
 class OneWeightEach(keras.Model):
-    """A weight per example, which is the output for it: what training did to a weight tells how often it was seen."""
+    """One weight per example, which is its output: training changes a weight each time it sees the example."""
 
     def __init__(self, num_examples: int) -> None:
         super().__init__()
@@ -61,16 +61,16 @@ def dropout_model() -> keras.Model:
 
 
 def compiled_image_model() -> keras.Model:
-    """The image model with all that trains it, for the command line."""
+    """The image model, compiled, for the command line."""
     model = image_model()
     model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
     return model
 
 
-def text_model(facts: Any) -> keras.Model:
-    """A model for prepared text, made to the measure of the data."""
-    inputs = keras.Input((facts.num_features,), sparse=True)
-    outputs = keras.layers.Dense(len(facts.classes), activation="softmax")(inputs)
+def text_model(metadata: Any) -> keras.Model:
+    """A linear model for prepared text; the metadata gives its width and its classes."""
+    inputs = keras.Input((metadata.num_features,), sparse=True)
+    outputs = keras.layers.Dense(len(metadata.classes), activation="softmax")(inputs)
     model = keras.Model(inputs, outputs)
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     return model

@@ -1,4 +1,4 @@
-"""The same model whatever the number of replicas, and the model that plain Keras trains."""
+"""The model does not depend on the number of replicas, and equals the model that plain Keras trains."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import json
 
 import numpy as np
 import pytest
-from conftest import SIZES
+from commands import SMALL_MODEL
 
-SETTINGS = {"epochs": 3, "patience": 0, "seed": 7, **SIZES}
-SEQUENCE_AT_WORK = {"embedding": 64, "filters": 32, "learning_rate": 5e-3, "floatx": "float64"}
+SETTINGS = {"epochs": 3, "patience": 0, "seed": 7, **SMALL_MODEL}
+PRECISE_SEQUENCE = {"embedding": 64, "filters": 32, "learning_rate": 5e-3, "floatx": "float64"}
 
 
 @pytest.fixture(scope="module")
 def runs(many_runs, text, tmp_path_factory):
-    """A folder of runs DATA-G-DEVICES; 331 rows divide neither by 64 nor by 63. Dropout is on."""
+    """A folder of runs DATA-G-REPLICAS, with dropout; 331 rows divide neither by 64 nor by 63."""
     out = tmp_path_factory.mktemp("exactness")
 
     def settings(kind: str, size: int, replicas: int, name: str, **more: object) -> dict[str, object]:
@@ -26,7 +26,7 @@ def runs(many_runs, text, tmp_path_factory):
         return [settings(kind, size, replicas, kind) for kind in ("ngram", "sequence")]
 
     def precise(replicas: int) -> list[dict[str, object]]:
-        return [settings("sequence", 64, replicas, "float64", **SEQUENCE_AT_WORK)]
+        return [settings("sequence", 64, replicas, "float64", **PRECISE_SEQUENCE)]
 
     many_runs(both(64, 2) + precise(2), both(64, 1) + both(63, 1) + precise(1), both(64, 4), both(63, 3))
     return out
@@ -40,7 +40,7 @@ def test_text_models_do_not_depend_on_the_number_of_replicas(kind, size, replica
     assert apart.validation_loss <= 1e-6
 
 
-def test_what_is_left_of_a_difference_is_the_rounding_of_float32(runs, difference, last_weights):
+def test_in_float64_no_difference_remains(runs, difference, last_weights):
     weights = last_weights(runs / "float64-64-1")
     assert {array.dtype for array in weights.values()} == {np.dtype(np.float64)}
     apart = difference(runs / "float64-64-1", runs / "float64-64-2")

@@ -1,4 +1,4 @@
-"""An interrupted run, started again, ends where the uninterrupted one does."""
+"""An interrupted run, started again, ends with the weights of an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ENVIRONMENT, HERE, SIZES
+from commands import ENVIRONMENT, SMALL_MODEL, SYSTEM, run_python
 
 from distrain.reporting.liveness import sign_of_life
 from distrain.reporting.status import read_status
 
-SETTINGS = {"global_batch_size": 64, "epochs": 3, "patience": 0, **SIZES}  # 6 steps an epoch
+SETTINGS = {"global_batch_size": 64, "epochs": 3, "patience": 0, **SMALL_MODEL}  # 6 steps an epoch
 OCCASIONS = [["step", 1], ["step", 3], ["step", 6], ["evaluation", 0], ["epoch", 0], ["step", 8], ["step", 18]]
 
 
@@ -28,7 +28,7 @@ def digest(run: Path) -> str:
 
 @pytest.fixture(scope="module")
 def runs(many_runs, text, tmp_path_factory):
-    """A folder of runs, interrupted and not, at 1 and 2 replicas; some begun at 1 and ended at 2."""
+    """A folder of runs at 1 and 2 replicas, interrupted or not; the "moved" runs start at 1 and end at 2 replicas."""
     out = tmp_path_factory.mktemp("resume")
     kinds = {"ngram": {"data": text["ngram"]}, "sequence": {"data": text["sequence"]}}
     kinds |= {"dropout": {"case": "stock_dropout"}, "seen": {"case": "seen"}}
@@ -73,11 +73,10 @@ def test_another_number_of_replicas_may_go_on(kind, runs, difference):
 def test_each_example_is_seen_once_an_epoch_all_the_same(name, runs, last_weights):
     (each,) = last_weights(runs / "seen" / name).values()
     assert each.shape == (331,)
-    assert not (
-        runs / "seen" / name / "model.keras"
-    ).exists()  # Keras cannot save this model, which is no reason to fail
-    by_times_in_the_last_step = [(3 - times) / 64 + times / (331 % 64) for times in range(4)]
-    apart = np.abs(each[:, None] - by_times_in_the_last_step)
+    model = runs / "seen" / name / "model.keras"
+    assert not model.exists(), "Keras cannot save this model, and the run must not fail for that"
+    by_last_steps = [(3 - times) / 64 + times / (331 % 64) for times in range(4)]
+    apart = np.abs(each[:, None] - by_last_steps)
     assert apart.min(axis=1).max() < 1e-6
     assert np.bincount(apart.argmin(axis=1), minlength=4) @ np.arange(4) == 3 * (331 % 64)
 
@@ -95,13 +94,11 @@ def test_figures_do_not_show_the_interruptions(kind, runs):
 def train(run: Path, data: Path) -> list[str]:
     options = {"global-batch-size": 64, "epochs": 3, "patience": 0, "checkpoint-every": 2, "keep": 3}
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    return [sys.executable, "-m", "distrain", "train", "--data", str(data), "--run", str(run), "--no-jit", *words]
+    return ["-m", "distrain", "train", "--data", str(data), "--run", str(run), "--no-jit", *words]
 
 
 def finish(run: Path, data: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        train(run, data), cwd=HERE, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False
-    )
+    return run_python(*train(run, data))
 
 
 @pytest.fixture(scope="module")
@@ -113,10 +110,10 @@ def finished(text, tmp_path_factory):
 
 
 def send_after_first_checkpoint(number: int, run: Path, data: Path) -> int:
-    """Start training, send it a signal once it has saved something, and return its exit code."""
-    process = subprocess.Popen(
-        train(run, data), cwd=HERE, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    """Start training, send the process a signal after its first checkpoint, and return its exit code."""
+    command = [sys.executable, *train(run, data)]
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, cwd=SYSTEM, env=ENVIRONMENT, **silent)
     deadline = time.monotonic() + 60
     while not list(run.glob("checkpoints/step-*")) and process.poll() is None and time.monotonic() < deadline:
         os.sched_yield()

@@ -1,4 +1,4 @@
-"""Arguments of `distrain.fit`: every kind of input, loss, optimizer and callback, on data made from fixed seeds."""
+"""Arguments of `distrain.fit` for every kind of input, loss, optimizer and callback; fixed seeds make the data."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import models_outside
 import numpy as np
 import scipy.sparse
 
-NUM_EXAMPLES = 331  # with 64 a step: 5 whole steps, and one of 11 that leaves most of 4 replicas without work
+NUM_EXAMPLES = 331  # 5 steps of 64 and a step of 11 examples, which leaves most of 4 replicas without work
 NUM_VALIDATION = 71
 
 
 def image() -> dict[str, Any]:
-    """Dense images, a weight penalty, a bound on the norm of all gradients together."""
+    """Dense images, a weight penalty, and a bound on the global norm of the gradients."""
     rng = np.random.default_rng(1)
 
     def examples(count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -33,7 +33,7 @@ def image() -> dict[str, Any]:
 
 
 def two_inputs() -> dict[str, Any]:
-    """A dict of inputs, weighted examples, a schedule of the learning rate, metrics with more than one sum."""
+    """A dict of inputs, weighted examples, a learning rate schedule, and metrics with several sums."""
     rng = np.random.default_rng(2)
 
     def examples(count: int) -> tuple[Any, ...]:
@@ -53,7 +53,7 @@ def two_inputs() -> dict[str, Any]:
 
 
 def csr() -> dict[str, Any]:
-    """Sparse rows into stock dense layers, some of them empty; a bound on the norm of each gradient."""
+    """Sparse rows, some of them empty, into stock dense layers; a bound on the norm of each gradient."""
     rng = np.random.default_rng(3)
 
     def examples(count: int) -> tuple[Any, np.ndarray]:
@@ -71,7 +71,7 @@ def csr() -> dict[str, Any]:
 
 
 class Record(keras.callbacks.Callback):
-    """Writes down what it is told, and stops training after the second epoch."""
+    """Records each call, and stops training after the second epoch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class Record(keras.callbacks.Callback):
 
 
 def callbacks() -> dict[str, Any]:
-    """A compiled model, another optimizer than the compiled one, callbacks that record, change the rate and stop."""
+    """A compiled model with another optimizer, and callbacks that record, change the learning rate and stop."""
 
     def build_model() -> keras.Model:
         model = models_outside.image_model()
@@ -107,7 +107,7 @@ def callbacks() -> dict[str, Any]:
 
 
 def mostly_weightless() -> dict[str, Any]:
-    """Few examples of which most weigh nothing, so that whole steps do."""
+    """Few examples with weights above zero, so that whole steps weigh nothing."""
     rng = np.random.default_rng(4)
     labels = rng.integers(0, 3, 130)
     weights = (np.arange(130) < 5).astype(np.float32)
@@ -120,7 +120,7 @@ def mostly_weightless() -> dict[str, Any]:
 
 
 def stock_dropout() -> dict[str, Any]:
-    """Keras's own dropout: the same again after an interruption, but not at another number of replicas."""
+    """Keras's own dropout: equal after an interruption, but different at another number of replicas."""
     rng = np.random.default_rng(5)
     labels = rng.integers(0, 3, NUM_EXAMPLES)
     rows = (rng.normal(size=(NUM_EXAMPLES, 30)) + labels[:, None]).astype(np.float32)
@@ -134,7 +134,7 @@ def stock_dropout() -> dict[str, Any]:
 
 
 def seen() -> dict[str, Any]:
-    """Each time an example is trained on, its own weight grows by 1 / (the examples in that step)."""
+    """An example's own weight grows by 1 / (examples of the step) each time a step trains the example."""
     numbers = np.arange(NUM_EXAMPLES)
     return {
         "build_model": lambda: models_outside.OneWeightEach(NUM_EXAMPLES),

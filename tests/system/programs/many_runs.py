@@ -1,11 +1,11 @@
-"""Train many runs in this one process: JSON on standard input, a list of objects of settings.
+"""Trains many runs in one process: standard input is a JSON list of objects of settings.
 
-All have the same `devices`. Each has `run`, and `data` for prepared text or `case` for arrays (see `cases.py`).
-Besides the settings of a run:
+All runs have the same `devices`. Each run has `run`, and `data` (prepared text) or `case` (arrays, see `cases.py`).
+Further keys, besides the settings of a run:
 
-    floatx      the type of all weights, "float32" or "float64"
-    stops       [["step", 3], ["evaluation", 1], ...]: send this process SIGTERM there, and start the run again
-    leave       true: after the last stop leave the run as it is
+    floatx      type of all weights, "float32" or "float64"
+    stops       [["step", 3], ["evaluation", 1], ...]: send this process SIGTERM there, then start the run again
+    leave       true: do not start the run again after the last stop
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Interrupt(keras.callbacks.Callback):
 
 
 def train(settings: dict[str, Any], callbacks: list[Any]) -> None:
-    """Train one run to its end or to its interruption."""
+    """Train one run until it ends or is interrupted."""
     if "case" in settings:
         arguments = CASES[settings.pop("case")]()
         arguments["callbacks"] = [*arguments.get("callbacks", ()), *callbacks]
@@ -69,16 +69,16 @@ def train(settings: dict[str, Any], callbacks: list[Any]) -> None:
 
 
 def main() -> None:
-    """Train them all."""
+    """Train all runs."""
     runs = json.load(sys.stdin)
     (replicas,) = {int(settings["devices"].removeprefix("cpu:")) for settings in runs}
-    if replicas > 1:  # before the first optimizer or metric is made, which takes the devices as they are
+    if replicas > 1:  # before the first optimizer or metric, which initializes the devices
         (cpu,) = tf.config.list_physical_devices("CPU")
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * replicas)
     for settings in runs:
         floatx = settings.pop("floatx", "float32")
         keras.config.set_floatx(floatx)
-        keras.config.set_dtype_policy(floatx)  # set by the first layer otherwise, for good
+        keras.config.set_dtype_policy(floatx)  # else the first layer fixes the policy
         stops = settings.pop("stops", [])
         leave = settings.pop("leave", False)
         for occasion, number in stops:

@@ -1,7 +1,7 @@
-"""Train by plain Keras over the same global batches, and print how far distrain's weights are from Keras's, as JSON.
+"""Trains by plain Keras over the same global batches, and prints the distance to distrain's weights as JSON.
 
-Keras's part is `train_on_batch` alone. Only the order of the examples is distrain's, which defines it. Weights of
-examples are checked by whole numbers: an example of weight 3 stands three times in Keras's batch.
+Keras runs `train_on_batch` alone; distrain defines the order of the examples. Weights of examples are whole numbers:
+an example of weight 3 stands three times in Keras's batch.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ G, EPOCHS, SEED, COUNT = 64, 3, 11, 331
 
 
 def by_keras(model: keras.Model, x: np.ndarray, y: np.ndarray, times: np.ndarray | None = None) -> list[np.ndarray]:
-    """Weights after the epochs."""
+    """Return the weights after the epochs by Keras."""
     model.compile(keras.optimizers.Adam(1e-2), "sparse_categorical_crossentropy")
     for epoch in range(EPOCHS):
         order = distrain.epoch_order(COUNT, seed=SEED, epoch=epoch)
@@ -35,7 +35,7 @@ def by_keras(model: keras.Model, x: np.ndarray, y: np.ndarray, times: np.ndarray
 
 
 def by_distrain(build_model: Callable[[], keras.Model], *train: Any) -> list[np.ndarray]:
-    """The same by `distrain.fit`. Without validation data the best epoch is that of the lowest loss: the last."""
+    """Return the weights after the epochs by `distrain.fit`; the last epoch is the best, as its loss is lowest."""
     loss = "sparse_categorical_crossentropy"
     settings = {"global_batch_size": G, "epochs": EPOCHS, "seed": SEED, "devices": "cpu:1"}
     result = distrain.fit(build_model, train, optimizer=keras.optimizers.Adam(1e-2), loss=loss, **settings)
@@ -45,7 +45,7 @@ def by_distrain(build_model: Callable[[], keras.Model], *train: Any) -> list[np.
 
 
 def distance(one: list[np.ndarray], two: list[np.ndarray]) -> float:
-    """The largest difference relative to the largest weight."""
+    """Return the largest difference, relative to the largest weight."""
     return float(max(np.abs(a - b).max() for a, b in zip(one, two, strict=True)) / max(np.abs(a).max() for a in one))
 
 
