@@ -1,140 +1,124 @@
-"""Line charts as SVG text, to stand inside an HTML page.
+"""The charts of `report.html`: a chart for each metric and one for the throughput, over the epochs trained.
 
-Decides: how lines, marks and axes look. Never: which values are drawn, or what text stands beside a chart.
+Decides: which values, marks and colours a chart has, and what its legend explains. Never: how a line is drawn.
 
-    svg = line_chart([Series([1, 2, 3], [0.9, 0.5, 0.4], colour="var(--run-0)")])
-
-A chart holds numbers only and no text of a user's. Its colours are CSS, so that the page chooses them, light
-or dark. The same values give the same bytes: no date, fixed ids.
+    for chart in charts(runs):
+        chart.title, chart.svg
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from io import StringIO
-from typing import Any
+from typing import NamedTuple
 
-WIDTH, HEIGHT = 460, 250  # in CSS pixels at scale 1, chosen so that ticks can be read on a phone
-_POINTS = 72 / 96  # a point of matplotlib in CSS pixels
-_TEXT, _GRID = "var(--soft)", "var(--line)"
-_FIRST_PLACEHOLDER = 0xA00000  # matplotlib knows no CSS colours: it draws in these, which are replaced
+from markupsafe import Markup
+
+from distrain.reporting.history import Event
+from distrain.reporting.html.svg import ChartMark, Series, line_chart
+from distrain.reporting.html.tables import NOT_METRICS, as_number
+from distrain.reporting.run_history import Run
+
+MAX_CHARTS = 8
+MAX_MARKS = 60  # of a kind and run: more marks hide the lines
+NUM_COLOURS = 6  # the style sheet names as many
 
 
-@dataclass(frozen=True)
-class Series:
-    """One line.
+class Chart(NamedTuple):
+    """A drawn chart; the SVG holds numbers only, so it needs no escaping."""
 
-    Attributes:
-        x: places on the horizontal axis, ascending.
-        y: values, NaN where the line breaks.
-        colour: a CSS colour.
-        dashed: dashes instead of a full line.
-        faint: thin and pale, for raw values behind their mean.
-    """
+    title: str
+    svg: Markup
 
-    x: Sequence[float]
-    y: Sequence[float]
+
+class LegendEntry(NamedTuple):
+    """A line or mark of the charts: its CSS class, its colour and its meaning."""
+
+    css_class: str
     colour: str
-    dashed: bool = False
-    faint: bool = False
+    text: str
 
 
-@dataclass(frozen=True)
-class ChartMark:
-    """One mark: "best" a ring at (x, y), "resume" a vertical line at x, "checkpoint" a tick on the axis."""
-
-    kind: str
-    x: float
-    colour: str
-    y: float = 0.0
+def run_colour(number: int) -> str:
+    """Return the CSS colour of a run by its number, from 0."""
+    return f"var(--run-{number % NUM_COLOURS})"
 
 
-def line_chart(series: Sequence[Series], marks: Sequence[ChartMark] = (), *, from_zero: bool = False) -> str:
-    """Draw lines over a common horizontal axis of whole numbers.
-
-    Args:
-        series: the lines, drawn in this order.
-        marks: drawn over them.
-        from_zero: start the vertical axis at 0.
-
-    Returns:
-        An `<svg>` element of 460 x 250 CSS pixels that scales with its box.
-    """
-    import matplotlib
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
-
-    drawn_colours = [line.colour for line in series] + [mark.colour for mark in marks]
-    colours = dict.fromkeys([_TEXT, _GRID, *drawn_colours])
-    placeholder = {colour: f"#{_FIRST_PLACEHOLDER + number:06x}" for number, colour in enumerate(colours)}
-    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": "distrain", "font.size": 11 * _POINTS}
-    with matplotlib.rc_context(settings):
-        figure = Figure(figsize=(WIDTH / 96, HEIGHT / 96), layout="constrained")
-        axes = figure.add_subplot()
-        for line in series:
-            _draw_line(axes, line, placeholder[line.colour])
-        if from_zero:
-            axes.set_ylim(bottom=0)
-        for mark in marks:
-            _draw_mark(axes, mark, placeholder[mark.colour])
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
-        axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
-        axes.grid(axis="y", color=placeholder[_GRID], linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.tick_params(length=0, labelcolor=placeholder[_TEXT], pad=5)
-        axes.spines[:].set_visible(False)
-        axes.spines["bottom"].set(visible=True, color=placeholder[_GRID])
-        drawn = StringIO()
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(drawn, format="svg", transparent=True, metadata=nothing)
-    return _as_element(drawn.getvalue(), {code: colour for colour, code in placeholder.items()})
+def charts(runs: Sequence[Run]) -> list[Chart]:
+    """Draw the charts; none if no run has logged a step or an epoch."""
+    if not any(run.history.steps or run.history.epochs for run in runs):
+        return []
+    throughput = _draw("samples per second", "samples_per_second", runs, from_zero=True)
+    return [*(_draw(metric, metric, runs) for metric in metrics_of(runs)[: MAX_CHARTS - 1]), throughput]
 
 
-def short_number(value: float) -> str:
-    """A number in at most some five characters: 0.125, 1,250, 41k, 1.2M."""
-    for size, suffix in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
-        if abs(value) >= size:
-            scaled = value / (1e3 if suffix == "k" else size)
-            return f"{scaled:,.3g}{suffix}" if abs(scaled) < 1e3 else f"{scaled:.1e}{suffix}"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+def legend(runs: Sequence[Run]) -> list[LegendEntry]:
+    """Return the meaning of the lines and marks that the charts have."""
+    training, validation = _colours(0, 1) if len(runs) == 1 else ("var(--ink)", "var(--ink)")
+    entries = [
+        LegendEntry("line dashed", training, "training, mean of the epoch"),
+        LegendEntry("line faint", training, "training, by step"),
+        LegendEntry("line", validation, "validation"),
+    ]
+    if any(run.best_epoch for run in runs):
+        entries.append(LegendEntry("ring", validation, "best epoch"))
+    if any(run.history.checkpoints for run in runs):
+        entries.append(LegendEntry("tick", training, "checkpoint"))
+    if any(run.history.resumes for run in runs):
+        entries.append(LegendEntry("line dotted", training, "resumed"))
+    return entries
 
 
-def _draw_line(axes: Any, line: Series, colour: str) -> None:
-    drawable = sum(map(math.isfinite, line.y))
-    axes.plot(
-        line.x,
-        line.y,
-        color=colour,
-        linestyle=(0, (4, 2.5)) if line.dashed else "-",
-        linewidth=0.8 if line.faint else 1.6,
-        alpha=0.45 if line.faint else 1,
-        marker="o" if not line.faint and drawable <= 40 else None,  # a lone point is a line without a length
-        markersize=3,
-        solid_joinstyle="round",
+def metrics_of(runs: Sequence[Run]) -> list[str]:
+    """Return the names of the trained metrics: loss, accuracy, then the others in order of appearance."""
+    events = [event for run in runs for event in (*run.history.epochs[:1], *run.history.steps[:1])]
+    found = dict.fromkeys(
+        name.removeprefix("val_")
+        for event in events
+        for name, value in event.items()
+        if name not in NOT_METRICS and not isinstance(value, (str, bool))
     )
+    first = [name for name in ("loss", "accuracy") if name in found]
+    return first + [name for name in found if name not in first]
 
 
-def _draw_mark(axes: Any, mark: ChartMark, colour: str) -> None:
-    if mark.kind == "best":
-        axes.plot([mark.x], [mark.y], "o", markersize=9, markerfacecolor="none", markeredgewidth=1.4, color=colour)
-    elif mark.kind == "resume":
-        axes.axvline(mark.x, color=colour, linewidth=1, linestyle=(0, (1, 2)))
-    else:
-        along_axis = axes.get_xaxis_transform()
-        axes.plot([mark.x], [0], "|", markersize=7, color=colour, transform=along_axis, clip_on=False)
+def _draw(title: str, name: str, runs: Sequence[Run], *, from_zero: bool = False) -> Chart:
+    series: list[Series] = []
+    marks: list[ChartMark] = []
+    for number, run in enumerate(runs):
+        training, validation = _colours(number, len(runs))
+        series += [
+            _series(run, run.history.steps, name, training, faint=True),
+            _series(run, run.history.epochs, name, training, dashed=True),
+            _series(run, run.history.epochs, f"val_{name}", validation),
+        ]
+        best = run.best_epoch
+        value = as_number(best.get(f"val_{name}")) if best else None
+        if best and value is not None:
+            marks.append(ChartMark("best", run.epochs_trained(best), validation, value))
+        marks += _marks(run, training)
+    svg = line_chart([line for line in series if line.x], marks, from_zero=from_zero)
+    return Chart(title, Markup(svg))
 
 
-def _as_element(svg: str, colours: dict[str, str]) -> str:
-    """Matplotlib's file as part of a page: no prolog, no styles of its own, the page's font and colours."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<(metadata|style)\b.*?</\1>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"<svg [^>]*>", f'<svg viewBox="0 0 {WIDTH * _POINTS:g} {HEIGHT * _POINTS:g}" role="img">', svg)
-    svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # never referred to, and the same in every chart
-    svg = re.sub(r"font-family: [^;\"]*; |font: [^;\"]*?(?=[\d.]+px)", "", svg)
-    svg = re.sub(r"#a000[0-9a-f]{2}", lambda code: colours[code.group()], svg)
-    svg = re.sub(r"(\d\.\d{2})\d+", r"\1", svg)
-    return re.sub(r"\s+", " ", svg)
+def _series(run: Run, events: Sequence[Event], name: str, colour: str, **style: bool) -> Series:
+    """Return one value of the events over the epochs trained; empty if no event has the value."""
+    values = [as_number(event.get(name)) for event in events]
+    if all(value is None for value in values):
+        return Series([], [], colour, **style)
+    y = [math.nan if value is None else value for value in values]
+    return Series([run.epochs_trained(event) for event in events], y, colour, **style)
+
+
+def _marks(run: Run, colour: str) -> list[ChartMark]:
+    kinds = {"checkpoint": run.history.checkpoints, "resume": run.history.resumes}
+    return [
+        ChartMark(kind, run.epochs_trained(event), colour)
+        for kind, events in kinds.items()
+        for event in events[:: len(events) // MAX_MARKS + 1]
+    ]
+
+
+def _colours(number: int, num_runs: int) -> tuple[str, str]:
+    """Return the colours of training and validation: two for a single run, else one for each run."""
+    return (run_colour(0), run_colour(1)) if num_runs == 1 else (run_colour(number), run_colour(number))

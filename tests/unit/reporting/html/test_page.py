@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -87,6 +88,18 @@ def test_text_of_a_run_is_escaped_and_cut(tmp_path):
     assert "b" not in page.tags
     assert evil in page.text
     assert len(page.text) < 40_000
+
+
+def test_text_of_several_runs_is_escaped(tmp_path):
+    evil = "<script>alert(1)</script>\"'&"
+    runs = [make_run(tmp_path / name, **{evil: name}) for name in ("<b>x", "<i onload='y'>")]
+    for run in runs:
+        (run / "summary.json").write_text(json.dumps({evil: evil, "strategy": evil}))
+    write_report(runs, tmp_path / "report.html")
+    page = Page(tmp_path / "report.html")
+    assert not {"script", "b"} & set(page.tags)
+    assert "<i onload='y'>" in page.text
+    assert page.text.count(evil) == 9  # in one comparison; in each run a setting, a result twice and a strategy
 
 
 def test_values_at_the_edge_are_drawn(tmp_path):
