@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from distrain.errors import ConfigurationError, DataError
+from distrain.file_names import REPORT_NAME
 
 
 def add_evaluate(commands: Any) -> None:
@@ -70,7 +71,7 @@ def add_report(commands: Any) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    write_report(options.runs, options.out or options.runs[0] / "report.html")
+    write_report(options.runs, options.out or options.runs[0] / REPORT_NAME)
 
 
 def write_report(runs: Sequence[Path], out: Path) -> None:

@@ -19,6 +19,7 @@ from distrain.cli.options import add_settings, given_settings
 from distrain.cli.run_commands import write_report
 from distrain.config import TrainConfig, train_config
 from distrain.errors import DistrainError
+from distrain.file_names import REPORT_NAME
 
 
 def add_train(commands: Any) -> None:
@@ -60,7 +61,7 @@ def _train(options: argparse.Namespace) -> None:
     accuracy = summary["validation_accuracy"]
     if accuracy is not None:
         print(f"validation accuracy {accuracy:.4f}, loss {summary['validation_loss']:.4f}, in {config.run}")
-    write_report([config.run], config.run / "report.html")
+    write_report([config.run], config.run / REPORT_NAME)
 
 
 def _end_at_once(error: Exception) -> None:

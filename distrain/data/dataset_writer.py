@@ -23,6 +23,7 @@ from distrain.cluster.process_group import ProcessGroup, SingleProcess
 from distrain.data.dataset_index import FORMAT_VERSION, INDEX_NAME, KINDS, PARTS, index_digest
 from distrain.data.rows import Rows, concatenate_rows
 from distrain.data.shards import ARRAY_DTYPES, Shard, ShardFile
+from distrain.file_names import VECTORIZER_NAME
 from distrain.files import crc32_of, json_bytes
 
 SHARD_BYTES = 64 * 2**20  # small enough to build a shard in memory, large enough that reading seeks rarely
@@ -81,7 +82,7 @@ class DatasetWriter:
         self._index["parts"][part] = {"num_rows": num_rows, "shards": shards}
         return num_rows
 
-    def finish(self, *, vectorizer: str | None = "vectorizer", details: Mapping[str, object] | None = None) -> str:
+    def finish(self, *, vectorizer: str | None = VECTORIZER_NAME, details: Mapping[str, object] | None = None) -> str:
         """Write `dataset.json`, which makes the folder a data set; return the data digest (hex)."""
         self._index["vectorizer"] = vectorizer
         self._index["details"] = dict(details or {})

@@ -18,9 +18,9 @@ import numpy as np
 from distrain.data.batches import epoch_batches
 from distrain.data.sources import rows_examples
 from distrain.errors import CheckpointError
+from distrain.file_names import VECTORIZER_NAME
 from distrain.inference.finished_run import open_finished_run
 from distrain.keras_backend import require_tensorflow
-from distrain.runs.directory import VECTORIZER_NAME
 from distrain.text.vectorizers.load_vectorizer import load_vectorizer
 from distrain.training.feed import evaluation_plan
 

@@ -43,6 +43,7 @@ from distrain.errors import (
     RankError,
     StopRequested,
 )
+from distrain.file_names import CHECKPOINTS_NAME, CONFIG_NAME
 from distrain.files import read_json_object
 from distrain.launchers.processes import handles
 from distrain.launchers.supervisor import GO_ON, StderrRelay, exit_code_of, polls, say, send_once, start
@@ -121,11 +122,11 @@ def _is_finished(config: TrainConfig) -> bool:
         summary = run_directory.read_summary(config.run)
         if summary is None:
             return False
-        settings = read_json_object(config.run / run_directory.CONFIG_NAME)
+        settings = read_json_object(config.run / CONFIG_NAME)
         before = asdict(run_directory.config_of(settings))
         if any(value not in (None, "auto", before[name]) for name, value in asdict(config).items()):
             return False  # the run has resolved None and "auto" to values
-        newest = load_checkpoint(list_checkpoints(config.run / "checkpoints")[-1])
+        newest = load_checkpoint(list_checkpoints(config.run / CHECKPOINTS_NAME)[-1])
         if summary["global_steps"] != newest.state["global_step"]:
             return False
         return run_directory.is_finished(config, newest)

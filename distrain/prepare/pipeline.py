@@ -27,11 +27,11 @@ from distrain.config import PrepareConfig
 from distrain.data.dataset_writer import DatasetWriter
 from distrain.data.rows import Rows
 from distrain.errors import DataError
+from distrain.file_names import VECTORIZER_NAME
 from distrain.files import sha256_of
 from distrain.prepare.display import Display
 from distrain.prepare.inputs import HeldOut, TextBlock, Training, check_inputs, read_test, read_training
 from distrain.prepare.row_exchange import in_order
-from distrain.prepare.staging import VECTORIZER_NAME
 from distrain.prepare.workers import gathered_group, shared_folders
 from distrain.text.readers.labels import KNOWN_SETS
 from distrain.text.readers.lines import Tally

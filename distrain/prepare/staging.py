@@ -22,9 +22,8 @@ from pathlib import Path
 
 from distrain.data.dataset_index import INDEX_NAME, PARTS
 from distrain.errors import ConfigurationError
+from distrain.file_names import VECTORIZER_NAME
 from distrain.files import exclusive_lock, swap_folder
-
-VECTORIZER_NAME = "vectorizer"
 
 
 @contextmanager

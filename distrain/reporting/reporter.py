@@ -22,6 +22,7 @@ from types import TracebackType
 
 from rich.console import Console
 
+from distrain.file_names import EVENTS_NAME, METRICS_NAME, SUMMARY_NAME
 from distrain.files import write_json
 from distrain.reporting.console import epoch_line, open_console, print_line
 from distrain.reporting.metrics_log import MetricsLog, json_scalar
@@ -128,9 +129,9 @@ class RunReporter(Reporter):
         self._num_epochs = num_epochs
         self._console = console or open_console()
         self._clock = clock
-        self._log = MetricsLog(run / "metrics.jsonl")
+        self._log = MetricsLog(run / METRICS_NAME)
         self._status = StatusFile(run, time=clock(), prometheus=prometheus)
-        self._scalars = TensorBoardScalars(run / "events") if tensorboard else None
+        self._scalars = TensorBoardScalars(run / EVENTS_NAME) if tensorboard else None
         self._bar = ProgressBar(self._console) if self._console.is_terminal else None
         self._show_at = self._log_at = self._evaluation_log_at = -math.inf
         self._examples = 0
@@ -266,4 +267,4 @@ class RunReporter(Reporter):
 
 def write_summary(run: Path, summary: Mapping[str, object]) -> None:
     """Replace `summary.json` in a run directory; a number that is not finite is written as null."""
-    write_json(run / "summary.json", {name: json_scalar(value) for name, value in summary.items()})
+    write_json(run / SUMMARY_NAME, {name: json_scalar(value) for name, value in summary.items()})

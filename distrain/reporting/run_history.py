@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from distrain.errors import CheckpointError
+from distrain.file_names import CONFIG_NAME, METRICS_NAME, SUMMARY_NAME
 from distrain.files import read_json_object
 from distrain.reporting.history import MAX_VALUE, Event, History, read_history
 
@@ -95,7 +96,7 @@ def load_run(folder: Path, *, capacity: int = 2000) -> Run:
     """
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is not there; name the folder that was given to distrain train as --run.")
-    config, log = folder / "config.json", folder / "metrics.jsonl"
+    config, log = folder / CONFIG_NAME, folder / METRICS_NAME
     if not config.exists() and not log.exists():
         raise CheckpointError(
             f"{folder} is not a run directory: it has neither config.json nor metrics.jsonl; "
@@ -105,7 +106,7 @@ def load_run(folder: Path, *, capacity: int = 2000) -> Run:
         history = read_history(log, capacity=capacity)
     except OSError as error:
         raise CheckpointError(f"{log} cannot be read ({error.strerror}); mend it or leave this run out.") from error
-    return Run(folder, _read_json(config), _read_json(folder / "summary.json"), history)
+    return Run(folder, _read_json(config), _read_json(folder / SUMMARY_NAME), history)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

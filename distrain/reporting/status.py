@@ -34,12 +34,12 @@ from pathlib import Path
 from typing import Any
 
 from distrain.errors import CheckpointError, ConfigurationError, StopRequested
+from distrain.file_names import STATUS_NAME
 from distrain.files import atomic_write, read_json_object, write_json
 from distrain.reporting.metrics_log import json_scalar
 
 _LOG = logging.getLogger(__name__)
 
-STATUS_NAME = "status.json"
 STATES = ("starting", "training", "evaluating", "finishing", "finished", "stopped", "failed")
 MAX_BYTES = 1 << 16  # a status has some hundred bytes; a longer file is damaged and is not read into memory
 

@@ -18,15 +18,11 @@ from typing import Any
 
 from distrain.config import TrainConfig, settings_of
 from distrain.errors import CheckpointError, ConfigurationError
+from distrain.file_names import CHECKPOINTS_NAME, CONFIG_NAME, MODEL_NAME, SUMMARY_NAME, VECTORIZER_NAME
 from distrain.files import atomic_write, exclusive_lock, read_json_object, replace_folder, write_json
 from distrain.runs.checkpoint import Checkpoint, checkpoint_path, list_checkpoints, load_checkpoint, newest_checkpoint
 
 _LOG = logging.getLogger(__name__)
-
-CONFIG_NAME = "config.json"
-MODEL_NAME = "model.keras"
-SUMMARY_NAME = "summary.json"
-VECTORIZER_NAME = "vectorizer"
 
 # A run that goes on must keep what decides its weights; it may change where and how fast it runs, and how long.
 _MAY_CHANGE = {setting.name for setting in settings_of(TrainConfig) if setting.may_change}
@@ -60,26 +56,26 @@ def open_run(config: TrainConfig, resolved: Mapping[str, Any], *, vectorizer: Pa
             )
         if before is not None and config.resume == "never":
             raise CheckpointError(f"{run} holds a run already, and --resume is never. Choose another --run.")
-        has_begun = bool(list_checkpoints(run / "checkpoints"))
+        has_begun = bool(list_checkpoints(run / CHECKPOINTS_NAME))
         if before is not None and has_begun:  # a run that was never saved may begin again with other settings
             _check_same_run(run, before, settings)
-        is_own = explicit is not None and explicit.resolve().parent == (run / "checkpoints").resolve()
+        is_own = explicit is not None and explicit.resolve().parent == (run / CHECKPOINTS_NAME).resolve()
         if explicit and has_begun and not is_own:
             raise CheckpointError(
                 f"{run} has checkpoints of its own, and --resume names {explicit}. Leave --resume out to go on in "
                 f"{run}, or choose another --run to branch off."
             )
-        restored = load_checkpoint(explicit) if explicit else newest_checkpoint(run / "checkpoints")
+        restored = load_checkpoint(explicit) if explicit else newest_checkpoint(run / CHECKPOINTS_NAME)
         if restored is not None and restored.state.get("data_digest") != settings["data_digest"]:
             raise CheckpointError(f"{restored.path} was trained on other data, whose positions mean nothing here.")
         run.mkdir(parents=True, exist_ok=True)
         if explicit and restored is not None:
             best = load_best(explicit.parent, restored)
             if is_own:
-                _remove_later(restored, run / "checkpoints")
+                _remove_later(restored, run / CHECKPOINTS_NAME)
             else:
                 for path in {restored.path, best.path}:
-                    _take_over(path, run / "checkpoints")
+                    _take_over(path, run / CHECKPOINTS_NAME)
         if vectorizer is not None and not has_begun:
             with replace_folder(run / VECTORIZER_NAME) as folder:
                 shutil.copytree(vectorizer, folder, dirs_exist_ok=True)
@@ -111,10 +107,10 @@ def open_finished(run: Path) -> tuple[dict[str, Any], Checkpoint]:
     if not (run / CONFIG_NAME).is_file():
         raise CheckpointError(f"{run} is not a run directory: it has no {CONFIG_NAME}. Make one with 'distrain train'.")
     settings = _read_json(run / CONFIG_NAME)
-    newest = newest_checkpoint(run / "checkpoints")
+    newest = newest_checkpoint(run / CHECKPOINTS_NAME)
     if newest is None:
         raise CheckpointError(f"{run} has no checkpoint yet. Train for longer, or with --checkpoint-every.")
-    return settings, load_best(run / "checkpoints", newest)
+    return settings, load_best(run / CHECKPOINTS_NAME, newest)
 
 
 def load_best(directory: Path, checkpoint: Checkpoint) -> Checkpoint:

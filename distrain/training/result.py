@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from distrain.cluster.error_relay import run_on_all_ranks
+from distrain.file_names import CHECKPOINTS_NAME
 from distrain.reporting.reporter import Reporter
 from distrain.runs import directory as run_directory
 from distrain.runs.checkpoint import Checkpoint, checkpoint_path, load_checkpoint
@@ -73,7 +74,7 @@ def _load_checkpoint(setup: RunSetup, step: int) -> Checkpoint:
     """Return the chief's checkpoint of a global step, on every rank."""
 
     def load_on_chief() -> Checkpoint | None:
-        path = checkpoint_path(setup.config.run / "checkpoints", step)
+        path = checkpoint_path(setup.config.run / CHECKPOINTS_NAME, step)
         return load_checkpoint(path) if setup.distribution.group.is_chief else None
 
     checkpoint = broadcast_checkpoint(setup.distribution, run_on_all_ranks(setup.distribution.group, load_on_chief))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 
 from distrain.errors import CheckpointError
+from distrain.file_names import CHECKPOINTS_NAME
 from distrain.reporting.reporter import Reporter
 from distrain.runs.checkpoint import retain_checkpoints, save_checkpoint
 from distrain.runs.progress import Progress, progress_arrays, progress_state
@@ -65,7 +66,7 @@ class Saver:
             return
         started = time.perf_counter()
         config, model_state = self._setup.config, self._setup.model_state
-        checkpoints = config.run / "checkpoints"
+        checkpoints = config.run / CHECKPOINTS_NAME
         best_step = self._early_stopping.best_step
         arrays = {**model_state.arrays(), **progress_arrays(progress)}
         state = {
