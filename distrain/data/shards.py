@@ -61,13 +61,6 @@ class Part:
     shards: Sequence[Shard]
     _arrays: dict[int, Rows] = field(default_factory=dict, repr=False)
 
-    @cached_property
-    def labels(self) -> np.ndarray:
-        """All labels, int32 `[num_rows]`."""
-        if not self.shards:
-            return np.zeros(0, np.int32)
-        return np.concatenate([self._open(index).labels for index in range(len(self.shards))])
-
     def row_lengths(self) -> np.ndarray:
         """Number of columns of every row, int64 `[num_rows]`."""
         return self.lengths(np.array([[0, self.num_rows]]))

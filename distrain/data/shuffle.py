@@ -87,11 +87,6 @@ class ShuffledOrder:
     def _spans_per_window(self) -> int:
         return max(1, self.window_size // self.span_size)
 
-    @property
-    def num_windows(self) -> int:
-        """Number of shuffle windows."""
-        return len(self._window_starts) - 1
-
     def window_of(self, position: int) -> ShuffleWindow:
         """The shuffle window that contains `position`."""
         index = int(np.searchsorted(self._window_starts, position, side="right")) - 1

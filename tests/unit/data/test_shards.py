@@ -26,7 +26,6 @@ def test_what_was_written_is_read(tmp_path, kind):
     assert dataset.details == {"note": 1}
     assert (train.num_rows, dataset.parts["test"].num_rows, len(train.shards)) == (5, 2, 3)
     assert same_rows(train.read(0, 5), rows)
-    assert train.labels.tolist() == [0, 1, 2, 0, 1]
     assert train.row_lengths().tolist() == [2, 0, 3, 1, 0]
 
 

@@ -18,7 +18,6 @@ from distrain.planning.audit import audit
 
 POSITIONS = EpochPlan.positions
 POSITIONS_BETWEEN = EpochPlan.positions_between
-GLOBAL_POSITIONS = EpochPlan.global_positions
 WINDOW_OF = ShuffledOrder.window_of
 LOAD = WindowReader.load
 

@@ -1,4 +1,4 @@
-"""`distrain plan`: its figures against what the model and a walk of the epoch say."""
+"""`distrain plan` against the weights that Keras counts, and against a walk of the loader."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from distrain.data.batches import epoch_batches
 from distrain.data.dataset_index import open_dataset
 from distrain.data.dataset_writer import DatasetWriter
 from distrain.data.plan import EpochPlan
-from distrain.data.prefetch import MAX_PREFETCH_STEPS
 from distrain.data.rows import Rows
 from distrain.data.shuffle import epoch_order
 from distrain.data.sources import part_examples
@@ -20,7 +19,7 @@ from distrain.planning.run_plan import count_weights, plan_run
 
 
 def prepared(folder, *, kind="ngram", rows=50, test_rows=9, features=30, classes=3, max_length=20, row_length=4):
-    def block(count):
+    def rows_of(count):
         splits = np.arange(count + 1, dtype=np.int64) * row_length
         columns = np.tile(np.arange(row_length, dtype=np.int32), count)
         values = np.ones(len(columns), np.float32) if kind == "ngram" else None
@@ -29,8 +28,8 @@ def prepared(folder, *, kind="ngram", rows=50, test_rows=9, features=30, classes
     length = max_length if kind == "sequence" else None
     names = [f"class {number}" for number in range(classes)]
     writer = DatasetWriter(folder, kind=kind, num_features=features, classes=names, max_length=length)
-    writer.write("train", [block(rows)])
-    writer.write("test", [block(test_rows)])
+    writer.write("train", [rows_of(rows)])
+    writer.write("test", [rows_of(test_rows)])
     writer.finish()
     return open_dataset(folder)
 
@@ -59,7 +58,7 @@ def test_weights_are_counted_as_keras_counts_them(tmp_path, data, sizes):
 
 
 def test_a_plan_by_hand(tmp_path):
-    """50 examples in batches of 4 over 5 replicas: 13 batches, 3 steps; the last one has 4, 4, 2, 0, 0."""
+    """50 examples in batches of 4 over 5 replicas: 13 batches, 3 steps; the last step has 4, 4, 2, 0, 0."""
     plan = plan_run(prepared(tmp_path), settings(batch_size=4), num_replicas=5)
     assert (plan.num_batches, plan.num_steps, plan.batch_size) == (13, 3, 4)
     assert plan.last_step_examples == (4, 4, 2, 0, 0)
@@ -71,32 +70,49 @@ def test_a_plan_by_hand(tmp_path):
     assert plan.warnings == ()
 
 
+@pytest.mark.parametrize(("num_replicas", "batch_size"), [(1, 50), (2, 7), (3, 16), (5, 4), (9, 8)])
+def test_steps_and_examples_are_a_walks_of_the_loader(tmp_path, num_replicas, batch_size):
+    dataset = prepared(tmp_path)
+    plan = plan_run(dataset, settings(batch_size=batch_size), num_replicas=num_replicas)
+    examples, order = part_examples(dataset.parts["train"], length=1), epoch_order(50, seed=0, epoch=0)
+    walked = []
+    for replica in range(num_replicas):
+        loader = epoch_batches(
+            examples, EpochPlan(50, num_replicas, batch_size), order, replicas=range(replica, replica + 1)
+        )
+        walked.append([int(batch.weights.sum()) for (batch,) in loader])
+    assert {len(steps) for steps in walked} == {plan.num_steps}
+    assert plan.num_batches == sum(count > 0 for steps in walked for count in steps)
+    assert plan.examples_per_replica == tuple(map(sum, walked))
+    assert plan.last_step_examples == tuple(steps[-1] for steps in walked)
+
+
 @pytest.mark.parametrize("row_length", [4, 25])
-def test_the_bytes_of_a_batch_are_those_of_one_that_is_fed(tmp_path, row_length):
+def test_bytes_of_a_batch_and_of_a_window_are_those_of_the_loaders_arrays(tmp_path, row_length):
     dataset = prepared(tmp_path, rows=5000, row_length=row_length)
     examples = part_examples(dataset.parts["train"], length=1)
     whole = EpochPlan(5000, 1, 16)
     order = epoch_order(5000, seed=0, epoch=0)
     (batch,) = next(epoch_batches(examples, whole, order, replicas=range(1)))
-    entries = batch.features[:3]  # row, column and value of each
-    plan = plan_run(dataset, settings(batch_size=16), num_replicas=1)
-    expected = sum(array.nbytes for array in entries)
-    assert plan.batch_bytes == pytest.approx(expected, rel=0.01)  # files have headers
-    ahead = (MAX_PREFETCH_STEPS + 2) * plan.batch_bytes
-    one, two = (plan_run(dataset, settings(batch_size=16), num_replicas=n).host_bytes - ahead for n in (1, 2))
-    assert one == pytest.approx(2 * two) == pytest.approx(5000 * (8 * row_length + 12), rel=0.01)
+    one, two = (plan_run(dataset, settings(batch_size=16), num_replicas=n) for n in (1, 2))
+    batch_bytes = sum(array.nbytes for array in batch.features[:3])  # row ids, columns and values
+    assert one.batch_bytes == pytest.approx(batch_bytes, rel=0.01)  # file headers count as entries
+    window = dataset.parts["train"].gather(np.array([[0, 5000]]), np.arange(5000))
+    window_bytes = sum(array.nbytes for array in window)
+    # One of two replicas loads half of the window's rows, and prefetches as many batches.
+    assert one.host_bytes - two.host_bytes == pytest.approx(window_bytes / 2, rel=0.01)
 
 
 @pytest.mark.parametrize(("kind", "width"), [("ngram", 16), ("sequence", 32)])
 def test_rows_that_a_batch_touches_by_hand(tmp_path, kind, width):
-    """Each row has columns 0 to 3 of 30: 26 rows of weights stay at home, and 30 bytes say so."""
+    """Each row has columns 0 to 3 of 30, so 26 rows of weights are not sent; a mask of 30 bytes marks the rows."""
     config = settings(batch_size=4, units=16, embedding=32)
     plan = plan_run(prepared(tmp_path, kind=kind), config, num_replicas=5)
     assert (plan.num_rows, plan.touched_rows) == (30, 4.0)
     assert plan.touched_bytes == plan.all_reduce_bytes + 30 - 26 * width * 4
 
 
-def test_where_nearly_all_rows_are_touched_all_travel(tmp_path):
+def test_all_rows_are_sent_when_nearly_all_are_touched(tmp_path):
     plan = plan_run(prepared(tmp_path, features=5), settings(batch_size=4), num_replicas=5)
     assert plan.touched_bytes == plan.all_reduce_bytes + 5
 
@@ -106,14 +122,14 @@ def test_one_replica_sends_nothing(tmp_path):
     assert (plan.all_reduce_bytes, plan.touched_bytes) == (0, 0)
 
 
-def test_more_replicas_than_batches_is_said(tmp_path):
+def test_more_replicas_than_batches_give_a_warning(tmp_path):
     plan = plan_run(prepared(tmp_path), settings(batch_size=20), num_replicas=5)
     assert len(plan.warnings) == 1
     assert "3 batches of 20: 2 of 5 replicas have nothing to do" in plan.warnings[0]
 
 
 def test_more_replicas_than_the_default_global_batch(tmp_path):
-    """What train refuses is planned with a batch that it takes, and that is said."""
+    """The plan uses a batch size that `distrain train` accepts, and warns."""
     plan = plan_run(prepared(tmp_path, rows=150_000), settings(), num_replicas=1024)
     assert (plan.batch_size, plan.num_steps) == (128, 2)
     assert "plan for --batch-size 128" in plan.warnings[0]

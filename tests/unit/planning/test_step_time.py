@@ -1,4 +1,4 @@
-"""The time of an epoch by hand, and the time of a step out of run directories, damaged ones included."""
+"""Epoch times against arithmetic by hand, and step times from run directories, also damaged directories."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PLAN = SimpleNamespace(num_steps=100, num_replicas=4, num_examples=51_000, touch
 
 
 def test_an_epoch_by_hand():
-    """2 * 3/4 * 8 MB at 12 GB/s is 1 ms a step, beside 3 ms of computing."""
+    """An all-reduce of 2 * 3/4 * 8 MB at 12 GB/s adds 1 ms to 3 ms of computation."""
     time = plan_time(PLAN, step_seconds=0.003, bytes_per_second=12e9)
     assert time.all_reduce_seconds == pytest.approx(0.001)
     assert time.epoch_seconds == pytest.approx(0.4)
@@ -37,7 +37,7 @@ def test_without_a_bandwidth_communication_is_not_counted():
         ({"step_seconds": 1.0, "bytes_per_second": -1.0}, "--bandwidth-gbs"),
     ],
 )
-def test_times_that_are_none(settings, words):
+def test_impossible_times_are_refused(settings, words):
     with pytest.raises(ConfigurationError, match=words):
         plan_time(PLAN, **settings)
 
@@ -69,11 +69,11 @@ def test_the_step_of_a_run(tmp_path):
         ({"replica_batch_size": 32, "num_replicas": 1, "accumulation_steps": "2"}, {"samples_per_second": 1.0}),
     ],
 )
-def test_runs_that_do_not_tell(tmp_path, settings, summary):
+def test_runs_without_a_recorded_speed_are_refused(tmp_path, settings, summary):
     with pytest.raises(CheckpointError, match="does not record"):
         measured_step_seconds(run(tmp_path, settings, summary), batch_size=32, without_communication=False)
 
 
-def test_no_run_at_all(tmp_path):
+def test_a_missing_run_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="not there"):
         measured_step_seconds(tmp_path / "absent", batch_size=32, without_communication=False)

@@ -1,4 +1,4 @@
-"""What travels: estimates against counting, and formulas by hand."""
+"""Estimates of traffic against counts over all batches, and formulas against arithmetic by hand."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ def test_expected_columns_are_the_mean_over_all_batches(rows, data):
 
 
 def test_rows_drawn_from_millions():
-    """1 - exp(-1) of the columns that a batch holds once on average; no digits are lost on the way."""
+    """A batch contains 1 - exp(-1) of the columns that it contains once on average, without loss of precision."""
     touched = expected_touched(np.full(20_000, 1 / 3_600), 3_600, num_rows=3_600_000)
     assert touched == pytest.approx(20_000 * (1 - math.exp(-1)), rel=1e-3)
 
 
 def test_a_ring_by_hand():
-    """Four replicas, 8 bytes: 3 rounds to add up quarters of 2 bytes, 3 to pass them on: 12 bytes at 4 bytes/s."""
+    """Four replicas send 8 bytes in 6 rounds of 2 bytes, which is 12 bytes at 4 bytes per second."""
     assert ring_seconds(8, num_replicas=4, bytes_per_second=4) == 3.0
     assert ring_seconds(8, num_replicas=1, bytes_per_second=4) == 0.0
