@@ -26,8 +26,9 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from distrain.cluster.placement import check_placement
 from distrain.cluster.rendezvous_store import REQUEST_SECONDS, largest_value
-from distrain.cluster.world import World, check_places
+from distrain.cluster.world import World
 from distrain.errors import RankError
 
 # The others wait so much longer than rank 0, which knows better who is missing; but not more than twice as long.
@@ -150,7 +151,7 @@ def _judge(world: World, claims: Sequence[Claim], seconds: float) -> str:
             "said, and whether all were started. Where they only need longer, set DISTRAIN_RENDEZVOUS_SECONDS."
         )
     try:
-        check_places([(claim.host, claim.world) for claim in claims])
+        check_placement([(claim.host, claim.world) for claim in claims])
     except RankError as error:
         return str(error)
     return ""

@@ -18,8 +18,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from distrain.cluster.exit_process import exit_process
+from distrain.cluster.placement import check_placement
 from distrain.cluster.process_group import ProcessGroup
-from distrain.cluster.world import World, check_places, find_world
+from distrain.cluster.world import World, find_world
 from distrain.config import TrainConfig
 from distrain.distribution.collectives.shared_memory import MAX_RANKS, share
 from distrain.errors import ConfigurationError, RankError
@@ -106,7 +107,7 @@ def _join(strategy: str, config: TrainConfig, world: World, environ: Mapping[str
 
             collectives = mpi
         group = collectives.start(world, on_gpu=on_gpu)
-        _check_places(group, world)
+        _check_placement(group, world)
         shared = share(group)
     if collectives not in _joined:
         _joined.append(collectives)
@@ -153,12 +154,12 @@ def leave() -> None:
         _joined.pop().stop()
 
 
-def _check_places(group: ProcessGroup, world: World) -> None:
+def _check_placement(group: ProcessGroup, world: World) -> None:
     """Refuse processes that are not where their environment says, on all of them alike."""
     own = {"host": os.environ.get("HOROVOD_HOSTNAME") or socket.gethostname(), **asdict(world)}
     places = [json.loads(content) for content in group.all_gather_bytes(json.dumps(own).encode())]
     try:
-        check_places([(place.pop("host"), World(**place)) for place in places])
+        check_placement([(place.pop("host"), World(**place)) for place in places])
     except RankError as error:
         error.reporting_rank = 0 if len(places) > 1 else None
         raise

@@ -15,7 +15,8 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
-from distrain.cluster.world import World, choose_gpu, cpu_threads
+from distrain.cluster.placement import choose_gpu, cpu_threads
+from distrain.cluster.world import World
 from distrain.errors import ConfigurationError
 
 
@@ -83,12 +84,7 @@ def prefetches(environ: Mapping[str, str], world: World, *, on_gpu: bool) -> boo
 
 
 def _own_cores(environ: Mapping[str, str], world: World) -> int:
-    return cpu_threads(
-        environ,
-        num_cores=len(os.sched_getaffinity(0)),
-        local_size=world.local_size,
-        machine_cores=os.cpu_count(),
-    )
+    return cpu_threads(environ, world, num_cores=len(os.sched_getaffinity(0)), machine_cores=os.cpu_count())
 
 
 def _parsed(wanted: str | None, num_gpus: int) -> tuple[str, list[int]]:

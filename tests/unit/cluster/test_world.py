@@ -1,19 +1,13 @@
-"""What each launcher puts into the environment becomes a place in the world, threads and a GPU."""
+"""The variables of each launcher become a world."""
 
 from __future__ import annotations
-
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distrain.cluster.world import World, check_places, choose_gpu, cpu_threads, find_world
-from distrain.errors import ConfigurationError, RankError
+from distrain.cluster.world import World, find_world
+from distrain.errors import ConfigurationError
 
 OPEN_MPI = {
     "OMPI_COMM_WORLD_RANK": "3",
@@ -23,7 +17,7 @@ OPEN_MPI = {
     "PMIX_RANK": "3",
 }
 HYDRA = {"PMI_RANK": "2", "PMI_SIZE": "6", "MPI_LOCALRANKID": "0", "MPI_LOCALNRANKS": "2"}
-# A batch script that no srun started, and a step of four tasks on two nodes.
+# A batch script without srun, and a step of four tasks on two nodes.
 BATCH = {"SLURM_JOB_ID": "1234", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_NTASKS": "4"}
 STEP = {
     **BATCH,
@@ -55,14 +49,14 @@ HOROVOD = {"HOROVOD_RANK": "1", "HOROVOD_SIZE": "2", "HOROVOD_LOCAL_RANK": "0", 
         (HYDRA, World(2, 6, 0, 2, "mpich")),
         (STEP, RANK_2_OF_THE_STEP),
         (POD, World(9, 12, 1, 4, "indexed job", "trainer-0.trainer:29400")),
-        # One process: a batch script without srun, an Indexed Job that is not ours, one pod.
+        # One process: a batch script without srun, an Indexed Job that distrain did not render, one pod.
         (BATCH, World()),
         ({"JOB_COMPLETION_INDEX": "3"}, World()),
         ({"JOB_COMPLETION_INDEX": "0", "DISTRAIN_NUM_PODS": "1"}, World(0, 1, 0, 1, "indexed job")),
         ({**BATCH, "SLURM_STEP_NUM_TASKS": "1", "SLURM_STEP_TASKS_PER_NODE": "1"}, World(0, 1, 0, 1, "srun")),
-        # An empty value is no value.
+        # An empty variable counts as missing.
         ({"PMI_RANK": "", "PMI_SIZE": ""}, World()),
-        # No local rank: all on one host.
+        # Without a local rank, all ranks count as ranks of one host.
         ({"PMI_RANK": "2", "PMI_SIZE": "3"}, World(2, 3, 2, 3, "mpich")),
         ({"HOROVOD_RANK": "0", "HOROVOD_SIZE": "2"}, World(0, 2, 0, 2, "horovodrun")),
         ({k: v for k, v in STEP.items() if k != "SLURM_LOCALID"}, World(2, 4, 2, 4, "srun", "n1:29744")),
@@ -80,10 +74,10 @@ def test_world_of_an_environment(environ, world):
         # mpirun and mpiexec in a SLURM job start their daemons by srun, and ranks inherit the daemon's numbers.
         ({**OPEN_MPI, **STEP, "SLURM_PROCID": "1"}, World(3, 4, 1, 2, "mpirun")),
         ({**HYDRA, **STEP, "SLURM_PROCID": "1"}, World(2, 6, 0, 2, "mpich")),
-        # srun --mpi=pmix and --mpi=pmi2: PMI's numbers are srun's, without a local rank.
+        # srun --mpi=pmix and --mpi=pmi2 set PMI's numbers to srun's, without a local rank.
         ({**STEP, "PMIX_RANK": "2"}, RANK_2_OF_THE_STEP),
         ({**STEP, "PMI_RANK": "2", "PMI_SIZE": "4"}, RANK_2_OF_THE_STEP),
-        # mpirun within a pod.
+        # mpirun inside a pod.
         ({**OPEN_MPI, **POD}, World(3, 4, 1, 2, "mpirun")),
     ],
 )
@@ -92,7 +86,7 @@ def test_the_innermost_launcher_counts(environ, world):
 
 
 @pytest.mark.parametrize(
-    ("environ", "told"),
+    ("environ", "parts"),
     [
         ({"HOROVOD_RANK": "2", "HOROVOD_SIZE": "2"}, ["HOROVOD_RANK=2", "HOROVOD_SIZE=2"]),
         ({"HOROVOD_RANK": "0"}, ["HOROVOD_SIZE is not set"]),
@@ -101,7 +95,7 @@ def test_the_innermost_launcher_counts(environ, world):
         ({"PMI_RANK": "-1", "PMI_SIZE": "3"}, ["PMI_RANK='-1'"]),
         ({"PMI_RANK": "\u0661", "PMI_SIZE": "3"}, ["PMI_RANK="]),
         ({"PMI_RANK": "1" * 5000, "PMI_SIZE": "3"}, ["PMI_RANK='1111"]),
-        # A broken launcher does not hide behind a whole one.
+        # Wrong variables of one launcher are an error, although another launcher's variables are right.
         ({"HOROVOD_RANK": "x", "HOROVOD_SIZE": "2", "PMI_RANK": "1", "PMI_SIZE": "3"}, ["HOROVOD_RANK='x'"]),
         ({**OPEN_MPI, "OMPI_COMM_WORLD_LOCAL_RANK": "2"}, ["LOCAL_RANK=2", "LOCAL_SIZE=2"]),
         ({**OPEN_MPI, "OMPI_COMM_WORLD_LOCAL_SIZE": "5"}, ["LOCAL_SIZE puts 5", "4 in all"]),
@@ -126,10 +120,10 @@ def test_the_innermost_launcher_counts(environ, world):
         ({**POD, "DISTRAIN_RANKS_PER_POD": "0"}, ["DISTRAIN_RANKS_PER_POD=0"]),
     ],
 )  # fmt: skip
-def test_impossible_values_are_errors_that_name_them(environ, told):
+def test_impossible_values_are_errors_that_name_them(environ, parts):
     with pytest.raises(ConfigurationError) as caught:
         find_world(environ)
-    assert all(part in str(caught.value) for part in told), str(caught.value)
+    assert all(part in str(caught.value) for part in parts), str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +154,7 @@ def test_any_node_list_gives_a_host_or_an_error(nodes):
     assert port == "29744"
 
 
-def test_a_rendezvous_of_ones_own_counts_and_ports_differ_between_jobs_and_steps():
+def test_a_rendezvous_from_the_user_counts_and_ports_differ_between_jobs_and_steps():
     assert find_world({**STEP, "DISTRAIN_RENDEZVOUS": "10.0.0.7:4000"}).rendezvous == "10.0.0.7:4000"
     jobs = [
         {**STEP, "SLURM_JOB_ID": str(job), "SLURM_STEP_ID": str(step)} for job in range(90, 99) for step in range(4)
@@ -174,13 +168,13 @@ def test_a_rendezvous_of_ones_own_counts_and_ports_differ_between_jobs_and_steps
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=12), st.data())
 def test_tasks_per_node_as_slurm_writes_them(tasks, data):
-    runs: list[list[int]] = []
+    groups: list[list[int]] = []
     for number in tasks:
-        if runs and runs[-1][0] == number:
-            runs[-1][1] += 1
+        if groups and groups[-1][0] == number:
+            groups[-1][1] += 1
         else:
-            runs.append([number, 1])
-    written = ",".join(f"{number}(x{times})" if times > 1 else f"{number}" for number, times in runs)
+            groups.append([number, 1])
+    written = ",".join(f"{number}(x{times})" if times > 1 else f"{number}" for number, times in groups)
     node = data.draw(st.integers(0, len(tasks) - 1))
     local_rank = data.draw(st.integers(0, tasks[node] - 1))
     world = find_world(
@@ -199,146 +193,3 @@ def test_tasks_per_node_as_slurm_writes_them(tasks, data):
 def test_a_huge_repetition_costs_nothing():
     tasks = {"SLURM_STEP_TASKS_PER_NODE": "2(x999999999)", "SLURM_NODEID": "999999998"}
     assert find_world({**STEP, **tasks}).local_size == 2
-
-
-BOUND = {**OPEN_MPI, "OMPI_MCA_orte_bound_at_launch": "1"}
-BOUND_STEP = {**STEP, "SLURM_CPU_BIND_TYPE": "mask_cpu:"}
-
-
-@pytest.mark.parametrize(
-    ("environ", "num_cores", "local_size", "machine_cores", "threads"),
-    [
-        ({}, 8, 1, 8, 8),
-        (OPEN_MPI, 8, 2, 8, 4),
-        (OPEN_MPI, 7, 2, 8, 3),
-        (OPEN_MPI, 2, 3, 2, 1),
-        # Bound to cores of its own: nothing to divide.
-        (BOUND, 2, 4, 8, 2),
-        (BOUND, 2, 4, None, 2),
-        (BOUND, 1, 16, 8, 1),
-        # Bound to a socket that four ranks share.
-        (BOUND, 16, 8, 32, 4),
-        # Of another launcher's binding, inherited from outside, nothing follows.
-        ({**HOROVOD, **BOUND}, 8, 2, 8, 4),
-        ({**OPEN_MPI, **BOUND_STEP}, 8, 2, 8, 4),
-        (STEP, 8, 2, 8, 4),
-        ({**STEP, "SLURM_CPU_BIND_TYPE": "none"}, 8, 2, 8, 4),
-        (BOUND_STEP, 4, 2, 8, 4),
-        # --cpus-per-task says it, bound or not.
-        ({**STEP, "SLURM_CPUS_PER_TASK": "3"}, 8, 2, 8, 3),
-        ({**BOUND_STEP, "SLURM_CPUS_PER_TASK": "6"}, 6, 2, 64, 6),
-        ({**STEP, "SLURM_CPUS_PER_TASK": "6"}, 4, 2, 64, 4),
-        ({**OPEN_MPI, "SLURM_CPUS_PER_TASK": "6"}, 8, 2, 8, 4),
-    ],
-)
-def test_threads(environ, num_cores, local_size, machine_cores, threads):
-    found = cpu_threads(environ, num_cores=num_cores, local_size=local_size, machine_cores=machine_cores)
-    assert found == threads
-
-
-def test_cpus_per_task_that_is_no_number():
-    with pytest.raises(ConfigurationError, match="SLURM_CPUS_PER_TASK='many'"):
-        cpu_threads({**STEP, "SLURM_CPUS_PER_TASK": "many"}, num_cores=4, local_size=1)
-
-
-SRUN = World(2, 4, 1, 2, "srun", "n1:29744")
-MPIRUN = World(3, 4, 1, 2, "mpirun")
-
-
-@pytest.mark.parametrize(
-    ("environ", "world", "num_gpus", "gpu"),
-    [
-        ({}, World(), 1, 0),
-        ({}, World(), 4, 0),
-        ({}, MPIRUN, 2, 1),
-        ({}, MPIRUN, 8, 1),
-        # srun gave each task its own.
-        ({"SLURM_GPUS_PER_TASK": "1"}, SRUN, 1, 0),
-        ({"SLURM_GPUS_PER_TASK": "a100:2"}, SRUN, 2, 0),
-        ({"SLURM_TRES_PER_TASK": "cpu=4,gres/gpu:a100=1"}, SRUN, 1, 0),
-        ({"SLURM_TRES_PER_TASK": "gres/gpu:1"}, SRUN, 1, 0),
-        ({"SLURM_GPU_BIND": "single:1"}, SRUN, 1, 0),
-        # --gpus-per-task with --gpu-bind=none: each task sees all of the host's.
-        ({"SLURM_GPUS_PER_TASK": "1"}, SRUN, 2, 1),
-        ({"SLURM_TRES_PER_TASK": "cpu=1"}, SRUN, 2, 1),
-        # A wrapper script with CUDA_VISIBLE_DEVICES=$LOCAL_RANK.
-        ({"CUDA_VISIBLE_DEVICES": "1"}, MPIRUN, 1, 0),
-    ],
-)  # fmt: skip
-def test_gpu(environ, world, num_gpus, gpu):
-    assert choose_gpu(environ, world, num_gpus) == gpu
-
-
-@pytest.mark.parametrize(
-    ("environ", "world", "num_gpus"),
-    [
-        ({}, MPIRUN, 1),
-        ({}, World(0, 4, 0, 4, "mpirun"), 3),  # on every rank, not only on the last
-        ({"CUDA_VISIBLE_DEVICES": "0"}, MPIRUN, 1),
-        ({"SLURM_GPUS_PER_TASK": "1"}, MPIRUN, 1),  # of the allocation around mpirun
-        ({"SLURM_TRES_PER_TASK": "cpu=1"}, SRUN, 1),
-        ({"SLURM_GPU_BIND": "none"}, SRUN, 1),
-    ],
-)
-def test_more_ranks_than_gpus(environ, world, num_gpus):
-    with pytest.raises(ConfigurationError) as caught:
-        choose_gpu(environ, world, num_gpus)
-    assert f"{world.local_size} ranks on this host see {num_gpus} GPU" in str(caught.value)
-    assert "--devices cpu:1" in str(caught.value)
-
-
-def a_world_of(hosts, launcher="mpirun"):
-    places = []
-    for rank, host in enumerate(hosts):
-        places.append((host, World(rank, len(hosts), hosts[:rank].count(host), hosts.count(host), launcher)))
-    return places
-
-
-@given(st.lists(st.sampled_from("abc"), min_size=1, max_size=8))
-def test_places_as_a_launcher_gives_them(hosts):
-    check_places(a_world_of(hosts))
-
-
-@pytest.mark.parametrize(
-    ("places", "told"),
-    [
-        # mpirun of another MPI: every process thinks that it is alone.
-        ([("a", World(1, 2, 1, 2, "mpich"))], ["rank 1 of 2 on a (mpich)", "no other process", "another MPI"]),
-        ([("a", World()), ("a", World())], ["rank 0 of 1 on a", "2 processes"]),
-        (a_world_of("aaa")[:2], ["rank 0 of 3", "2 processes"]),
-        (a_world_of("ab")[::-1], ["rank 1 of 2 on b", "number 0"]),
-        ([a_world_of("ab")[0]] * 2, ["rank 0 of 2 on a", "number 1"]),
-        # Two launchers, one host.
-        ([("a", World(0, 2, 0, 1)), ("a", World(1, 2, 0, 1))], ["Ranks 0 and 1", "local rank 0 on a", "same GPU"]),
-        # Two hosts, and no local rank told.
-        ([("a", World(0, 2, 0, 2)), ("b", World(1, 2, 1, 2))], ["Rank 0", "2 ranks run on a", "1 are there"]),
-    ],
-)
-def test_a_mix_up_is_an_error_that_names_ranks_and_host(places, told):
-    with pytest.raises(RankError) as caught:
-        check_places(places)
-    assert all(part in str(caught.value) for part in told), str(caught.value)
-
-
-REPORT = (
-    "import os, sys; from distrain.cluster.world import find_world, cpu_threads; w = find_world(os.environ);"
-    "n = len(os.sched_getaffinity(0));"
-    "t = cpu_threads(os.environ, num_cores=n, local_size=w.local_size, machine_cores=os.cpu_count());"
-    "right = t == (n if os.environ['BOUND'] else max(1, n // 2));"
-    "sys.stdout.write(f'{w.rank} {w.size} {w.local_rank} {w.local_size} {w.launcher} {right}\\n')"
-)
-MPIRUN_PROGRAM = shutil.which("mpirun", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-
-
-@pytest.mark.skipif(MPIRUN_PROGRAM is None, reason="no mpirun here")
-@pytest.mark.parametrize("binding", ["none", "core"])
-def test_under_open_mpi(binding):
-    if binding == "core" and len(os.sched_getaffinity(0)) < 2:
-        pytest.skip("one core cannot be given to two ranks")
-    environ = {**os.environ, "BOUND": "" if binding == "none" else "1"}
-    if os.geteuid() == 0:
-        environ |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    command = [MPIRUN_PROGRAM, "-n", "2", "--oversubscribe", "--bind-to", binding, sys.executable, "-c", REPORT]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
-    assert sorted(done.stdout.splitlines()) == ["0 2 0 2 mpirun True", "1 2 1 2 mpirun True"]
