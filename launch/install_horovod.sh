@@ -1,19 +1,20 @@
 #!/usr/bin/env bash
-# Builds Horovod for the TensorFlow in .venv and installs it there; the wheel is kept for the next time.
+# Builds Horovod for the TensorFlow in .venv, installs it there, and keeps the wheel for the next time.
 set -euo pipefail
 
 usage() {
   cat <<'TEXT'
 Usage: launch/install_horovod.sh [--cpu | --gpu]
 
-Builds Horovod 0.28.1 for the TensorFlow in .venv (made first where it is missing), installs it there, and tries it with
-two processes. All but the C++ compiler comes from the Python package index. The first time takes some minutes; the
-wheel is kept in ~/.cache/distrain/horovod (or below $XDG_CACHE_HOME), so that another .venv needs no compiler.
+Builds Horovod 0.28.1 for the TensorFlow in .venv, installs it there, and tries it with two processes. The script makes
+.venv if it is missing. Only the C++ compiler must be installed; the Python package index has everything else. The first
+build takes some minutes. The script keeps the wheel in ~/.cache/distrain/horovod (or below $XDG_CACHE_HOME), so that
+another .venv needs no compiler.
 
-  --cpu  with Gloo and MPI
-  --gpu  with NCCL too; needs CUDA's nvcc in $CUDA_HOME, in /usr/local/cuda or on the PATH
+  --cpu  build with Gloo and MPI
+  --gpu  build with Gloo, MPI and NCCL; needs CUDA's nvcc in $CUDA_HOME, in /usr/local/cuda or on the PATH
 
-Without either: what is in .venv already; else --gpu where there are a GPU and nvcc; else --cpu.
+Without --cpu and --gpu: the kind that .venv has already; else --gpu if there are a GPU and nvcc; else --cpu.
 TEXT
 }
 
@@ -43,9 +44,9 @@ done
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 source "$repository/launch/setup_venv.sh"
 python=$venv/bin/python
-installed=$venv/horovod-installed # names the wheel that is installed and was tried
+installed=$venv/horovod-installed # names the installed wheel, after its trial
 version=0.28.1
-sha256=92a43f5a94c43907a56805bad15f19700c62ffc83b7ca483f9e104e229f67ef0 # of the source on the Python package index
+sha256=92a43f5a94c43907a56805bad15f19700c62ffc83b7ca483f9e104e229f67ef0 # of the source archive on the package index
 
 # Sets `cuda` to the first folder that has bin/nvcc.
 find_cuda() {
@@ -57,7 +58,7 @@ find_cuda() {
   return 1
 }
 
-# Sets `nccl` to the first folder that has include/nccl.h. TensorFlow loads the NCCL beside it, so that one goes first.
+# Sets `nccl` to the first folder that has include/nccl.h. The NCCL in .venv goes first, because TensorFlow loads it.
 find_nccl() {
   local in_venv=("$venv"/lib/python3.*/site-packages/nvidia/nccl)
   for nccl in "${in_venv[@]}" ${NCCL_HOME:+"$NCCL_HOME"} "$cuda" /usr /usr/local; do
@@ -72,7 +73,7 @@ first_compiler() { # language, options or "", compiler ...
   shift 2
   program=$(cat)
   for compiler in "$@"; do
-    # shellcheck disable=SC2086 # both may be several words; CMake allows that in CXX and CC
+    # shellcheck disable=SC2086 # CXX and CC may hold several words, as for CMake
     if $compiler $options -fsyntax-only -x "$language" - >/dev/null 2>&1 <<<"$program"; then
       printf '%s\n' "$compiler"
       return
@@ -80,23 +81,24 @@ first_compiler() { # language, options or "", compiler ...
   done
 }
 
-# Sets CXX and CC to compilers that work. One that is set already is not overruled.
+# Sets CXX and CC to compilers that work; values that are set already stay.
 find_compilers() {
   local cxx=(c++ g++ clang++) cc=(cc gcc clang) found
   [ -z "${CXX:-}" ] || cxx=("$CXX")
   [ -z "${CC:-}" ] || cc=("$CC")
   found=$(echo '#include <optional>' | first_compiler c++ -std=c++17 "${cxx[@]}")
-  [ -n "$found" ] || fail 2 "no C++ compiler was found that knows C++17 (tried: ${cxx[*]}); Horovod comes as source. \
-Install one (on Debian and Ubuntu: sudo apt-get install g++; on Fedora and RHEL: sudo dnf install gcc-c++), or name \
-one: CXX=/path/to/g++ launch/install_horovod.sh. Without Horovod, --strategy mpi runs on many processes too."
+  [ -n "$found" ] || fail 2 "no C++ compiler was found that knows C++17 (tried: ${cxx[*]}), and Horovod comes as \
+source. Install a compiler (on Debian and Ubuntu: sudo apt-get install g++; on Fedora and RHEL: sudo dnf install \
+gcc-c++), or name it: CXX=/path/to/g++ launch/install_horovod.sh. Without Horovod, --strategy mpi runs on many \
+processes too."
   export CXX=$found
   found=$(echo '#include <stdio.h>' | first_compiler c "" "${cc[@]}")
-  [ -n "$found" ] || fail 2 "no C compiler was found (tried: ${cc[*]}); Horovod needs one beside $CXX. Install gcc, or \
-name one: CC=/path/to/gcc launch/install_horovod.sh"
+  [ -n "$found" ] || fail 2 "no C compiler was found (tried: ${cc[*]}); Horovod needs $CXX and a C compiler. Install \
+gcc, or name a compiler: CC=/path/to/gcc launch/install_horovod.sh"
   export CC=$found
 }
 
-# Prints the name of the wheel that fits: all that the compiled library depends on.
+# Prints the name of the wheel that fits, which lists everything that the compiled library depends on.
 name_wheel() {
   local recipe cuda_release=none nccl_code=none
   recipe=$({ declare -f fetch compile && cat "$repository/launch/patch_horovod.py"; } | cksum)
@@ -124,12 +126,12 @@ exit_if_installed() { # name of a wheel
   fi
 }
 
-# Runs a function with its output in the log, says how far it is, and sets `status` to its exit code.
+# Runs a function with its output in the log, prints its progress, and sets `status` to its exit code.
 step() { # what it does, function, argument ...
   local what=$1 began=$SECONDS said=$SECONDS done_of
   shift
   say "$what ..."
-  set -m # in a process group of its own, which can be stopped as a whole
+  set -m # gives the function its own process group, which can be stopped as a whole
   "$@" </dev/null >>"$log" 2>&1 &
   job=$!
   set +m
@@ -152,7 +154,7 @@ show_log() {
   printf '\n' >&2
 }
 
-# The source, checked against its hash, and the tools, which are not for .venv. CMake 4 refuses Gloo's files.
+# Downloads the source, checked against its hash, and tools, which stay out of .venv. CMake 4 refuses Gloo's files.
 fetch() {
   printf 'horovod==%s --hash=sha256:%s\n' "$version" "$sha256" >"$work/requirements.txt"
   export PIP_DISABLE_PIP_VERSION_CHECK=1
@@ -163,10 +165,10 @@ fetch() {
 
 compile() {
   local name jobs
-  for name in "${!HOROVOD_@}"; do unset "$name"; done # this build alone says what is in the wheel
+  for name in "${!HOROVOD_@}"; do unset "$name"; done # the user's settings would change the wheel
   if [ "$kind" = gpu ]; then
     export HOROVOD_GPU_OPERATIONS=NCCL HOROVOD_CUDA_HOME=$cuda HOROVOD_NCCL_HOME=$nccl PATH=$cuda/bin:$PATH
-    if [ -e "$nccl/lib/libnccl.so.2" ] && [ ! -e "$nccl/lib/libnccl.so" ]; then # the package has no name to link by
+    if [ -e "$nccl/lib/libnccl.so.2" ] && [ ! -e "$nccl/lib/libnccl.so" ]; then # the linker needs another name
       mkdir -p "$work/nccl/lib"
       ln -s "$nccl/include" "$work/nccl/include"
       ln -s "$nccl/lib/libnccl.so.2" "$work/nccl/lib/libnccl.so"
@@ -174,17 +176,17 @@ compile() {
     fi
   fi
   jobs=$(nproc)
-  [ "$jobs" -le 8 ] || jobs=8 # some files take more than a gigabyte of memory
+  [ "$jobs" -le 8 ] || jobs=8 # each job takes up to a gigabyte of memory or more
   export HOROVOD_WITH_TENSORFLOW=1 HOROVOD_WITHOUT_PYTORCH=1 HOROVOD_WITHOUT_MXNET=1
   export HOROVOD_WITH_GLOO=1 HOROVOD_WITH_MPI=1 HOROVOD_WITHOUT_NVTX=1
-  export CMAKE_GENERATOR=Ninja CMAKE_BUILD_PARALLEL_LEVEL=$jobs MAKEFLAGS=-j$jobs # else Horovod asks for 8 jobs
+  export CMAKE_GENERATOR=Ninja CMAKE_BUILD_PARALLEL_LEVEL=$jobs MAKEFLAGS=-j$jobs # by default Horovod starts 8 jobs
   export MPI_HOME=$venv OMPI_LDFLAGS=-L$venv/lib # Open MPI's own flags add an absolute rpath
   export PYTHONPATH=$work/tools PATH=$venv/bin:$work/tools/bin:$PATH
   cd "$work"
   "$python" -m tarfile --extract "horovod-$version.tar.gz"
   "$python" "$repository/launch/patch_horovod.py" "horovod-$version"
   cd "horovod-$version"
-  "$python" setup.py --quiet bdist_wheel --dist-dir "$work/wheel" # not quiet, it hands make's options to ninja
+  "$python" setup.py --quiet bdist_wheel --dist-dir "$work/wheel" # without --quiet, it passes make's options to ninja
 }
 
 build() { # name of the wheel
@@ -192,8 +194,8 @@ build() { # name of the wheel
   if [ "$status" -ne 0 ]; then
     show_log
     if grep -q 'DO NOT MATCH THE HASHES' "$log"; then
-      fail 2 "the package index served another horovod-$version.tar.gz than the one pinned here, see pip's message; it \
-was not opened. Use the Python package index, or one that mirrors it: PIP_INDEX_URL=... launch/install_horovod.sh"
+      fail 2 "the package index served another horovod-$version.tar.gz than the pinned archive, see pip's message; it \
+was not opened. Use the Python package index, or a mirror: PIP_INDEX_URL=... launch/install_horovod.sh"
     fi
     fail 2 "fetching failed; pip's message above says why. If it was the network, run this script again. Another \
 package index: PIP_INDEX_URL=... launch/install_horovod.sh"
@@ -205,10 +207,10 @@ package index: PIP_INDEX_URL=... launch/install_horovod.sh"
 free some and run this script again. A compiler that is too old wants a newer one: CXX=/path/to/g++ CC=/path/to/gcc."
   fi
   rm -rf "${cache:?}/$1"
-  mv "$work/wheel" "$cache/$1" # at once, so that what is there is whole
+  mv "$work/wheel" "$cache/$1" # a rename, so that a wheel in the cache is complete
 }
 
-# The same sum on both of two processes, whatever launched them.
+# Writes a program that checks a sum over two processes of any launcher.
 write_trial() {
   cat >"$work/trial.py" <<'PYTHON'
 import horovod.tensorflow as hvd
@@ -216,7 +218,7 @@ import tensorflow as tf
 
 hvd.init()
 gpus = tf.config.list_physical_devices("GPU")
-tf.config.set_visible_devices(gpus[hvd.local_rank()] if len(gpus) >= 2 else [], "GPU")  # NCCL wants one each
+tf.config.set_visible_devices(gpus[hvd.local_rank()] if len(gpus) >= 2 else [], "GPU")  # NCCL needs one GPU per process
 total = hvd.allreduce(tf.fill([1000], float(hvd.rank() + 1)), op=hvd.Sum)
 assert hvd.size() == 2 and (total.numpy() == 3.0).all(), (hvd.size(), total)
 PYTHON
@@ -235,7 +237,7 @@ trial() {
   timeout --foreground 300 horovodrun --gloo -np 2 -H localhost:2 "$python" "$work/trial.py"
 }
 
-# Which one.
+# Choose --cpu or --gpu.
 if [ "$(uname -s)" != Linux ]; then
   fail 2 "this script builds Horovod on Linux only. Elsewhere distrain runs on many processes with --strategy mpi."
 fi
@@ -251,13 +253,13 @@ if [ "$kind" = gpu ]; then
   find_cuda || fail 2 "--gpu needs CUDA's compiler, but there is no nvcc in \$CUDA_HOME (${CUDA_HOME:-not set}), in \
 /usr/local/cuda or on the PATH. Install the CUDA toolkit (https://developer.nvidia.com/cuda-downloads), or name where \
 it is: CUDA_HOME=/path/to/cuda launch/install_horovod.sh --gpu"
-  [ ! -e "$venv/installed-cpu" ] || fail 2 "--gpu needs TensorFlow's build for GPUs, but .venv was made with the one \
-for CPUs. To make it anew: rm -r .venv; launch/install_horovod.sh --gpu"
+  [ ! -e "$venv/installed-cpu" ] || fail 2 "--gpu needs TensorFlow's build for GPUs, but .venv has the build for \
+CPUs. To make .venv anew: rm -r .venv; launch/install_horovod.sh --gpu"
   tensorflow_build=gpu # a login node may have no GPU
 fi
 
-# What must be there. The compiler first, before minutes of downloads, unless a wheel may make it unnecessary.
-[ -n "${XDG_CACHE_HOME:-${HOME:-}}" ] || fail 2 "no place to keep the wheel: set XDG_CACHE_HOME or HOME"
+# Check the compiler before minutes of downloads, unless a cached wheel may make it unnecessary.
+[ -n "${XDG_CACHE_HOME:-${HOME:-}}" ] || fail 2 "there is no folder for the wheel: set XDG_CACHE_HOME or HOME"
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/distrain/horovod
 compgen -G "$cache/*/horovod-*.whl" >/dev/null || find_compilers
 setup_venv horovod
@@ -268,9 +270,9 @@ fi
 wheel=$(name_wheel)
 exit_if_installed "$wheel"
 
-# One at a time: two would build the same.
+# One script at a time: two would build the same wheel.
 { mkdir -p "$cache" && [ -w "$cache" ]; } ||
-  fail 2 "cannot write to $cache, where the wheel is to be kept. To keep it elsewhere, set XDG_CACHE_HOME."
+  fail 2 "cannot write the wheel to $cache. To keep it elsewhere, set XDG_CACHE_HOME."
 exec 9>"$cache/lock"
 if ! flock --nonblock 9; then
   say "Waiting for another install_horovod.sh to end ..."
@@ -288,7 +290,7 @@ rm -rf "$work"
 mkdir "$work"
 : >"$log"
 if compgen -G "$cache/$wheel/horovod-*.whl" >/dev/null; then
-  say "1/4  Using the wheel that was built before: $cache/$wheel"
+  say "1/4  Using the cached wheel: $cache/$wheel"
 else
   find_compilers
   build "$wheel"

@@ -1,39 +1,40 @@
 #!/usr/bin/env bash
-# Trains on Kubernetes: renders the manifests of k8s/ for one job, sends them, and looks after the job.
+# Trains on Kubernetes: renders the manifests of k8s/ for one job, sends them, and shows or deletes the job.
 set -euo pipefail
 
 usage() {
   cat <<'TEXT'
 Usage: launch/k8s.sh render --name NAME [OPTION ...] [ARGUMENT ...]   prints the manifests
        launch/k8s.sh apply  --name NAME [OPTION ...] [ARGUMENT ...]   sends them to the cluster
-       launch/k8s.sh status --name NAME [OPTION ...]                  pods, what they wait for, progress
-       launch/k8s.sh logs   --name NAME [OPTION ...] [ARGUMENT ...]   of the chief; arguments go to kubectl logs: -f
-       launch/k8s.sh delete --name NAME [OPTION ...] [--claims]       the job's objects; with --claims all data and runs
+       launch/k8s.sh status --name NAME [OPTION ...]                  shows pods, warnings and progress
+       launch/k8s.sh logs   --name NAME [OPTION ...] [ARGUMENT ...]   shows the chief's log; arguments: of kubectl logs
+       launch/k8s.sh delete --name NAME [OPTION ...] [--claims]       deletes the job; with --claims all data and runs
 
-All other arguments of render and apply go to `distrain train` (to `distrain prepare` with --layout prepare), and
-everything after `--` does, for example:
+All other arguments of render and apply, and all arguments after `--`, go to `distrain train`; with --layout prepare
+they go to `distrain prepare`. For example:
 
   launch/k8s.sh apply --name reviews --layout prepare -- --train /data/text/train.csv --test /data/text/test.csv
   launch/k8s.sh apply --name reviews --layout indexed --pods 4 --gpus 8 --image REGISTRY/distrain@sha256:... --epochs 20
 
-  --name NAME           of the job; the run directory is /runs/NAME
-  --namespace NAMESPACE where the job lives (default: that of kubectl's context)
+  --name NAME           name of the job; the run directory is /runs/NAME
+  --namespace NAMESPACE namespace of the job (default: the namespace of kubectl's context)
   --layout LAYOUT       single-gpu (default), multi-gpu (one pod, MirroredStrategy), indexed (several pods, Horovod, no
                         operator), mpijob (Kubeflow's mpi-operator), trainer (Kubeflow Trainer v2), prepare (text to
-                        data), files (a pod that sleeps beside the volumes, for kubectl cp)
-  --pods N              pods (default: 2 where the layout has several)
+                        data), files (a pod that mounts the volumes and sleeps, for kubectl cp)
+  --pods N              number of pods (default: 2 for indexed, mpijob and trainer)
   --gpus N              GPUs of each pod (default: 1, multi-gpu 2); 0 trains on CPUs
   --ranks N             processes in each pod (default: one for each GPU)
-  --cpus N              cores that each pod asks for
-  --memory SIZE         memory of each pod, and its limit: 16Gi
-  --image IMAGE         made from k8s/Dockerfile (default: distrain:0.1.0)
-  --data DIR            the prepared data on the data volume (default: /data/prepared)
-  --queue QUEUE         wait in this queue of Kueue
-  --storage-class CLASS of the claims distrain-data and distrain-runs (default: the cluster's)
-  --access MODE         of the claims: ReadWriteMany (default), or ReadWriteOnce, as for a cluster of one node
-  --no-claims           leave the claims out: they were made otherwise
+  --cpus N              cores that each pod requests
+  --memory SIZE         memory request and limit of each pod: 16Gi
+  --image IMAGE         image built from k8s/Dockerfile (default: distrain:0.1.0)
+  --data DIR            prepared data on the data volume (default: /data/prepared)
+  --queue QUEUE         queue of Kueue in which the job waits
+  --storage-class CLASS storage class of the claims distrain-data and distrain-runs (default: the cluster's)
+  --access MODE         access mode of the claims: ReadWriteMany (default), or ReadWriteOnce for a cluster of one node
+  --no-claims           render no claims, because they exist already
 
-kubectl does the work, with its own settings ($KUBECONFIG). Exit codes: 2 where the command is wrong; else kubectl's.
+kubectl does the work, with its own settings ($KUBECONFIG). The script exits with 2 if the command is wrong, else with
+kubectl's exit code.
 TEXT
 }
 
@@ -66,7 +67,7 @@ data=/data/prepared
 queue=""
 storage_class=""
 access=""
-claims=yes # render them
+claims=yes # render the claims
 delete_claims=""
 arguments=()
 while [ $# -gt 0 ]; do
@@ -92,7 +93,7 @@ while [ $# -gt 0 ]; do
     --name=* | --namespace=* | --layout=* | --pods=* | --gpus=* | --ranks=* | --cpus=* | --memory=* | --image=* | \
       --data=* | --queue=* | --storage-class=* | --access=*)
       option=${1%%=*}
-      set -- "$option" "${1#*=}" "${@:2}" # once more, as two
+      set -- "$option" "${1#*=}" "${@:2}" # read it again as two arguments
       continue
       ;;
     *) arguments+=("$1") ;;
@@ -103,23 +104,23 @@ done
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 source "$repository/launch/k8s_job.sh"
 
-command -v kubectl >/dev/null || refuse "kubectl is not on PATH; see https://kubernetes.io/docs/tasks/tools for it"
+command -v kubectl >/dev/null || refuse "kubectl is not on PATH: https://kubernetes.io/docs/tasks/tools has it"
 check_names
 kubectl=(kubectl)
 [ -z "$namespace" ] || kubectl+=(--namespace "$namespace")
 ours=app.kubernetes.io/part-of=distrain,app.kubernetes.io/instance=$name
 
-# Sets $kinds to those that a job may be made of: those of operators only where the cluster knows them.
+# Sets $kinds to the kinds of a job's objects. Operators' kinds are included only if the cluster knows them.
 find_kinds() {
   local known
-  known=$("${kubectl[@]}" api-resources --output name) || true # one that does not answer is no reason to stop
+  known=$("${kubectl[@]}" api-resources --output name) || true # the next kubectl reports a cluster that does not answer
   kinds=jobs.batch
   for kind in mpijobs.kubeflow.org trainjobs.trainer.kubeflow.org; do
     if grep -qxF "$kind" <<<"$known"; then kinds=$kinds,$kind; fi
   done
 }
 
-# Prints the name of the newest pod of the job; of several, the chief's: the launcher's, or that of index 0.
+# Prints the name of the chief's newest pod: the launcher's pod, or the pod of index 0.
 find_pod() {
   local role job index
   role='{.metadata.labels.training\.kubeflow\.org/job-role}'
@@ -131,7 +132,7 @@ find_pod() {
     awk -F ';' '$1 != "worker" && $2 != "node" && $3 + 0 == 0 { pod = $4 } END { print pod }'
 }
 
-# Prints how containers ended, and the last warnings about the job: why a pod is pending, cannot start or was not made.
+# Prints how containers ended, and the last warnings about the job, which say why a pod is pending or was not created.
 explain() {
   local ended='{range .items[*]}{.metadata.name}{range .status.containerStatuses[*].state.terminated}'
   ended+=': ended with exit code {.exitCode}, {.reason}{end}{"\n"}{end}'
@@ -147,8 +148,8 @@ case $verb in
     if [ "$verb" = render ]; then
       render
     else
-      render | "${kubectl[@]}" apply --filename - || fail $? "kubectl could not apply all of it, see above. Where a \
-field is immutable, the job is there already: launch/k8s.sh delete --name $name, and apply again; data and run stay."
+      render | "${kubectl[@]}" apply --filename - || fail $? "kubectl could not apply all objects, see above. If a \
+field is immutable, the job exists already: launch/k8s.sh delete --name $name, and apply again; data and run stay."
     fi
     ;;
   status)
@@ -158,13 +159,13 @@ field is immutable, the job is there already: launch/k8s.sh delete --name $name,
     pod=$(find_pod)
     if [ -n "$pod" ] && [ "$component" = train ]; then
       "${kubectl[@]}" exec "$pod" -- cat "/runs/$name/status.json" 2>/dev/null ||
-        say "$pod tells no progress: it does not run, or has not begun to train."
+        say "$pod reports no progress: it does not run, or has not begun to train."
     fi
     ;;
   logs)
     pod=$(find_pod)
     [ -n "$pod" ] || fail 1 "there is no pod of $name with the label $component; launch/k8s.sh status --name $name \
-says what there is."
+lists the job's pods."
     exec "${kubectl[@]}" logs "$pod" ${arguments[@]+"${arguments[@]}"}
     ;;
   delete)

@@ -1,17 +1,17 @@
-# Sourced by k8s.sh: checks what a job is asked to be, and renders its manifests from an overlay of k8s/.
+# Sourced by k8s.sh: checks the options of a job, and renders its manifests from an overlay of k8s/.
 #
 #   repository=...; source launch/k8s_job.sh; name=reviews; layout=indexed; ...; check_names; check_job; render
 #
-# What k8s.sh read from its command line is in variables of the options' names. Nothing is sent anywhere.
+# Variables with the names of the options hold their values, as k8s.sh read them. These functions send nothing.
 # shellcheck shell=bash disable=SC2034,SC2154
 
 : "${repository:?the script that sources this file sets it}"
 source "$repository/launch/setup_venv.sh" # for fail
 
-label=app.kubernetes.io~1instance # as a JSON pointer writes it
+label=app.kubernetes.io~1instance # as JSON pointers write the slash
 instance=/metadata/labels/$label
 
-# Sets $component, the label of the pods that do the work. k8s.sh reads it.
+# Sets $component, the label of the pods that do the work; k8s.sh selects pods by it.
 check_names() {
   [ -n "$name" ] || refuse "--name is missing"
   check_label --name "$name"
@@ -26,11 +26,11 @@ files" ;;
   esac
 }
 
-# A Service's name may not begin with a digit, so none here does.
+# The name of a Service may not begin with a digit, so no name here may.
 check_label() { # option, value
   [[ $2 =~ ^[a-z]([a-z0-9-]*[a-z0-9])?$ ]] || refuse "$1 is \"$2\", but it must be a DNS label: small letters, digits \
 and dashes, from a letter to a letter or digit"
-  [ ${#2} -le 63 ] || refuse "$1 has ${#2} signs, but a DNS label has at most 63"
+  [ ${#2} -le 63 ] || refuse "$1 has ${#2} characters, but a DNS label has at most 63"
 }
 
 check_number() { # option, value, least, most
@@ -38,13 +38,13 @@ check_number() { # option, value, least, most
     refuse "$1 is \"$2\", but it must be a whole number from $3 to $4"
 }
 
-# Fills in the defaults that depend on the layout, and refuses what could not run.
+# Sets the defaults that depend on the layout, and refuses a job that could not run.
 check_job() {
   local longest option argument
   case $layout in
     prepare | files)
       for option in pods gpus ranks; do
-        [ -z "${!option}" ] || refuse "--$option does not go with --layout $layout, which is one pod on CPUs"
+        [ -z "${!option}" ] || refuse "--$option does not fit --layout $layout, which is one pod on CPUs"
       done
       ;;
     *)
@@ -54,19 +54,19 @@ check_job() {
   esac
   case $layout in
     prepare)
-      ! has_argument --out || refuse "--out cannot be among the arguments of distrain prepare: the prepared data goes \
-where k8s.sh --data says"
-      has_argument --train || refuse "--layout prepare needs --train FILE, as it is called on the data volume: \
+      ! has_argument --out || refuse "--out cannot be among the arguments of distrain prepare: k8s.sh --data names \
+the folder of the prepared data"
+      has_argument --train || refuse "--layout prepare needs --train FILE, a path on the data volume: \
 --train /data/text/train.csv"
       ;;
     files) [ ${#arguments[@]} -eq 0 ] || refuse "--layout files takes no arguments, but \"${arguments[0]}\" is one" ;;
     *) for option in --data --run; do
-      ! has_argument "$option" || refuse "$option cannot be among the arguments of distrain train: the data is what \
-k8s.sh --data says, and the run directory is /runs/$name"
+      ! has_argument "$option" || refuse "$option cannot be among the arguments of distrain train: k8s.sh --data names \
+the data, and the run directory is /runs/$name"
     done ;;
   esac
   for argument in ${arguments[@]+"${arguments[@]}"}; do quote "$argument" >/dev/null; done
-  # The longest name that Kubernetes makes of it, a pod's hostname as a rule.
+  # The longest name that Kubernetes derives from the job's name, usually the hostname of a pod.
   case $layout in
     indexed) longest=$name-$((pods - 1)) ;;
     mpijob) longest=$name-launcher ;;
@@ -75,8 +75,8 @@ k8s.sh --data says, and the run directory is /runs/$name"
     *) longest=$name-0 ;;
   esac
   if [ "$layout" = mpijob ] && [ $((pods - 1)) -ge 10 ]; then longest=$name-worker-$((pods - 1)); fi
-  [ ${#longest} -le 63 ] || refuse "--name has ${#name} signs: $longest would be a host's name, and have ${#longest} \
-of at most 63. Take at least $((${#longest} - 63)) away"
+  [ ${#longest} -le 63 ] || refuse "--name has ${#name} characters: the hostname $longest would have ${#longest} \
+characters, but at most 63 are allowed. Remove at least $((${#longest} - 63))"
   [[ $data =~ ^/data(/[A-Za-z0-9_][A-Za-z0-9_.-]*)+$ ]] || refuse "--data is \"$data\", but it must be a folder on the \
 data volume, of plain letters, digits, dots, dashes and underscores: /data/reviews"
   [ -z "$cpus" ] || check_number --cpus "$cpus" 1 1024
@@ -116,11 +116,11 @@ has several in one pod"
     ranks=$gpus
     [ "$gpus" -gt 0 ] || ranks=1
   elif [ "$layout" = single-gpu ] || [ "$layout" = multi-gpu ]; then
-    refuse "--ranks does not go with --layout $layout, which is one process"
+    refuse "--ranks does not fit --layout $layout, which is one process"
   else
     check_number --ranks "$ranks" 1 64
-    [ "$gpus" -eq 0 ] || [ "$ranks" -eq "$gpus" ] || refuse "--ranks is $ranks and --gpus $gpus, but each process has \
-a GPU of its own. Leave --ranks out, or train on CPUs with --gpus 0"
+    [ "$gpus" -eq 0 ] || [ "$ranks" -eq "$gpus" ] || refuse "--ranks is $ranks and --gpus $gpus, but each process \
+needs its own GPU. Leave --ranks out, or train on CPUs with --gpus 0"
   fi
 }
 
@@ -132,7 +132,7 @@ has_argument() { # option
   return 1
 }
 
-# Prints the value of an argument, the last one where there are several, or the default.
+# Prints the last value of an argument, or the default.
 argument_value() { # option, default
   local argument value=$2 is_next=""
   for argument in ${arguments[@]+"${arguments[@]}"}; do
@@ -146,28 +146,28 @@ argument_value() { # option, default
   printf '%s\n' "$value"
 }
 
-# Nothing is known of what a file says, or of a batch size of each replica.
+# Refuses replicas that do not divide the global batch. A --config file or a batch size per replica is not checked.
 check_global_batch() {
   local batch accumulation replicas=$((pods * ranks))
   ! has_argument --batch-size || return 0
   has_argument --global-batch-size || ! has_argument --config || return 0
-  batch=$(argument_value --global-batch-size 128) # DEFAULT_GLOBAL_BATCH_SIZE of distrain/config.py
+  batch=$(argument_value --global-batch-size 128) # distrain's default; a test compares them
   accumulation=$(argument_value --accumulation-steps 1)
   [ "$layout" != multi-gpu ] || replicas=$gpus
   [[ $batch =~ ^[1-9][0-9]{0,8}$ ]] || refuse "--global-batch-size is \"$batch\", but it must be a whole number from 1"
   [[ $accumulation =~ ^[1-9][0-9]{0,5}$ ]] ||
     refuse "--accumulation-steps is \"$accumulation\", but it must be a whole number from 1"
   [ $((batch % (replicas * accumulation))) -eq 0 ] || refuse "the global batch of $batch does not divide by \
-$replicas replicas$([ "$accumulation" -eq 1 ] || echo " x $accumulation accumulation steps"), and the model would be \
-another than with one. Choose --pods and --gpus by which it divides, or another --global-batch-size"
+$replicas replicas$([ "$accumulation" -eq 1 ] || echo " x $accumulation accumulation steps"), so the model would \
+differ from the model of one replica. Choose --pods and --gpus that divide it, or another --global-batch-size"
 }
 
-# Prints a string as YAML quotes it, each sign as its code point, so that nothing in it can mean anything. Kubernetes
-# would take $(NAME) for a variable and $$ for a $.
+# Prints a string as a YAML string of code points, so that no character has a special meaning. Kubernetes would expand
+# $(NAME), and replace $$ by $, so each $ is doubled.
 quote() { # string
   local codes twice='$$'
   codes=$(printf '%s' "${1//[\$]/$twice}" | iconv -f UTF-8 -t UTF-32BE 2>/dev/null | od -An -v -tx1 | tr -d ' \n' |
-    sed 's/......../\\U&/g') || fail 2 "$(printf 'the argument %q is not UTF-8, as manifests are' "$1")"
+    sed 's/......../\\U&/g') || fail 2 "$(printf 'the argument %q is not UTF-8, which manifests must be' "$1")"
   case $codes in
     *\\U0000007f* | *\\U0000008* | *\\U0000009* | *\\U0000fffe* | *\\U0000ffff*)
       fail 2 "$(printf 'the argument %q has a control character that kubectl cannot carry' "$1")"
@@ -176,7 +176,7 @@ quote() { # string
   printf '"%s"' "$codes"
 }
 
-# Prints the command and its arguments as a YAML list in one line.
+# Prints the command and its arguments as a YAML list on one line.
 quote_command() { # word of the command ...
   local text separator="["
   for text in "$@" "--data=$data" "--run=/runs/$name" ${arguments[@]+"${arguments[@]}"}; do
@@ -187,12 +187,12 @@ quote_command() { # word of the command ...
   printf ']'
 }
 
-# The lines of a JSON patch (RFC 6902). A path that is not there ends the rendering with an error.
+# The lines of a JSON patch (RFC 6902). kubectl refuses a path that does not exist.
 patch() { # kind, name
   printf '  - target: {kind: %s, name: %s}\n    patch: |\n' "$1" "$2"
 }
 replace() { printf '      - {op: replace, path: %s, value: %s}\n' "$1" "$2"; }          # path, YAML
-replace_text() { printf '      - {op: replace, path: %s, value: "%s"}\n' "$1" "$2"; }   # path, text that passed a check
+replace_text() { printf '      - {op: replace, path: %s, value: "%s"}\n' "$1" "$2"; }   # path, checked text
 add() { printf '      - {op: add, path: %s, value: %s}\n' "$1" "$2"; }                  # path, YAML
 remove() { printf '      - {op: remove, path: %s}\n' "$1"; }                            # path
 
@@ -201,7 +201,7 @@ leave_out() { # API version, kind, name
   printf '  - patch: |\n      {$patch: delete, apiVersion: %s, kind: %s, metadata: {name: %s}}\n' "$1" "$2" "$3"
 }
 
-# What the template of a pod is asked for, whatever kind of object holds it.
+# Patches the resources of a pod template, in any kind of object.
 patch_pod() { # path of the template
   replace_text "$1$instance" "$name"
   if [ -n "$memory" ]; then
@@ -211,7 +211,7 @@ patch_pod() { # path of the template
   [ -z "$cpus" ] || replace_text "$1/spec/containers/0/resources/requests/cpu" "$cpus"
 }
 
-# The pods that have the ranks.
+# Patches the template of pods that run ranks.
 patch_ranks() { # path of the template
   patch_pod "$1"
   if [ "$gpus" -gt 0 ]; then
@@ -224,7 +224,7 @@ patch_ranks() { # path of the template
     replace_text "$1/spec/topologySpreadConstraints/0/labelSelector/matchLabels/$label" "$name"
 }
 
-# The pod that the command is given to.
+# Patches the template of the pod that runs the command.
 patch_command() { # path of the template, word of the command ...
   local template=$1 probe
   shift
@@ -234,7 +234,7 @@ patch_command() { # path of the template, word of the command ...
   done
 }
 
-# What the object itself is called, and where it queues.
+# Patches the name and the queue of the object itself.
 patch_object() { # name
   replace_text "$instance" "$name"
   [ -z "$queue" ] || add /metadata/labels/kueue.x-k8s.io~1queue-name "\"$queue\""
@@ -244,7 +244,7 @@ patch_object() { # name
 patch_train_job() { # word of the command ...
   if [ "$layout" = indexed ]; then
     patch_service
-    cat <<YAML # a strategic merge, which finds a variable by its name
+    cat <<YAML # a strategic merge finds a variable by its name
   - patch: |
       apiVersion: batch/v1
       kind: Job
@@ -280,7 +280,7 @@ patch_mpi_job() { # word of the command ...
   patch_object "$name"
 }
 
-# Kubeflow Trainer: how to run, and one run of it.
+# Patches Kubeflow Trainer's objects: a TrainingRuntime, and the TrainJob that uses it.
 patch_train_runtime() { # word of the command ...
   local jobs=/spec/template/spec/replicatedJobs pod=template/spec/template
   patch TrainingRuntime distrain
@@ -312,7 +312,7 @@ patch_prepare_job() {
   patch_pod /spec/template
   replace_text $args/3 "$data"
   replace_text $args/4 "--workers=${cpus:-4}"
-  remove $args/6 # the text of the overlay
+  remove $args/6 # --train and --test of the overlay
   remove $args/5
   for argument in "${arguments[@]}"; do add $args/- "$(quote "$argument")"; done
   patch_object "$name-prepare"
@@ -346,7 +346,7 @@ patch_claims() {
   done
 }
 
-# Prints the entry of kustomize's `images` that puts another in the place of the overlays' `distrain`.
+# Prints the entry of kustomize's `images` that replaces the overlays' image.
 name_image() {
   local rest=${image%@*} digest="" tag=""
   [ "$rest" = "$image" ] || digest=${image#*@}
@@ -357,7 +357,7 @@ name_image() {
   printf '}\n'
 }
 
-# Prints the kustomization that makes the job of its overlay, for a folder from which `up` leads to the root.
+# Prints the kustomization of the job, for a folder from which the path `up` leads to the root directory.
 kustomization() { # up
   printf 'apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n'
   [ -z "$namespace" ] || printf 'namespace: "%s"\n' "$namespace"
@@ -371,7 +371,7 @@ kustomization() { # up
     prepare) patch_prepare_job ;;
     files) patch_files_job ;;
     *)
-      leave_out batch/v1 Job distrain-prepare # --layout prepare has it
+      leave_out batch/v1 Job distrain-prepare # --layout prepare renders it
       case $layout in
         single-gpu) patch_train_job distrain train ;;
         multi-gpu) patch_train_job distrain train --strategy=mirrored ;;

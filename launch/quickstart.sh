@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From a fresh checkout to a trained text classifier and its report. Run it again: it reuses what is there.
+# From a fresh checkout to a trained text classifier and its report. A second run reuses the results of the first.
 set -euo pipefail
 
 usage() {
@@ -7,9 +7,9 @@ usage() {
 Usage: launch/quickstart.sh [--np N]
 
 Installs distrain into .venv, writes a demo corpus, prepares it, and trains a text classifier on it in N processes
-(default 2): on GPUs where there are as many, else on the CPU. They use Horovod where ./launch/install_horovod.sh has
-built it, else MPI. Everything is written to quickstart/.
-Needs Python >= 3.11 and, the first time, a way to the Python package index.
+(default 2). The processes run on GPUs if there are N GPUs, else on the CPU. They use Horovod if
+./launch/install_horovod.sh has built it, else MPI. The script writes to quickstart/.
+It needs Python >= 3.11 and, the first time, access to the Python package index.
 TEXT
 }
 
@@ -20,7 +20,7 @@ while [ $# -gt 0 ]; do
       usage
       exit 0
       ;;
-    --np) # a missing number is caught below, like a wrong one
+    --np) # the check below refuses a missing number, like a wrong one
       processes=${2:-}
       shift
       ;;
@@ -42,7 +42,7 @@ fi
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 source "$repository/launch/setup_venv.sh"
 cd "$repository"
-export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-2} # TensorFlow's own notes would drown what is said here
+export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-2} # TensorFlow's own notes would hide the messages of this script
 
 setup_venv mpi
 distrain=$venv/bin/distrain
@@ -73,7 +73,7 @@ else
   launch/single_node.sh -n "$processes" --data "$data" --run "$run" --devices "$devices" --epochs 20
 fi
 
-[ -e "$run/report.html" ] || "$distrain" report "$run" # training draws it, unless it was killed just then
+[ -e "$run/report.html" ] || "$distrain" report "$run" # training writes it, unless training was killed just then
 "$venv/bin/python" - "$run" <<'PYTHON'
 import json, pathlib, sys
 

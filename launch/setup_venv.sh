@@ -1,10 +1,10 @@
-# Sourced by the scripts beside it: an environment in .venv that holds distrain and what it needs.
+# Sourced by the other scripts: makes an environment in .venv that holds distrain and its dependencies.
 #
 #   repository=...; source launch/setup_venv.sh; setup_venv dev
 #
-# Afterwards `$venv/bin/python` has distrain installed from this checkout. Nothing outside the repository is changed.
-# pip's own settings (PIP_INDEX_URL, PIP_CACHE_DIR, pip.conf, ...) are respected. PYTHON=/path/to/python names the Python
-# to use.
+# Afterwards `$venv/bin/python` has distrain installed from this checkout. These functions change nothing outside the
+# repository. pip's own settings (PIP_INDEX_URL, PIP_CACHE_DIR, pip.conf, ...) apply. PYTHON=/path/to/python names the
+# Python to use.
 # shellcheck shell=bash
 
 : "${repository:?the script that sources this file sets it}"
@@ -17,7 +17,7 @@ fail() { # status, message
   exit "$1"
 }
 
-# Prints the first Python that is new enough and can make environments.
+# Prints the first Python that is new enough and can make virtual environments.
 find_python() {
   local candidate without_venv=""
   for candidate in ${PYTHON:+"$PYTHON"} python3.13 python3.12 python3.11 python3 python; do
@@ -38,7 +38,7 @@ run this script again."
 python3-venv; elsewhere: https://www.python.org/downloads), or name it: PYTHON=/path/to/python3.12 $0"
 }
 
-# Number of NVIDIA GPUs, 0 without a driver.
+# Prints the number of NVIDIA GPUs; 0 without a driver.
 count_gpus() {
   if command -v nvidia-smi >/dev/null 2>&1; then
     nvidia-smi -L 2>/dev/null | grep -c '^GPU ' || true
@@ -47,8 +47,8 @@ count_gpus() {
   fi
 }
 
-# Makes .venv and installs distrain with its extras, unless that was done for this very pyproject.toml.
-# The build of TensorFlow is the one for GPUs where there are any, or where tensorflow_build=gpu asks for it.
+# Makes .venv and installs distrain with its extras, unless both were done for exactly this pyproject.toml.
+# TensorFlow is the build for GPUs if the machine has a GPU, or if the caller sets tensorflow_build=gpu.
 setup_venv() { # extras with commas between them, or ""
   local python build=${tensorflow_build:-cpu} extras stamp wanted
   [ "$(count_gpus)" -eq 0 ] || build=gpu
@@ -56,9 +56,9 @@ setup_venv() { # extras with commas between them, or ""
     python=$(find_python)
     say "Making a virtual environment in .venv with $python ..."
     "$python" -m venv --clear "$venv" ||
-      fail 2 "making .venv failed; the message above says why. Is there space and permission to write in $repository?"
+      fail 2 "making .venv failed; the message above says why. Check free space and write permission in $repository."
   fi
-  # The two builds of TensorFlow must not be mixed: an environment keeps the one that it was made with.
+  # The two builds of TensorFlow must not be mixed: an environment keeps the build that it was made with.
   if [ "$build" = gpu ] && [ -e "$venv/installed-cpu" ]; then
     say "There is a GPU, but .venv was made without one; keeping it. To use the GPU: rm -r .venv, and run again."
     build=cpu
@@ -73,7 +73,7 @@ setup_venv() { # extras with commas between them, or ""
   fi
   say "Installing distrain[$extras] into .venv (the first time some minutes of downloads) ..."
   "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable "${repository}[$extras]" ||
-    fail 2 "installing failed; pip's message above says why. If it was the network, run this script again: what is \
-downloaded already is kept."
+    fail 2 "installing failed; pip's message above says why. If it was the network, run this script again: pip keeps \
+finished downloads."
   printf '%s\n' "$wanted" | tee "$venv/installed-$build" >"$stamp"
 }

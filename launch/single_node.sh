@@ -12,9 +12,9 @@ All other arguments go to `distrain train`, for example:
 
   launch/single_node.sh -n 4 --data data --run runs/1 --epochs 10
 
-The processes use Horovod where it is built, else MPI. SIGTERM, SIGINT (Ctrl-C), SIGHUP and SIGUSR1 make them save a
-checkpoint of the step that they are in, and leave with exit code 42: the same command goes on from there. A second
-Ctrl-C ends them at once. The exit codes are those of distrain: see `distrain --help`.
+The processes use Horovod if it is installed, else MPI. On SIGTERM, SIGINT (Ctrl-C), SIGHUP or SIGUSR1 they save a
+checkpoint of the current step, and exit with code 42: the same command goes on from that checkpoint. A second Ctrl-C
+kills them at once. `distrain --help` lists the exit codes.
 TEXT
 }
 
@@ -39,7 +39,7 @@ repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 source "$repository/launch/setup_venv.sh"
 source "$repository/launch/ranks.sh"
 
-# GPUs that TensorFlow will see.
+# Prints the number of GPUs that TensorFlow will see.
 count_visible_gpus() {
   local gpus number named
   gpus=$(count_gpus)
@@ -47,7 +47,7 @@ count_visible_gpus() {
     gpus=0
     IFS=, read -r -a named <<<"$CUDA_VISIBLE_DEVICES"
     for number in ${named[@]+"${named[@]}"}; do
-      [ "$number" != -1 ] || break # CUDA stops there
+      [ "$number" != -1 ] || break # CUDA ignores all GPUs after -1
       gpus=$((gpus + 1))
     done
   fi
@@ -63,9 +63,9 @@ elif ! [[ $num_ranks =~ ^[1-9][0-9]{0,2}$ ]]; then
   exit 2
 fi
 
-# Sets `binding`: ranks on CPUs get cores of their own, an equal share of all: most steps are 5 to 15% shorter.
-# Where there are more ranks than cores, or this script was given a part of the cores, they stay free: mpirun does not
-# know who uses the others.
+# Sets `binding`: each rank on CPUs gets an equal number of cores to itself, which makes most steps 5 to 15% shorter.
+# Ranks stay unbound if there are more ranks than cores, or if this script may use only some cores: mpirun does not know
+# which cores other jobs use.
 choose_binding() {
   local cores=0
   binding=(--bind-to none)
@@ -79,5 +79,5 @@ choose_binding() {
 
 prepare_ranks
 choose_binding
-# mpirun would look for ssh, which one host does without.
-start_ranks "${binding[@]}" --mca plm isolated --oversubscribe -n "$num_ranks" -- ${arguments[@]+"${arguments[@]}"} # more than cores are allowed
+# Without `plm isolated` mpirun would look for ssh, which one host does not need. There may be more ranks than cores.
+start_ranks "${binding[@]}" --mca plm isolated --oversubscribe -n "$num_ranks" -- ${arguments[@]+"${arguments[@]}"}

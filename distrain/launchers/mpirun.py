@@ -70,7 +70,7 @@ def run_job(command: Sequence[str]) -> int:
     stop = listen_for_stop()  # before any process starts, so that no signal is missed
     signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))  # the terminal has gone
     reports: list[bytes] = []
-    relay = StderrRelay(lambda lines: _messages(lines, reports))
+    relay = StderrRelay(lambda lines: messages(lines, reports))
     mpirun = start(command, signal_at_death=signal.SIGTERM, stderr=relay, start_new_session=True)
     guard = _start_guard(mpirun.pid)
     relay.begin()
@@ -89,7 +89,7 @@ def run_job(command: Sequence[str]) -> int:
             os.kill(guard, signal.SIGKILL)
             os.waitpid(guard, 0)
         relay.end()
-    return _conclude(mpirun.returncode, stop, relay, b"".join(reports))
+    return conclude(mpirun.returncode, stop, b"".join(reports), has_final_message=relay.has_final_message)
 
 
 def _watch(mpirun: subprocess.Popen[bytes], stop: StopRequest, has_failed: Callable[[], bool]) -> None:
@@ -105,12 +105,12 @@ def _watch(mpirun: subprocess.Popen[bytes], stop: StopRequest, has_failed: Calla
     last_busy = time.monotonic()
     for _ in polls([mpirun]):
         now = time.monotonic()
-        has_ranks = any(mpi_ranks(mpirun.pid))
-        if stop.signal_name and not is_sent and (has_ranks or now > repeat_at):
-            mpirun.send_signal(signal.SIGUSR1)
-            is_sent = has_ranks
-            repeat_at = now + REPEAT_SECONDS
-        if has_ranks or not has_failed():
+        if stop.signal_name and not is_sent:
+            is_sent = any(mpi_ranks(mpirun.pid))  # False for ranks on other hosts: then the signal is repeated
+            if is_sent or now > repeat_at:
+                mpirun.send_signal(signal.SIGUSR1)
+                repeat_at = now + REPEAT_SECONDS
+        if not has_failed() or any(mpi_ranks(mpirun.pid)):
             last_busy = now
         elif now - last_busy > HANG_SECONDS:
             mpirun.kill()
@@ -140,7 +140,7 @@ def _start_guard(session: int) -> int:
     return guard
 
 
-def _messages(lines: Iterator[bytes], reports: list[bytes]) -> Iterator[bytes]:
+def messages(lines: Iterator[bytes], reports: list[bytes]) -> Iterator[bytes]:
     """Yield lines and mpirun's framed messages; drop its noise, and move its reports on ended ranks to `reports`."""
     framed = b""
     for line in lines:
@@ -158,14 +158,14 @@ def _messages(lines: Iterator[bytes], reports: list[bytes]) -> Iterator[bytes]:
     yield framed
 
 
-def _conclude(code: int, stop: StopRequest, relay: StderrRelay, reports: bytes) -> int:
+def conclude(code: int, stop: StopRequest, reports: bytes, *, has_final_message: bool) -> int:
     """Return the exit code of the job, after a final message where the ranks have written none."""
     if stop.signal_name and code in (-signal.SIGUSR1, 128 + signal.SIGUSR1):
-        if relay.has_final_message:
+        if has_final_message:
             return StopRequested.exit_code
         raise StopRequested(f"{stop.signal_name} came before training. Start the same command again to train.")
     job_code = RankError.exit_code if code < 0 or code > 128 else code
-    if job_code and not relay.has_final_message:
+    if job_code and not has_final_message:
         write_stderr(reports)
         if code < 0:
             what = f"mpirun was killed by signal {-code}, and its ranks with it. {GO_ON}"
@@ -201,7 +201,7 @@ def run_agent(command: Sequence[str]) -> int:
         os.write(writing, b"1")
         os.close(writing)
         detach_standard_streams()  # ssh waits for the end of these streams
-    addresses = _mpirun_addresses(" ".join(command))
+    addresses = mpirun_addresses(" ".join(command))
     while orted.poll() is None:
         if addresses and not any(mpi_ranks(orted.pid)) and not any(map(accepts_connection, addresses)):
             orted.kill()
@@ -228,7 +228,7 @@ def _await_ranks(orted: subprocess.Popen[bytes]) -> bool:
     return False
 
 
-def _mpirun_addresses(command: str) -> list[tuple[str, int]]:
+def mpirun_addresses(command: str) -> list[tuple[str, int]]:
     """Return where mpirun listens, from an argument of orted: "1576.0;tcp://10.0.0.1,10.1.0.1:38857"."""
     found = re.search(r"orte_hnp_uri [^ ]*?;tcp://([0-9.,]+):(\d+)", command)
     return [(address, int(found[2])) for address in found[1].split(",")] if found else []

@@ -35,14 +35,7 @@ from typing import TYPE_CHECKING
 
 from distrain.cluster.signals import StopRequest, listen_for_stop
 from distrain.cluster.world import World, find_world
-from distrain.errors import (
-    CheckpointError,
-    ConfigurationError,
-    DataError,
-    DivergenceError,
-    RankError,
-    StopRequested,
-)
+from distrain.errors import ERROR_BY_EXIT_CODE, CheckpointError, ConfigurationError, RankError, StopRequested
 from distrain.file_names import CHECKPOINTS_NAME, CONFIG_NAME
 from distrain.files import read_json_object
 from distrain.launchers.processes import handles
@@ -54,9 +47,7 @@ if TYPE_CHECKING:
 # All ranks learn of a lost rank within a minute (distrain/cluster/heartbeat.py), and then exit.
 ENDING_SECONDS = 75.0
 # A rank exits with these codes because it knows the cause, so they count before the codes of ranks that followed.
-_KNOWN_CAUSES = {
-    kind.exit_code for kind in (ConfigurationError, DataError, CheckpointError, DivergenceError, StopRequested)
-}
+_KNOWN_CAUSES = ERROR_BY_EXIT_CODE.keys() - {RankError.exit_code}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -66,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
         Exit code of the ranks or of an error; 5 when a rank was killed; 130 after a second SIGINT.
     """
     stop = listen_for_stop()  # before the slower imports
-    return exit_code_of(lambda: _run(arguments, os.environ, stop), prefix=_prefix())
+    return exit_code_of(lambda: run_pod(arguments, os.environ, stop), prefix=_prefix())
 
 
 def _prefix() -> str:
@@ -74,7 +65,8 @@ def _prefix() -> str:
     return f"pod {index[:9]}: " if index else ""
 
 
-def _run(arguments: Sequence[str], environ: Mapping[str, str], stop: StopRequest) -> int:
+def run_pod(arguments: Sequence[str], environ: Mapping[str, str], stop: StopRequest) -> int:
+    """Check the command, wait for the other pods, and run the ranks of this pod."""
     from distrain.cli.main import train_arguments
     from distrain.cluster.rendezvous import rendezvous_seconds
     from distrain.launchers.pod_barrier import IndexedPod, await_pods
@@ -154,7 +146,7 @@ def _run_ranks(arguments: Sequence[str], world: World, stop: StopRequest) -> int
             process.kill()
             process.wait()
     relay.end()
-    return _conclude(codes, has_final_message=relay.has_final_message)
+    return conclude(codes, has_final_message=relay.has_final_message)
 
 
 def _await_ranks(ranks: Mapping[int, subprocess.Popen[bytes]], stop: StopRequest) -> dict[int, int | None]:
@@ -174,7 +166,7 @@ def _await_ranks(ranks: Mapping[int, subprocess.Popen[bytes]], stop: StopRequest
     return {rank: process.returncode for rank, process in ranks.items()}
 
 
-def _conclude(codes: Mapping[int, int | None], *, has_final_message: bool) -> int:
+def conclude(codes: Mapping[int, int | None], *, has_final_message: bool) -> int:
     """Return the exit code of the pod, after a final message where the ranks have written none."""
     for rank in sorted(rank for rank, code in codes.items() if code is None):
         still = f"still ran {ENDING_SECONDS:g} s after another had exited"

@@ -1,6 +1,6 @@
-"""install_horovod.sh: what it refuses, what it leaves behind, and that it does not build twice.
+"""install_horovod.sh refuses wrong input, leaves nothing half-built behind, and does not build twice.
 
-A whole build takes minutes and is not made here: launch/test.sh makes one where there is no wheel yet.
+A whole build takes minutes; launch/test.sh makes it if there is no wheel yet, and these tests do not.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PAGE = b'<!DOCTYPE html><html><body><a href="horovod-0.28.1.tar.gz">horovod-0.28
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A checkout with the scripts alone."""
+    """A checkout with only the scripts."""
     path = tmp_path / "check out"
     shutil.copytree(REPOSITORY / "launch", path / "launch", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(REPOSITORY / "pyproject.toml", path)
@@ -39,7 +39,7 @@ def checkout(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def installed(checkout: Path) -> Path:
-    """The checkout, with a .venv of its own that sees what is installed here."""
+    """The checkout, with its own .venv that sees the packages of this environment."""
     environment = checkout / ".venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
     (packages,) = environment.glob("lib/python3.*/site-packages")
@@ -52,7 +52,7 @@ def installed(checkout: Path) -> Path:
 
 
 def settings(checkout: Path, index: str = NOBODY_LISTENS, **others: str) -> dict[str, str]:
-    """An environment in which nothing is cached, and that index is all there is; `true` passes for a compiler."""
+    """Return an environment with an empty cache and this package index; the program `true` serves as the compiler."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
     pip = {"PIP_INDEX_URL": index, "PIP_CONFIG_FILE": os.devnull, "PIP_RETRIES": "0", "NO_PROXY": "127.0.0.1"}
     places = {"HOME": str(checkout.parent / "home"), "XDG_CACHE_HOME": str(checkout.parent / "cache")}
@@ -76,7 +76,7 @@ def left_in_cache(checkout: Path) -> set[str]:
 
 @pytest.fixture
 def serve() -> Iterator[Callable[[Callable[[BaseHTTPRequestHandler], None]], str]]:
-    """`serve(answer)` starts a package index that answers by `answer(request)`, and returns its address."""
+    """`serve(answer)` starts a package index that calls `answer(request)`, and returns its address."""
     servers = []
 
     def start(answer: Callable[[BaseHTTPRequestHandler], None]) -> str:
@@ -103,7 +103,7 @@ def test_it_is_clean_by_shellcheck():
     subprocess.run([shellcheck, "-x", SCRIPT], cwd=REPOSITORY, check=True)
 
 
-def test_it_tells_how_it_is_used(checkout):
+def test_help_prints_the_usage(checkout):
     before = everything_below(checkout.parent)
     done = run(checkout, "--help")
     assert (done.returncode, done.stderr) == (0, "")
@@ -175,7 +175,7 @@ def test_another_source_than_the_pinned_one_is_refused_unopened(installed, serve
 
     done = run(installed, "--cpu", env=settings(installed, serve(answer)))
     assert done.returncode == 2
-    assert "another horovod-0.28.1.tar.gz than the one pinned here" in done.stderr
+    assert "another horovod-0.28.1.tar.gz than the pinned archive" in done.stderr
     assert asked == ["/index/horovod/", "/index/horovod/horovod-0.28.1.tar.gz"]
     assert not opened.exists()
     assert left_in_cache(installed) == {"build.log", "lock"}
@@ -200,9 +200,9 @@ def test_a_second_one_waits_for_the_first(installed):
         second = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=settings(installed))
         assert "Waiting for another" in second.stdout.readline()
         assert (cache / "building" / "of the first").exists()
-    told, _ = second.communicate(timeout=120)
+    output, _ = second.communicate(timeout=120)
     assert second.returncode == 2  # nobody listens at its index
-    assert told.startswith("1/4  Fetching")
+    assert output.startswith("1/4  Fetching")
     assert left_in_cache(installed) == {"build.log", "lock"}
 
 
@@ -211,11 +211,13 @@ def test_stopped_in_the_middle_it_leaves_no_process_and_nothing_half_built(insta
 
     def answer(request: BaseHTTPRequestHandler) -> None:
         fetching.set()
-        request.rfile.read(1)  # returns when the other side is gone
+        request.rfile.read(1)  # returns when pip has gone
         hung_up.set()
 
     command = [str(installed / SCRIPT), "--cpu"]
-    patient = settings(installed, serve(answer), PIP_DEFAULT_TIMEOUT="600")  # pip does not give up by itself
+    patient = settings(
+        installed, serve(answer), PIP_DEFAULT_TIMEOUT="600"
+    )  # longer than the test, so that pip does not give up
     script = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=patient)
     assert fetching.wait(60)
     script.send_signal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""`launch/k8s.sh` and a real kubectl before a server that speaks Kubernetes' API: what is sent, told and deleted."""
+"""`launch/k8s.sh` with a real kubectl and a server that speaks Kubernetes' API: sent, shown and deleted objects."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def cluster_with_operators() -> Iterator[Cluster]:
 
 @pytest.fixture
 def script(tmp_path) -> Script:
-    """Runs the script against a cluster."""
+    """`script(cluster, *arguments)` runs the script against a cluster."""
 
     def run(cluster: Cluster, *arguments: str) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "KUBECONFIG": str(cluster.kubeconfig(tmp_path)), "HOME": str(tmp_path)}
@@ -88,7 +88,7 @@ def test_apply_sends_what_render_prints(cluster, script):
     assert not any(request.startswith("PATCH") for request in cluster.requests)
 
 
-def test_apply_of_another_job_by_the_same_name_tells_the_cure(cluster, script):
+def test_apply_of_another_job_with_the_same_name_names_the_cure(cluster, script):
     assert script(cluster, "apply", "--name=a").returncode == 0
     done = script(cluster, "apply", "--name=a", "--epochs=5")
     assert done.returncode == 1
@@ -96,7 +96,7 @@ def test_apply_of_another_job_by_the_same_name_tells_the_cure(cluster, script):
     assert "launch/k8s.sh delete --name a, and apply again" in done.stderr
 
 
-def test_delete_keeps_the_data_and_the_runs_unless_told(cluster, script):
+def test_delete_keeps_the_data_and_the_runs_without_claims(cluster, script):
     script(cluster, "apply", "--name=a", "--layout=indexed")
     script(cluster, "apply", "--name=a", "--layout=prepare", "--train=/data/text/train.csv")
     script(cluster, "apply", "--name=b")
@@ -155,7 +155,7 @@ def test_status_says_why_a_job_does_not_go_on(cluster, script):
     assert "a-0: FailedScheduling: 0/3 nodes are available: 3 Insufficient nvidia.com/gpu." in lines
     assert 'a: FailedCreate: pods "a-1" is forbidden: exceeded quota' in lines
     assert not any("another job" in line for line in lines)
-    assert "a-1 tells no progress: it does not run, or has not begun to train." in lines
+    assert "a-1 reports no progress: it does not run, or has not begun to train." in lines
 
 
 def test_a_cluster_that_does_not_answer_is_kubectls_error(script, tmp_path: Path):

@@ -1,7 +1,7 @@
-"""The image of k8s/Dockerfile: its steps where they can be run without a container engine, and what is in it.
+"""The image of k8s/Dockerfile: its steps that run without a container engine, and its content.
 
-The whole build takes about ten minutes and several gigabytes: TensorFlow is fetched, Horovod compiled. It is made where
-DISTRAIN_IMAGE names a folder for it, in which `base` is a Debian 12; stages that were built before are kept:
+The whole build takes about ten minutes and several gigabytes, because it fetches TensorFlow and compiles Horovod. The
+tests make it if DISTRAIN_IMAGE names a folder, in which `base` is a Debian 12. They keep finished stages there:
 
     debootstrap --variant=minbase bookworm FOLDER/base
     DISTRAIN_IMAGE=FOLDER python -m pytest tests/deploy/test_k8s_image.py
@@ -22,16 +22,17 @@ from pathlib import Path, PurePosixPath
 
 import dockerfile
 import pytest
-from dockerfile import Image
+from dockerfile_build import Image, build
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FILE = REPOSITORY / "k8s" / "Dockerfile"
 HADOLINT = REPOSITORY / ".venv-manifests" / "bin" / "hadolint"  # launch/test.sh makes it
-PLACE = os.environ.get("DISTRAIN_IMAGE", "")
+IMAGE_FOLDER = os.environ.get("DISTRAIN_IMAGE", "")
 TARGETS = {"train", "mpijob"}
 
 needs_build = pytest.mark.skipif(
-    not PLACE, reason="building the image takes ten minutes: DISTRAIN_IMAGE names a folder for it (see this file)"
+    not IMAGE_FOLDER,
+    reason="building the image takes ten minutes: DISTRAIN_IMAGE names a folder for it (see this file)",
 )
 
 
@@ -53,7 +54,7 @@ def test_bases_are_pinned_and_every_stage_is_used():
     parents = {stage.parent.replace("${DEVICE}", device) for stage in stages for device in ("cpu", "gpu")}
     copied = {dockerfile.sources(step)[0] for stage in stages for step in stage.steps if step.name == "COPY"}
     assert file.stages.keys() - parents - copied == TARGETS
-    assert [*file.stages][-1] == "train"  # what is built where no target is named
+    assert [*file.stages][-1] == "train"  # the default target of a build
 
 
 def test_what_is_copied_is_let_through_and_nothing_else():
@@ -73,7 +74,7 @@ def test_what_is_copied_is_let_through_and_nothing_else():
 
 
 def test_the_package_is_whole_in_the_image(tmp_path):
-    """The step that installs distrain's code, on a folder with what the stage has."""
+    """Runs the step that installs distrain's code, in a folder with the files of its stage."""
     stage = read().stages["code"]
     (install,) = (step.words for step in stage.steps if step.name == "RUN")
     for file in dockerfile.in_context(REPOSITORY):
@@ -98,9 +99,9 @@ needs_init = pytest.mark.skipif(
 
 @needs_init
 def test_process_1_passes_signals_on_and_reaps(tmp_path):
-    """Without the entry point, process 1 has no default actions: a program that handles no SIGTERM would ignore it."""
+    """Process 1 has no default actions: without the entry point, a program without a handler would ignore SIGTERM."""
     entrypoint = next(step.words for step in read().stages["runtime"].steps if step.name == "ENTRYPOINT")
-    # An orphan ends at once; when it is gone from /proc, somebody has reaped it.
+    # An orphan ends at once, and disappears from /proc when process 1 has reaped it.
     script = '(true & echo $! >"$0/orphan"); until [ ! -e /proc/$(cat "$0/orphan") ]; do :; done; echo reaped; sleep 60'
     isolated = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
     command = [*isolated, *json.loads(entrypoint), "sh", "-c", script, str(tmp_path)]
@@ -117,10 +118,10 @@ def test_process_1_passes_signals_on_and_reaps(tmp_path):
 
 @pytest.fixture(scope="module")
 def built() -> Callable[[str], Image]:
-    """`built("train")`: a stage of the image for CPUs."""
-    folder = Path(PLACE)
+    """`built("train")` builds a stage of the image for CPUs."""
+    folder = Path(IMAGE_FOLDER)
     (folder / "stages").mkdir(exist_ok=True)
-    return lambda target: dockerfile.build(
+    return lambda target: build(
         read(), target, context=REPOSITORY, base=folder / "base", args={}, folder=folder / "stages"
     )
 
@@ -157,7 +158,7 @@ def test_the_image_holds_what_it_runs_and_no_more(built, target):
 @needs_build
 @pytest.mark.timeout(3600)
 def test_the_image_trains_on_two_ranks_and_stops_on_request(built, volumes):
-    """As uid 1000, without capabilities, with a root that is read-only."""
+    """The image runs as uid 1000, without capabilities, with a read-only root."""
     image = built("train")
     assert image.run(mounts=volumes).stdout.startswith("usage: distrain")
     for command in (

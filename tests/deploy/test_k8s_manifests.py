@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import tomllib
 from pathlib import Path
 
 import manifests
@@ -15,6 +14,7 @@ from manifests import OVERLAYS, REPOSITORY, find, overlay, pod_templates, render
 
 from distrain import errors
 from distrain.cluster.world import World, find_world
+from distrain.version import __version__
 
 CHECKS = REPOSITORY / ".venv-manifests" / "bin"  # launch/test.sh makes it
 RELEASES = ["1.31", "1.32", "1.33", "1.34", "1.35", "1.36", "1.37"]
@@ -156,7 +156,7 @@ def test_only_pods_of_the_job_reach_each_other(all_manifests):
 
 @pytest.mark.parametrize("layout", sorted(set(OVERLAYS) - {"prepare", "files"}))
 def test_a_job_of_the_overlays_own_name_is_the_overlay(layout, all_manifests):
-    """So that the command in the script is the one in the overlay; the preparation is a job of its own there."""
+    """The script and the overlay have the same command; in the script the preparation is a separate job."""
     rendered = render("--name=distrain", f"--layout={layout}")
     for document in rendered:
         if document["kind"] == "NetworkPolicy":
@@ -234,8 +234,7 @@ def test_probes_ask_about_the_run_that_is_trained(all_manifests):
     assert asked == 2 * 5  # an overlay and a job of each layout that trains
 
 
-def test_the_image_is_that_of_this_version(all_manifests):
-    version = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
+def test_the_image_has_the_tag_of_this_version(all_manifests):
     for name, documents in all_manifests.items():
         for template in pod_templates(documents):
             for container in template["spec"]["containers"] + template["spec"].get("initContainers", []):
@@ -243,11 +242,11 @@ def test_the_image_is_that_of_this_version(all_manifests):
                     assert container["image"] == f"example.org/distrain@sha256:{64 * '0'}"
                 else:
                     suffix = "-mpi" if name in ("mpijob", "trainer") else ""
-                    assert container["image"] == f"distrain:{version}{suffix}"
+                    assert container["image"] == f"distrain:{__version__}{suffix}"
 
 
 def _run_words(words: list[str], tmp_path: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Runs what a container would, with a `distrain` that says what it is given."""
+    """Run the command of a container, with a `distrain` that prints its arguments."""
     stand_in = tmp_path / "bin" / "distrain"
     stand_in.parent.mkdir(exist_ok=True)
     stand_in.write_text('#!/bin/sh\nprintf "%s|" "$@"\n')

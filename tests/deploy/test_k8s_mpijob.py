@@ -1,4 +1,4 @@
-"""MPIJob, TrainJob and TrainingRuntime: fields that exist, and all that must agree with the image and its sshd."""
+"""MPIJob, TrainJob and TrainingRuntime: only fields that exist, and agreement with the image and its sshd."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def overlays() -> dict[str, list[dict]]:
 
 @pytest.fixture(scope="module")
 def objects(overlays) -> list[dict]:
-    """All of Kubeflow's kinds: of both overlays, and of a job of each layout with as much asked of it as there is."""
+    """All objects of Kubeflow's kinds: of both overlays, and of a job of each layout with all options."""
     asked = ["--name=reviews", "--namespace=team", "--queue=gpus", "--pods=3", "--gpus=2", "--global-batch-size=96"]
     documents = [*overlays["mpijob"], *overlays["trainer"]]
     for layout in ("mpijob", "trainer"):
@@ -54,7 +54,7 @@ def objects(overlays) -> list[dict]:
 
 
 def complaints(value: Any, rule: Any, path: str) -> Iterator[str]:
-    """Where an object is not as the written list says."""
+    """Yield the differences between an object and the listed fields."""
     if isinstance(rule, dict) and isinstance(value, dict):
         yield from (f"{path}.{name} is no field" for name in value.keys() - rule.keys())
         for name in value.keys() & rule.keys():
@@ -91,10 +91,10 @@ def test_all_fields_exist_and_have_values_that_do_what_they_say(objects):
 )
 def test_a_slip_is_found(objects, kind, path, value, complaint):
     item = copy.deepcopy(next(item for item in objects if item["kind"] == kind))
-    place = item["spec"]
+    fields = item["spec"]
     for name in path[:-1]:
-        place = place[name]
-    place[path[-1]] = value
+        fields = fields[name]
+    fields[path[-1]] = value
     (found,) = complaints(item, FIELDS[kind], kind)
     assert complaint in found
 
@@ -118,7 +118,7 @@ def test_the_jobs_of_a_runtime_are_valid(objects, release, tmp_path):
 
 
 def pods(documents: list[dict]) -> dict[str, dict]:
-    """Templates of launcher and worker."""
+    """Return the templates of launcher and worker."""
     kinds = {item["kind"]: item.get("spec") for item in documents}
     if "MPIJob" in kinds:
         replicas = kinds["MPIJob"]["mpiReplicaSpecs"]
@@ -133,7 +133,7 @@ def test_launcher_and_workers_do_what_they_are_for(overlays, name):
     templates = pods(overlays[name])
     ((launcher,), (worker,)) = (templates[role]["spec"]["containers"] for role in ("launcher", "worker"))
     for container, role in ((launcher, "launcher"), (worker, "worker")):
-        assert "command" not in container  # it would put the image's entry point aside
+        assert "command" not in container  # it would replace the image's entry point
         assert container["args"][:4] == ["python", "-m", "distrain.launchers.mpi_pod", role]
     assert worker["args"][4:] == []
     assert "nvidia.com/gpu" in worker["resources"]["limits"]
@@ -144,7 +144,7 @@ def test_launcher_and_workers_do_what_they_are_for(overlays, name):
 
 
 def test_the_operator_finds_what_it_sets_itself(overlays):
-    """It overwrites restart policies, with a warning for each, and appends volumes, mounts and variables of its own."""
+    """The operator replaces restart policies, with a warning, and adds its own volumes, mounts and variables."""
     job = find(overlays["mpijob"], "MPIJob", "distrain")
     assert job["spec"]["launcherCreationPolicy"] == "WaitForWorkersReady"
     for template in pods([job]).values():
@@ -155,7 +155,7 @@ def test_the_operator_finds_what_it_sets_itself(overlays):
 
 
 def test_trainer_gives_the_arguments_to_the_launcher_alone(overlays):
-    """Kubeflow Trainer: a Job of the set gets them if it has labels, a container if it is called node."""
+    """In Kubeflow Trainer a Job of the set gets the arguments if it has labels, a container if its name is node."""
     documents = overlays["trainer"]
     runtime, run = (find(documents, kind, "distrain")["spec"] for kind in ("TrainingRuntime", "TrainJob"))
     node, launcher = runtime["template"]["spec"]["replicatedJobs"]
@@ -171,7 +171,7 @@ def test_trainer_gives_the_arguments_to_the_launcher_alone(overlays):
 
 
 def settings(file: Path) -> dict[str, str]:
-    """Of ssh or sshd: names and values."""
+    """Return the settings of ssh or sshd by name."""
     lines = (line.strip() for line in file.read_text().splitlines())
     return dict(line.split(maxsplit=1) for line in lines if line and not line.startswith(("#", "Host ")))
 
@@ -193,7 +193,7 @@ def test_ssh_sshd_and_manifests_agree(overlays):
 
 
 def test_ranks_have_the_environment_of_the_image():
-    """What sshd starts does not get it by itself."""
+    """Processes that sshd starts do not inherit the environment of the container."""
     stages = dockerfile.parse((REPOSITORY / "k8s" / "Dockerfile").read_text()).stages
     (words,) = (step.words for step in stages["runtime"].steps if step.name == "ENV")
     assert settings(SSH_SERVER)["SetEnv"] == words
@@ -207,7 +207,7 @@ def test_ranks_have_the_environment_of_the_image():
         (["launcher", "--data=/data"], "/etc/mpi/hostfile cannot be read (No such file or directory); the operator"),
     ],
 )
-def test_what_cannot_run_is_said_in_one_line(words, said):
+def test_a_wrong_start_is_refused_in_one_line(words, said):
     if Path("/etc/mpi/hostfile").exists():
         pytest.skip("this machine is the launcher of an MPIJob")
     command = [sys.executable, "-m", "distrain.launchers.mpi_pod", *words]

@@ -1,4 +1,4 @@
-"""`launch/k8s.sh render`: what it refuses, and that arguments arrive as they were given."""
+"""`launch/k8s.sh render` refuses what could not run, and passes arguments on unchanged."""
 
 from __future__ import annotations
 
@@ -27,13 +27,16 @@ REFUSED = {
     "name that begins with a digit": (["render", "--name=4gpus"], "from a letter to a letter or digit"),
     "name with a line break": (["render", "--name=a\nb"], "must be a DNS label"),
     "path in a name": (["delete", "--name=../a"], "must be a DNS label"),
-    "long name": (["render", f"--name={'a' * 64}"], "has 64 signs, but a DNS label has at most 63"),
+    "long name": (["render", f"--name={'a' * 64}"], "has 64 characters, but a DNS label has at most 63"),
     "pod's long name": (
         ["render", f"--name={'a' * 61}", "--layout=indexed", "--pods=16", "--gpus=0"],
-        "would be a host's name, and have 64 of at most 63. Take at least 1 away",
+        "-15 would have 64 characters, but at most 63 are allowed. Remove at least 1",
     ),
-    "preparation's long name": (["render", f"--name={'a' * 56}", "--layout=prepare", "--train=/t"], "64 of at most 63"),
-    "worker's long name": (["render", f"--name={'a' * 55}", "--layout=mpijob"], "64 of at most 63"),
+    "preparation's long name": (
+        ["render", f"--name={'a' * 56}", "--layout=prepare", "--train=/t"],
+        "would have 64 characters",
+    ),
+    "worker's long name": (["render", f"--name={'a' * 55}", "--layout=mpijob"], "would have 64 characters"),
     "namespace": (["render", "--name=a", "--namespace=team_a"], '--namespace is "team_a"'),
     "queue": (["render", "--name=a", "--queue=q: x"], '--queue is "q: x"'),
     "layout": (["render", "--name=a", "--layout=cluster"], '--layout is "cluster", but it must be single-gpu, '),
@@ -45,9 +48,9 @@ REFUSED = {
     "octal": (["render", "--name=a", "--layout=indexed", "--pods=010"], '--pods is "010"'),
     "ranks without GPUs of their own": (
         ["render", "--name=a", "--layout=indexed", "--gpus=2", "--ranks=4"],
-        "each process has a GPU of its own",
+        "each process needs its own GPU",
     ),
-    "ranks of one process": (["render", "--name=a", "--ranks=2"], "--ranks does not go with --layout single-gpu"),
+    "ranks of one process": (["render", "--name=a", "--ranks=2"], "--ranks does not fit --layout single-gpu"),
     "GPUs to prepare": (["render", "--name=a", "--layout=prepare", "--gpus=1", "--train=/t"], "one pod on CPUs"),
     "nothing to prepare": (["render", "--name=a", "--layout=prepare"], "--layout prepare needs --train FILE"),
     "data twice to prepare": (
@@ -80,7 +83,7 @@ REFUSED = {
     "control characters": (["render", "--name=a", "--model=\x85"], "has a control character"),
 }
 
-# What a shell, YAML, kustomize or Kubernetes could take for something else.
+# Arguments that a shell, YAML, kustomize or Kubernetes could misread.
 HOSTILE = [
     *("", " ", " before", "after ", "two  spaces", "\t", "line\nbreak\n", "\n\n", "\r\n", "\x01\x1b[31m"),
     *("null", "~", "yes", "1e3", "0x10", "-1", "2026-01-01", "=", "<<", "- a", "a: b", "a #b", "%", "@", "!tag"),
@@ -207,7 +210,7 @@ def test_without_kubectl_it_says_so(tmp_path):
     assert done.stderr.startswith(b"error: kubectl is not on PATH")
 
 
-def test_it_is_clean_and_tells_how():
+def test_it_is_clean_and_prints_its_usage():
     subprocess.run(["bash", "-n", SCRIPT, SCRIPT.with_name("k8s_job.sh")], check=True)
     shellcheck = Path(sys.executable).with_name("shellcheck")  # from the development extra
     subprocess.run([shellcheck, "-x", SCRIPT], cwd=REPOSITORY, check=True)

@@ -1,4 +1,4 @@
-"""The launch scripts as far as they go without installing anything: syntax, usage, and what they refuse."""
+"""The launch scripts, as far as they run without an installation: syntax, usage, and refused arguments."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def run(script: str, *arguments: str, **settings: object) -> subprocess.Complete
 
 @pytest.fixture
 def bare_machine(tmp_path: Path) -> Path:
-    """A checkout with the scripts alone, beside a folder `bin` that is all there is to run."""
+    """A checkout with only the scripts, and a folder `bin` with the only programs of the machine."""
     (tmp_path / "bin").mkdir()
     for name in NEEDED:
         (tmp_path / "bin" / name).symlink_to(shutil.which(name))
@@ -52,7 +52,7 @@ def test_scripts_parse(script):
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_scripts_can_be_run_and_tell_how_from_anywhere(script, tmp_path):
+def test_scripts_run_and_print_their_usage_from_anywhere(script, tmp_path):
     assert os.access(REPOSITORY / script, os.X_OK)
     done = run(script, "--help", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
@@ -61,7 +61,7 @@ def test_scripts_can_be_run_and_tell_how_from_anywhere(script, tmp_path):
 
 
 @pytest.mark.parametrize("arguments", [["--what"], ["--np"], ["--np", "0"], ["--np", "two"], ["--np=1000"], ["2"]])
-def test_quickstart_refuses_what_it_does_not_know(arguments, bare_machine):
+def test_quickstart_refuses_unknown_arguments(arguments, bare_machine):
     done = run("launch/quickstart.sh", *arguments, env={"PATH": str(bare_machine / "bin")})
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
@@ -81,7 +81,7 @@ def test_quickstart_refuses_what_it_does_not_know(arguments, bare_machine):
         (["--hostfile", "no such file"], '"no such file"'),
     ],
 )
-def test_multi_node_refuses_what_is_no_host(arguments, wrong, tmp_path):
+def test_multi_node_refuses_wrong_hosts(arguments, wrong, tmp_path):
     done = run("launch/multi_node.sh", *arguments, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: ")
@@ -90,7 +90,7 @@ def test_multi_node_refuses_what_is_no_host(arguments, wrong, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_machine_without_python_is_told_where_to_get_one(bare_machine):
+def test_without_python_the_script_says_where_to_get_it(bare_machine):
     done = quickstart_on(bare_machine)
     assert done.returncode == 2
     assert "no Python 3.11 or newer was found" in done.stderr

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import mpi_operator
-import numpy as np
 import pytest
 import yaml
-from launching import environment, needs_mpi
+from launching import needs_mpi
 from pods import Network, Pod, missing, pod_network
-from safetensors.numpy import load_file
+from run_files import distance, events, summary
+from waiting import BOUND, wait_until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-BOUND = 60  # seconds within which a job ends when a worker is lost
-SETTINGS = ["--epochs", "3", "--patience", "0", "--global-batch-size", "64"]
 ENDLESS = ["--epochs", "100000", "--patience", "0", "--run=/runs/endless"]
 TOOLS = {"kubectl": "kubectl", "tini": "tini", "sshd": "openssh-server", "ssh": "openssh-client"}
 
@@ -42,54 +38,46 @@ class Cluster:
     """Pods of one MPIJob.
 
     Attributes:
-        job: what the operator knows.
-        network: where its pods are.
-        workers: by index.
-        runs: the volume of the runs.
-        alone: the run of one process.
+        job: The job as the operator knows it.
+        network: Network of its pods.
+        workers: Pods by worker index.
+        runs: Volume of the runs.
     """
 
     job: mpi_operator.Job
     network: Network
     workers: dict[int, Pod]
     runs: Path
-    alone: Path
 
     def launch(self, *arguments: str, **env: str) -> Pod:
         return self.job.start_launcher(self.network, arguments, env)
 
     def renew_worker(self, index: int) -> None:
-        """What the operator does when a worker's pod is gone: another of its name, at another address."""
+        """Replace a worker as the operator does, with a new pod of the same name at another address."""
         self.workers.pop(index).remove()
         self.workers[index] = self.job.start_worker(self.network, index)
 
     def is_quiet(self) -> bool:
-        """Whether the workers run nothing but sshd."""
+        """Return whether the workers run only sshd."""
         own = ("tini", "python -m distrain.launchers.mpi_pod", "sshd: /usr/sbin/sshd -D -e [listener]")
         commands = [line for pod in self.workers.values() for line in pod.processes().values()]
         return all(any(name in line for name in own) for line in commands)
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    place = tmp_path_factory.mktemp("mpijob")
-    for command in (
-        ["synth", "--out", "text", "--rows", "331", "--seed", "3"],
-        ["prepare", "--train", "text/train.csv", "--test", "text/test.csv", "--out", "data/prepared", "--top-k", "500"],
-        ["train", "--data", "data/prepared", "--run", "alone", "--strategy", "single", *SETTINGS],
-    ):
-        words = [sys.executable, "-m", "distrain", *command]
-        done = subprocess.run(words, cwd=place, env=environment(), capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+def cluster(prepared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    folder = tmp_path_factory.mktemp("mpijob")
     for volume in ("data", "runs"):
-        (place / volume).mkdir(exist_ok=True)
-        mpi_operator.own_by_pods(place / volume)
-    claims = {"distrain-data": place / "data", "distrain-runs": place / "runs"}
-    job = mpi_operator.Job(rendered(), place, claims)
-    (place / "pods").mkdir()
-    with pod_network(place / "pods") as network:
+        (folder / volume).mkdir()
+    shutil.copytree(prepared_data, folder / "data" / "prepared")
+    for volume in ("data", "runs"):
+        mpi_operator.own_by_pods(folder / volume)
+    claims = {"distrain-data": folder / "data", "distrain-runs": folder / "runs"}
+    job = mpi_operator.Job(rendered(), folder, claims)
+    (folder / "pods").mkdir()
+    with pod_network(folder / "pods") as network:
         workers = {index: job.start_worker(network, index) for index in range(job.num_workers)}
-        yield Cluster(job, network, workers, place / "runs", place / "alone")
+        yield Cluster(job, network, workers, folder / "runs")
 
 
 def rendered() -> dict:
@@ -97,18 +85,6 @@ def rendered() -> dict:
     text = subprocess.run(["kubectl", "kustomize", overlay], capture_output=True, check=True).stdout
     (job,) = (item for item in yaml.safe_load_all(text) if item["kind"] == "MPIJob")
     return job
-
-
-def wait_until(condition: Callable[[], bool], seconds: float, what: Callable[[], str] = str) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, what()
-        time.sleep(0.05)
-
-
-def events(run: Path) -> list[dict]:
-    log = run / "metrics.jsonl"
-    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
 
 def steps_resumed_at(run: Path) -> list[int]:
@@ -125,26 +101,17 @@ def await_training(cluster: Cluster, launcher: Pod, *, beyond: int = 0) -> None:
     assert launcher.process.poll() is None, launcher.err()
 
 
-def last_word(launcher: Pod) -> str:
+def final_message(launcher: Pod) -> str:
     return launcher.err().splitlines()[-1]
 
 
-def weights(run: Path) -> dict[str, np.ndarray]:
-    arrays = load_file(max((run / "checkpoints").glob("step-*")) / "arrays.safetensors")
-    return {name: array for name, array in arrays.items() if name.startswith("model/") and array.dtype.kind == "f"}
-
-
-def test_the_pods_train_the_model_that_one_process_trains(cluster):
-    launcher = cluster.launch(*SETTINGS)
+def test_the_pods_train_the_model_that_one_process_trains(cluster, reference):
+    launcher = cluster.launch(*reference.settings)
     assert launcher.wait(120) == 0, launcher.err()
     run = cluster.runs / "distrain"  # where the manifest says
-    summary = json.loads((run / "summary.json").read_text())
-    assert summary["num_replicas"] == cluster.job.num_workers == 2
-    expected, found = weights(cluster.alone), weights(run)
-    assert expected.keys() == found.keys()
-    largest = max(np.abs(array).max() for array in expected.values())
-    assert max(np.abs(expected[name] - found[name]).max() for name in expected) <= 1e-5 * largest
-    wait_until(cluster.is_quiet, BOUND)
+    assert summary(run)["num_replicas"] == cluster.job.num_workers == 2
+    assert distance(run, reference.run) <= 1e-5
+    wait_until(cluster.is_quiet)
     launcher.remove()
 
 
@@ -158,8 +125,8 @@ def test_a_drain_saves_and_a_lost_worker_ends_the_job(cluster):
     assert alive.returncode == 0, alive.stderr
     launcher.signal(signal.SIGTERM)
     assert launcher.wait(BOUND) == 42, launcher.err()
-    assert last_word(launcher).startswith("distrain: stopped:")
-    wait_until(cluster.is_quiet, BOUND)
+    assert final_message(launcher).startswith("distrain: stopped:")
+    wait_until(cluster.is_quiet)
     launcher.remove()
     stopped_at = events(run)[-1]["step"]
 
@@ -169,7 +136,7 @@ def test_a_drain_saves_and_a_lost_worker_ends_the_job(cluster):
     cluster.workers[1].signal(signal.SIGTERM)
     assert cluster.workers[1].wait(BOUND) == 42, cluster.workers[1].err()
     assert launcher.wait(BOUND) == 42, launcher.err()
-    assert "SIGTERM to rank 1" in last_word(launcher)
+    assert "SIGTERM to rank 1" in final_message(launcher)
     launcher.remove()
     stopped_at = events(run)[-1]["step"]
 
@@ -182,7 +149,7 @@ def test_a_drain_saves_and_a_lost_worker_ends_the_job(cluster):
     killed_at = time.monotonic()
     assert launcher.wait(BOUND) == 5, launcher.err()
     wait_until(cluster.is_quiet, killed_at + BOUND - time.monotonic(), lambda: str(cluster.workers[0].processes()))
-    assert "rank 1" in last_word(launcher)
+    assert "rank 1" in final_message(launcher)
     launcher.remove()
     cluster.renew_worker(1)
 
@@ -190,13 +157,13 @@ def test_a_drain_saves_and_a_lost_worker_ends_the_job(cluster):
 def test_a_worker_that_does_not_come_is_named_in_time(cluster):
     cluster.job.write_hostfile(3)
     try:
-        launcher = cluster.launch(*SETTINGS, DISTRAIN_RENDEZVOUS_SECONDS="1")
-        patient = cluster.launch(*SETTINGS)
+        launcher = cluster.launch(DISTRAIN_RENDEZVOUS_SECONDS="1")
+        patient = cluster.launch()
         assert launcher.wait(30) == 5, launcher.err()
-        assert f"no sshd on port 2222 of {cluster.job.worker_name(2)}." in last_word(launcher)
+        assert f"no sshd on port 2222 of {cluster.job.worker_name(2)}." in final_message(launcher)
         patient.signal(signal.SIGTERM)
         assert patient.wait(10) == 42, patient.err()
-        assert last_word(patient).startswith("distrain: stopped: SIGTERM came before training.")
+        assert final_message(patient).startswith("distrain: stopped: SIGTERM came before training.")
     finally:
         cluster.job.write_hostfile(cluster.job.num_workers)
     for pod in (launcher, patient):
@@ -206,7 +173,7 @@ def test_a_worker_that_does_not_come_is_named_in_time(cluster):
 def test_a_stranger_in_the_place_of_a_worker_is_found_out(cluster):
     """The workers have the key of another job: the launcher neither trusts them nor logs in."""
     cluster.job.write_keys()
-    launcher = cluster.launch(*SETTINGS)
+    launcher = cluster.launch()
     assert launcher.wait(60) == 2, launcher.err()
     assert f"{cluster.job.worker_name(0)} cannot be used" in launcher.err()
     assert "Host key verification failed" in launcher.err()

@@ -1,12 +1,12 @@
 """A small server that speaks as much of Kubernetes' API as kubectl needs to apply, list, follow and delete objects.
 
-Decides: what a cluster without controllers would answer. Never: validates objects, or runs anything.
+Decides: the answers of a cluster without controllers. Never: validates objects, or runs anything.
 
     with serving() as cluster:
         subprocess.run(["kubectl", "get", "pods"], env={**os.environ, "KUBECONFIG": str(cluster.kubeconfig(folder))})
         cluster.objects["pods", "reviews-0"] = {...}
 
-Objects live in one namespace. A pod's log is its annotation `log`; what `kubectl exec` prints, its annotation `exec`.
+All objects are in one namespace. The annotation `log` of a pod is its log; `kubectl exec` prints its annotation `exec`.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ _WEBSOCKET = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3
 
 
 class Cluster:
-    """What the server holds.
+    """The state of the server.
 
     Attributes:
-        objects: by plural name of the kind, and name.
-        requests: method and path of each request that changes something.
+        objects: Objects by plural name of the kind, and name.
+        requests: Method and path of each request that changes an object.
     """
 
     def __init__(self, port: int, *, with_operators: bool) -> None:
@@ -54,7 +54,7 @@ class Cluster:
         self.requests: list[str] = []
 
     def kubeconfig(self, folder: Path) -> Path:
-        """A file that leads kubectl here."""
+        """Write a file that leads kubectl to this server, and return its path."""
         path = folder / "kubeconfig"
         cluster = {"name": "c", "cluster": {"server": f"http://127.0.0.1:{self.port}"}}
         context = {"name": "c", "context": {"cluster": "c", "namespace": NAMESPACE, "user": "u"}}
@@ -63,13 +63,13 @@ class Cluster:
         return path
 
     def names(self) -> set[tuple[str, str]]:
-        """Plural and name of all objects."""
+        """Return the plural of the kind and the name of all objects."""
         return set(self.objects)
 
 
 @contextmanager
 def serving(*, with_operators: bool = False) -> Iterator[Cluster]:
-    """A server on a free port of the loopback address."""
+    """Run a server on a free port of the loopback address."""
     with _Server(with_operators=with_operators) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
@@ -186,7 +186,7 @@ class _Handler(BaseHTTPRequestHandler):
         return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": api, "resources": resources}
 
     def _patch_operations(self, root: str) -> dict[str, Any]:
-        """By these kubectl learns that the server itself refuses unknown fields."""
+        """Return the operations that tell kubectl that the server itself refuses unknown fields."""
         operations = {}
         for plural, kind, api in self._flat():
             group, _, version = api.rpartition("/")
@@ -214,7 +214,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def _exec(self, output: str) -> None:
-        """Kubernetes' protocol v5.channel.k8s.io: a frame's first byte says what the others are."""
+        """Speak Kubernetes' protocol v5.channel.k8s.io: the first byte of a frame is its channel."""
         if not output:
             self._answer(_failure("BadRequest", "container not found", 400), 400)
             return

@@ -1,4 +1,4 @@
-"""Real launchers for tests: a command on N ranks of this machine, more of them than cores if need be.
+"""Real launchers for tests: start a command on N ranks of this machine, which may have fewer cores.
 
 done = run_ranks("mpirun", 3, [sys.executable, "program.py"], env={"DISTRAIN_TEST": "1"})
 assert done.returncode == 0, done.stderr
@@ -34,13 +34,13 @@ needs_mpi = pytest.mark.skipif(
 
 
 def launcher_command(launcher: str, num_ranks: int) -> list[str]:
-    """The words that go before a command to start it on `num_ranks` ranks."""
+    """Return the words that start the command after them on `num_ranks` ranks."""
     program, *words = LAUNCHERS[launcher]
     return [str(BIN / program), *words, str(num_ranks)]
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """What ranks are started with: the environment's own programs first, MPI for root too, no notes of TensorFlow."""
+    """Return the variables for ranks: programs of this environment first, MPI for root too, no notes of TensorFlow."""
     own = {
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
         "TF_CPP_MIN_LOG_LEVEL": "2",
@@ -58,7 +58,7 @@ def start_ranks(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> subprocess.Popen[str]:
-    """Start a command on some ranks, in a session of its own; the caller ends it with `end`."""
+    """Start a command on ranks, in a new session; the caller ends the session with `end`."""
     return subprocess.Popen(
         [*launcher_command(launcher, num_ranks), *command],
         env=environment(env),
@@ -80,7 +80,7 @@ def run_ranks(
     cwd: Path | None = None,
     timeout: float = 240,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command on some ranks to its end; a hang is a failure and leaves no process."""
+    """Run a command on ranks to its end; a hang is a failure and leaves no process."""
     process = start_ranks(launcher, num_ranks, command, env=env, cwd=cwd)
     try:
         stdout, stderr = process.communicate(timeout=timeout)
@@ -90,7 +90,7 @@ def run_ranks(
 
 
 def end(process: subprocess.Popen[str]) -> None:
-    """Kill what is left of a launcher's session: mpirun gives each rank a process group of its own in it."""
+    """Kill all processes of a launcher's session; mpirun gives each rank a process group, but all share the session."""
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if os.getsid(int(path.name)) == process.pid:

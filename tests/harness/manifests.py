@@ -1,6 +1,6 @@
-"""Rendered manifests and what is in them.
+"""Rendered manifests, and the pod templates in them.
 
-Decides: how a test gets manifests, and what the kubelet makes of the strings in them. Never: judges them, or reaches a
+Decides: how a test gets manifests, and how the kubelet expands their strings. Never: judges manifests, or reaches a
 cluster.
 
     documents = overlay("indexed")
@@ -28,44 +28,44 @@ Document = dict[str, Any]
 
 
 def _why_not() -> str:
-    """Why nothing can be rendered here; "" where it can."""
+    """Return why this machine cannot render manifests; "" if it can."""
     if shutil.which("kubectl") is None:
         return "there is no kubectl, which renders the manifests"
     done = subprocess.run(["kubectl", "kustomize", REPOSITORY / "k8s" / "overlays" / "single-gpu"], capture_output=True)
     return "" if done.returncode == 0 else "this kubectl is too old to render the manifests; 1.27 or newer does"
 
 
-# No package that pip installs renders overlays as kubectl does.
+# No package of the Python index renders overlays as kubectl does.
 _WHY_NOT = _why_not()
 needs_kubectl = pytest.mark.skipif(bool(_WHY_NOT), reason=_WHY_NOT)
 
 
 def overlay(name: str) -> list[Document]:
-    """What `kubectl apply -k k8s/overlays/NAME` sends."""
+    """Return the objects that `kubectl apply -k k8s/overlays/NAME` sends."""
     folder = REPOSITORY / "k8s" / "overlays" / name
     return _load(subprocess.run(["kubectl", "kustomize", folder], capture_output=True, check=True).stdout)
 
 
 def render(*arguments: str) -> list[Document]:
-    """What `launch/k8s.sh render ARGUMENTS` prints."""
+    """Return the objects that `launch/k8s.sh render ARGUMENTS` prints."""
     done = run("render", *arguments)
     assert done.returncode == 0, done.stderr.decode()
     return _load(done.stdout)
 
 
 def run(*arguments: str, **settings: Any) -> subprocess.CompletedProcess[bytes]:
-    """`launch/k8s.sh` with arguments, ended."""
+    """Run `launch/k8s.sh` to its end."""
     return subprocess.run([SCRIPT, *arguments], capture_output=True, stdin=subprocess.DEVNULL, timeout=60, **settings)
 
 
 def find(documents: Sequence[Document], kind: str, name: str) -> Document:
-    """The one object of that kind and name."""
+    """Return the only object with this kind and name."""
     (found,) = (one for one in documents if (one["kind"], one["metadata"]["name"]) == (kind, name))
     return found
 
 
 def pod_templates(node: Any) -> Iterator[Document]:
-    """The templates of pods, wherever they stand in objects of whatever kind."""
+    """Yield all pod templates in objects of any kind."""
     if isinstance(node, list):
         for one in node:
             yield from pod_templates(one)
@@ -77,9 +77,9 @@ def pod_templates(node: Any) -> Iterator[Document]:
 
 
 def expanded(text: str, environment: Mapping[str, str]) -> str:
-    """What the kubelet makes of an argument or of the value of a variable.
+    """Expand an argument or the value of a variable as the kubelet does.
 
-    `$(NAME)` is the variable, if there is one of that name; `$$` is `$` (Kubernetes' documentation of `args`).
+    `$(NAME)` becomes the variable if it is set; `$$` becomes `$` (Kubernetes' documentation of `args`).
     """
     return re.sub(
         r"\$\$|\$\(([^)]*)\)",
@@ -89,7 +89,7 @@ def expanded(text: str, environment: Mapping[str, str]) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as Go reads it: a `=` or `<<` in a list is a string like others."""
+    """Reads YAML as Go does: `=` and `<<` in a list are plain strings."""
 
 
 for _tag in ("value", "merge"):

@@ -1,10 +1,10 @@
-"""What mpi-operator makes of an MPIJob, for pods that are started without it.
+"""The part of mpi-operator: starts the pods of an MPIJob with the files and variables that the operator would give.
 
     job = Job(manifest, folder, claims={"distrain-data": data, "distrain-runs": runs})
     worker = job.start_worker(network, 0)
     launcher = job.start_launcher(network, ["--epochs", "3"])
 
-The names, environment, hostfile, keys and mounts are those of mpi-operator 0.8, pkg/controller/mpi_job_controller.go.
+Names, environment, hostfile, keys and mounts follow mpi-operator 0.8, pkg/controller/mpi_job_controller.go.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 from pods import IMAGE_ENV, Mount, Network, Pod
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-AREA = "default"  # the namespace
+NAMESPACE = "default"
 _OPEN_MPI = {
     "K_MPI_JOB_ROLE": "launcher",
     "OMPI_MCA_orte_keep_fqdn_hostnames": "true",
@@ -37,9 +37,9 @@ class Job:
     """An MPIJob, and the files that its pods mount.
 
     Args:
-        manifest: the MPIJob.
-        folder: for these files.
-        claims: the folder that stands for each PersistentVolumeClaim.
+        manifest: The MPIJob.
+        folder: Folder for these files.
+        claims: Folder of each PersistentVolumeClaim.
     """
 
     def __init__(self, manifest: dict[str, Any], folder: Path, claims: Mapping[str, Path]) -> None:
@@ -53,38 +53,38 @@ class Job:
         _write_ssh_settings(folder / "ssh-settings")
 
     def worker_name(self, index: int) -> str:
-        """As ssh knows it."""
-        return f"{self.name}-worker-{index}.{self.name}.{AREA}.svc"
+        """Return the host name of a worker."""
+        return f"{self.name}-worker-{index}.{self.name}.{NAMESPACE}.svc"
 
     def write_hostfile(self, num_workers: int) -> None:
-        """The ConfigMap NAME-config."""
+        """Write the hostfile of the ConfigMap NAME-config."""
         slots = self._spec["slotsPerWorker"]
         (self._folder / "config").mkdir(exist_ok=True)
         lines = [f"{self.worker_name(index)} slots={slots}\n" for index in range(num_workers)]
         (self._folder / "config" / "hostfile").write_text("".join(lines))
 
     def write_keys(self) -> None:
-        """The secret NAME-ssh with a new key, for pods that start from now on: files of root that others may read."""
-        self._keys = place = Path(tempfile.mkdtemp(prefix="ssh-", dir=self._folder))
+        """Write a new key as the secret NAME-ssh, for pods that start later; all users may read the files."""
+        self._keys = keys = Path(tempfile.mkdtemp(prefix="ssh-", dir=self._folder))
         kind = ["-t", "ecdsa", "-b", "521", "-m", "PEM", "-N", "", "-C", ""]
-        subprocess.run(["ssh-keygen", "-q", *kind, "-f", str(place / "id_rsa")], check=True)
-        shutil.copy(place / "id_rsa.pub", place / "authorized_keys")
-        for file in place.iterdir():
+        subprocess.run(["ssh-keygen", "-q", *kind, "-f", str(keys / "id_rsa")], check=True)
+        shutil.copy(keys / "id_rsa.pub", keys / "authorized_keys")
+        for file in keys.iterdir():
             file.chmod(0o644)
-        place.chmod(0o1777)
+        keys.chmod(0o1777)
 
     def start_worker(self, network: Network, index: int) -> Pod:
-        """A worker's pod."""
+        """Start the pod of a worker."""
         return self._start(network, f"{self.name}-worker-{index}", "Worker", {"K_MPI_JOB_ROLE": "worker"}, [], [])
 
     def start_launcher(self, network: Network, arguments: Sequence[str], env: Mapping[str, str] | None = None) -> Pod:
-        """The launcher's pod, with further arguments."""
+        """Start the pod of the launcher, with further arguments."""
         environ = {**_OPEN_MPI, "OMPI_MCA_orte_set_default_slots": str(self._spec["slotsPerWorker"]), **(env or {})}
         hostfile = Mount("/etc/mpi", self._folder / "config", read_only=True)
         return self._start(network, f"{self.name}-launcher", "Launcher", environ, [hostfile], arguments)
 
     def liveness_probe(self) -> list[str]:
-        """What the kubelet runs in the launcher."""
+        """Return the command that the kubelet runs in the launcher."""
         (container,) = self._spec["mpiReplicaSpecs"]["Launcher"]["template"]["spec"]["containers"]
         return container["livenessProbe"]["exec"]["command"]
 
@@ -106,14 +106,14 @@ class Job:
             name,
             [*entrypoint(), *container["args"], *arguments],
             subdomain=self.name,
-            area=AREA,
+            kubernetes_namespace=NAMESPACE,
             env={**IMAGE_ENV, **{item["name"]: item["value"] for item in container["env"]}, **env},
             mounts=[*_mounts(pod, container, self._claims), settings, keys, *mounts],
         )
 
 
 def entrypoint() -> list[str]:
-    """What the image puts before a container's arguments."""
+    """Return the entry point of the image, which precedes a container's arguments."""
     lines = (REPOSITORY / "k8s" / "Dockerfile").read_text()
     return json.loads(re.findall(r"^ENTRYPOINT (.*)$", lines, re.MULTILINE)[-1])
 
@@ -129,7 +129,7 @@ def _mounts(pod: Mapping[str, Any], container: Mapping[str, Any], claims: Mappin
 
 
 def _write_ssh_settings(folder: Path) -> None:
-    """Debian's, and what the image puts beside."""
+    """Write Debian's settings of ssh and the files that the image adds."""
     (folder / "ssh_config.d").mkdir(parents=True)
     shutil.copy("/etc/ssh/ssh_config", folder)
     shutil.copy(REPOSITORY / "k8s" / "mpi" / "sshd_config", folder)
@@ -137,6 +137,6 @@ def _write_ssh_settings(folder: Path) -> None:
 
 
 def own_by_pods(folder: Path) -> None:
-    """Give a volume to uid 1000, as fsGroup does."""
+    """Make uid 1000 the owner of a volume, as fsGroup does."""
     for path in [folder, *folder.rglob("*")]:
         os.chown(path, 1000, 1000)

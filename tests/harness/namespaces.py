@@ -8,8 +8,9 @@
         processes(name)
         remove(name)
 
-They share file system and process numbers, unless more is unshared. Whatever a killed test leaves behind, the next one
-removes: names carry the process number of the test. Needs root and iproute2; `missing()` says what is not there.
+The machines share the file system and process ids, unless the caller unshares more. Names carry the process id of the
+test, so that the next test removes the namespaces of a killed test. The function `missing` names absent requirements,
+such as root and iproute2.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
-PLACE = Path("/run/netns")
-NAMES = Path("/etc/netns")  # what `ip netns exec` puts over /etc
+NETNS = Path("/run/netns")
+NETNS_ETC = Path("/etc/netns")  # `ip netns exec` mounts the files of a namespace over /etc
 
 
 def missing(tools: Mapping[str, str]) -> str:
-    """Why there can be no namespaces here; empty if there can.
+    """Return why this machine cannot make namespaces; empty if it can.
 
     Args:
-        tools: programs needed besides `ip` and `unshare`, and their Debian packages.
+        tools: Debian package of each program that the caller needs besides `ip` and `unshare`.
     """
     if os.geteuid() != 0:
         return "network namespaces need root"
@@ -47,33 +48,33 @@ def missing(tools: Mapping[str, str]) -> str:
 
 
 def namespace(label: str) -> str:
-    """The full name of one of this process's namespaces."""
+    """Return the full name of a namespace of this process."""
     return f"distrain-{os.getpid()}-{label}"
 
 
 def add(name: str) -> None:
-    """Make a namespace; it has a loopback device only."""
+    """Make a namespace with only a loopback device."""
     run("ip", "netns", "add", name)
     run("ip", "-n", name, "link", "set", "lo", "up")
 
 
 def add_address(name: str, address: str) -> None:
-    """Give the cable of a namespace, its eth0, an address like 10.1.2.3/24, and plug it in."""
+    """Give eth0 of a namespace an address like 10.1.2.3/24, and enable the device."""
     run("ip", "-n", name, "address", "add", address, "dev", "eth0")
     run("ip", "-n", name, "link", "set", "eth0", "up")
 
 
 def processes(name: str) -> dict[int, str]:
-    """Process numbers and commands of all that runs there."""
+    """Return the command of each process in a namespace, by process id."""
     try:
-        place = (PLACE / name).stat()
+        namespace_file = (NETNS / name).stat()
     except FileNotFoundError:
         return {}
     found = {}
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it has just ended
             own = (path / "ns" / "net").stat()
-            if (own.st_dev, own.st_ino) == (place.st_dev, place.st_ino):
+            if (own.st_dev, own.st_ino) == (namespace_file.st_dev, namespace_file.st_ino):
                 command = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
                 if command:  # else a zombie
                     found[int(path.name)] = command
@@ -81,19 +82,19 @@ def processes(name: str) -> dict[int, str]:
 
 
 def remove(name: str) -> None:
-    """Kill all that runs there, and remove the namespace; harmless where there is none."""
+    """Kill all processes of a namespace, and remove the namespace if it exists."""
     while found := processes(name):
         for pid in found:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-    if (PLACE / name).exists():
+    if (NETNS / name).exists():
         run("ip", "netns", "del", name)
-    shutil.rmtree(NAMES / name, ignore_errors=True)
+    shutil.rmtree(NETNS_ETC / name, ignore_errors=True)
 
 
 def stale() -> list[str]:
-    """Namespaces that killed tests have left behind."""
-    made = [re.fullmatch(r"distrain-(\d+)-.+", path.name) for path in PLACE.glob("distrain-*-*")]
+    """Return the namespaces that killed tests have left behind."""
+    made = [re.fullmatch(r"distrain-(\d+)-.+", path.name) for path in NETNS.glob("distrain-*-*")]
     return [name[0] for name in made if name and not Path("/proc", name[1]).exists()]
 
 

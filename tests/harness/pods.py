@@ -1,4 +1,4 @@
-"""Pods without Kubernetes: each a container of its own, made of Linux namespaces, on one network with names.
+"""Pods without Kubernetes: containers made of Linux namespaces, on one network, which find each other by name.
 
     with pod_network(folder) as network:
         pod = network.start("train-0", ["python", "-m", "distrain.pod"], subdomain="train", env={**IMAGE_ENV, "A": "b"},
@@ -7,15 +7,17 @@
         assert pod.wait(60) == 42, pod.err()
         pod.remove()
 
-A pod has its own network (an address that no pod had before), host name, process numbers (its command is number 1 and
-so has no default actions for signals), mounts and root. The root is read-only and holds what the image would: this
-machine's programs, this Python, its environment at /opt/venv, launch scripts at /opt/distrain/launch, home of mpiuser.
-Commands run as uid and gid 1000 without any capability. From its start until `remove` a pod is found by its names, as
-with a headless Service that publishes addresses of pods that are not ready: HOST.SUBDOMAIN.NAMESPACE.svc.cluster.local,
-and without its last parts; unknown names do not exist. What Kubernetes itself does is the caller's: restarts, grace
-period, limits.
+A pod has its own network, host name, process ids, mounts and root. Its address is new for every pod. Its command is
+process 1, which has no default actions for signals. Commands run as uid and gid 1000 without capabilities.
 
-Needs root, iproute2 and util-linux; `missing()` says what is not there.
+The root is read-only. Like the image, it holds the programs of this machine, this Python, its environment at /opt/venv,
+the scripts at /opt/distrain/launch, and the home of mpiuser.
+
+From its start until `remove` other pods find a pod by HOST.SUBDOMAIN.NAMESPACE.svc.cluster.local, and by this name
+without its last parts. A headless Service with publishNotReadyAddresses does the same. Unknown names do not resolve.
+
+The caller does what Kubernetes would do: restarts, grace periods, limits. `missing()` names absent requirements, such
+as root, iproute2 and util-linux.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ from pathlib import Path
 import namespaces
 
 import distrain
+from distrain.launchers.processes import handles
 
 IMAGE_ENV = {"PATH": "/opt/venv/bin:/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp"}  # as k8s/Dockerfile has it
 USER = 1000
@@ -53,7 +56,7 @@ _ETC = {
 
 
 def missing() -> str:
-    """Why there can be no pods here; empty if there can."""
+    """Return why this machine cannot make pods; empty if it can."""
     reason = namespaces.missing({"setpriv": "util-linux", "nsenter": "util-linux", "mount": "mount"})
     trial = ["unshare", *_ISOLATED, "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
     if not reason and subprocess.run(trial, capture_output=True, check=False).returncode:
@@ -66,9 +69,9 @@ class Mount:
     """A volume in a pod.
 
     Attributes:
-        path: where it is in the pod.
-        source: a folder of this machine; None: an empty folder in memory of its own, an emptyDir.
-        read_only: whether the pod may only read.
+        path: Mount point in the pod.
+        source: Folder of this machine; None means a new empty folder in memory, as an emptyDir.
+        read_only: Whether the pod may only read.
     """
 
     path: str
@@ -78,15 +81,15 @@ class Mount:
 
 @dataclass
 class Pod:
-    """One that was started.
+    """A started pod.
 
     Attributes:
-        name: its host name.
-        names: what other pods find it by.
-        address: of its eth0.
-        namespace: of its network.
-        process: what ends as its command does.
-        folder: what belongs to it on this machine.
+        name: Host name.
+        names: DNS names by which other pods find it.
+        address: IPv4 address of its eth0.
+        namespace: Network namespace.
+        process: Process of this machine that ends when the command ends.
+        folder: Folder of this machine with its output and its /etc.
     """
 
     name: str
@@ -98,24 +101,21 @@ class Pod:
     _network: Network
 
     def signal(self, number: int) -> None:
-        """Send a signal to the command, process number 1 of the pod; from outside, as a kubelet does."""
+        """Send a signal to the command, which is process 1 of the pod, from outside as a kubelet does."""
         if pid := self.first():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
     def listens(self, number: int) -> bool:
-        """Whether the command has a handler for a signal."""
-        with contextlib.suppress(OSError):
-            status = Path(f"/proc/{self.first()}/status").read_text()
-            return bool(int(status.partition("SigCgt:")[2].split()[0], 16) >> (number - 1) & 1)
-        return False
+        """Return whether the command has a handler for a signal."""
+        return handles(self.first(), signal.Signals(number))
 
     def kill(self) -> None:
         """End all processes of the pod at once."""
         self.signal(signal.SIGKILL)
 
     def wait(self, seconds: float) -> int:
-        """The exit code of the command; 128 + the signal that killed it, but 1 for SIGKILL, as unshare(1) has it."""
+        """Return the exit code of the command; 128 + a signal that killed it, but 1 for SIGKILL, as unshare(1) does."""
         code = self.process.wait(seconds)
         return code if code >= 0 else 128 - code
 
@@ -129,25 +129,25 @@ class Pod:
         )
 
     def out(self) -> str:
-        """What it has written to standard output so far."""
+        """Return the standard output so far."""
         return (self.folder / "out").read_text()
 
     def err(self) -> str:
-        """What it has written to standard error so far."""
+        """Return the standard error so far."""
         return (self.folder / "err").read_text()
 
     def processes(self) -> dict[int, str]:
-        """Numbers (of this machine) and commands of all its processes."""
+        """Return the command of each process, by its process id on this machine."""
         return {pid: line for pid, line in namespaces.processes(self.namespace).items() if pid != self.process.pid}
 
     def remove(self) -> None:
-        """Kill what runs, and take away its network and names."""
+        """Kill all processes, and remove the network and the names of the pod."""
         self._network.forget(self)
         namespaces.remove(self.namespace)
         self.process.wait()
 
     def first(self) -> int:
-        """Number of the command's process on this machine; 0 where it has ended."""
+        """Return the process id of the command on this machine; 0 after its end."""
         with contextlib.suppress(OSError, ValueError):
             return int(Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text())
         return 0
@@ -157,7 +157,7 @@ class Network:
     """Pods on one bridge.
 
     Args:
-        folder: see `pod_network`.
+        folder: Folder for the output of pods and for their /etc.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -175,7 +175,7 @@ class Network:
         command: Sequence[str],
         *,
         subdomain: str = "",
-        area: str = "default",
+        kubernetes_namespace: str = "default",
         env: Mapping[str, str] = IMAGE_ENV,
         mounts: Sequence[Mount] = (),
         working_dir: str = "/tmp",
@@ -183,27 +183,28 @@ class Network:
         """Start a pod.
 
         Args:
-            name: its host name.
-            command: with arguments; becomes process number 1.
-            subdomain: name of the headless Service.
-            area: the Kubernetes namespace, part of its names.
-            env: all of its environment.
-            mounts: its volumes.
-            working_dir: where the command starts.
+            name: Host name.
+            command: Program and arguments of process 1.
+            subdomain: Name of the headless Service.
+            kubernetes_namespace: Part of the pod's names.
+            env: Whole environment.
+            mounts: Volumes.
+            working_dir: Working directory of the command.
         """
         number = next(self._numbers)
         namespace, address = namespaces.namespace(f"pod{number}"), f"{_SUBNET}.{number}"
         names = [name]
         if subdomain:
-            names = [f"{name}.{subdomain}{more}" for more in (f".{area}.svc.cluster.local", f".{area}.svc", "")]
-        place = self._folder / f"{name}-{number}"
-        (place / "root").mkdir(parents=True)
-        _write_etc(place / "etc")
+            area = f".{kubernetes_namespace}.svc"
+            names = [f"{name}.{subdomain}{more}" for more in (f"{area}.cluster.local", area, "")]
+        own = self._folder / f"{name}-{number}"
+        (own / "root").mkdir(parents=True)
+        _write_etc(own / "etc")
         namespaces.add(namespace)
         self._plug_in(namespace, f"pod{number}", address)
-        isolated = ["nsenter", f"--net={namespaces.PLACE / namespace}", "unshare", *_ISOLATED]
-        script = _script(name, place, mounts)
-        with (place / "out").open("wb") as out, (place / "err").open("wb") as err:
+        isolated = ["nsenter", f"--net={namespaces.NETNS / namespace}", "unshare", *_ISOLATED]
+        script = _script(name, own, mounts)
+        with (own / "out").open("wb") as out, (own / "err").open("wb") as err:
             process = subprocess.Popen(
                 [*isolated, "/bin/sh", "-ec", script, working_dir, *command],
                 env=dict(env),
@@ -212,7 +213,7 @@ class Network:
                 stderr=err,
                 start_new_session=True,
             )
-        pod = Pod(name, names, address, namespace, process, place, self)
+        pod = Pod(name, names, address, namespace, process, own, self)
         self.pods.append(pod)
         self._publish()
         while not pod.first() and process.poll() is None:
@@ -220,7 +221,7 @@ class Network:
         return pod
 
     def forget(self, pod: Pod) -> None:
-        """Take away the names of a pod."""
+        """Remove the names of a pod."""
         self.pods.remove(pod)
         self._publish()
 
@@ -237,7 +238,7 @@ class Network:
         namespaces.add_address(namespace, f"{address}/24")
 
     def _publish(self) -> None:
-        """Tell each pod the names of all, at once: a lookup sees the one list or the other."""
+        """Write the names of all pods for each pod; a rename replaces the whole list at once."""
         known = [f"{pod.address} {' '.join(pod.names)}" for pod in self.pods]
         for pod in self.pods:
             new = pod.folder / "etc" / "hosts.new"
@@ -247,10 +248,10 @@ class Network:
 
 @contextlib.contextmanager
 def pod_network(folder: Path) -> Iterator[Network]:
-    """A network without pods; it is removed in the end, with all pods.
+    """Make a network without pods, and remove it with all pods at the end.
 
     Args:
-        folder: for what pods write to standard output and error, and for their /etc.
+        folder: Folder for the output of pods and for their /etc.
     """
     for name in namespaces.stale():
         namespaces.remove(name)
@@ -268,9 +269,9 @@ def _write_etc(etc: Path) -> None:
     shutil.copy("/etc/ld.so.cache", etc)
 
 
-def _script(name: str, place: Path, mounts: Sequence[Mount]) -> str:
-    """Makes the root of a pod and runs a command there: $0 is the working directory, $@ the command."""
-    root = place / "root"
+def _script(name: str, own: Path, mounts: Sequence[Mount]) -> str:
+    """Return a shell script that makes the root of a pod, and runs the command $@ in the directory $0."""
+    root = own / "root"
     lines = [f"echo {shlex.quote(name)} >/proc/sys/kernel/hostname", f"cd {shlex.quote(str(root))}"]
     lines += ["mount -t tmpfs -o mode=755 tmpfs .", f"cd {shlex.quote(str(root))}"]
     for path in sorted(Path("/").iterdir()):
@@ -279,13 +280,13 @@ def _script(name: str, place: Path, mounts: Sequence[Mount]) -> str:
                 lines += [f"ln -s {path.readlink()} {path.name}"]
             elif path.is_dir():
                 lines += _mount(Mount(str(path), path, read_only=True))
-    lines += _mount(Mount("/etc", place / "etc"))
+    lines += _mount(Mount("/etc", own / "etc"))
     lines += ["mkdir -m 755 proc sys dev tmp", "mkdir -p -m 755 home/mpiuser", f"chown {USER}:{USER} home/mpiuser"]
     lines += ["mount -t proc proc proc", "mount -t sysfs -o ro sysfs sys", "mount -t tmpfs -o mode=755 tmpfs dev"]
     for device in ("null", "zero", "full", "random", "urandom"):
         lines += [f"touch dev/{device}", f"mount --bind /dev/{device} dev/{device}"]
     lines += ["ln -s /proc/self/fd dev/fd", "mkdir dev/shm", "mount -t tmpfs -o mode=1777,size=64m tmpfs dev/shm"]
-    for mount in [*mounts, *_image()]:  # in this order, as the checkout may stand below /tmp
+    for mount in [*mounts, *_image()]:  # in this order, because the checkout may be below /tmp
         lines += _mount(mount)
     lines += ["mount -o remount,bind,ro etc", "mount -o remount,bind,ro ."]
     lines += [f'exec /usr/sbin/chroot . {shlex.join(AS_USER)} /bin/sh -c \'cd "$0" && exec "$@"\' "$0" "$@"']
@@ -293,18 +294,18 @@ def _script(name: str, place: Path, mounts: Sequence[Mount]) -> str:
 
 
 def _image() -> list[Mount]:
-    """What the image would hold, besides Debian: Python where it was built, its environment, distrain."""
+    """Return the mounts that stand for the image besides Debian: Python, its environment, distrain."""
     package = Path(distrain.__file__).parent
     prefix = Path(sys.prefix)
     mounts = [Mount(sys.base_prefix, Path(sys.base_prefix)), Mount("/opt/venv", prefix), Mount(str(prefix), prefix)]
-    if prefix not in package.parents:  # as it is being worked on, not installed
+    if prefix not in package.parents:  # an editable installation
         mounts += [Mount(str(package), package)]
     mounts += [Mount("/opt/distrain/launch", _REPOSITORY / "launch")]
     return [dataclasses.replace(mount, read_only=True) for mount in mounts]
 
 
 def _mount(mount: Mount) -> list[str]:
-    """Shell lines that mount something below the working directory."""
+    """Return shell lines that mount a volume below the working directory."""
     path = shlex.quote("." + mount.path)
     if mount.source is None:
         return [f"mkdir -p {path}", f"mount -t tmpfs -o mode=1777 tmpfs {path}"]

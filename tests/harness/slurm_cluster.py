@@ -1,7 +1,7 @@
 """A real SLURM of two nodes on this machine, in a folder of its own.
 
-Decides: its configuration, how its daemons are started and stopped. Never: touches a SLURM that is set up on the
-machine: key, sockets, state and logs are in the folder, ports are free ones. Each node has a host name of its own.
+Decides: configuration, start and stop of its daemons. Never: touches a SLURM of the machine: key, sockets, state and
+logs are in the folder, and the ports are free ports. Each node has its own host name.
 
     with running_cluster(folder) as cluster:
         job = cluster.submit("launch/slurm.sbatch", "--data", "D", options=["--nodes=2"], path=["/opt/bin"])
@@ -26,11 +26,11 @@ PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "srun", "unsh
 PACKAGES = "Debian: slurmctld slurmd slurm-client munge libpmix-dev"
 PMIX = ("lib/*/pmix2/lib/libpmix.so", "lib/*/libpmix.so", "lib*/libpmix.so")  # what srun --mpi=pmix may load, in /usr
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-PATIENCE = 140  # seconds until a job must have got where a test waits for it
+PATIENCE = 140  # seconds until a job must have reached the state that a test waits for
 OVER = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "PREEMPTED", "NODE_FAIL")
-KILL_WAIT = 6  # seconds SLURM leaves a cancelled job before it kills
+KILL_WAIT = 6  # seconds from the cancellation of a job until SLURM kills it
 
-# Partition `urgent` takes nodes away from jobs in `normal`, which get the warning and a grace time.
+# Jobs of partition `urgent` preempt jobs of `normal`, which get the warning and a grace time.
 CONFIGURATION = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -61,30 +61,30 @@ KillWait={kill_wait}
 MinJobAge=3600
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-NodeName=n1 NodeAddr=127.0.0.1 Port={ports[1]} CPUs=16 CoresPerSocket=16 Gres=gpu:4
-NodeName=n2 NodeAddr=127.0.0.1 Port={ports[2]} CPUs=16 CoresPerSocket=16 Gres=gpu:4
+NodeName=n1 NodeAddr=127.0.0.1 Port={ports[1]} CPUs=64 CoresPerSocket=64 Gres=gpu:4
+NodeName=n2 NodeAddr=127.0.0.1 Port={ports[2]} CPUs=64 CoresPerSocket=64 Gres=gpu:4
 PartitionName=normal Nodes=n1,n2 Default=YES MaxTime=60 PriorityTier=1 GraceTime=60
 PartitionName=urgent Nodes=n1,n2 MaxTime=60 PriorityTier=2
 """
 
-# In name spaces of its own, a node has its own host name, and hosts that know it.
+# In its own namespaces a node has its own host name, and an /etc/hosts that knows the name.
 START_NODE = 'hostname "$1" && mount --bind "$2/hosts" /etc/hosts && exec slurmd -D -N "$1" -f "$2/slurm.conf"'
 
 
 @dataclass
 class Cluster:
-    """The clients' side of a running cluster."""
+    """A running cluster, as its clients see it."""
 
     folder: Path
     daemons: list[subprocess.Popen] = field(default_factory=list)
 
     def environment(self, *path: Path | str) -> dict[str, str]:
-        """What a user's shell on this cluster has: `path` comes before the system's programs."""
+        """Return the environment of a user's shell on this cluster; `path` comes before the system's programs."""
         own = {"PATH": os.pathsep.join([*map(str, path), SYSTEM_PATH]), "SLURM_CONF": str(self.folder / "slurm.conf")}
         return {"TMPDIR": str(self.folder / "tmp"), "LANG": "C.UTF-8", "TF_CPP_MIN_LOG_LEVEL": "3", **own}
 
     def run(self, *command: object, path: Sequence[Path | str] = (), **settings: object) -> str:
-        """Run a command of SLURM, which must succeed, and return what it printed."""
+        """Run a command of SLURM, which must succeed, and return its output."""
         done = subprocess.run(
             [str(word) for word in command],
             env=self.environment(*path),
@@ -98,17 +98,17 @@ class Cluster:
         return done.stdout
 
     def submit(self, script: Path | str, *arguments: object, **settings: object) -> str:
-        """The new job's number. `options` are sbatch's, `path` and `cwd` the submitting shell's."""
+        """Submit a job and return its number. `options` are options of sbatch; its shell has `path` and `cwd`."""
         options = settings.pop("options", [])
         return self.run("sbatch", "--parsable", *options, script, *arguments, **settings).strip()
 
     def facts(self, job: str) -> dict[str, str]:
-        """What SLURM tells about a job: JobState, ExitCode, Restarts, ..."""
+        """Return what SLURM shows of a job: JobState, ExitCode, Restarts, ..."""
         words = self.run("scontrol", "show", "--oneliner", "job", job).split()
         return dict(word.partition("=")[::2] for word in words)
 
     def wait_for(self, job: str, reached: Callable[[dict[str, str]], bool]) -> dict[str, str]:
-        """The job's facts, once they are as wanted."""
+        """Wait until `reached(facts)`, and return the facts of the job."""
         deadline = time.monotonic() + PATIENCE
         while not reached(facts := self.facts(job)):
             assert time.monotonic() < deadline, f"job {job} is still {facts}\n{self.log()}"
@@ -116,11 +116,11 @@ class Cluster:
         return facts
 
     def ended(self, job: str) -> dict[str, str]:
-        """The job's facts, once it is over and its nodes are free."""
+        """Wait until the job is over and its nodes are free, and return its facts."""
         return self.wait_for(job, lambda facts: facts["EndTime"] != "Unknown" and facts["JobState"] in OVER)
 
     def processes(self, job: str = "") -> dict[int, str]:
-        """Processes of this job, or of all jobs and clients of this cluster: number -> command line."""
+        """Return the command lines of this job, or of all jobs and clients of this cluster, by process id."""
         marks = {f"SLURM_CONF={self.folder}/slurm.conf".encode(), *([f"SLURM_JOB_ID={job}".encode()] if job else [])}
         found = {}
         for process in Path("/proc").glob("[0-9]*"):
@@ -130,13 +130,13 @@ class Cluster:
         return found
 
     def log(self) -> str:
-        """The last lines of the daemons' logs."""
+        """Return the last lines of the daemons' logs."""
         texts = (path.read_text(errors="replace").splitlines()[-15:] for path in sorted(self.folder.glob("slurm*.log")))
         return "\n".join("\n".join(lines) for lines in texts)
 
 
 def why_not() -> str:
-    """Why no cluster can be started here; empty if it can."""
+    """Return why this machine cannot start a cluster; empty if it can."""
     if os.geteuid() != 0:
         return "starting SLURM needs root"
     missing = [program for program in PROGRAMS if shutil.which(program, path=SYSTEM_PATH) is None]
@@ -147,7 +147,7 @@ def why_not() -> str:
 
 @contextlib.contextmanager
 def running_cluster(folder: Path) -> Iterator[Cluster]:
-    """A cluster in this empty folder. Afterwards nothing of it runs; a job that leaves processes is an error."""
+    """Run a cluster in this empty folder, and stop it at the end; a job that leaves processes is an error."""
     cluster = Cluster(folder)
     try:
         _start(cluster)
@@ -168,7 +168,7 @@ def _start(cluster: Cluster) -> None:
     key.write_bytes(secrets.token_bytes(128))
     key.chmod(0o400)
     for number in range(4):
-        os.mknod(folder / f"gpu{number}", 0o20600, os.makedev(1, 3))  # SLURM hands out what is a device to it
+        os.mknod(folder / f"gpu{number}", 0o20600, os.makedev(1, 3))  # SLURM requires devices
     (folder / "gres.conf").write_text(f"NodeName=n1,n2 Name=gpu File={folder}/gpu[0-3]\n")
     (folder / "hosts").write_text("127.0.0.1 localhost\n127.0.1.1 n1\n127.0.1.2 n2\n")
     host = socket.gethostname().partition(".")[0]

@@ -2,11 +2,11 @@
 
     with two_hosts(folder) as (here, there):
         here.start(["hostname"])                 # a process on the first host
-        there.cut()                              # pulls the cable
-        there.processes()                        # what runs there, sshd left out
+        there.cut()                              # disconnects the cable
+        there.processes()                        # all processes but sshd
 
-They share file system and process numbers. Both are removed in the end, with all that runs there. Needs root, iproute2
-and openssh-server; `missing()` says what is not there.
+The hosts share the file system and process ids. At the end all their processes are killed, and the hosts removed.
+`missing()` names absent requirements, such as root, iproute2 and openssh-server.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from pathlib import Path
 
 import namespaces
 
-SSHD_PLACE = Path("/run/sshd")  # sshd as root insists on it
+SSHD_FOLDER = Path("/run/sshd")  # sshd refuses to run as root without this folder
 
 
 def missing() -> str:
-    """Why there can be no two hosts here; empty if there can."""
+    """Return why this machine cannot make two hosts; empty if it can."""
     return namespaces.missing({"sshd": "openssh-server", "ssh": "openssh-client"})
 
 
 @dataclass(frozen=True)
 class Host:
-    """One of the two.
+    """One of two hosts.
 
     Attributes:
-        name: of the host and of its namespace.
-        other: name of the other.
-        ssh: the command by which each reaches the other.
-        sshd: process number of its sshd.
+        name: Name of the host and of its namespace.
+        other: Name of the other host.
+        ssh: Command by which each host reaches the other.
+        sshd: Process id of its sshd.
     """
 
     name: str
@@ -51,25 +51,25 @@ class Host:
         return subprocess.Popen([*_on(self.name), *command], env=env, cwd=cwd, text=True, **pipes)
 
     def cut(self) -> None:
-        """Pull the cable."""
+        """Disconnect the cable."""
         namespaces.run("ip", "-n", self.name, "link", "set", "eth0", "down")
 
     def mend(self) -> None:
-        """Plug it in again, and wait until the hosts reach each other: a switch takes a while to find them."""
+        """Connect the cable again, and wait until the hosts reach each other."""
         namespaces.run("ip", "-n", self.name, "link", "set", "eth0", "up")
         _reach(self)
 
     def processes(self) -> dict[int, str]:
-        """Process numbers and commands of all that runs here, sshd itself left out."""
+        """Return the command of each process of the host, by process id; sshd itself is left out."""
         return {pid: command for pid, command in namespaces.processes(self.name).items() if pid != self.sshd}
 
 
 @contextlib.contextmanager
 def two_hosts(folder: Path) -> Iterator[tuple[Host, Host]]:
-    """Make two hosts, and remove them in the end.
+    """Make two hosts, and remove them at the end.
 
     Args:
-        folder: for keys and sshd's logs; private.
+        folder: Private folder for keys and logs of sshd.
     """
     for name in namespaces.stale():
         _remove(name)
@@ -78,7 +78,7 @@ def two_hosts(folder: Path) -> Iterator[tuple[Host, Host]]:
     try:
         _connect(names)
         ssh = _make_keys(folder, names)
-        SSHD_PLACE.mkdir(exist_ok=True)
+        SSHD_FOLDER.mkdir(exist_ok=True)
         sshd = str(shutil.which("sshd", path=namespaces.PATH))
         for name in names:
             command = [*_on(name), sshd, "-D", "-e", "-f", str(folder / "sshd_config")]
@@ -99,13 +99,13 @@ def two_hosts(folder: Path) -> Iterator[tuple[Host, Host]]:
 
 
 def _connect(names: Sequence[str]) -> None:
-    """Namespaces with addresses, names for each other, and a cable."""
+    """Make two namespaces with addresses and a cable, which know each other by name."""
     addresses = ["10.253.77.1", "10.253.77.2"]
     for name in names:
         namespaces.add(name)
         hosts = "".join(f"{address} {host}\n" for address, host in zip(addresses, names, strict=True))
-        (namespaces.NAMES / name).mkdir(parents=True, exist_ok=True)
-        (namespaces.NAMES / name / "hosts").write_text(f"127.0.0.1 localhost\n{hosts}")
+        (namespaces.NETNS_ETC / name).mkdir(parents=True, exist_ok=True)
+        (namespaces.NETNS_ETC / name / "hosts").write_text(f"127.0.0.1 localhost\n{hosts}")
     ends = [("netns", name, "name", "eth0") for name in names]
     namespaces.run("ip", "link", "add", *ends[0], "type", "veth", "peer", *ends[1])
     for name, address in zip(names, addresses, strict=True):
@@ -113,7 +113,7 @@ def _connect(names: Sequence[str]) -> None:
 
 
 def _make_keys(folder: Path, names: Sequence[str]) -> str:
-    """Keys of the hosts and of their user, known to each other; returns the ssh command that uses them."""
+    """Make keys for the hosts and their user, and return the ssh command that uses these keys."""
     for key in ("host", "user"):
         namespaces.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / key))
     kind, public = (folder / "host.pub").read_text().split()[:2]
@@ -123,7 +123,7 @@ def _make_keys(folder: Path, names: Sequence[str]) -> str:
         "AuthorizedKeysFile": folder / "user.pub",
         "PidFile": "none",
         "PasswordAuthentication": "no",
-        "StrictModes": "no",  # a folder of tests stands in /tmp
+        "StrictModes": "no",  # the folder of a test is below /tmp
         "UsePAM": "no",
     }
     (folder / "sshd_config").write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
@@ -131,16 +131,18 @@ def _make_keys(folder: Path, names: Sequence[str]) -> str:
 
 
 def _reach(host: Host) -> None:
-    """Log in to the other host; an answer needs both directions."""
+    """Log in to the other host; its answer proves both directions."""
     namespaces.run(*_on(host.name), *host.ssh.split(), "-o", "ConnectionAttempts=20", host.other, "true")
 
 
 def _on(name: str) -> list[str]:
-    """What goes before a command to run it in a namespace, with its name as the host's."""
+    """Return the words that run the command after them in a namespace, whose name becomes the host name."""
     named = 'echo "$0" >/proc/sys/kernel/hostname && exec "$@"'
     return ["ip", "netns", "exec", name, "unshare", "--uts", "sh", "-c", named, name]
 
 
 def _remove(name: str) -> None:
     namespaces.remove(name)
-    shutil.rmtree(Path(tempfile.gettempdir(), f"ompi.{name}.0"), ignore_errors=True)  # of an mpirun that was killed
+    shutil.rmtree(
+        Path(tempfile.gettempdir(), f"ompi.{name}.0"), ignore_errors=True
+    )  # a killed mpirun leaves this folder

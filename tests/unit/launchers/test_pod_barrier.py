@@ -1,4 +1,7 @@
-"""Pods wait for each other: threads stand for pods, over real sockets on this machine."""
+"""The barrier of pods: threads stand for pods, over real sockets on this machine.
+
+That pod 0 still waits shows in a connection that it accepts and closes: a barrier that is over accepts none.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 
 import pytest
+from waiting import BOUND
 
 from distrain.errors import RankError, StopRequested
 from distrain.launchers.pod_barrier import IndexedPod, await_pods
 
-BOUND = 60  # seconds in which anything here ends
+SHORT = 0.2  # seconds; each pod makes one attempt at least
 
 
 @pytest.fixture
@@ -25,15 +29,20 @@ def port() -> int:
 
 @pytest.fixture
 def pod(port: int) -> Iterator[Callable[..., Future[None]]]:
-    """`pod(index, of)` starts one: what becomes of its meeting; `pod.stop` is set to end all in the end."""
+    """`pod(index, num_pods)` starts a pod, and returns the outcome of its barrier; the end of the test stops all."""
     pool = ThreadPoolExecutor(32)
     at_end = threading.Event()
 
-    def start(index: int, of: int, *, seconds: float = BOUND, host: str = "127.0.0.1", stop: object = None) -> Future:
-        asked = stop or at_end
-        return pool.submit(
-            await_pods, IndexedPod(index, of, host, port), seconds=seconds, is_stopped=lambda: asked.is_set()
-        )
+    def start(
+        index: int,
+        num_pods: int,
+        *,
+        seconds: float = BOUND,
+        host: str = "127.0.0.1",
+        stop: threading.Event = at_end,
+    ) -> Future[None]:
+        indexed = IndexedPod(index, num_pods, host, port)
+        return pool.submit(await_pods, indexed, seconds=seconds, is_stopped=stop.is_set)
 
     yield start
     at_end.set()
@@ -41,7 +50,7 @@ def pod(port: int) -> Iterator[Callable[..., Future[None]]]:
 
 
 def connection(port: int) -> socket.socket:
-    """One to pod 0, as soon as it listens."""
+    """Connect to pod 0, as soon as it listens."""
     until = time.monotonic() + BOUND
     while True:
         try:
@@ -51,71 +60,84 @@ def connection(port: int) -> socket.socket:
             time.sleep(0.01)
 
 
-def test_all_wait_for_the_last(pod):
-    early = [pod(index, 4) for index in (3, 1)]
+def greet(port: int, index: int, num_pods: int, *, host: str = "127.0.0.1") -> socket.socket:
+    """Connect to pod 0, and send the greeting of a pod."""
+    connected = connection(port)
+    connected.sendall(IndexedPod(index, num_pods, host, port).greeting())
+    return connected
+
+
+def assert_pod_0_waits(port: int) -> None:
+    """Pod 0 serves a new connection, after it has handled all that was sent before."""
+    for _ in range(2):
+        with closing(connection(port)) as stranger:
+            stranger.sendall(b"\n")
+            assert stranger.recv(1) == b""
+
+
+def test_all_wait_for_the_last(pod, port):
     host = pod(0, 4)
-    time.sleep(0.5)  # nothing happens in it
-    assert not any(waiting.done() for waiting in (*early, host))
-    last = pod(2, 4)
-    assert [waiting.result(BOUND) for waiting in (*early, host, last)] == [None] * 4
+    with closing(greet(port, 3, 4)) as third, closing(greet(port, 1, 4)) as first:
+        assert_pod_0_waits(port)
+        assert not host.done()
+        last = pod(2, 4)
+        assert [waiting.result(BOUND) for waiting in (host, last)] == [None] * 2
+        assert [early.recv(100) for early in (third, first)] == [b"all are there\n"] * 2
 
 
 def test_many_pods(pod):
     assert {waiting.result(BOUND) for waiting in [pod(index, 24) for index in reversed(range(24))]} == {None}
 
 
-def test_who_does_not_come_is_named_to_all(pod):
-    waiting = [pod(index, 5, seconds=4) for index in (0, 1, 3)]
+def test_missing_pods_are_named_to_all(pod):
+    waiting = [pod(index, 5, seconds=2) for index in (0, 1, 3)]
     for one in waiting:
-        with pytest.raises(RankError, match=r"Pods 2, 4 of 5 did not connect within 4 s. .*job-completion-index=2"):
+        with pytest.raises(RankError, match=r"Pods 2, 4 of 5 did not connect within 2 s. .*job-completion-index=2"):
             one.result(BOUND)
 
 
-def test_pod_0_does_not_come(pod, port):
+def test_a_missing_pod_0_is_named(pod, port):
     with pytest.raises(
-        RankError, match=rf"Pod 0 of 2 did not connect within 1 s \(127.0.0.1:{port}: .*Connect call failed.*\)"
+        RankError, match=rf"Pod 0 of 2 did not connect within 0.2 s \(127.0.0.1:{port}: .*Connect call failed.*\)"
     ):
-        pod(1, 2, seconds=1).result(BOUND)
-    with pytest.raises(RankError, match=r"Pod 0 of 2 did not connect within 1 s \(nowhere.invalid:"):
-        pod(1, 2, seconds=1, host="nowhere.invalid").result(BOUND)
+        pod(1, 2, seconds=SHORT).result(BOUND)
+    with pytest.raises(RankError, match=r"Pod 0 of 2 did not connect within 0.2 s \(nowhere.invalid:"):
+        pod(1, 2, seconds=SHORT, host="nowhere.invalid").result(BOUND)
 
 
 def test_pod_0_has_another_address_than_its_name(pod):
-    """192.0.2.0/24 is nobody's (RFC 5737), as the address of the pod before it."""
-    with pytest.raises(RankError, match=r"Pod 0 cannot listen at 192.0.2.1:\d+: .* tried for 1 s"):
-        pod(0, 2, seconds=1, host="192.0.2.1").result(BOUND)
+    """No machine has an address of 192.0.2.0/24 (RFC 5737); it stands for the address of a former pod 0."""
+    with pytest.raises(RankError, match=r"Pod 0 cannot listen at 192.0.2.1:\d+: .* tried for 0.2 s"):
+        pod(0, 2, seconds=SHORT, host="192.0.2.1").result(BOUND)
 
 
 def test_a_pod_that_leaves_is_missing_again_until_another_comes(pod, port):
-    leaves = threading.Event()
-    host, first = pod(0, 3), pod(1, 3, stop=leaves)
-    leaves.set()
-    with pytest.raises(StopRequested):
-        first.result(BOUND)
-    last = pod(2, 3)
-    time.sleep(0.5)  # nothing happens in it
-    assert not host.done()
-    assert not last.done()
-    second = pod(1, 3)
-    assert [waiting.result(BOUND) for waiting in (host, last, second)] == [None] * 3
+    host = pod(0, 3)
+    with closing(greet(port, 1, 3)):
+        assert_pod_0_waits(port)
+    with closing(greet(port, 2, 3)) as last:
+        assert_pod_0_waits(port)
+        assert not host.done()
+        assert [waiting.result(BOUND) for waiting in (host, pod(1, 3))] == [None] * 2
+        assert last.recv(100) == b"all are there\n"
 
 
 def test_of_two_that_are_one_pod_the_newer_counts(pod, port):
-    """As where the network hid the end of the older one."""
+    """The network may have hidden the end of the older connection."""
     host = pod(0, 3)
-    with closing(connection(port)) as older:
-        older.sendall(f"distrain pod 1 of 3 at 127.0.0.1:{port}\n".encode())
+    with closing(greet(port, 1, 3)) as older:
         newer = pod(1, 3)
-        assert older.recv(1) == b""  # it was cut off
+        assert older.recv(1) == b""  # pod 0 closed it
     assert [waiting.result(BOUND) for waiting in (host, newer, pod(2, 3))] == [None] * 3
 
 
-def test_pods_of_another_job_do_not_count(pod):
-    """They may know the address of this pod 0 as that of theirs, which is gone."""
-    host, other = pod(0, 2), pod(1, 2, host="localhost")
-    time.sleep(0.5)  # nothing happens in it
+def test_pods_of_another_job_do_not_count(pod, port):
+    """The address of this pod 0 may have belonged to the pod 0 of their job before."""
+    host = pod(0, 2)
+    with closing(greet(port, 1, 2, host="localhost")) as other:
+        assert other.recv(1) == b""
+    assert_pod_0_waits(port)
     assert not host.done()
-    assert not other.done()
     assert [waiting.result(BOUND) for waiting in (host, pod(1, 2))] == [None] * 2
 
 
@@ -131,7 +153,7 @@ def test_pod_0_may_leave_and_come_again(pod):
 
 
 @pytest.mark.parametrize("index", [0, 1])
-def test_a_stop_is_heard_at_once(pod, index):
+def test_a_stop_ends_the_barrier_at_once(pod, index):
     stop = threading.Event()
     waiting = pod(index, 2, host="nowhere.invalid", stop=stop)
     stop.set()
@@ -159,10 +181,10 @@ def test_strangers_do_no_harm(pod, port, caplog):
     host = pod(0, 2)
     strangers = [connection(port) for _ in range(300)]
     for number, stranger in enumerate(strangers):
-        with suppress(OSError):  # it was cut off
+        with suppress(OSError):  # pod 0 has closed it
             stranger.sendall(RUBBISH[number % len(RUBBISH)].replace(b"%d", str(port).encode()))
     assert not host.done()
-    # They are cut off, or are not there any longer; then there is room again.
+    # Pod 0 closes their connections, and then has room again.
     other = pod(1, 2)
     assert [waiting.result(BOUND) for waiting in (host, other)] == [None] * 2
     for stranger in strangers:
@@ -171,7 +193,7 @@ def test_strangers_do_no_harm(pod, port, caplog):
 
 
 def answering(answer: bytes) -> tuple[int, threading.Thread]:
-    """Something else at the port of pod 0."""
+    """Start a server that gives every client the same answer; return its port and its thread."""
     server = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
@@ -192,10 +214,10 @@ def answering(answer: bytes) -> tuple[int, threading.Thread]:
 @pytest.mark.parametrize(
     "answer", [b"HTTP/1.0 400 Bad Request\r\n\r\n", b"", b"missing: 1 x\n", b"missing:\n", b"y" * 200_000]
 )
-def test_somebody_else_answers(answer):
+def test_another_program_that_answers_is_not_pod_0(answer):
     port, thread = answering(answer)
-    with pytest.raises(RankError, match=r"Pod 0 of 2 did not connect within 1 s"):
-        await_pods(IndexedPod(1, 2, "127.0.0.1", port), seconds=1, is_stopped=lambda: False)
+    with pytest.raises(RankError, match=r"Pod 0 of 2 did not connect within 0.2 s"):
+        await_pods(IndexedPod(1, 2, "127.0.0.1", port), seconds=SHORT, is_stopped=lambda: False)
     with closing(connection(port)) as last:
         last.sendall(b"end")
     thread.join(BOUND)

@@ -1,0 +1,62 @@
+"""What mpirun and the ranks write, and the exit code and final message that follow; no process is started."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from distrain.cluster.signals import StopRequest
+from distrain.launchers.mpirun import conclude, messages, mpirun_addresses
+from distrain.launchers.supervisor import exit_code_of
+
+RULE = b"-" * 74 + b"\n"
+KILLED = (
+    RULE
+    + b"mpirun noticed that process rank 1 with PID 0 on node n1 exited on signal 9 (Killed).\n"
+    + b"\n"
+    + RULE.rstrip()
+    + b"\n"
+)
+NO_HOST = RULE + b"ssh: Could not resolve hostname n7\n" + RULE
+
+
+def test_reports_on_ended_ranks_are_held_back_and_all_other_messages_are_shown():
+    reports: list[bytes] = []
+    lines = [b"before\n", *KILLED.splitlines(True), b"mpirun: Forwarding signal 10 to job\n"]
+    lines += [*NO_HOST.splitlines(True), b"after\n", RULE, b"cut off\n"]
+    shown = list(messages(iter(lines), reports))
+    assert shown == [b"before\n", NO_HOST, b"after\n", RULE + b"cut off\n"]
+    assert reports == [KILLED]
+
+
+@pytest.mark.parametrize(
+    ("code", "asked_by", "reports", "ended", "message"),
+    [
+        (0, None, b"", 0, ""),
+        (42, "SIGTERM", b"", 42, "error: the ranks ended with exit code 42; the messages above say why."),
+        (-signal.SIGUSR1, "SIGTERM", b"", 42, "stopped: SIGTERM came before training."),
+        (128 + signal.SIGUSR1, "SIGHUP", b"", 42, "stopped: SIGHUP came before training."),
+        (-signal.SIGUSR1, None, b"", 5, "error: mpirun was killed by signal 10, and its ranks with it."),
+        (137, None, KILLED, 5, "error: rank 1 on n1 was killed by signal 9. Start again"),
+        (137, None, b"", 5, "error: a rank or a host was lost. Start again"),
+        (3, None, b"", 3, "error: the ranks ended with exit code 3;"),
+    ],
+)
+@pytest.mark.parametrize("has_final_message", [False, True])
+def test_the_exit_code_and_the_final_message(code, asked_by, reports, ended, message, has_final_message, capfd):
+    stop = StopRequest()
+    stop.signal_name = asked_by
+    found = exit_code_of(lambda: conclude(code, stop, reports, has_final_message=has_final_message))
+    written = capfd.readouterr().err
+    assert found == ended
+    if has_final_message or not message:
+        assert written == ""  # the ranks have said what happened
+    else:
+        assert written.startswith(reports.decode() + f"distrain: {message}")
+
+
+def test_the_addresses_of_mpirun_are_in_the_command_of_its_agent():
+    command = "orted --daemonize -mca ess env -mca orte_hnp_uri 1576.0;tcp://10.0.0.1,10.1.0.1:38857 -mca plm rsh"
+    assert mpirun_addresses(command) == [("10.0.0.1", 38857), ("10.1.0.1", 38857)]
+    assert mpirun_addresses("orted --daemonize") == []
