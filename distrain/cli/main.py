@@ -11,6 +11,7 @@ An error that a user can mend ends with one line on standard error and the exit 
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -23,12 +24,16 @@ from distrain.errors import ConfigurationError, DistrainError
 from distrain.reporting.logs import LEVELS, log_to_stderr
 from distrain.version import __version__
 
+_LOG = logging.getLogger(__name__)
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     options = make_parser().parse_args(arguments)
     try:
-        with log_to_stderr(options.log_level, rank=world_or_alone().rank):
+        world = world_or_alone()
+        with log_to_stderr(options.log_level, rank=world.rank):
+            _LOG.debug("distrain %s, %s", __version__, world)
             options.command(options)
         sys.stdout.flush()  # while BrokenPipeError is still caught
         return 0

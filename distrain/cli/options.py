@@ -16,7 +16,7 @@ from collections.abc import Collection
 from typing import Any
 
 from distrain.config import Setting, settings_of
-from distrain.errors import DistrainError
+from distrain.errors import ERROR_BY_EXIT_CODE
 
 Formatter = argparse.RawDescriptionHelpFormatter
 
@@ -61,7 +61,7 @@ def help_text(setting: Setting) -> str:
 
 def exit_codes() -> dict[int, str]:
     """Give the meaning of each exit code, in order."""
-    errors = {kind.exit_code: (kind.__doc__ or "").splitlines()[0] for kind in DistrainError.__subclasses__()}
+    errors = {code: (kind.__doc__ or "").splitlines()[0] for code, kind in ERROR_BY_EXIT_CODE.items()}
     return dict(sorted({0: "Done.", **errors}.items()))
 
 

@@ -1,4 +1,4 @@
-"""Settings of `distrain plan`, besides those of the run that it plans.
+"""Settings of `distrain plan`; the settings of the planned run are in `train.py`.
 
 Decides: which predictions are asked for. Never: predicts.
 

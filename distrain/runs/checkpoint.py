@@ -97,9 +97,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
         for name in (ARRAYS_NAME, STATE_NAME):
             if sha256_of(path / name) != manifest["files"][name]["sha256"]:
                 raise CheckpointError(f"{path / name} is cut or changed: its checksum does not fit.")
-        return Checkpoint(path, load_file(path / ARRAYS_NAME), read_json_object(path / STATE_NAME))
+        checkpoint = Checkpoint(path, load_file(path / ARRAYS_NAME), read_json_object(path / STATE_NAME))
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CheckpointError(f"{path} is not a whole checkpoint ({type(error).__name__}: {error}).") from None
+    _LOG.info("read checkpoint %s", path)
+    return checkpoint
 
 
 def list_checkpoints(directory: Path) -> list[Path]:

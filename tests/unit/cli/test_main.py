@@ -1,50 +1,18 @@
-"""What a user's mistakes come to: exit code, one line on standard error, nothing half-written. Needs no TensorFlow."""
+"""A user's mistake ends with an exit code and one line on standard error, and leaves nothing half-written."""
 
 from __future__ import annotations
 
-import os
-import subprocess
+import logging
+import re
 import sys
-from pathlib import Path
 
 import pytest
 
-import distrain
 from distrain.cli.main import main
+from distrain.errors import ERROR_BY_EXIT_CODE
+from distrain.version import __version__
 
-ROOT = Path(distrain.__file__).parents[1]
-
-COMMANDS = ["synth", "prepare", "train", "evaluate", "predict", "plan", "report"]
-
-
-@pytest.fixture(autouse=True)
-def alone(monkeypatch, tmp_path):
-    """One process, whatever starts the tests, in a folder of its own."""
-    for name in ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def data(tmp_path, capsys):
-    """Prepared text, made by the commands themselves."""
-    assert main(["synth", "--out", "text", "--rows", "120", "--words-per-row", "8"]) == 0
-    command = ["prepare", "--train", "text/train.csv", "--test", "text/test.csv", "--out", "data"]
-    assert main([*command, "--vectorizer", "ngram", "--top-k", "50"]) == 0
-    capsys.readouterr()
-    return "data"
-
-
-def fails(capsys, code, words, *arguments):
-    """The command ends with this code and one line that has these words; returns the line."""
-    assert main([*arguments]) == code
-    captured = capsys.readouterr()
-    lines = captured.err.splitlines()
-    assert len(lines) == 1
-    assert lines[0].startswith("distrain: error: ")
-    assert words in lines[0]
-    assert captured.out == ""
-    return lines[0]
+COMMANDS = ["synth", "prepare", "train", "evaluate", "predict", "plan", "report", "alive"]
 
 
 def refused(capsys, words, *arguments):
@@ -69,16 +37,17 @@ def test_help(capsys, monkeypatch, arguments):
 def test_help_names_every_command_and_exit_code(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
-    out = " ".join(capsys.readouterr().out.split())
-    assert all(command in out for command in COMMANDS)
-    assert all(f" {code} " in out for code in (0, 2, 3, 4, 5, 6, 42))
+    out = capsys.readouterr().out
+    assert all(f"\n    {command} " in out for command in COMMANDS)
+    codes = {int(code) for code in re.findall(r"^  (\d+) +\w", out.split("exit codes:")[1], re.MULTILINE)}
+    assert codes == {0, *ERROR_BY_EXIT_CODE} == {0, 2, 3, 4, 5, 6, 42}
 
 
 def test_version(capsys):
     with pytest.raises(SystemExit) as caught:
         main(["--version"])
     assert caught.value.code == 0
-    assert capsys.readouterr().out == "distrain 0.1.0\n"
+    assert capsys.readouterr().out == f"distrain {__version__}\n"
 
 
 def test_wrong_command_lines(capsys):
@@ -101,24 +70,24 @@ def test_wrong_command_lines(capsys):
         (["--config", "absent.toml"], "absent.toml cannot be read"),
     ],
 )
-def test_wrong_settings(capsys, tmp_path, options, words):
-    fails(capsys, 2, words, "train", "--data", "data", "--run", "run", *options)
+def test_wrong_settings(fails, tmp_path, options, words):
+    fails(2, words, "train", "--data", "data", "--run", "run", *options)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_wrong_settings_of_prepare(capsys, tmp_path):
-    fails(capsys, 2, "--vectorizer is 'bert'", "prepare", "--train", "a", "--out", "b", "--vectorizer", "bert")
+def test_wrong_settings_of_prepare(fails, tmp_path):
+    fails(2, "--vectorizer is 'bert'", "prepare", "--train", "a", "--out", "b", "--vectorizer", "bert")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_settings_that_are_missing(capsys):
-    fails(capsys, 2, "--data", "train", "--run", "run")
-    fails(capsys, 2, "--run", "train", "--data", "data")
+def test_settings_that_are_missing(fails):
+    fails(2, "--data", "train", "--run", "run")
+    fails(2, "--run", "train", "--data", "data")
 
 
-def test_an_unknown_setting_in_a_file(capsys, tmp_path):
+def test_an_unknown_setting_in_a_file(fails, tmp_path):
     (tmp_path / "c.toml").write_text("epoch = 3")
-    fails(capsys, 2, "'epoch' is not a setting", "train", "--data", "d", "--run", "r", "--config", "c.toml")
+    fails(2, "'epoch' is not a setting", "train", "--data", "d", "--run", "r", "--config", "c.toml")
 
 
 @pytest.mark.parametrize(
@@ -128,8 +97,8 @@ def test_an_unknown_setting_in_a_file(capsys, tmp_path):
         ["plan", "--data", "absent", "--replicas", "2"],
     ],
 )
-def test_data_that_is_not_there(capsys, tmp_path, arguments):
-    fails(capsys, 3, "absent is not a prepared data set", *arguments)
+def test_data_that_is_not_there(fails, tmp_path, arguments):
+    fails(3, "absent is not a prepared data set", *arguments)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -139,101 +108,28 @@ def test_text_that_is_not_there(capsys, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_arrays_need_a_model(capsys, tmp_path):
+def test_arrays_need_a_model(fails, tmp_path):
     (tmp_path / "arrays").mkdir()
     (tmp_path / "arrays" / "train.y.npy").touch()
-    fails(capsys, 2, "name your model, --model", "train", "--data", "arrays", "--run", "run")
+    fails(2, "name your model, --model", "train", "--data", "arrays", "--run", "run")
 
 
 @pytest.mark.parametrize("command", [["predict"], ["evaluate", "--data", "data"], ["report"]])
-def test_a_run_that_is_none(capsys, tmp_path, command):
+def test_a_folder_that_is_no_run(fails, tmp_path, command):
     (tmp_path / "notes").mkdir()
     for run in ("absent", "notes"):
         arguments = [*command, run] if command == ["report"] else [*command, "--run", run]
-        fails(capsys, 4, run, *arguments)
+        fails(4, run, *arguments)
 
 
-def test_errors_of_one_rank_among_many_say_which(capsys, monkeypatch):
+def test_an_error_of_one_rank_among_many_names_the_rank(fails, monkeypatch):
     monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "3")
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "4")
-    line = fails(capsys, 3, "absent", "plan", "--data", "absent", "--replicas", "2")
+    line = fails(3, "absent", "plan", "--data", "absent", "--replicas", "2")
     assert line.startswith("distrain: error: rank 3: ")
 
 
-def test_plan_fits_80_columns(capsys, monkeypatch, data):
-    monkeypatch.setenv("COLUMNS", "80")
-    assert main(["plan", "--data", data, "--replicas", "6", "--batch-size", "5"]) == 0
-    captured = capsys.readouterr()
-    assert captured.err == ""
-    lines = captured.out.splitlines()
-    assert max(map(len, lines)) <= 80
-    shown = dict(line.strip("│|┃ ").rsplit("  ", 1) for line in lines if "steps" in line or "batches" in line)
-    shown = {name.strip(" │"): value.strip(" │") for name, value in shown.items()}
-    assert shown["batches per epoch"] == "24"
-    assert shown["steps per epoch"] == "4"
-    assert "Audit" not in captured.out
-
-
-def test_plan_tells_the_time(capsys, monkeypatch, data):
-    monkeypatch.setenv("COLUMNS", "80")
-    plan = ["plan", "--data", data, "--replicas", "2"]
-    assert main([*plan, "--step-ms", "2.5", "--bandwidth-gbs", "10"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert max(map(len, lines)) <= 80
-    shown = "\n".join(" ".join(line.strip("│ ").split()) for line in lines)
-    assert "step, computing │ 2.50 ms" in shown
-    assert "time per epoch" in shown
-    assert main([*plan, "--step-ms", "2.5"]) == 0
-    assert "not counted" in capsys.readouterr().out
-    fails(capsys, 2, "--step-ms", *plan, "--bandwidth-gbs", "10")
-    fails(capsys, 2, "--step-ms is 0.0", *plan, "--step-ms", "0")
-    fails(capsys, 2, "--run is 'run'", *plan, "--step-ms", "1", "--run", "run")
-    fails(capsys, 4, "absent is not there", *plan, "--run", "absent")
-
-
-def test_plan_of_more_replicas_than_batches(capsys, data):
-    assert main(["plan", "--data", data, "--replicas", "50", "--batch-size", "5"]) == 0
-    assert "26 of 50 replicas have nothing to do" in capsys.readouterr().err
-
-
-def test_plan_audits(capsys, data):
-    assert main(["plan", "--data", data, "--replicas", "7", "--audit"]) == 0
-    assert "each of 120 examples is read exactly once" in " ".join(capsys.readouterr().out.split())
-
-
-def test_plan_of_an_impossible_run(capsys, data):
-    fails(capsys, 2, "--replicas is 0", "plan", "--data", data, "--replicas", "0")
-    fails(capsys, 2, "--global-batch-size is 3", "plan", "--data", data, "--replicas", "4", "--global-batch-size", "3")
-
-
-def test_plan_of_damaged_data(capsys, data, tmp_path):
-    (tmp_path / data / "train-00000.columns.npy").write_bytes(b"")
-    fails(capsys, 3, "train-00000.columns.npy has 0 bytes", "plan", "--data", data, "--replicas", "2")
-
-
-@pytest.mark.parametrize(
-    ("code", "arguments"),
-    [
-        (0, ["plan", "--data", "data", "--replicas", "2"]),
-        (0, ["synth", "--out", "more", "--rows", "5"]),
-        (2, ["prepare", "--train", "train.csv", "--out", "again"]),  # unfinished: it must not look done
-    ],
-)
-@pytest.mark.usefixtures("data")
-def test_a_reader_that_leaves(code, arguments, tmp_path):
-    """As with `distrain plan | head -1`: the reading end is closed before anything is written."""
-    (tmp_path / "train.csv").write_text("".join(f'"{1 + row % 2}","some words of row {row}"\n' for row in range(100)))
-    read, write = os.pipe()
-    os.close(read)
-    command = [sys.executable, "-m", "distrain", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""}  # written at the end, as by default
-    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, env=environment, check=False)
-    os.close(write)
-    assert done.returncode == code
-    assert (b"standard output was closed" in done.stderr) == (code == 2)
-
-
-def test_an_interrupt_is_told(monkeypatch, capsys):
+def test_an_interrupt_ends_with_a_line(monkeypatch, capsys):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
@@ -242,7 +138,37 @@ def test_an_interrupt_is_told(monkeypatch, capsys):
     assert capsys.readouterr().err == "distrain: interrupted; nothing half-written is left\n"
 
 
-def test_the_arguments_are_those_of_the_process_by_default(capsys, monkeypatch):
+def test_the_default_arguments_come_from_the_process(capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["distrain", "plan", "--data", "absent", "--replicas", "2"])
     assert main() == 3
     assert "absent" in capsys.readouterr().err
+
+
+def fake_plan(*_, **__):
+    """Log one message of each level."""
+    for level in ("debug", "info", "warning", "error"):
+        logging.getLogger("distrain.data").log(logging.getLevelName(level.upper()), "a message")
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("options", "levels"),
+    [
+        ([], ["warning", "error"]),
+        (["--log-level", "debug"], ["debug", "info", "warning", "error"]),
+        (["--log-level", "error"], ["error"]),
+    ],
+)
+def test_the_log_level(monkeypatch, capsys, options, levels):
+    monkeypatch.setattr("distrain.data.dataset_index.open_dataset", fake_plan)
+    main(["plan", "--data", "data", "--replicas", "2", *options])
+    lines = [line for line in capsys.readouterr().err.splitlines() if "World(" not in line]
+    assert lines[:-1] == [f"distrain: {level}: a message" for level in levels]
+
+
+def test_another_rank_logs_errors_only(monkeypatch, capsys):
+    monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "1")
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
+    monkeypatch.setattr("distrain.data.dataset_index.open_dataset", fake_plan)
+    main(["plan", "--data", "data", "--replicas", "2", "--log-level", "debug"])
+    assert capsys.readouterr().err.splitlines()[:-1] == ["distrain: error: a message"]

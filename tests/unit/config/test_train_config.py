@@ -1,4 +1,4 @@
-"""Settings: every bad value is refused by name; a TOML file with the command line over it."""
+"""Settings of `distrain train`: each wrong value is refused by name, and the command line goes over a TOML file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from distrain.config import PrepareConfig, TrainConfig, train_config
+from distrain.config import TrainConfig, train_config
 from distrain.errors import ConfigurationError
 
 
@@ -50,33 +50,6 @@ def test_a_bad_training_setting_is_named_with_its_value(name, value, option):
     with pytest.raises(ConfigurationError) as caught:
         TrainConfig(data="data", run="run", **{name: value})
     assert str(caught.value).startswith(f"{option} is {value!r}, but it must be ")
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "option"),
-    [
-        ("vectorizer", "bert", "--vectorizer"),
-        ("dataset", "imdb", "--dataset"),
-        ("text_columns", (), "--text-columns"),
-        ("text_columns", ("a", ""), "--text-columns"),
-        ("top_k", 0, "--top-k"),
-        ("max_length", 0, "--max-length"),
-        ("holdout", 0.0, "--holdout"),
-        ("holdout", 1.0, "--holdout"),
-        ("holdout", float("nan"), "--holdout"),
-        ("memory_mib", 255, "--memory-mib"),
-        ("workers", 0, "--workers"),
-    ],
-)
-def test_a_bad_preparing_setting_is_named_with_its_value(name, value, option):
-    with pytest.raises(ConfigurationError) as caught:
-        PrepareConfig(train="train.csv", out="data", **{name: value})
-    assert str(caught.value).startswith(f"{option} is {value!r}, but it must be ")
-
-
-def test_the_label_is_no_text():
-    with pytest.raises(ConfigurationError, match="--label-column is 'a'"):
-        PrepareConfig(train="train.csv", out="data", label_column="a", text_columns=("a", "b"))
 
 
 @pytest.mark.parametrize("devices", ["cpu:1", "cpu:12", "gpu:0", "gpu:0,1,15"])
@@ -127,7 +100,7 @@ def test_the_command_line_goes_over_the_file(tmp_path):
     assert isinstance(config.data, Path)
 
 
-def test_a_zero_on_the_command_line_is_not_left_out(tmp_path):
+def test_a_zero_on_the_command_line_counts_as_given(tmp_path):
     assert train_config({"patience": 0, "data": "d"}, toml(tmp_path, 'run = "r"\npatience = 7\n')).patience == 0
 
 
@@ -147,9 +120,16 @@ def test_a_zero_on_the_command_line_is_not_left_out(tmp_path):
         ("[train]\nepochs = 3", "'train' is not a setting"),
     ],
 )
-def test_what_is_wrong_in_a_file_is_told(tmp_path, text, words):
+def test_a_wrong_setting_in_a_file_is_named(tmp_path, text, words):
     with pytest.raises(ConfigurationError, match=words):
         train_config({"data": "d", "run": "r"} if not text.startswith("data") else {"run": "r"}, toml(tmp_path, text))
+
+
+def test_a_refusal_names_the_file_that_the_settings_come_from(tmp_path):
+    path = toml(tmp_path, "epochs = 0")
+    with pytest.raises(ConfigurationError) as caught:
+        train_config({"data": "d", "run": "r"}, path)
+    assert caught.value.__notes__ == [f"The settings come from {path} and the command line."]
 
 
 def test_files_that_cannot_be_read(tmp_path):

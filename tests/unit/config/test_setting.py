@@ -1,0 +1,108 @@
+"""Constructor, TOML file and command line refuse the same values with the same message; settings have help texts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distrain.cli.main import train_arguments
+from distrain.config import PlanConfig, PrepareConfig, SynthConfig, TrainConfig, settings_of, train_config
+from distrain.errors import ConfigurationError
+
+CONFIGS = [SynthConfig, PrepareConfig, TrainConfig, PlanConfig]
+SETTINGS = [(config, setting) for config in CONFIGS for setting in settings_of(config)]
+
+TEXT = st.text(st.characters(exclude_categories=["C"]), max_size=20)
+VALUES = {
+    int: st.integers() | st.integers(-2, 3),
+    float: st.floats(),
+    str: TEXT | st.sampled_from(["auto", "mirrored", "mpi", "fp16", "cpu:2", "cpu:0", "gpu:0,1", "a.b:c", "a:b:c"]),
+    Path: st.text("ab.", min_size=1, max_size=9) | st.just("run.prom"),
+}
+
+
+@st.composite
+def settings_with_values(draw):
+    """A setting of a run and a value of its type, or a word where a number belongs."""
+    setting = draw(st.sampled_from([setting for setting in settings_of(TrainConfig) if setting.kind is not bool]))
+    word = st.text("xyz", min_size=1) if setting.kind in (int, float) else st.nothing()
+    return setting, draw(VALUES[setting.kind] | word)
+
+
+def outcome(make, *arguments, **settings):
+    """The configuration, or the message of its refusal."""
+    try:
+        return make(*arguments, **settings)
+    except ConfigurationError as error:
+        return str(error)
+
+
+@given(settings_with_values())
+def test_constructor_file_and_command_line_agree(tmp_path_factory, setting_with_value):
+    setting, value = setting_with_value
+    others = {"data": "d", "run": "r"}
+    path = tmp_path_factory.getbasetemp() / "settings.toml"
+    written = json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
+    path.write_text(f"{setting.name} = {written}\n", encoding="utf-8")
+    words = [f"--{name}={others[name]}" for name in others if name != setting.name]
+
+    by_constructor = outcome(TrainConfig, **{**others, setting.name: value})
+    by_file = outcome(train_config, {name: others[name] for name in others if name != setting.name}, path)
+    by_command_line = outcome(train_arguments, [*words, f"{setting.option}={value}"])
+    assert by_file == by_constructor
+    assert by_command_line == by_constructor
+
+
+@pytest.mark.parametrize(("config", "setting"), SETTINGS)
+def test_each_setting_has_help(config, setting):
+    assert len(setting.help) > 10
+    assert not setting.help.endswith(".")
+    assert setting.help[0] == setting.help[0].lower()
+
+
+@pytest.mark.parametrize(("config", "setting"), SETTINGS)
+def test_each_default_is_allowed(config, setting):
+    if not setting.is_required:
+        setting.check(setting.default)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("top_k", True),
+        ("top_k", 1.0),
+        ("top_k", "5"),
+        ("holdout", "0.1"),
+        ("text_columns", "text"),
+        ("text_columns", (1, 2)),
+        ("train", 5),
+        ("seed", None),
+    ],
+)
+def test_a_value_of_another_type_is_refused(name, value):
+    with pytest.raises(ConfigurationError, match="must be of type"):
+        PrepareConfig(**{"train": "a.csv", "out": "b", name: value})
+
+
+def test_numpy_numbers_are_numbers():
+    np = pytest.importorskip("numpy")
+    assert TrainConfig(data="d", run="r", epochs=np.int64(3), learning_rate=np.float32(0.5)).epochs == 3
+
+
+def test_paths_and_lists_are_converted():
+    config = PrepareConfig(train="a.csv", out="b", text_columns=["title", "text"])
+    assert (config.train, config.text_columns) == (Path("a.csv"), ("title", "text"))
+
+
+def test_what_ranks_and_resumed_runs_may_change():
+    may_differ = {setting.name for setting in settings_of(TrainConfig) if setting.may_differ}
+    may_change = {setting.name for setting in settings_of(TrainConfig) if setting.may_change}
+    assert may_differ == {"data", "run", "devices", "prometheus"}
+    assert not may_change & {
+        "model", "batch_size", "global_batch_size", "compression", "learning_rate", "seed",
+        "units", "embedding", "blocks", "filters", "dropout",
+    }  # fmt: skip
