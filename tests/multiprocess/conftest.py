@@ -1,4 +1,4 @@
-"""Launches of `programs/ranks_program.py`: one per launcher, strategy and size does all that tests ask about."""
+"""Launches of `programs/ranks_program.py`: one launch per launcher, strategy and size writes what all tests read."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import json
 import shutil
 import subprocess
 import sys
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from concurrent_launches import MAX_LAUNCHES, selected_parameters
 from launching import environment, run_ranks
+from rank_runs import Ranks
 from rich.console import Console
 
 from distrain.config import PrepareConfig
@@ -25,112 +26,113 @@ PROGRAMS = Path(__file__).parent / "programs"
 sys.path.append(str(PROGRAMS))
 from ranks_data import ARRAYS, EPOCHS, MAX_LENGTH, NGRAM, SEED, SEQUENCE  # noqa: E402 - loads no TensorFlow
 
-SECONDS = 400  # of one launch, on a machine that has other work
-
-
-@dataclass(frozen=True)
-class Ranks:
-    """What all ranks of one launch wrote.
-
-    Attributes:
-        folder: where to.
-        size: how many they are.
-        failure: what was said when they failed; else empty.
-    """
-
-    folder: Path
-    size: int
-    failure: str
-
-    def facts(self, run: str) -> list[dict[str, Any]]:
-        """Each rank's facts of a run."""
-        return [json.loads((self.folder / f"{run}.{rank}.json").read_text()) for rank in range(self.size)]
-
-    def arrays(self, run: str) -> list[dict[str, np.ndarray]]:
-        """Each rank's arrays of a run, by name."""
-        return [dict(np.load(self.folder / f"{run}.{rank}.npz")) for rank in range(self.size)]
-
-    def weights(self, run: str, *, rank: int = 0) -> list[np.ndarray]:
-        """A rank's weights after the last epoch."""
-        arrays = self.arrays(run)[rank]
-        last = max(name.partition("/")[0] for name in arrays)
-        return [array for name, array in arrays.items() if name.startswith(f"{last}/")]
-
-    def fed(self, run: str, purpose: str, *, epoch: int = 0) -> Counter[tuple[str, float]]:
-        """How often each example, with its weight, was fed to any rank."""
-        calls = [call for facts in self.facts(run) for call in facts["fed"]]
-        return Counter(
-            example
-            for call in calls
-            if (call["purpose"], call["epoch"]) == (purpose, epoch)
-            for example in zip(call["examples"], call["weights"], strict=True)
-        )
+SECONDS = 600  # bound on one launch, on a machine with other work
+Key = tuple[str, str, int]  # launcher, strategy, number of ranks
+ALONE: Key = ("", "single", 1)
+TWO: Key = ("mpirun", "mpi", 2)
 
 
 @pytest.fixture(scope="session")
 def text(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Prepared text: "ngram" and "sequence", 331 training rows of 4 classes; "other", n-grams of other rows."""
+    """Folders of prepared text: "ngram" and "sequence", 331 rows of 4 classes; "other", n-grams of other rows."""
     folder = tmp_path_factory.mktemp("text")
-    prepared = {}
-    for name, vectorizer, seed in (("ngram", "ngram", 3), ("sequence", "sequence", 3), ("other", "ngram", 4)):
-        write_synthetic(folder / str(seed), rows=331, seed=seed)
-        prepared[name] = folder / name
-        config = PrepareConfig(
-            train=folder / str(seed) / "train.csv",
-            test=folder / str(seed) / "test.csv",
-            out=prepared[name],
-            vectorizer=vectorizer,
-            top_k=500,
-            max_length=MAX_LENGTH,
-        )
-        prepare(config, console=Console(quiet=True))
-    return prepared
+    return {
+        name: _prepared(folder / name, vectorizer, seed=seed)
+        for name, vectorizer, seed in (("ngram", "ngram", 3), ("sequence", "sequence", 3), ("other", "ngram", 4))
+    }
 
 
 @pytest.fixture(scope="session")
-def launched(text: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str, int], Ranks]:
-    """`launched(launcher, strategy, size)`: what the ranks wrote; each is launched once.
+def long_evaluation(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prepared text whose 331 test rows are its training rows, so that an evaluation takes several steps."""
+    return _prepared(tmp_path_factory.mktemp("text") / "data", "ngram", seed=3, test="train.csv")
 
-    Launchers are those of `launching.py`, and "" for one process that is started by hand.
+
+@pytest.fixture(scope="session")
+def launched(
+    request: pytest.FixtureRequest, text: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str, str, int], Ranks]]:
+    """`launched(launcher, strategy, size)`: what the ranks of one launch wrote.
+
+    Launchers are the keys of `launching.LAUNCHERS`; "" starts one process without a launcher. The launches of all
+    selected tests are under way, two at a time, while the tests run.
     """
-    launches: dict[tuple[str, str, int], Ranks] = {}
+    launches: dict[Key, Future[Ranks]] = {}
+    with ThreadPoolExecutor(MAX_LAUNCHES) as pool:
 
-    def launch(launcher: str, strategy: str, size: int) -> Ranks:
-        key = (launcher, strategy, size)
-        if key not in launches:
-            folder = tmp_path_factory.mktemp("-".join([*launcher.split(), strategy, str(size)]))
-            runs = _runs(launcher, strategy, size, text)
-            for left in {run.get("from") for run in runs} & {"left", "left-8"}:
-                begun = launch("mpirun", "mpi", 2).folder / "runs" / left
-                shutil.copytree(begun, folder / "runs" / left)
-            plan = {"strategy": strategy, "devices": "cpu:2" if strategy == "mirrored" else "cpu:1", "runs": runs}
-            (folder / "plan.json").write_text(json.dumps(plan, default=str))
-            command = [sys.executable, str(PROGRAMS / "ranks_program.py"), str(folder)]
-            launches[key] = Ranks(folder, size, failure="it did not end in time")
-            env = {"HOROVOD_CYCLE_TIME": "1"}  # its own default, as on several machines: some runs are of ranks apart
-            done = run_ranks(launcher, size, command, env=env, timeout=SECONDS) if launcher else _run(command)
-            failure = done.stdout[-2000:] + done.stderr[-6000:] if done.returncode else ""
-            launches[key] = Ranks(folder, size, failure)
-        assert not launches[key].failure, launches[key].failure
-        return launches[key]
+        def start(key: Key) -> Future[Ranks]:
+            if key not in launches:
+                folder = tmp_path_factory.mktemp("-".join(map(str, key)).replace(" ", "-"))
+                before = start(TWO) if _resumes(key) else None
+                launches[key] = pool.submit(_launch, key, folder, text, before)
+            return launches[key]
 
-    return launch
+        def result(launcher: str, strategy: str, size: int) -> Ranks:
+            ranks = start((launcher, strategy, size)).result()
+            assert not ranks.failure, ranks.failure
+            return ranks
+
+        for key in _selected(request.session.items):
+            start(key)
+        yield result
+        pool.shutdown(cancel_futures=True)
 
 
 @pytest.fixture(scope="session")
 def alone(launched: Callable[[str, str, int], Ranks]) -> Ranks:
-    """One process of the strategy "single": what all others are compared with."""
-    return launched("", "single", 1)
+    """One process of the strategy "single", the reference of all other launches."""
+    return launched(*ALONE)
 
 
 @pytest.fixture(scope="session")
-def witness(tmp_path_factory: pytest.TempPathFactory) -> list[np.ndarray]:
-    """Weights of the case "weighted" after training by plain Keras."""
-    out = tmp_path_factory.mktemp("witness") / "weights.npz"
-    numbers = (ARRAYS["global_batch_size"], EPOCHS, SEED)
-    done = _run([sys.executable, str(PROGRAMS / "ranks_witness.py"), str(out), *map(str, numbers)])
-    assert done.returncode == 0, done.stderr
-    return [array for name, array in np.load(out).items() if name.startswith(f"{EPOCHS - 1}/")]
+def witness(alone: Ranks) -> list[np.ndarray]:
+    """Weights of the case "weighted" after training by plain Keras, which the process of `alone` did as well."""
+    arrays = np.load(alone.folder / "witness.npz")
+    return [array for name, array in arrays.items() if name.startswith(f"{EPOCHS - 1}/")]
+
+
+def _prepared(out: Path, vectorizer: str, *, seed: int, test: str = "test.csv") -> Path:
+    csv = out.with_name(f"{out.name}-csv")
+    write_synthetic(csv, rows=331, seed=seed)
+    config = PrepareConfig(
+        train=csv / "train.csv", test=csv / test, out=out, vectorizer=vectorizer, top_k=500, max_length=MAX_LENGTH
+    )
+    prepare(config, console=Console(quiet=True))
+    return out
+
+
+def _selected(items: list[pytest.Item]) -> list[Key]:
+    """Return the launches of the selected tests: first `TWO`, last the launches that resume runs of `TWO`."""
+    sizes = ("size", "num_replicas")
+    found = [key for size in sizes for key in selected_parameters(items, "launcher", "strategy", size)]
+    keys = [("", strategy, 1) if not launcher else (launcher, strategy, size) for launcher, strategy, size in found]
+    return sorted(dict.fromkeys(keys), key=lambda key: (key != TWO, _resumes(key)))
+
+
+def _resumes(key: Key) -> bool:
+    """Whether a launch resumes runs of the launch `TWO`."""
+    launcher, _, size = key
+    return key == ALONE or (launcher == "mpirun" and size == 3)
+
+
+def _launch(key: Key, folder: Path, text: dict[str, Path], before: Future[Ranks] | None) -> Ranks:
+    launcher, strategy, size = key
+    runs = _runs(launcher, strategy, size, text)
+    for left in {run.get("from") for run in runs} & {"left", "left-8"}:
+        assert before is not None
+        assert not before.result().failure
+        shutil.copytree(before.result().folder / "runs" / left, folder / "runs" / left)
+    plan = {
+        "strategy": strategy,
+        "devices": "cpu:2" if strategy == "mirrored" else "cpu:1",
+        "runs": runs,
+        "witness": key == ALONE,
+    }
+    (folder / "plan.json").write_text(json.dumps(plan, default=str))
+    command = [sys.executable, str(PROGRAMS / "ranks_program.py"), str(folder)]
+    env = {"HOROVOD_CYCLE_TIME": "1"}  # Horovod's default for several machines, because some runs keep ranks apart
+    done = run_ranks(launcher, size, command, env=env, timeout=SECONDS) if launcher else _run(command)
+    return Ranks(folder, size, failure=done.stdout[-2000:] + done.stderr[-6000:] if done.returncode else "")
 
 
 def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
@@ -146,7 +148,7 @@ def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 def _runs(launcher: str, strategy: str, size: int, text: dict[str, Path]) -> list[dict[str, Any]]:
-    """The runs of one launch: some of ranks that share memory, others of ranks that are kept apart."""
+    """Return the runs of one launch; in some of them the ranks share memory, in others they do not."""
     everyone = {"epochs": EPOCHS, "seed": SEED}
 
     def ngram(name: str, **more: Any) -> dict[str, Any]:
@@ -164,12 +166,12 @@ def _runs(launcher: str, strategy: str, size: int, text: dict[str, Path]) -> lis
     ]
     if launcher in ("", "mpirun"):
         runs += [case(name, name) for name in ("weighted", "words", "letters", "normalized")]
-        # Four steps in a call, whose gradients lie in one memory.
+        # Four steps in a call, whose gradients lie in the same memory.
         runs += [case("linear", "linear", jit_compile=True, steps_per_execution=4 if launcher else 1, apart=False)]
     if launcher == "mpirun":
         runs += [
             case("accumulated", "weighted", accumulation_steps=2, apart=False),
-            case("halved", "weighted", compression="fp16"),
+            case("fp16", "weighted", compression="fp16"),
             ngram("in fours", steps_per_execution=4),
             ngram("stopped", stop_at=8),  # the second step of the second epoch
             ngram("again", **{"from": "stopped"}),

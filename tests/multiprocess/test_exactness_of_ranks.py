@@ -1,4 +1,4 @@
-"""The same model by N processes as by one; see conftest.py for the runs of each launch."""
+"""N processes train the model of one process; see conftest.py for the runs of each launch."""
 
 from __future__ import annotations
 
@@ -6,22 +6,17 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from launching import needs_horovod, needs_mpi
-from ranks_data import DATA, EPOCHS, MOMENTUM, digest_of, examples_of_text
+from launching import needs_horovod
+from rank_runs import MPIRUN, PARAMETERS, distance
+from ranks_data import DATA, EPOCHS, MOMENTUM, digest_of, examples_of_case, examples_of_text
 
 pytestmark = pytest.mark.timeout(900)
 
-SIZES = (2, 3)
-MPIRUN = [
-    *[pytest.param("mpirun", "mpi", size, id=f"mpirun-mpi-{size}", marks=needs_mpi) for size in SIZES],
-    *[pytest.param("mpirun", "horovod", size, id=f"mpirun-horovod-{size}", marks=needs_horovod) for size in SIZES],
-]
 LAUNCHES = MPIRUN + [
     pytest.param(launcher, "horovod", size, id=f"{launcher}-{size}", marks=needs_horovod)
     for launcher in ("horovodrun --gloo", "horovodrun --mpi")
-    for size in SIZES
+    for size in (2, 3)
 ]
-PARAMETERS = ("launcher", "strategy", "size")
 TEXT = ("ngram", "sequence")
 CASES = ("weighted", "words", "letters")
 
@@ -31,20 +26,6 @@ def ranks(launched, launcher, strategy, size):
     return launched(launcher, strategy, size)
 
 
-def distance(weights, others):
-    """The largest difference relative to the largest weight."""
-    largest = max(np.abs(array).max() for array in others)
-    return max(np.abs(a - b).max() for a, b in zip(weights, others, strict=True)) / largest
-
-
-def examples_of(case, part):
-    """Each example of a case and its weight, as often as it is there; those of no weight left out."""
-    features, labels, *weights = DATA[case]()[part]
-    weights = weights[0] if weights else np.ones(len(labels))
-    rows = zip(features, labels, weights, strict=True)
-    return Counter((digest_of(np.arange(row.size), row, label), float(w)) for row, label, w in rows if w > 0)
-
-
 def assert_alike_on_all_ranks(ranks, run):
     first, *others = ranks.arrays(run)
     assert len(first) >= EPOCHS
@@ -52,12 +33,12 @@ def assert_alike_on_all_ranks(ranks, run):
     for arrays in others:
         assert arrays.keys() == first.keys()
         assert all(arrays[name].tobytes() == first[name].tobytes() for name in first)
-    figures = [facts["figures"] for facts in ranks.facts(run)]
-    assert all(theirs == figures[0] for theirs in figures)
+    metrics = [facts["metrics"] for facts in ranks.facts(run)]
+    assert all(theirs == metrics[0] for theirs in metrics)
 
 
-def assert_same_figures(ranks, others, run):
-    own, theirs = (each.facts(run)[0]["figures"] for each in (ranks, others))
+def assert_same_metrics(ranks, others, run):
+    own, theirs = (each.facts(run)[0]["metrics"] for each in (ranks, others))
     assert len(own) == len(theirs) == EPOCHS
     for epoch, reference in zip(own, theirs, strict=True):
         assert {"loss", "accuracy", "val_loss", "val_accuracy"} == epoch.keys()
@@ -65,12 +46,12 @@ def assert_same_figures(ranks, others, run):
 
 
 def embedding_sizes(sent):
-    """How often so many numbers of the embedding travelled, of a model with it and a dense layer from 8 to 3.
+    """Count the buffers by the numbers of the embedding in them; the model's other layer is dense, from 8 to 3.
 
-    Each tensor is filled up to a multiple of 16 numbers.
+    Each tensor is padded to a multiple of 16 numbers.
     """
-    figures = min(size for size, _ in sent)  # of an evaluation's step, which has nothing else
-    return Counter({size - figures - (32 + 16): count for size, count in sent if size > figures})
+    sums = min(size for size, _ in sent)  # the step of an evaluation sends its sums alone
+    return Counter({size - sums - (32 + 16): count for size, count in sent if size > sums})
 
 
 @pytest.mark.parametrize(PARAMETERS, LAUNCHES)
@@ -78,7 +59,7 @@ class TestText:
     """The shipped models, dropout on, three epochs with a ragged end."""
 
     @pytest.mark.parametrize("run", TEXT)
-    def test_weights_are_those_of_one_process(self, ranks, alone, run):
+    def test_weights_equal_those_of_one_process(self, ranks, alone, run):
         assert distance(ranks.weights(run), alone.weights(run)) <= 1e-5
 
     @pytest.mark.parametrize("run", TEXT)
@@ -86,8 +67,8 @@ class TestText:
         assert_alike_on_all_ranks(ranks, run)
 
     @pytest.mark.parametrize("run", TEXT)
-    def test_figures_are_those_of_one_process(self, ranks, alone, run):
-        assert_same_figures(ranks, alone, run)
+    def test_metrics_equal_those_of_one_process(self, ranks, alone, run):
+        assert_same_metrics(ranks, alone, run)
 
     @pytest.mark.parametrize("run", TEXT)
     def test_each_example_is_fed_once_an_epoch(self, ranks, text, run):
@@ -120,11 +101,11 @@ class TestArrays:
     """A user's models by `distrain.fit`."""
 
     @pytest.mark.parametrize("case", CASES)
-    def test_weights_are_those_of_one_process(self, ranks, alone, case):
+    def test_weights_equal_those_of_one_process(self, ranks, alone, case):
         assert distance(ranks.weights(case), alone.weights(case)) <= 1e-5
-        assert_same_figures(ranks, alone, case)
+        assert_same_metrics(ranks, alone, case)
 
-    @pytest.mark.parametrize("run", [*CASES, "accumulated", "halved", "normalized"])
+    @pytest.mark.parametrize("run", [*CASES, "accumulated", "fp16", "normalized"])
     def test_all_ranks_hold_bitwise_the_same(self, ranks, run):
         assert_alike_on_all_ranks(ranks, run)
 
@@ -132,11 +113,11 @@ class TestArrays:
     def test_each_example_is_fed_once_an_epoch(self, ranks, run):
         case = "weighted" if run == "accumulated" else run
         for epoch in range(EPOCHS):
-            assert ranks.fed(run, "train", epoch=epoch) == examples_of(case, "train")
-        validation = examples_of(case, "validation")
+            assert ranks.fed(run, "train", epoch=epoch) == examples_of_case(case, "train")
+        validation = examples_of_case(case, "validation")
         assert ranks.fed(run, "evaluate") == Counter({row: EPOCHS * count for row, count in validation.items()})
 
-    def test_weights_are_those_of_plain_keras(self, ranks, witness):
+    def test_weights_equal_those_of_plain_keras(self, ranks, witness):
         assert distance(ranks.weights("weighted"), witness) <= 1e-5
 
     def test_accumulating_gives_the_model_of_the_same_global_batch(self, ranks, alone):
@@ -149,15 +130,15 @@ class TestArrays:
             np.testing.assert_array_equal(own, wanted)
 
     def test_no_step_uses_the_gradient_of_the_next_one(self, ranks, alone):
-        """Those of one call lie in one memory, where ranks add up a large array; these depend on no weights."""
+        """Ranks add up the gradients of one call in the same memory; gradients of "linear" depend on no weights."""
         assert distance(ranks.weights("linear"), alone.weights("linear")) <= 1e-6
-        assert_same_figures(ranks, alone, "linear")
+        assert_same_metrics(ranks, alone, "linear")
         assert_alike_on_all_ranks(ranks, "linear")
 
-    def test_halved_gradients_train_nearly_the_same(self, ranks):
-        apart = distance(ranks.weights("halved"), ranks.weights("weighted"))
+    def test_fp16_gradients_train_nearly_the_same(self, ranks):
+        apart = distance(ranks.weights("fp16"), ranks.weights("weighted"))
         assert 1e-7 < apart < 2e-2
-        assert "float16" not in {array.dtype.name for array in ranks.weights("halved")}
+        assert "float16" not in {array.dtype.name for array in ranks.weights("fp16")}
 
     def test_of_a_large_embedding_only_touched_rows_travel(self, ranks):
         for facts in ranks.facts("words"):

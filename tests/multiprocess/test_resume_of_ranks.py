@@ -1,4 +1,4 @@
-"""A run that was interrupted in mid-epoch goes on at any number of ranks; see conftest.py for the runs."""
+"""A run that was interrupted within an epoch resumes at any number of ranks; see conftest.py for the runs."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import json
 
 import pytest
 from launching import needs_horovod, needs_mpi
-from ranks_data import EPOCHS, examples_of_text
-from test_exactness_of_ranks import MPIRUN, PARAMETERS, distance, examples_of
+from rank_runs import MPIRUN, PARAMETERS, distance
+from ranks_data import EPOCHS, examples_of_case, examples_of_text
 
 pytestmark = [pytest.mark.timeout(900), needs_mpi]
 
@@ -40,7 +40,7 @@ def events(folder, run, kind):
 
 @pytest.mark.parametrize(PARAMETERS, MPIRUN)
 def test_a_signal_to_one_rank_stops_all_at_the_same_step(ranks):
-    """The last rank gets it after step 8; all hear of it with step 9."""
+    """The last rank receives the signal after step 8; all ranks learn of the signal with step 9."""
     assert [facts["code"] for facts in ranks.facts("stopped")] == [42] * ranks.size
     (stop, *_) = events(ranks.folder, "stopped", "stop")
     assert (stop["step"], stop["reason"]) == (9, f"SIGTERM to rank {ranks.size - 1} received")
@@ -53,7 +53,7 @@ def test_the_same_ranks_end_bitwise_as_without_interruption(ranks):
     for rank in range(ranks.size):
         again, whole = (ranks.weights(run, rank=rank) for run in ("again", "ngram"))
         assert all(a.tobytes() == b.tobytes() for a, b in zip(again, whole, strict=True))
-    assert ranks.facts("again")[0]["figures"] == ranks.facts("ngram")[0]["figures"][1:]
+    assert ranks.facts("again")[0]["metrics"] == ranks.facts("ngram")[0]["metrics"][1:]
 
 
 @pytest.mark.parametrize(PARAMETERS, OTHERS)
@@ -69,8 +69,8 @@ def test_each_example_is_fed_once_over_both_parts(ranks, two, text):
 @pytest.mark.parametrize(PARAMETERS, OTHERS)
 def test_another_number_of_ranks_ends_where_one_process_does(ranks, alone):
     assert distance(ranks.weights("moved"), alone.weights("ngram")) <= 1e-5
-    assert ranks.facts("moved")[0]["figures"] == [
-        pytest.approx(epoch, rel=0, abs=1e-6) for epoch in alone.facts("ngram")[0]["figures"][1:]
+    assert ranks.facts("moved")[0]["metrics"] == [
+        pytest.approx(epoch, rel=0, abs=1e-6) for epoch in alone.facts("ngram")[0]["metrics"][1:]
     ]
 
 
@@ -81,7 +81,7 @@ def test_a_global_batch_that_does_not_divide_is_told_and_each_example_fed_once(r
     assert wanted in chief
     assert chief.count("\n") == 1
     assert others == ["", ""]
-    rows = examples_of("weighted", "train")
+    rows = examples_of_case("weighted", "train")
     before, after = two.fed("left-8", "train", epoch=1), ranks.fed("moved-8", "train", epoch=1)
     assert before
     assert after

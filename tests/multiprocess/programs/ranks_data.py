@@ -1,6 +1,6 @@
-"""What runs of many ranks are trained on, by which settings, and how examples are told apart.
+"""Data and settings of runs of many ranks, and digests of their examples.
 
-x, y, weights = weighted()["train"]          # NumPy only, so that a judge need not load TensorFlow
+x, y, weights = weighted()["train"]          # NumPy only, so that tests need not load TensorFlow
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import numpy as np
 
 from distrain.data.dataset_index import open_dataset
 
-NUM_EXAMPLES = 97  # 8 steps of 12, and one example, which leaves all ranks but the first without work
+NUM_EXAMPLES = 97  # 8 steps of 12 and a step of one example, which leaves all ranks but the first without work
 NUM_VALIDATION = 23
-NUM_NORMALIZED = 36  # whole steps: a batch of nothing has a mean and a variance too
+NUM_NORMALIZED = 36  # whole steps, because even an empty batch changes the moving averages
 LARGE_VOCABULARY, SMALL_VOCABULARY = 500, 7
 WORDS = 5
 MAX_LENGTH = 30  # words of a row of text
 MOMENTUM = 0.8  # of moving averages
 
-# Of all runs. Both models, with dropout; of 331 rows: 5 steps of 66 and one example; 6 steps of 48 and 43 examples.
+# All runs. 331 rows of text make 5 steps of 66 and a step of 1, or 6 steps of 48 and a step of 43.
 EPOCHS, SEED = 3, 3
 NGRAM = {"global_batch_size": 66, "units": 16}
 SEQUENCE = {"global_batch_size": 48, "embedding": 16, "filters": 16, "jit_compile": False}
@@ -45,12 +45,12 @@ def weighted() -> Data:
 
 
 def words() -> Data:
-    """Word ids `[5]` of a vocabulary that one step touches little of; the same words come again and again."""
+    """Word ids `[5]` of a large vocabulary; one step touches few of its words, some of them repeatedly."""
     return _ids(LARGE_VOCABULARY)
 
 
 def letters() -> Data:
-    """Word ids `[5]` of a vocabulary that each step touches nearly all of."""
+    """Word ids `[5]` of a small vocabulary; each step touches nearly all of its words."""
     return _ids(SMALL_VOCABULARY)
 
 
@@ -88,7 +88,7 @@ DATA: dict[str, Callable[[], dict[str, Any]]] = {
 
 
 def examples_of_text(data: Path, part: str) -> Counter[tuple[str, float]]:
-    """Each example of prepared text with its weight, 1, as often as it is there."""
+    """Count each (example, weight) of prepared text; all weights are 1."""
     rows = open_dataset(data).parts[part]
     rows = rows.read(0, rows.num_rows)
     values = rows.columns if rows.values is None else rows.values
@@ -102,8 +102,16 @@ def examples_of_text(data: Path, part: str) -> Counter[tuple[str, float]]:
     return examples
 
 
+def examples_of_case(case: str, part: str) -> Counter[tuple[str, float]]:
+    """Count each (example, weight) of a case, without examples of weight 0."""
+    features, labels, *weights = DATA[case]()[part]
+    all_weights = weights[0] if weights else np.ones(len(labels))
+    rows = zip(features, labels, all_weights, strict=True)
+    return Counter((digest_of(np.arange(row.size), row, label), float(w)) for row, label, w in rows if w > 0)
+
+
 def digest_of(columns: np.ndarray, values: np.ndarray, label: Any) -> str:
-    """Digest of one example; zeros count for nothing, as padding is made of them."""
+    """Return the digest of one example, without zeros, because padding consists of zeros."""
     present = values != 0
     content = columns[present].astype(np.int64).tobytes() + values[present].astype(np.float32).tobytes()
     return hashlib.sha256(f"{int(label)}|".encode() + content).hexdigest()[:16]

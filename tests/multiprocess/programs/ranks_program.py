@@ -1,18 +1,18 @@
-"""Many things on one set of ranks, started by a launcher: TensorFlow is slow to load, and ranks are slow to meet.
+"""Many runs on one set of ranks, started by a launcher, because TensorFlow loads slowly and ranks connect slowly.
 
-    mpirun -n 2 python ranks_program.py FOLDER            # FOLDER/plan.json says what
+    mpirun -n 2 python ranks_program.py FOLDER            # FOLDER/plan.json says what to run
 
 First comes the contract of `Distribution`, see `ranks_contract.py`; then the runs. The plan is an object:
 
-    strategy    of all runs
+    strategy    strategy of all runs
     devices     "cpu:2" for two replicas in one process; null
-    runs        objects of settings of a run, with `name`; with `data` for prepared text or `case` for arrays; and
+    witness     whether to train by plain Keras as well, see `ranks_witness.py`
+    runs        objects of settings of a run, with `name`; with `data` (prepared text) or `case` (arrays); and
                 stop_at     global step after which the last rank sends itself SIGTERM
-                from        name of an earlier run: go on in its run directory
-                apart       ranks share no memory, as if each had a machine to itself
+                from        name of an earlier run, to resume in its run directory
+                apart       ranks share no memory, as if each rank had its own machine
 
-Each rank writes FOLDER/NAME.RANK.json and .npz: what it was fed, what it sent, figures, and its weights after each
-epoch.
+Each rank writes FOLDER/NAME.RANK.json and .npz: what it fed and sent, its metrics, and its weights after each epoch.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ import numpy as np
 from ranks_cases import arguments
 from ranks_contract import write_contract
 from ranks_notes import Notes
+from ranks_witness import write_witness
 
 import distrain
 from distrain.cluster.world import find_world
@@ -47,12 +48,12 @@ WORLD = find_world(os.environ)
 
 
 class Watcher(keras.callbacks.Callback):
-    """Keeps the weights after each epoch, and sends this process SIGTERM after a step if it is to."""
+    """Keeps the weights after each epoch, and sends this process SIGTERM after the step `stop_at`."""
 
     def __init__(self, stop_at: int | None) -> None:
         super().__init__()
         self.weights: list[list[np.ndarray]] = []
-        self.figures: list[dict[str, float]] = []
+        self.metrics: list[dict[str, float]] = []
         self._stop_at = stop_at
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -61,11 +62,11 @@ class Watcher(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self.weights.append([np.array(weight) for weight in self.model.get_weights()])
-        self.figures.append(dict(logs))
+        self.metrics.append(dict(logs))
 
 
 def train(settings: dict[str, Any], folder: Path, strategy: str, devices: str | None, collectives: Any) -> None:
-    """Train one run, and write what this rank knows of it."""
+    """Train one run, and write this rank's notes."""
     name = settings.pop("name")
     stop_at = settings.pop("stop_at", None)
     memory = ranks_apart() if settings.pop("apart", False) else contextlib.nullcontext()
@@ -84,7 +85,7 @@ def train(settings: dict[str, Any], folder: Path, strategy: str, devices: str | 
         "code": code,
         "fed": notes.fed,
         "sent": list(notes.sent.items()),
-        "figures": watcher.figures,
+        "metrics": watcher.metrics,
         "said": message.getvalue(),
     }
     weights = {f"{e}/{n}": w for e, epoch in enumerate(watcher.weights) for n, w in enumerate(epoch)}
@@ -94,7 +95,7 @@ def train(settings: dict[str, Any], folder: Path, strategy: str, devices: str | 
 
 @contextlib.contextmanager
 def ranks_apart() -> Iterator[None]:
-    """In this context ranks find no memory that they could share."""
+    """Let ranks find no memory to share in this context."""
     share, choice.share = choice.share, lambda *_: None
     try:
         yield
@@ -103,7 +104,7 @@ def ranks_apart() -> Iterator[None]:
 
 
 def train_noted(settings: dict[str, Any], notes: Notes, watcher: Watcher) -> None:
-    """Train on prepared text as `distrain train` does, or on the arrays of a case as a user's script does."""
+    """Train on prepared text like `distrain train`, or on the arrays of a case like a user's script."""
     if "case" in settings:
         of_case = arguments(settings.pop("case"))
         build_model = of_case.pop("build_model")
@@ -124,7 +125,7 @@ def train_noted(settings: dict[str, Any], notes: Notes, watcher: Watcher) -> Non
 
 
 def main(folder: Path) -> None:
-    """Do what the plan says."""
+    """Run the plan."""
     plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
     strategy, devices = plan["strategy"], plan["devices"]
     collectives = None
@@ -138,6 +139,8 @@ def main(folder: Path) -> None:
     write_contract(chosen, folder, apart=ranks_apart, collectives=collectives)
     for settings in plan["runs"]:
         train(settings, folder, strategy, devices, collectives)
+    if plan["witness"]:
+        write_witness(folder / "witness.npz")
 
 
 if __name__ == "__main__":

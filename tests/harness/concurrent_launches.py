@@ -1,0 +1,25 @@
+"""Launches that start before the tests that read them, two at a time.
+
+for (job,) in selected_parameters(request.session.items, "job"):
+    pool.submit(launch, job)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from typing import Any
+
+import pytest
+
+MAX_LAUNCHES = 2  # on two cores, more launches at once would only wait for each other
+
+
+def selected_parameters(items: Iterable[pytest.Item], *names: str) -> list[tuple[Hashable, ...]]:
+    """Return the distinct values of the parameters `names` among the tests that will run, in the order of the tests."""
+    found: dict[tuple[Hashable, ...], None] = {}
+    for item in items:
+        parameters: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
+        is_skipped = any(mark.args[0] for mark in item.iter_markers("skipif"))
+        if not is_skipped and all(name in parameters for name in names):
+            found[tuple(parameters[name] for name in names)] = None
+    return list(found)

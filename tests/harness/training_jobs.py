@@ -1,0 +1,174 @@
+"""Jobs of `distrain train` under a real launcher, to whose ranks something happens.
+
+ended = run_job(Job("mpirun", "mpi", 3, [event(1, "step", 5, "SIGKILL")]), folder, data)
+check_failed(ended, 137, "distrain: error: rank 1 .+ was lost")
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from launching import end, start_ranks
+
+from distrain.runs.checkpoint import list_checkpoints, load_checkpoint
+
+PROGRAMS = Path(__file__).parents[1] / "multiprocess" / "programs"
+BOUND_SECONDS = 60  # from a failure to the end of the last process
+MAX_SECONDS = 240  # of a launch
+NUM_ROWS = 331
+GLOBAL_BATCH = 66  # 6 steps an epoch; the last step has one example, so that one rank alone has work
+STEPS_PER_EPOCH = 6
+
+
+@dataclass(frozen=True)
+class Job:
+    """A launch of `distrain train`.
+
+    Attributes:
+        launcher: one of `launching.LAUNCHERS`.
+        strategy: "mpi" or "horovod".
+        num_ranks: number of ranks, which may exceed the cores.
+        events: what happens to the ranks; see `event`.
+        send: a signal to the launcher after the first event.
+        to_group: whether `send` goes to the launcher's process group, as Ctrl-C does.
+        notes_codes: whether each rank has a parent process that notes the rank's exit code.
+    """
+
+    launcher: str
+    strategy: str
+    num_ranks: int
+    events: Sequence[dict[str, Any]] = ()
+    send: signal.Signals | None = None
+    to_group: bool = False
+    notes_codes: bool = True
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a launch ended.
+
+    Attributes:
+        job: the launch.
+        code: exit code of the launcher.
+        stderr: standard error of launcher and ranks.
+        seconds: from the first event to the end of the last process.
+        codes: exit code by rank, if noted; the negative number of a signal if that signal ended the rank.
+        left: processes that still ran 60 s after the first event.
+        run: the run directory.
+    """
+
+    job: Job
+    code: int
+    stderr: str
+    seconds: float
+    codes: dict[int, int]
+    left: list[int]
+    run: Path
+
+    def messages(self) -> list[str]:
+        """Return the last messages of distrain."""
+        return re.findall(r"^(?:\[\d+\]<stderr>:)?(distrain: (?:error|stopped): .*)$", self.stderr, re.MULTILINE)
+
+    def checkpoints(self) -> list[int]:
+        """Return the steps of the checkpoints, all of which are whole."""
+        return [load_checkpoint(path).state["global_step"] for path in list_checkpoints(self.run / "checkpoints")]
+
+
+def event(rank: int, occasion: str, number: int, what: str) -> dict[str, Any]:
+    """Return something that happens to a rank; see programs/failure_events.py."""
+    return {"rank": rank, "occasion": occasion, "number": number, "what": what}
+
+
+def run_job(job: Job, folder: Path, data: str) -> Ended:
+    """Train until the launch ends.
+
+    Args:
+        job: the launch.
+        folder: receives the run directory and the notes of the ranks.
+        data: path of the data; "{rank}" in the path becomes each rank's number.
+    """
+    mark = uuid4().hex
+    folder.mkdir(exist_ok=True)
+    for path in folder.glob("*.[0-9]"):
+        path.unlink()
+    options = {
+        "--data": data,
+        "--run": str(folder / "run"),
+        "--strategy": job.strategy,
+        "--global-batch-size": str(GLOBAL_BATCH),
+        "--epochs": "3",
+        "--patience": "0",
+        "--checkpoint-every": "2",
+    }
+    words = [word for option in options.items() for word in option]
+    program = [sys.executable, str(PROGRAMS / "failure_train.py"), str(folder), json.dumps(list(job.events))]
+    env = {"DISTRAIN_TEST_MARK": mark, **({"DISTRAIN_TEST_CODES": "1"} if job.notes_codes else {})}
+    process = start_ranks(job.launcher, job.num_ranks, [*program, *words, "--no-jit"], env=env)
+
+    def times_of_events() -> list[float]:
+        return [float(path.read_text() or "inf") for path in folder.glob("event.*")]
+
+    try:
+        while job.send and not times_of_events() and process.poll() is None:
+            time.sleep(0.02)
+        if job.send and process.poll() is None:
+            (os.killpg if job.to_group else os.kill)(process.pid, job.send)
+        _, stderr = process.communicate(timeout=MAX_SECONDS)
+        since = min(times_of_events(), default=time.monotonic())
+        while processes_of(mark) and time.monotonic() < since + BOUND_SECONDS:
+            time.sleep(0.1)
+        seconds = time.monotonic() - since
+        left = processes_of(mark)
+    finally:
+        end(process)
+        for pid in processes_of(mark):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    codes = {int(path.suffix[1:]): int(path.read_text()) for path in folder.glob("code.*")}
+    return Ended(job, process.returncode, stderr, seconds, codes, left, folder / "run")
+
+
+def processes_of(mark: str) -> list[int]:
+    """Return the processes that have `mark` in their environment."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if mark.encode() in (path / "environ").read_bytes():
+                found.append(int(path.name))
+    return found
+
+
+def check_failed(ended: Ended, code: int, message: str) -> None:
+    """Check that a job ended soon, with `code` and one message, and left no process."""
+    assert ended.seconds < BOUND_SECONDS
+    assert ended.code == (code if ended.job.launcher == "mpirun" else 1)  # horovodrun returns 1 for every failure
+    assert len(ended.messages()) == 1, ended.stderr
+    assert re.match(message, ended.messages()[0]), ended.messages()
+    assert ended.left == []
+
+
+def check_stopped(ended: Ended, stopped_by: str) -> int:
+    """Check that a job stopped on request with one message and everything saved; return the step."""
+    assert ended.seconds < BOUND_SECONDS
+    assert ended.code == (42 if ended.job.launcher == "mpirun" else 1), ended.stderr
+    (message,) = ended.messages()
+    found = re.fullmatch(
+        rf"distrain: stopped: rank 0: Stopped by {stopped_by} at step (\d+), with everything saved\. "
+        r"Run the same command again to go on\.",
+        message,
+    )
+    assert found, message
+    assert ended.checkpoints()[-1] == int(found[1])
+    assert ended.left == []
+    return int(found[1])
