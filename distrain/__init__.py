@@ -4,7 +4,7 @@
     >>> distrain.BatchGenerator.__name__
     'BatchGenerator'
 
-The public names are imported when they are first used.
+Python imports the module of a public name at the first use of the name.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from distrain.data.shuffle import epoch_order
     from distrain.training.fit import fit
 
-_HOMES = {
+_MODULES = {
     "BatchGenerator": "distrain.data.batch_generator",
     "EpochPlan": "distrain.data.plan",
     "PrepareConfig": "distrain.config",
@@ -45,6 +45,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'distrain' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_MODULES[name]), name)

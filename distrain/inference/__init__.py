@@ -1,1 +1,1 @@
-"""What can be done with a finished run."""
+"""Evaluates a finished run, and predicts with its best model."""

@@ -1,1 +1,1 @@
-"""One run from start to end."""
+"""Trains one run from start to end."""

@@ -1,6 +1,6 @@
 """`distrain.fit`: train any Keras model on arrays, from Python.
 
-Decides: how a user's arguments become a job. Never: trains; `train.py` does.
+Decides: how a user's arguments become a `TrainingJob`. Never: trains.
 
     result = distrain.fit(build_model, train=(x, y), validation=(xv, yv), loss="mse", run="runs/1", epochs=5)
     result.model.predict(xv)
@@ -37,26 +37,26 @@ def fit(
     """Train a Keras model; the result does not depend on the number of replicas.
 
     Args:
-        build_model: makes the model, functional or subclassed, compiled or not. It is called once, where the variables
-            must be made; everything random in it is seeded.
-        train: (x, y) or (x, y, weights). x is an array, `np.memmap` or SciPy sparse matrix of shape `[n, ...]`, or a
-            dict of these by input name; y is `[n, ...]`; weights are `[n]`.
-        validation: the same for validation, or None.
-        optimizer: a Keras optimizer or its name; default: the compiled one, else Adam.
-        loss: a Keras loss, its name, or a function (y, outputs) -> `[b, ...]`; default: the compiled one.
-        metrics: names or Keras metrics, whose states add up; default: the compiled ones.
+        build_model: makes the model, functional or subclassed, compiled or not. distrain calls it once, in the scope
+            of the devices and with Keras's random seed set.
+        train: (x, y) or (x, y, weights). Features x are an array `[n, ...]` (also `np.memmap`), a SciPy sparse matrix,
+            or a dict of these by input name. Labels y are an array `[n, ...]`, weights an array `[n]`.
+        validation: validation data in the form of `train`, or None.
+        optimizer: a Keras optimizer or its name; default: the compiled optimizer, else Adam.
+        loss: a Keras loss, its name, or a function (y, outputs) -> `[b, ...]`; default: the compiled loss.
+        metrics: names or Keras metrics with additive states; default: the compiled metrics.
         callbacks: Keras callbacks.
-        run: the run directory; without it nothing is kept on disk.
-        patience: epochs without a lower validation loss after which to stop; 0 for never.
+        run: the run directory; default: a temporary folder.
+        patience: epochs without a lower validation loss after which training ends; 0 trains all epochs.
         **settings: fields of `TrainConfig`: epochs, global_batch_size, batch_size, strategy, devices, seed,
             checkpoint_every, resume, ...
 
     Returns:
-        The best model (by validation loss, else training loss), the summary, and the figures of each epoch.
+        The best model (by validation loss, else training loss), the summary, and the metrics of each epoch.
 
     Raises:
         ConfigurationError: an argument does not fit.
-        DistrainError: as `distrain train`.
+        DistrainError: as `distrain.training.run.run_job`.
     """
     for name, part in (("train", train), ("validation", validation)):
         if part is not None and not (isinstance(part, tuple) and len(part) in (2, 3)):

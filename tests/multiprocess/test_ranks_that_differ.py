@@ -1,4 +1,4 @@
-"""Ranks that were not started alike: all stop before the first step, with one message that names rank and field."""
+"""Ranks that differ stop before the first step, with one message that names the rank and the field."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PROGRAM = Path(__file__).parent / "programs" / "ranks_that_differ.py"
 
 @pytest.fixture(scope="module")
 def folder(text, tmp_path_factory):
-    """Where two ranks wrote how each run ended."""
+    """Folder in which two ranks wrote how each run ended."""
     folder = tmp_path_factory.mktemp("differ")
     other_keras = folder / "other" / "keras-99.0.dist-info"
     other_keras.mkdir(parents=True)
@@ -76,13 +76,13 @@ def test_a_folder_that_one_rank_lacks_ends_all_with_its_message(folder):
 
 
 @pytest.mark.parametrize(
-    ("difference", "code", "told"),
+    ("difference", "code", "message"),
     [
         (["--seed", "1"], 5, "rank 0: rank 1 differs from rank 0 in seed: 1 there, 0 on rank 0."),
         (["--data", "nowhere"], 3, "rank 1: nowhere"),
     ],
 )
-def test_the_command_says_it_once_and_the_launcher_returns_the_code(difference, code, told, text, tmp_path):
+def test_the_command_says_it_once_and_the_launcher_returns_the_code(difference, code, message, text, tmp_path):
     train = [
         sys.executable,
         "-m",
@@ -108,6 +108,6 @@ def test_the_command_says_it_once_and_the_launcher_returns_the_code(difference, 
     )
     assert done.returncode == code
     (line,) = [line for line in done.stderr.splitlines() if "distrain: " in line]
-    assert line.startswith(f"distrain: error: {told}")
+    assert line.startswith(f"distrain: error: {message}")
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()

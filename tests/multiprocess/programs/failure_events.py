@@ -1,12 +1,19 @@
-"""What can happen to a rank, and when: {"rank": 1, "occasion": "step", "number": 5, "what": "SIGKILL"}.
+"""Events that happen to a rank, such as {"rank": 1, "occasion": "step", "number": 5, "what": "SIGKILL"}.
 
-Occasions: "start" (before the model is made), "step" (global step `number`, from 1, before the ranks meet in it),
-"evaluation" (that of epoch `number`, from 0, before the ranks meet in it), "save" (when the checkpoint of step `number`
-is about to be written).
+Occasions, and their numbers:
 
-What: the name of a signal, which the process sends itself; "error" and "exception", which are raised; "damage"
-overwrites a file of this rank's data; "fill" leaves no room on the disk of the run directory;
-"pause" takes 2 s.
+    start         before the model is made
+    step          global step, from 1, before the rank joins the others in that step
+    evaluation    epoch of the evaluation, from 0, before the rank joins the others in its first step
+    save          step of the checkpoint that is about to be written
+
+What happens:
+
+    SIGKILL, ...          the process sends itself this signal
+    error, exception      the process raises a `ConfigurationError` or a `RuntimeError`
+    damage                the process overwrites a file of its data
+    fill                  the process fills the disk of the run directory
+    pause                 the process sleeps for 2 s
 """
 
 from __future__ import annotations
@@ -31,19 +38,19 @@ DAMAGED = "train-00000.columns.npy"
 
 
 class Events(keras.callbacks.Callback):
-    """Makes each of the events happen once.
+    """Makes each event happen once.
 
     Args:
-        events: of this rank.
-        config: of the run.
-        tell: called when something is about to happen.
+        events: the events of this rank.
+        config: the settings of the run.
+        before_event: called before each event.
     """
 
-    def __init__(self, events: list[dict[str, Any]], config: TrainConfig, *, tell: Callable[[], None]) -> None:
+    def __init__(self, events: list[dict[str, Any]], config: TrainConfig, *, before_event: Callable[[], None]) -> None:
         super().__init__()
         self._events = list(events)
         self._config = config
-        self._tell = tell
+        self._before_event = before_event
         self._epoch = 0
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -56,11 +63,11 @@ class Events(keras.callbacks.Callback):
         self.happens("evaluation", self._epoch)
 
     def happens(self, occasion: str, number: int = 0) -> None:
-        """Something may happen here."""
+        """Make the events of this occasion happen."""
         due = [event for event in self._events if (event["occasion"], event.get("number", 0)) == (occasion, number)]
         for event in due:
             self._events.remove(event)
-            self._tell()
+            self._before_event()
             self._do(event["what"])
 
     def _do(self, what: str) -> None:
@@ -79,20 +86,20 @@ class Events(keras.callbacks.Callback):
 
 
 def eventful(
-    job: TrainingJob, config: TrainConfig, events: list[dict[str, Any]], *, tell: Callable[[], None]
+    job: TrainingJob, config: TrainConfig, events: list[dict[str, Any]], *, before_event: Callable[[], None]
 ) -> TrainingJob:
-    """The same job, with the events of this rank."""
-    happening = Events(events, config, tell=tell)
-    happening.happens("start")
+    """Return the job with the events of this rank."""
+    own_events = Events(events, config, before_event=before_event)
+    own_events.happens("start")
     save = distrain.training.saving.save_checkpoint
 
     def save_eventfully(directory: Path, step: int, *arguments: Any) -> Path:
-        happening.happens("save", step)
+        own_events.happens("save", step)
         return save(directory, step, *arguments)
 
     if any(event["occasion"] == "save" for event in events):
         distrain.training.saving.save_checkpoint = save_eventfully
-    return replace(job, callbacks=[happening])
+    return replace(job, callbacks=[own_events])
 
 
 def _overwrite(path: Path) -> None:

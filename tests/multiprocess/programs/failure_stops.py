@@ -1,8 +1,8 @@
-"""One rank of runs that end before their time, all in one launch: python failure_stops.py FOLDER RUNS.
+"""One rank of several runs that end before their time, in one launch: python failure_stops.py FOLDER RUNS.
 
 RUNS is JSON: a list of {"name": ..., "settings": {...}, "attempts": [[EVENT, ...], ...]}; see failure_events.py. Each
-attempt goes on where the one before it ended. "{rank}" in the path of the data becomes this rank's number. Into FOLDER
-goes `NAME.RANK.json`: how each attempt ended on this rank.
+attempt resumes the previous attempt. "{rank}" in the path of the data becomes this rank's number. Each rank writes
+FOLDER/NAME.RANK.json: how each attempt ended on this rank.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ SAVE_CHECKPOINT = distrain.training.saving.save_checkpoint
 
 
 def attempt(config: TrainConfig, events: list[dict[str, Any]]) -> dict[str, Any]:
-    """Train until an event ends it; what this rank then holds in memory, and what is on disk."""
+    """Train until an event ends the run; return the end, with digests of the weights in memory and on disk."""
     own = [event for event in events if event["rank"] == RANK]
     distrain.training.saving.save_checkpoint = SAVE_CHECKPOINT
     jobs = []
 
     def open_own() -> Any:
-        jobs.append(eventful(open_job(config), config, own, tell=lambda: None))
+        jobs.append(eventful(open_job(config), config, own, before_event=lambda: None))
         return jobs[-1]
 
     ended: dict[str, Any] = {"code": 0, "message": "", "reporting_rank": None}
@@ -60,7 +60,7 @@ def attempt(config: TrainConfig, events: list[dict[str, Any]]) -> dict[str, Any]
 
 
 def main(folder: Path, runs: list[dict[str, Any]]) -> None:
-    """Make them all."""
+    """Train all runs."""
     for run in runs:
         settings = {**run["settings"], "data": run["settings"]["data"].replace("{rank}", str(RANK))}
         config = TrainConfig(run=folder / run["name"], **settings)

@@ -1,10 +1,10 @@
-"""One rank of `distrain train`, to which something happens: python failure_train.py FOLDER EVENTS ARGUMENTS...
+"""One rank of `distrain train` with events: python failure_train.py FOLDER EVENTS ARGUMENTS...
 
-EVENTS is a JSON list; see failure_events.py. ARGUMENTS are those of `distrain train`; "{rank}" in them becomes this
-rank's number.
+EVENTS is a JSON list; see failure_events.py. ARGUMENTS are the arguments of `distrain train`; "{rank}" in them becomes
+this rank's number. The rank writes into FOLDER:
 
-Into FOLDER go `event.RANK`: when something happened (seconds of the machine's monotonic clock); and, if the environment
-has DISTRAIN_TEST_CODES, `code.RANK`: how the process ended, as its parent saw it, or nothing if both were killed.
+    event.RANK    when the last event happened, in seconds of the machine's monotonic clock
+    code.RANK     how the process ended, as its parent saw it, if the environment has DISTRAIN_TEST_CODES
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from distrain.cluster.world import find_world
 
 
 def note_how_it_ends(path: Path) -> None:
-    """Go on in a child; this process passes signals on to it, notes how it ends, and ends in the same way."""
+    """Continue in a child process; its parent forwards signals, writes the child's exit code and ends alike."""
     child = os.fork()
     if child == 0:
         return
@@ -46,13 +46,15 @@ def run(folder: Path, events: list[dict[str, Any]], arguments: list[str]) -> int
         note_how_it_ends(folder / f"code.{rank}")
     open_job = distrain.training.run.open_job
 
-    def tell() -> None:
+    def note_event() -> None:
         (folder / f"event.{rank}").write_text(str(time.monotonic()), encoding="utf-8")
 
     def open_eventful_job(config: Any) -> Any:
         from failure_events import eventful
 
-        return eventful(open_job(config), config, [event for event in events if event["rank"] == rank], tell=tell)
+        return eventful(
+            open_job(config), config, [event for event in events if event["rank"] == rank], before_event=note_event
+        )
 
     distrain.training.run.open_job = open_eventful_job
     return main(["train", *(argument.replace("{rank}", str(rank)) for argument in arguments)])

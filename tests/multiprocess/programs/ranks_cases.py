@@ -12,7 +12,7 @@ from ranks_data import DATA, LARGE_VOCABULARY, MOMENTUM, SMALL_VOCABULARY, WORDS
 
 
 def arguments(case: str) -> dict[str, Any]:
-    """What `distrain.fit` is called with."""
+    """Return the arguments of `distrain.fit`."""
     build_model, optimizer, *loss = CASES[case]
     return {
         **DATA[case](),
@@ -78,7 +78,7 @@ def _optimizer(name: str, **settings: Any) -> dict[str, Any]:
 
 
 CASES = {
-    # A bound that each step meets: clipping what one rank has would give other weights.
+    # Each step exceeds the bound, so that clipping the gradient of one rank would give other weights.
     "weighted": (dense_model, _optimizer("Adam", learning_rate=1e-2, global_clipnorm=0.05)),
     "words": (lambda: embedding_model(LARGE_VOCABULARY), _optimizer("SGD", learning_rate=0.5, momentum=0.9)),
     "letters": (lambda: embedding_model(SMALL_VOCABULARY), _optimizer("SGD", learning_rate=0.5, momentum=0.9)),

@@ -1,7 +1,6 @@
-"""What a rank really feeds to its model and sends to the others, noted while the compiled steps run.
+"""Notes of what a rank feeds to its model and sends to the others, taken while the compiled steps run.
 
-Decides: what is noted. Never: from where a batch came: the notes are taken inside the compiled step, at the model's
-call, from the tensors that it is called on.
+Decides: the content of the notes. Never: trusts the loader; each note holds the tensors that the model was called on.
 
     notes = Notes()
     model = notes.of_feeding(model)
@@ -26,9 +25,9 @@ class Notes:
     """Notes of one run on one rank.
 
     Attributes:
-        fed: per call of the model: what for ("train" or "evaluate"), epoch, first position, the digest of each example
-            that weighs something, and their weights.
-        sent: how often a buffer of so many numbers was summed over the ranks.
+        fed: an object per call of the model: `purpose` ("train" or "evaluate"), `epoch`, `first_position`, and the
+            digests and weights of the examples of weight above 0.
+        sent: number of sums over the ranks, by the size of the buffer in numbers.
     """
 
     def __init__(self) -> None:
@@ -36,7 +35,7 @@ class Notes:
         self.sent: Counter[int] = Counter()
 
     def of_feeding(self, model: keras.Model) -> keras.Model:
-        """The model, which notes what it is called on in a step."""
+        """Return the model, whose calls within a step are noted."""
         call = model.call
 
         def noting_call(inputs: Any, *args: Any, **settings: Any) -> Any:
@@ -55,7 +54,7 @@ class Notes:
 
     @contextlib.contextmanager
     def of_sending(self, collectives: Any) -> Iterator[None]:
-        """Note the sizes of what a backend's module sums; in this context."""
+        """Note the sizes of the buffers that a backend's module sums in this context."""
         if collectives is None:  # one process
             yield
             return
@@ -80,17 +79,17 @@ class Notes:
                 "purpose": purpose,
                 "epoch": int(batch.epoch),
                 "first_position": int(batch.first_position),
-                "examples": [digests[place] for place in counts],
+                "examples": [digests[index] for index in counts],
                 "weights": batch.weights[counts].tolist(),
             }
         )
 
 
 def digests_of(features: Any, labels: np.ndarray) -> list[str]:
-    """Digest of each example: its features that are not zero, with their columns, and its label."""
+    """Return the digest of each example: its nonzero features with their columns, and its label."""
     if isinstance(features, SparseRows):
         rows = [np.flatnonzero(features.row_ids == row) for row in range(len(labels))]
-        pairs = [(features.columns[places], features.values[places]) for places in rows]
+        pairs = [(features.columns[indices], features.values[indices]) for indices in rows]
     else:
         if isinstance(features, WordRows):
             units = features.words.reshape(len(features.row_ids), -1)

@@ -1,10 +1,14 @@
-"""Several runs one after the other on one set of ranks that end in an error, each rank with settings of its own.
+"""Several runs that end in an error on one set of ranks, each rank with its own settings.
 
-    mpirun -n 2 python ranks_commands.py FOLDER           # FOLDER/plan.json says what
+    mpirun -n 2 python ranks_that_differ.py FOLDER        # FOLDER/plan.json says what to run
 
-The plan is a list of objects: `name`; `settings`, of the run for each rank; and `paths`, for each rank a folder that
-goes before all others where Python looks for packages, or null. Each rank writes FOLDER/NAME.RANK.json: the error's
-exit code and message, the rank that tells of it, and what was said on standard output and standard error before.
+The plan is a list of objects:
+
+    name        name of the run
+    settings    for each rank its settings
+    paths       for each rank a folder that precedes all others on Python's path, or null
+
+Each rank writes FOLDER/NAME.RANK.json: the error's exit code, message and reporting rank, and the output until then.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ from distrain.training.run import train
 
 
 def main(folder: Path) -> None:
-    """Do what the plan says."""
+    """Run the plan."""
     rank = find_world(os.environ).rank
     for run in json.loads((folder / "plan.json").read_text(encoding="utf-8")):
         said = io.StringIO()
