@@ -2,7 +2,7 @@
 
 Decides: what `summary.json` holds, and which checkpoint is the best model. Never: trains.
 
-    result = finish_run(setup, trained, report)
+    result = finish_run(setup, actions, progress)
     result.model.predict(x)
 """
 
@@ -14,10 +14,10 @@ from typing import Any
 
 from distrain.cluster.error_relay import run_on_all_ranks
 from distrain.file_names import CHECKPOINTS_NAME
-from distrain.reporting.reporter import Reporter
 from distrain.runs import directory as run_directory
 from distrain.runs.checkpoint import Checkpoint, checkpoint_path, load_checkpoint
-from distrain.training.epochs import TrainedEpochs
+from distrain.runs.progress import Progress
+from distrain.training.epochs import RunActions
 from distrain.training.setup import RunSetup, broadcast_checkpoint
 
 
@@ -36,29 +36,30 @@ class Result:
     history: list[dict[str, float]]
 
 
-def finish_run(setup: RunSetup, trained: TrainedEpochs, report: Reporter) -> Result:
+def finish_run(setup: RunSetup, actions: RunActions, progress: Progress) -> Result:
     """Restore the best model on all ranks; the chief writes `model.keras` and `summary.json`."""
     config, distribution = setup.config, setup.distribution
-    if trained.best_step is not None and trained.best_step != trained.progress.global_step:
-        setup.model_state.restore(_load_checkpoint(setup, trained.best_step))
-    summary = _summarize(setup, trained)
+    best_step = actions.early_stopping.best_step
+    if best_step is not None and best_step != progress.global_step:
+        setup.model_state.restore(_load_checkpoint(setup, best_step))
+    summary = _summarize(setup, actions, progress)
     if distribution.group.is_chief:
-        if trained.was_complete:
+        if setup.was_complete:
             summary = run_directory.read_summary(config.run) or summary
         run_directory.write_model(config.run, setup.trainable.model)
-        report.finish(summary)
+        actions.report.finish(summary)
     summary = json.loads(distribution.group.broadcast(json.dumps(summary).encode()))
-    return Result(setup.trainable.model, summary, trained.history)
+    return Result(setup.trainable.model, summary, actions.history)
 
 
-def _summarize(setup: RunSetup, trained: TrainedEpochs) -> dict[str, Any]:
-    progress = trained.progress
+def _summarize(setup: RunSetup, actions: RunActions, progress: Progress) -> dict[str, Any]:
+    best_metrics = actions.early_stopping.best_metrics
     mean_rate = progress.examples_trained / max(progress.train_seconds, 1e-9)
     return {
-        "validation_accuracy": trained.best_metrics.get("val_accuracy"),
-        "validation_loss": trained.best_metrics.get("val_loss"),
+        "validation_accuracy": best_metrics.get("val_accuracy"),
+        "validation_loss": best_metrics.get("val_loss"),
         "train_seconds": progress.train_seconds,
-        "samples_per_second": trained.samples_per_second or mean_rate,
+        "samples_per_second": actions.throughput.samples_per_second() or mean_rate,
         "num_replicas": setup.distribution.num_replicas,
         "strategy": setup.distribution.name,
         "epochs": progress.epoch,
@@ -66,7 +67,7 @@ def _summarize(setup: RunSetup, trained: TrainedEpochs) -> dict[str, Any]:
         "examples_trained": progress.examples_trained,
         "weights_sha256": setup.model_state.weights_digest(),
         "data_digest": setup.job.data_digest,
-        "startup_seconds": trained.startup_seconds,
+        "startup_seconds": actions.startup.seconds,
     }
 
 

@@ -25,7 +25,7 @@ from distrain.errors import DistrainError
 from distrain.keras_backend import require_tensorflow
 from distrain.reporting.logs import limit_log_to_chief
 from distrain.reporting.reporter import Reporter, RunReporter
-from distrain.training.epochs import train_epochs
+from distrain.training.epochs import make_actions, train_epochs
 from distrain.training.job import TrainingJob, open_job
 from distrain.training.result import Result, finish_run
 from distrain.training.setup import agree_on_job, build_setup, compile_steps, open_run_directory
@@ -83,8 +83,9 @@ def run_job(
             setup = build_setup(distribution, config, job, restored)
             steps = compile_steps(setup)
             with open_reporter(config.run) if distribution.group.is_chief else Reporter() as report:
-                trained = train_epochs(setup, steps, report, stop=stop, at_step=at_step, started_at=started_at)
-                return finish_run(setup, trained, report)
+                actions = make_actions(setup, report, stop=stop, started_at=started_at)
+                progress = train_epochs(setup, steps, actions, at_step=at_step)
+                return finish_run(setup, actions, progress)
 
     def open_reporter(run: Path) -> Reporter:
         return reporter(run) if reporter else RunReporter(run, num_epochs=config.epochs, prometheus=config.prometheus)
@@ -97,9 +98,8 @@ def run_job(
             try:
                 result = run_phases(distribution, stop, detector.at_step)
             except DistrainError as error:
-                if (
-                    error.reporting_rank is None
-                ):  # only this rank raised the error: the failure detector ends the others
+                # Without a reporting rank this rank alone raised the error; the failure detector ends the others.
+                if error.reporting_rank is None:
                     raise
                 failure = error
             distribution.group.barrier()  # no rank leaves before the chief has written everything

@@ -32,6 +32,7 @@ from distrain.data.plan import EpochPlan
 from distrain.files import folder_digest
 from distrain.runs import directory as run_directory
 from distrain.runs.checkpoint import Checkpoint, pack_checkpoint, unpack_checkpoint
+from distrain.runs.progress import Progress, read_progress
 from distrain.training.job import TrainingJob
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class RunSetup:
         distribution: the replicas of all ranks.
         job: model, data and callbacks.
         restored: the checkpoint to resume from; None at the start of training.
+        progress: the progress of `restored`.
         trainable: model, optimizer, loss and metrics, with the variables of `restored`.
         model_state: the variables of model and optimizer.
         sample: a batch of one or two training examples.
@@ -60,9 +62,15 @@ class RunSetup:
     distribution: Distribution
     job: TrainingJob
     restored: Checkpoint | None
+    progress: Progress
     trainable: TrainableModel
     model_state: ModelState
     sample: Batch
+
+    @property
+    def was_complete(self) -> bool:
+        """Whether training was complete before this process started."""
+        return self.restored is not None and run_directory.is_finished(self.config, self.restored)
 
     @property
     def batch_size(self) -> int:
@@ -204,7 +212,7 @@ def build_setup(
         model_state.restore(restored)
     else:
         model_state.restore(broadcast_checkpoint(distribution, Checkpoint(Path(), model_state.arrays(), {})))
-    return RunSetup(config, distribution, job, restored, trainable, model_state, sample)
+    return RunSetup(config, distribution, job, restored, read_progress(restored), trainable, model_state, sample)
 
 
 def compile_steps(setup: RunSetup) -> CompiledSteps:
