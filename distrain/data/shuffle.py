@@ -13,6 +13,7 @@ Spans of neighbouring examples are put in random order, and the examples of many
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -99,6 +100,15 @@ class ShuffledOrder:
             self._windows[index] = ShuffleWindow(first, self._spans_of(index), permutation)
         return self._windows[index]
 
+    def windows_of(self, positions: range) -> Iterator[tuple[ShuffleWindow, range]]:
+        """Yield each window that `positions` reach into, with the positions relative to the window."""
+        start = positions.start
+        while start < positions.stop:
+            window = self.window_of(start)
+            stop = min(positions.stop, window.first_position + window.size)
+            yield window, range(start - window.first_position, stop - window.first_position)
+            start = stop
+
     def spans_after(self, window: ShuffleWindow) -> np.ndarray:
         """The spans of the next window, int64 `[s, 2]`; empty after the last window."""
         return self._spans_of(int(np.searchsorted(self._window_starts, window.first_position, side="right")))
@@ -108,18 +118,13 @@ class ShuffledOrder:
 
     def examples(self, positions: range) -> np.ndarray:
         """Example numbers at `positions`, int64 `[len(positions)]`."""
-        pieces = []
-        start = positions.start
-        while start < positions.stop:
-            window = self.window_of(start)
+        pieces = [np.zeros(0, np.int64)]
+        for window, offsets in self.windows_of(positions):
             if window.first_position not in self._examples:
                 self._examples.clear()
                 self._examples[window.first_position] = window.examples()
-            examples = self._examples[window.first_position]
-            stop = min(positions.stop, window.first_position + len(examples))
-            pieces.append(examples[start - window.first_position : stop - window.first_position])
-            start = stop
-        return np.concatenate(pieces) if pieces else np.zeros(0, np.int64)
+            pieces.append(self._examples[window.first_position][offsets.start : offsets.stop])
+        return np.concatenate(pieces)
 
 
 def epoch_order(

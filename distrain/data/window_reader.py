@@ -9,7 +9,6 @@ Decides: which rows of a shuffle window this process reads, and when. Never: wha
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -40,12 +39,11 @@ class WindowReader:
         self._positions = np.zeros(0, np.int64)  # positions whose rows are loaded
         self._rows: RowReader | None = None
         self._memory = _ReusedMemory()
-        self._weights: tuple[int, np.ndarray] | None = None
 
     def read(self, positions: range) -> tuple[Features, np.ndarray]:
         """Features and labels at `positions`, which belong to one batch of one of the replicas."""
         pieces = []
-        for window, offsets in self._windows_of(positions):
+        for window, offsets in self._order.windows_of(positions):
             rows = self.load(window)
             start = int(np.searchsorted(self._positions, window.first_position + offsets.start))
             pieces.append(rows(start, start + len(offsets)))
@@ -76,21 +74,7 @@ class WindowReader:
         """Weights at `positions`, float32 `[len(positions)]`."""
         if self._examples.weights is None:
             return np.ones(len(positions), np.float32)
-        pieces = []
-        for window, offsets in self._windows_of(positions):
-            if self._weights is None or self._weights[0] != window.first_position:
-                self._weights = (window.first_position, self._examples.weights[window.examples()])
-            pieces.append(self._weights[1][offsets.start : offsets.stop])
-        return np.concatenate(pieces)
-
-    def _windows_of(self, positions: range) -> Iterator[tuple[ShuffleWindow, range]]:
-        """Yield each window that `positions` reach into, with the positions relative to the window."""
-        start = positions.start
-        while start < positions.stop:
-            window = self._order.window_of(start)
-            stop = min(positions.stop, window.first_position + window.size)
-            yield window, range(start - window.first_position, stop - window.first_position)
-            start = stop
+        return self._examples.weights[self._order.examples(positions)]
 
 
 class _ReusedMemory:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from distrain.data.plan import EpochPlan
 from distrain.data.shuffle import ShuffledOrder
@@ -32,6 +34,13 @@ def test_every_plan_passes(num_examples, num_replicas, batch_size, seed, epoch):
     audit(planned(num_examples, num_replicas, batch_size), seed=seed, epoch=epoch)
 
 
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_only_a_terminal_shows_progress(is_terminal):
+    output = io.StringIO()
+    audit(planned(), seed=0, epoch=0, console=Console(file=output, force_terminal=is_terminal))
+    assert ("audit of epoch 1" in output.getvalue()) == is_terminal
+
+
 @pytest.fixture
 def small_windows(monkeypatch):
     """Several windows in 90 examples; the last window is short."""
@@ -54,7 +63,7 @@ def of_the_next_replica(self, start, stop, replicas):
 
 
 def cut_at_whole_steps(self, start, stop, replicas):
-    """The defect that an audit with formulas of its own did not see: the last step of each window was lost."""
+    """Lose the last step of each window, which an audit with formulas of its own did not see."""
     last = stop - (stop - self.first_position) % self.global_batch_size
     return POSITIONS_BETWEEN(self, start, last, replicas)
 
