@@ -1,1 +1,1 @@
-"""Run directories and checkpoints, and which run may resume in them."""
+"""Run directories and checkpoints, and which run may resume from them."""

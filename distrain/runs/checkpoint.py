@@ -1,6 +1,6 @@
-"""Save, restore, retain: a checkpoint is whole or absent, and nothing in it can run code.
+"""Saves, loads and retains checkpoints. A checkpoint is whole or absent, and nothing in it can run code.
 
-Decides: the files of a checkpoint, which one is the newest that can be used, which ones are kept. Never: what the
+Decides: the files of a checkpoint, which checkpoint is the newest usable one, and which are kept. Never: what the
 state means, or when it is saved.
 
     path = save_checkpoint(run / "checkpoints", 1200, arrays, state)
@@ -8,7 +8,7 @@ state means, or when it is saved.
     checkpoint.arrays["model/0000"], checkpoint.state["epoch"]
 
 `step-NNNNNNNN/` holds `arrays.safetensors`, `state.json` and, written last, `manifest.json` with the size and SHA-256
-of both. It is written beside, synced and renamed.
+of both. `files.replace_folder` makes the folder appear whole.
 """
 
 from __future__ import annotations
@@ -39,7 +39,13 @@ MANIFEST_NAME = "manifest.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A restored checkpoint: named arrays and JSON state."""
+    """A loaded checkpoint.
+
+    Attributes:
+        path: Folder of the checkpoint.
+        arrays: Arrays by name.
+        state: JSON values by name.
+    """
 
     path: Path
     arrays: Mapping[str, np.ndarray]
@@ -47,24 +53,24 @@ class Checkpoint:
 
 
 def checkpoint_path(directory: Path, step: int) -> Path:
-    """The folder of the checkpoint at a global step."""
+    """Return the folder of the checkpoint at a global step."""
     return directory / f"step-{step:08d}"
 
 
 def save_checkpoint(directory: Path, step: int, arrays: Mapping[str, np.ndarray], state: Mapping[str, Any]) -> Path:
-    """Write one checkpoint; one of the same step is replaced.
+    """Write a checkpoint, or replace the checkpoint of the same step.
 
     Args:
-        directory: the `checkpoints` folder, made if need be.
-        step: global step, which names it.
-        arrays: by name.
-        state: what `json` can write.
+        directory: Folder of all checkpoints; made if absent.
+        step: Global step, which names the checkpoint.
+        arrays: Arrays by name.
+        state: JSON values by name.
 
     Returns:
         The checkpoint's folder.
 
     Raises:
-        OSError: it cannot be written; nothing is left then.
+        OSError: the checkpoint cannot be written; nothing new remains then.
     """
     directory.mkdir(parents=True, exist_ok=True)
     final = checkpoint_path(directory, step)
@@ -88,12 +94,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read one checkpoint and check it against its manifest.
 
     Raises:
-        CheckpointError: it is missing, cut, changed, or of another version.
+        CheckpointError: the checkpoint is missing, truncated, changed, or of another version.
     """
     try:
         manifest = read_json_object(path / MANIFEST_NAME)
         if manifest["format"] != "distrain-checkpoint" or manifest["version"] != FORMAT_VERSION:
-            raise CheckpointError(f"{path} is of another format or version than this distrain reads.")
+            raise CheckpointError(f"{path} has another format or version than this distrain reads.")
         for name in (ARRAYS_NAME, STATE_NAME):
             if sha256_of(path / name) != manifest["files"][name]["sha256"]:
                 raise CheckpointError(f"{path / name} is cut or changed: its checksum does not fit.")
@@ -105,7 +111,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def list_checkpoints(directory: Path) -> list[Path]:
-    """All checkpoint folders, oldest first, usable or not."""
+    """Return all checkpoint folders, usable or not, in order of their steps."""
     if not directory.is_dir():
         return []
     paths = [path for path in directory.iterdir() if re.fullmatch(r"step-\d{8,}", path.name)]
@@ -113,14 +119,14 @@ def list_checkpoints(directory: Path) -> list[Path]:
 
 
 def pack_checkpoint(checkpoint: Checkpoint) -> bytes:
-    """A checkpoint as bytes, to send to another process."""
+    """Return a checkpoint as bytes for another process."""
     arrays = save({name: np.asarray(array, order="C") for name, array in checkpoint.arrays.items()})
     head = json.dumps({"path": str(checkpoint.path), "state": checkpoint.state}).encode()
     return len(head).to_bytes(8, "little") + head + arrays
 
 
 def unpack_checkpoint(content: bytes) -> Checkpoint:
-    """The checkpoint that `pack_checkpoint` packed."""
+    """Return the checkpoint that `pack_checkpoint` packed."""
     first = 8 + int.from_bytes(content[:8], "little")
     head = json.loads(content[8:first])
     return Checkpoint(Path(head["path"]), load(content[first:]), head["state"])
@@ -130,14 +136,14 @@ def newest_checkpoint(directory: Path) -> Checkpoint | None:
     """Load the newest checkpoint that is whole, and log a warning for each newer one. Return None if there is none.
 
     Raises:
-        CheckpointError: there are checkpoints, but none can be used.
+        CheckpointError: checkpoints exist, but none can be used.
     """
     paths = list_checkpoints(directory)
     for path in reversed(paths):
         try:
             return load_checkpoint(path)
         except CheckpointError as error:
-            _LOG.warning("%s Trying the one before it.", error)
+            _LOG.warning("%s Trying the checkpoint before it.", error)
     if paths:
         raise CheckpointError(
             f"None of the {len(paths)} checkpoints in {directory} can be used. Train into a new run directory."
@@ -146,10 +152,10 @@ def newest_checkpoint(directory: Path) -> Checkpoint | None:
 
 
 def retain_checkpoints(directory: Path, *, keep: int, best_step: int | None) -> None:
-    """Remove all but the `keep` newest checkpoints and the best one, and what an earlier save left half-written."""
+    """Remove all checkpoints but the `keep` newest and the best, and the leftovers of interrupted saves."""
     paths = list_checkpoints(directory)
     for path in paths[: max(0, len(paths) - keep)]:
         if best_step is None or path != checkpoint_path(directory, best_step):
-            path.rename(path.with_name(f".{path.name}.old"))  # a removal that is cut short leaves nothing that opens
+            path.rename(path.with_name(f".{path.name}.old"))  # an interrupted removal then leaves no checkpoint to load
     for path in directory.glob(".step-*"):
         shutil.rmtree(path, ignore_errors=True)

@@ -1,9 +1,9 @@
-"""A run directory: what is in it, and whether this run may go on in it.
+"""The files of a run directory, and whether a run may resume in it.
 
-Decides: which settings a run must keep to go on, and the names of its files. Never: trains, or judges a model.
+Decides: which settings a resumed run must keep, and the names of the files. Never: trains, or judges a model.
 
-    restored = open_run(config, facts, vectorizer=None)     # a Checkpoint, or None to start afresh
-    settings, checkpoint = open_finished(Path("runs/1"))                # for evaluate and predict
+    restored = open_run(config, resolved, vectorizer=None)      # a Checkpoint, or None for a new run
+    settings, checkpoint = open_finished(Path("runs/1"))        # for evaluate and predict
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from distrain.runs.checkpoint import Checkpoint, checkpoint_path, list_checkpoin
 
 _LOG = logging.getLogger(__name__)
 
-# A run that goes on must keep what decides its weights; it may change where and how fast it runs, and how long.
+# A resumed run must keep the settings that decide its weights. It may change where, how fast and how long it trains.
 _MAY_CHANGE = {setting.name for setting in settings_of(TrainConfig) if setting.may_change}
 _MAY_CHANGE |= {"num_replicas", "replica_batch_size"}
 
 
 def open_run(config: TrainConfig, resolved: Mapping[str, Any], *, vectorizer: Path | None) -> Checkpoint | None:
-    """Make the run directory or take it up again, and write its `config.json`.
+    """Make or reopen the run directory, and write its `config.json`.
 
     Args:
-        config: the settings.
-        resolved: what they came to: data digest, strategy, replicas, ...
-        vectorizer: a folder to copy into the run, for `predict`.
+        config: Settings as the user gave them.
+        resolved: Values that the settings led to: data digest, strategy, replicas, ...
+        vectorizer: Folder that a new run copies for `predict`, or None.
 
     Returns:
-        The checkpoint to go on from, or None.
+        The checkpoint from which training resumes, or None for a new run.
 
     Raises:
-        CheckpointError: the directory holds another run, is in use with `--resume never`, or its checkpoints are
-            damaged.
-        ConfigurationError: it cannot be made.
+        CheckpointError: the directory holds another run, or holds a run despite `--resume never`, or its checkpoints
+            are damaged.
+        ConfigurationError: the directory cannot be made or written.
     """
     run = config.run
     settings = {**_plain(config), **resolved}
@@ -57,7 +57,7 @@ def open_run(config: TrainConfig, resolved: Mapping[str, Any], *, vectorizer: Pa
         if before is not None and config.resume == "never":
             raise CheckpointError(f"{run} holds a run already, and --resume is never. Choose another --run.")
         has_begun = bool(list_checkpoints(run / CHECKPOINTS_NAME))
-        if before is not None and has_begun:  # a run that was never saved may begin again with other settings
+        if before is not None and has_begun:  # a run without a checkpoint may start over with other settings
             _check_same_run(run, before, settings)
         is_own = explicit is not None and explicit.resolve().parent == (run / CHECKPOINTS_NAME).resolve()
         if explicit and has_begun and not is_own:
@@ -67,7 +67,7 @@ def open_run(config: TrainConfig, resolved: Mapping[str, Any], *, vectorizer: Pa
             )
         restored = load_checkpoint(explicit) if explicit else newest_checkpoint(run / CHECKPOINTS_NAME)
         if restored is not None and restored.state.get("data_digest") != settings["data_digest"]:
-            raise CheckpointError(f"{restored.path} was trained on other data, whose positions mean nothing here.")
+            raise CheckpointError(f"{restored.path} was trained on other data, so its position does not apply here.")
         run.mkdir(parents=True, exist_ok=True)
         if explicit and restored is not None:
             best = load_best(explicit.parent, restored)
@@ -75,7 +75,7 @@ def open_run(config: TrainConfig, resolved: Mapping[str, Any], *, vectorizer: Pa
                 _remove_later(restored, run / CHECKPOINTS_NAME)
             else:
                 for path in {restored.path, best.path}:
-                    _take_over(path, run / CHECKPOINTS_NAME)
+                    _copy_checkpoint(path, run / CHECKPOINTS_NAME)
         if vectorizer is not None and not has_begun:
             with replace_folder(run / VECTORIZER_NAME) as folder:
                 shutil.copytree(vectorizer, folder, dirs_exist_ok=True)
@@ -86,10 +86,10 @@ def open_run(config: TrainConfig, resolved: Mapping[str, Any], *, vectorizer: Pa
 
 
 def hold_run(run: Path) -> AbstractContextManager[None]:
-    """Keep other processes from training in a run directory, until the block ends.
+    """Lock a run directory against other processes until the block ends.
 
-    Raises:
-        CheckpointError: another process trains in it.
+    Raises (on entry):
+        CheckpointError: another process trains in the directory.
     """
     busy = CheckpointError(
         f"another process trains in {run} already. Wait for it, or choose another --run. If the processes were "
@@ -99,10 +99,10 @@ def hold_run(run: Path) -> AbstractContextManager[None]:
 
 
 def open_finished(run: Path) -> tuple[dict[str, Any], Checkpoint]:
-    """The settings of a run and its best checkpoint.
+    """Return the settings of a run and its best checkpoint.
 
     Raises:
-        CheckpointError: it is not a run directory, or has no checkpoint that can be used.
+        CheckpointError: `run` is not a run directory, or has no checkpoint that can be used.
     """
     if not (run / CONFIG_NAME).is_file():
         raise CheckpointError(f"{run} is not a run directory: it has no {CONFIG_NAME}. Make one with 'distrain train'.")
@@ -114,10 +114,14 @@ def open_finished(run: Path) -> tuple[dict[str, Any], Checkpoint]:
 
 
 def load_best(directory: Path, checkpoint: Checkpoint) -> Checkpoint:
-    """The best checkpoint so far, as `checkpoint` knows it: itself, or another in the same folder.
+    """Load the checkpoint that `checkpoint` records as the best so far, which may be `checkpoint` itself.
+
+    Args:
+        directory: Folder of the run's checkpoints.
+        checkpoint: Checkpoint that records the best step.
 
     Raises:
-        CheckpointError: it is damaged or gone.
+        CheckpointError: the best checkpoint is damaged or gone.
     """
     best_step = (checkpoint.state.get("early_stopping") or {}).get("best_step")
     if best_step is None or best_step == checkpoint.state.get("global_step"):
@@ -126,7 +130,11 @@ def load_best(directory: Path, checkpoint: Checkpoint) -> Checkpoint:
 
 
 def config_of(settings: Mapping[str, Any]) -> TrainConfig:
-    """The `TrainConfig` inside a run's settings."""
+    """Return the `TrainConfig` inside a run's settings.
+
+    Raises:
+        CheckpointError: the settings do not make a `TrainConfig`.
+    """
     names = {field.name for field in fields(TrainConfig)}
     try:
         return TrainConfig(**{name: value for name, value in settings.items() if name in names})
@@ -135,7 +143,7 @@ def config_of(settings: Mapping[str, Any]) -> TrainConfig:
 
 
 def is_finished(config: TrainConfig, checkpoint: Checkpoint) -> bool:
-    """Whether training was complete at this checkpoint, and `config` asks for no more."""
+    """Return whether training was complete at a checkpoint and `config` asks for no more."""
     state = checkpoint.state
     reason = state.get("finished")
     if reason == "early stopping":
@@ -144,7 +152,7 @@ def is_finished(config: TrainConfig, checkpoint: Checkpoint) -> bool:
 
 
 def read_summary(run: Path) -> dict[str, Any] | None:
-    """The summary of a finished run; None if it was cut off before writing one."""
+    """Return the summary of a finished run, or None if the run has not written one."""
     path = run / SUMMARY_NAME
     return _read_json(path) if path.is_file() else None
 
@@ -154,7 +162,7 @@ def write_model(run: Path, model: Any) -> None:
     try:
         with atomic_write(run / MODEL_NAME, suffix=".keras") as tmp_path:
             model.save(tmp_path)
-    except NotImplementedError:  # Keras's word for a model whose arguments it cannot write down
+    except NotImplementedError:  # Keras cannot serialize the constructor's arguments
         _LOG.warning(
             f"{MODEL_NAME} is not written: {type(model).__name__} takes arguments, but has no get_config(). "
             f"Its weights are in {run / 'checkpoints'}."
@@ -176,29 +184,29 @@ def _check_same_run(run: Path, before: Mapping[str, Any], now: Mapping[str, Any]
     for name in now:
         if name in _MAY_CHANGE or before.get(name) == now[name]:
             continue
-        what = "other data" if name == "data_digest" else f"{name} = {before.get(name)!r}, not {now[name]!r}"
+        difference = "other data" if name == "data_digest" else f"{name} = {before.get(name)!r}, not {now[name]!r}"
         raise CheckpointError(
-            f"{run} was made with {what}. Give the same settings to go on, or choose another --run for a new one."
+            f"{run} was made with {difference}. Give the same settings to go on, or choose another --run for a new one."
         )
-    shares_before, shares_now = (of["num_replicas"] * of.get("accumulation_steps", 1) for of in (before, now))
-    if now["batch_size"] is not None and shares_before != shares_now:
+    batches_before, batches_now = (of["num_replicas"] * of.get("accumulation_steps", 1) for of in (before, now))
+    if now["batch_size"] is not None and batches_before != batches_now:
         raise CheckpointError(
-            f"{run} was trained with {shares_before} replicas (x accumulation steps) of --batch-size "
-            f"{now['batch_size']}. With {shares_now} that is another global batch, and another model. Choose another "
-            f"--run, with --global-batch-size {shares_before * before['replica_batch_size']} if the number of replicas "
-            "is to vary."
+            f"{run} was trained with {batches_before} replicas (x accumulation steps) of --batch-size "
+            f"{now['batch_size']}. With {batches_now}, the global batch and so the model differ. Choose another --run, "
+            f"with --global-batch-size {batches_before * before['replica_batch_size']} if the number of replicas is to "
+            "vary."
         )
 
 
 def _remove_later(checkpoint: Checkpoint, directory: Path) -> None:
     paths = list_checkpoints(directory)
     names = [path.name for path in paths]
-    for path in paths[names.index(checkpoint.path.name) + 1 :]:  # training comes by them again
-        _LOG.warning("%s is beyond %s, where training begins anew: it is removed.", path, checkpoint.path.name)
+    for path in paths[names.index(checkpoint.path.name) + 1 :]:  # training will write these steps again
+        _LOG.warning("%s is removed: it is later than %s, from which training resumes.", path, checkpoint.path.name)
         shutil.rmtree(path)
 
 
-def _take_over(checkpoint: Path, directory: Path) -> None:
+def _copy_checkpoint(checkpoint: Path, directory: Path) -> None:
     directory.mkdir(exist_ok=True)
     with replace_folder(directory / checkpoint.name) as folder:
         shutil.copytree(checkpoint, folder, dirs_exist_ok=True)

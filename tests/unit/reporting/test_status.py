@@ -1,4 +1,4 @@
-"""The status file: whole at any time, in both formats, through a run and its end; read back with suspicion."""
+"""The status file is whole at any time, in both formats, from start to end of a run; readers refuse damage."""
 
 from __future__ import annotations
 
@@ -30,33 +30,33 @@ def reporter_into(run: Path, **settings: object) -> RunReporter:
 def test_a_run_from_start_to_finish(tmp_path):
     states = []
 
-    def look(*names: str) -> dict:
+    def read(*names: str) -> dict:
         status = read_status(tmp_path)
         states.append(status["state"])
         return {name: status.get(name) for name in names}
 
     with reporter_into(tmp_path) as reporter:
-        look()
+        read()
         reporter.resume(epoch=1, step=4, path=tmp_path / "checkpoints" / "step-4")
-        assert look("step", "last_checkpoint") == {"step": 4, "last_checkpoint": "checkpoints/step-4"}
+        assert read("step", "last_checkpoint") == {"step": 4, "last_checkpoint": "checkpoints/step-4"}
         for step in (5, 6):
             reporter.step(epoch=1, step=step, steps_per_epoch=6, num_examples=64, logs=lambda: {"loss": 0.5})
-        trained = look("step", "epoch", "epochs", "steps_per_epoch", "loss", "last_step_time", "time")
+        trained = read("step", "epoch", "epochs", "steps_per_epoch", "loss", "last_step_time", "time")
         assert trained.pop("last_step_time") <= trained.pop("time")
         assert trained == {"step": 6, "epoch": 1, "epochs": 3, "steps_per_epoch": 6, "loss": 0.5}
         assert read_status(tmp_path)["samples_per_second"] > 0
         reporter.evaluating(step=2, num_steps=9)
-        assert look("evaluated_steps", "evaluation_steps") == {"evaluated_steps": 2, "evaluation_steps": 9}
+        assert read("evaluated_steps", "evaluation_steps") == {"evaluated_steps": 2, "evaluation_steps": 9}
         reporter.epoch(epoch=1, step=6, num_examples=128, seconds=1.0, logs={"loss": 0.4, "val_loss": 0.3})
-        assert look("loss", "val_loss", "evaluated_steps") == {"loss": 0.4, "val_loss": 0.3, "evaluated_steps": None}
+        assert read("loss", "val_loss", "evaluated_steps") == {"loss": 0.4, "val_loss": 0.3, "evaluated_steps": None}
         reporter.checkpoint(epoch=1, step=6, path=tmp_path / "checkpoints" / "step-6", seconds=0.1)
-        saved = look("last_checkpoint", "last_checkpoint_time", "last_step_time")
+        saved = read("last_checkpoint", "last_checkpoint_time", "last_step_time")
         assert saved["last_checkpoint"] == "checkpoints/step-6"
         assert saved["last_checkpoint_time"] > saved["last_step_time"]
         reporter.stop(epoch=1, step=6, reason="all epochs are trained")
-        look()
+        read()
     reporter.finish({"validation_accuracy": 0.9})
-    assert look("message", "step") == {"message": "all epochs are trained", "step": 6}
+    assert read("message", "step") == {"message": "all epochs are trained", "step": 6}
     assert states == [
         "starting",
         "starting",
@@ -73,7 +73,7 @@ def test_a_run_from_start_to_finish(tmp_path):
     ("error", "state"),
     [(StopRequested("SIGTERM"), "stopped"), (DivergenceError("nan"), "failed"), (ZeroDivisionError(), "failed")],
 )
-def test_what_ends_a_run_is_told(tmp_path, error, state):
+def test_the_end_of_a_run_is_recorded(tmp_path, error, state):
     with pytest.raises(type(error)), reporter_into(tmp_path):
         raise error
     status = read_status(tmp_path)
@@ -109,7 +109,7 @@ def test_a_reader_never_sees_half_a_file(tmp_path):
     reader.join()
     assert len(seen) > 20
     assert {whole for _, whole in seen} == {True}
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["run.prom", "status.json"], "nothing is left beside"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run.prom", "status.json"], "no temporary file remains"
 
 
 @pytest.mark.parametrize(
@@ -183,10 +183,10 @@ def test_prometheus_reads_each_number_as_a_gauge(tmp_path):
 
 @given(
     run=st.text(),
-    figures=st.dictionaries(st.text(min_size=1), st.floats(allow_nan=False, allow_infinity=False), max_size=5),
+    metrics=st.dictionaries(st.text(min_size=1), st.floats(allow_nan=False, allow_infinity=False), max_size=5),
 )
-def test_prometheus_reads_any_names_of_runs_and_metrics(run, figures):
-    values = json.loads(json.dumps({**figures, "state": "training", "time": 1.0}))
+def test_prometheus_reads_any_names_of_runs_and_metrics(run, metrics):
+    values = json.loads(json.dumps({**metrics, "state": "training", "time": 1.0}))
     found = samples(prometheus_text(values, run=run))
     assert {sample.labels["run"] for family in found.values() for sample in family} == {run}
-    assert {sample.value for family in found.values() for sample in family} <= {0.0, 1.0, *figures.values()}
+    assert {sample.value for family in found.values() for sample in family} <= {0.0, 1.0, *metrics.values()}

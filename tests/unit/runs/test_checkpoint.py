@@ -137,7 +137,7 @@ DAMAGE = [
 
 
 @pytest.mark.parametrize("spoil", DAMAGE)
-def test_the_newest_damaged_one_is_skipped_aloud(tmp_path, spoil, caplog):
+def test_a_damaged_newest_checkpoint_is_skipped_with_a_warning(tmp_path, spoil, caplog):
     save_checkpoint(tmp_path, 1, ARRAYS, {"epoch": 1})
     newest = save_checkpoint(tmp_path, 2, ARRAYS, {"epoch": 2})
     spoil(newest)
@@ -149,7 +149,7 @@ def test_the_newest_damaged_one_is_skipped_aloud(tmp_path, spoil, caplog):
     caplog.clear()
 
 
-def test_when_none_can_be_used_training_does_not_begin_again_in_silence(tmp_path, caplog):
+def test_if_no_checkpoint_can_be_used_training_does_not_start_over(tmp_path, caplog):
     for step in (1, 2):
         flip(save_checkpoint(tmp_path, step, ARRAYS, STATE))
     with pytest.raises(CheckpointError, match="None of the 2 checkpoints"):
@@ -194,7 +194,7 @@ def test_half_written_folders_are_no_checkpoints(tmp_path):
 
 
 def forbidden(path):
-    """Places in a source file that could run what is read."""
+    """Yield the statements of a source file that could run the content of a file."""
     banned_modules = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal", "joblib"}
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, (ast.Import, ast.ImportFrom)):

@@ -1,4 +1,4 @@
-"""Which run may go on in a run directory, and what is told when it may not."""
+"""A run resumes in its own directory with the settings that decide its weights; anything else is refused."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from distrain.runs.directory import (
     read_summary,
     write_model,
 )
-from distrain.runs.progress import Progress, progress_arrays, progress_state, read_progress
+from distrain.runs.progress import Progress, progress_arrays, progress_state
 
 RESOLVED = {"data_digest": "abc", "strategy": "single", "num_replicas": 1, "replica_batch_size": 128}
 
@@ -37,7 +37,7 @@ def config(tmp_path):
     return TrainConfig(data=tmp_path / "data", run=tmp_path / "runs" / "1")
 
 
-def take_up(config, *, vectorizer=None, **resolved):
+def reopen(config, *, vectorizer=None, **resolved):
     return open_run(config, RESOLVED | resolved, vectorizer=vectorizer)
 
 
@@ -56,7 +56,7 @@ def test_a_new_run_gets_its_settings_and_its_vectorizer(config, tmp_path):
     vectorizer = tmp_path / "vectorizer"
     vectorizer.mkdir()
     (vectorizer / "vectorizer.json").write_text("{}")
-    assert take_up(config, vectorizer=vectorizer) is None
+    assert reopen(config, vectorizer=vectorizer) is None
     settings = json.loads((config.run / "config.json").read_text())
     assert settings.items() >= RESOLVED.items()
     assert config_of(settings) == dataclasses.replace(config, strategy="single")  # "auto", resolved
@@ -64,27 +64,27 @@ def test_a_new_run_gets_its_settings_and_its_vectorizer(config, tmp_path):
 
 
 def test_a_run_goes_on_from_its_newest_checkpoint(config, caplog):
-    take_up(config)
+    reopen(config)
     save(config, 3)
     newest = save(config, 5)
-    assert take_up(config).path == newest
+    assert reopen(config).path == newest
     (newest / "state.json").write_text("{}")
     assert caplog.messages == []
-    assert take_up(config).state["global_step"] == 3
+    assert reopen(config).state["global_step"] == 3
     assert "step-00000005" in caplog.messages[0]
     caplog.clear()
 
 
 def test_a_checkpoint_may_be_named(config, caplog):
-    take_up(config)
+    reopen(config)
     first = save(config, 3)
     later = save(config, 5)
-    assert take_up(dataclasses.replace(config, resume=str(first))).path == first
+    assert reopen(dataclasses.replace(config, resume=str(first))).path == first
     assert not later.exists()  # or the next start would go on from it
     assert ["step-00000005" in message for message in caplog.messages] == [True]
     caplog.clear()
     with pytest.raises(CheckpointError, match="nowhere"):
-        take_up(dataclasses.replace(config, resume="nowhere"))
+        reopen(dataclasses.replace(config, resume="nowhere"))
 
 
 @pytest.mark.parametrize(
@@ -100,15 +100,15 @@ def test_a_checkpoint_may_be_named(config, caplog):
     ],
 )
 def test_where_how_fast_and_how_long_may_change(config, change):
-    take_up(config)
+    reopen(config)
     save(config)
-    assert take_up(dataclasses.replace(config, **change)) is not None
+    assert reopen(dataclasses.replace(config, **change)) is not None
 
 
 def test_the_number_of_replicas_may_change_with_the_global_batch_kept(config):
-    take_up(config)
+    reopen(config)
     save(config)
-    assert take_up(config, strategy="mirrored", num_replicas=4, replica_batch_size=32) is not None
+    assert reopen(config, strategy="mirrored", num_replicas=4, replica_batch_size=32) is not None
 
 
 @pytest.mark.parametrize(
@@ -123,66 +123,66 @@ def test_the_number_of_replicas_may_change_with_the_global_batch_kept(config):
     ],
 )
 def test_what_decides_the_weights_must_stay(config, change, resolved, words):
-    take_up(config)
+    reopen(config)
     save(config)
     before = (config.run / "config.json").read_bytes()
     with pytest.raises(CheckpointError, match=words) as caught:
-        take_up(dataclasses.replace(config, **change), **resolved)
+        reopen(dataclasses.replace(config, **change), **resolved)
     assert str(config.run) in str(caught.value)
     assert (config.run / "config.json").read_bytes() == before
 
 
 def test_a_run_that_was_never_saved_may_begin_again_with_other_settings(config):
-    take_up(config)
-    assert take_up(dataclasses.replace(config, seed=9)) is None
+    reopen(config)
+    assert reopen(dataclasses.replace(config, seed=9)) is None
     assert json.loads((config.run / "config.json").read_text())["seed"] == 9
 
 
 def test_a_batch_per_replica_is_another_model_on_more_replicas(config):
     config = dataclasses.replace(config, batch_size=16)
-    take_up(config, num_replicas=2, replica_batch_size=16)
+    reopen(config, num_replicas=2, replica_batch_size=16)
     save(config)
     with pytest.raises(CheckpointError, match=r"2 replicas .*of --batch-size 16.*--global-batch-size 32"):
-        take_up(config, num_replicas=4, replica_batch_size=16)
+        reopen(config, num_replicas=4, replica_batch_size=16)
 
 
 def test_resume_never_refuses_a_run_in_use(config):
     never = dataclasses.replace(config, resume="never")
-    assert take_up(never) is None
+    assert reopen(never) is None
     with pytest.raises(CheckpointError, match="--resume is never"):
-        take_up(never)
+        reopen(never)
 
 
 def test_something_else_is_never_touched(config):
     config.run.mkdir(parents=True)
     (config.run / "thesis.txt").write_text("years of work")
     with pytest.raises(CheckpointError, match="not a run"):
-        take_up(config)
+        reopen(config)
     assert [path.name for path in config.run.iterdir()] == ["thesis.txt"]
 
 
 def test_an_empty_folder_is_taken(config):
     config.run.mkdir(parents=True)
-    assert take_up(config) is None
+    assert reopen(config) is None
 
 
 def test_a_run_below_a_file_cannot_be_made(config):
     config.run.parent.write_text("a file")
     with pytest.raises(ConfigurationError, match=r"--run .* cannot be used"):
-        take_up(config)
+        reopen(config)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", "[" * 100_000])
-def test_damaged_settings_are_told(config, content):
+def test_damaged_settings_are_an_error(config, content):
     config.run.mkdir(parents=True)
     (config.run / "config.json").write_text(content)
     with pytest.raises(CheckpointError, match=r"config\.json"):
-        take_up(config)
+        reopen(config)
     with pytest.raises(CheckpointError, match=r"config\.json"):
         open_finished(config.run)
 
 
-def test_settings_of_something_else_are_told(config):
+def test_settings_of_something_else_are_an_error(config):
     with pytest.raises(CheckpointError, match="does not hold the settings"):
         config_of({"data": "d"})
     with pytest.raises(CheckpointError, match="does not hold the settings"):
@@ -192,7 +192,7 @@ def test_settings_of_something_else_are_told(config):
 def test_the_best_checkpoint_serves(config):
     with pytest.raises(CheckpointError, match="not a run directory"):
         open_finished(config.run)
-    take_up(config)
+    reopen(config)
     with pytest.raises(CheckpointError, match="no checkpoint yet"):
         open_finished(config.run)
     save(config, 3)
@@ -201,26 +201,6 @@ def test_the_best_checkpoint_serves(config):
     settings, checkpoint = open_finished(config.run)
     assert checkpoint.state["global_step"] == 3
     assert settings["data_digest"] == "abc"
-
-
-def test_progress_comes_back_as_it_was(config):
-    take_up(config)
-    progress = Progress(2, 64, 5, 320, 1.25, (np.array(2.5), np.array([1.0, 1e-300])))
-    read = read_progress(load_checkpoint(save(config, 5, progress=progress)))
-    assert [value.tolist() for value in read.sums] == [2.5, [1.0, 1e-300]]
-    assert all(value.dtype == np.float64 for value in read.sums)
-    assert dataclasses.replace(read, sums=()) == dataclasses.replace(progress, sums=())
-    assert read_progress(None) == Progress()
-    foreign = save_checkpoint(config.run, 1, {}, {"epoch": 1})
-    with pytest.raises(CheckpointError, match="'position' is missing"):
-        read_progress(load_checkpoint(foreign))
-
-
-def test_more_than_nine_sums_keep_their_order(config):
-    take_up(config)
-    progress = Progress(sums=tuple(np.array(float(number)) for number in range(12)))
-    read = read_progress(load_checkpoint(save(config, progress=progress)))
-    assert [float(value) for value in read.sums] == list(range(12))
 
 
 @pytest.mark.parametrize(
@@ -246,7 +226,7 @@ def test_a_summary_is_read_if_there_is_one(tmp_path):
     assert read_summary(tmp_path) == {"epochs": 3}
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras reading its own variables
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras reads its own variables so
 def test_the_model_is_written_whole(tmp_path):
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
     write_model(tmp_path, model)
@@ -255,7 +235,7 @@ def test_the_model_is_written_whole(tmp_path):
     assert np.array_equal(again.get_weights()[0], model.get_weights()[0])
 
 
-def test_a_model_that_keras_cannot_write_is_told(tmp_path, caplog):
+def test_a_model_that_keras_cannot_write_is_a_warning(tmp_path, caplog):
     class Odd(keras.Model):
         def __init__(self, function):
             super().__init__()
@@ -269,22 +249,22 @@ def test_a_model_that_keras_cannot_write_is_told(tmp_path, caplog):
 
 
 def test_a_new_run_begins_where_a_checkpoint_of_another_stands(config, tmp_path):
-    take_up(config)
+    reopen(config)
     save(config, step=2, best_step=2)
     path = save(config, step=5, best_step=2)
     branch = dataclasses.replace(config, run=tmp_path / "runs" / "2", resume=str(path), learning_rate=0.5)
-    assert take_up(branch).path == path
+    assert reopen(branch).path == path
     assert {each.name for each in (branch.run / "checkpoints").iterdir()} == {"step-00000002", "step-00000005"}
     with pytest.raises(CheckpointError, match="has checkpoints of its own"):
-        take_up(branch)
-    again = take_up(dataclasses.replace(branch, resume="auto"))
+        reopen(branch)
+    again = reopen(dataclasses.replace(branch, resume="auto"))
     assert again.path == branch.run / "checkpoints" / "step-00000005"
 
 
 def test_a_checkpoint_of_other_data_is_refused(config, tmp_path):
-    take_up(config)
+    reopen(config)
     path = save(config)
     branch = dataclasses.replace(config, run=tmp_path / "runs" / "2", resume=str(path))
     with pytest.raises(CheckpointError, match="trained on other data"):
-        take_up(branch, data_digest="xyz")
+        reopen(branch, data_digest="xyz")
     assert not branch.run.exists()

@@ -7,7 +7,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from distrain.runs.progress import Progress
+from distrain.errors import CheckpointError
+from distrain.runs.checkpoint import load_checkpoint, save_checkpoint
+from distrain.runs.progress import Progress, progress_arrays, progress_state, read_progress
 
 
 def test_steps_add_up_and_an_epoch_begins_anew():
@@ -42,3 +44,24 @@ def test_progress_does_not_change_in_place():
 def test_steps_must_have_the_same_sums():
     with pytest.raises(ValueError, match="zip"):
         Progress().after_step([1.0, 2.0], 1, 0.0).after_step([1.0], 1, 0.0)
+
+
+def save(directory, progress):
+    return load_checkpoint(save_checkpoint(directory, 5, progress_arrays(progress), progress_state(progress)))
+
+
+def test_progress_comes_back_as_it_was(tmp_path):
+    progress = Progress(2, 64, 5, 320, 1.25, (np.array(2.5), np.array([1.0, 1e-300])))
+    read = read_progress(save(tmp_path, progress))
+    assert [value.tolist() for value in read.sums] == [2.5, [1.0, 1e-300]]
+    assert all(value.dtype == np.float64 for value in read.sums)
+    assert dataclasses.replace(read, sums=()) == dataclasses.replace(progress, sums=())
+    assert read_progress(None) == Progress()
+    foreign = save_checkpoint(tmp_path, 1, {}, {"epoch": 1})
+    with pytest.raises(CheckpointError, match="'position' is missing"):
+        read_progress(load_checkpoint(foreign))
+
+
+def test_more_than_nine_sums_keep_their_order(tmp_path):
+    read = read_progress(save(tmp_path, Progress(sums=tuple(np.array(float(number)) for number in range(12)))))
+    assert [float(value) for value in read.sums] == list(range(12))
