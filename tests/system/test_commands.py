@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -28,7 +31,7 @@ SUMMARY = {
 
 @pytest.fixture(scope="module")
 def trained(distrain, text, tmp_path_factory):
-    """A run on n-grams that is told its settings by a file, and what the command said."""
+    """A run on n-grams with a configuration file, and how the command ended."""
     folder = tmp_path_factory.mktemp("trained")
     settings = {"data": str(text["ngram"]), "epochs": 9, "patience": 0, "global_batch_size": 32, "learning_rate": 0.5}
     lines = [f"{name} = {json.dumps(value)}" for name, value in settings.items()]
@@ -85,7 +88,7 @@ def test_output_that_is_no_terminal_has_a_line_per_epoch(trained):
     assert [line.split()[1] for line in done.stdout.splitlines() if line.startswith("epoch ")] == ["1/3", "2/3", "3/3"]
 
 
-def test_training_learns_and_evaluation_finds_the_same_figures(trained, distrain, text):
+def test_training_learns_and_evaluation_finds_the_same_metrics(trained, distrain, text):
     run, _ = trained
     done = distrain("evaluate", "--run", run, "--data", text["ngram"])
     assert done.returncode == 0, done.stderr
@@ -130,54 +133,84 @@ def test_a_report_of_two_runs_is_one_file(trained, distrain, tmp_path):
     assert "another" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
+class Refused(NamedTuple):
+    """Commands that fail.
+
+    Attributes:
+        folder: folder of their runs, by the names of the commands.
+        shard: the shard that is cut.
+        config: content of the finished run's `config.json` before the commands.
+        ended: how each command ended, by name.
+    """
+
+    folder: Path
+    shard: Path
+    config: bytes
+    ended: dict[str, subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def refused(distrain, trained, text, tmp_path_factory):
+    """Commands that fail, two at a time."""
+    run, _ = trained
+    config = (run / "config.json").read_bytes()
+    folder = tmp_path_factory.mktemp("refused")
+    cut = folder / "cut"
+    shutil.copytree(text["ngram"], cut)
+    shard = max(cut.glob("train-*.npy"), key=lambda path: path.stat().st_size)
+    shard.write_bytes(shard.read_bytes()[:-7])
+    own = ("--global-batch-size", 32, "--learning-rate", 0.01)
+    diverging = ("--data", text["ngram"], "--learning-rate", 1e30, "--no-jit")
+    every_step = ("--global-batch-size", 64, "--checkpoint-every", 1)
+    one_step = ("--global-batch-size", 331)  # the loss of the only step is finite
+    commands = {
+        "seed": ("train", "--run", run, "--data", text["ngram"], *own, "--seed", 1),
+        "learning rate": ("train", "--run", run, "--data", text["ngram"], *own, "--learning-rate", 0.02),
+        "other data": ("train", "--run", run, "--data", text["sequence"], *own),
+        "other data to evaluate": ("evaluate", "--run", run, "--data", text["sequence"]),
+        "cut shard": ("train", "--run", folder / "cut shard", "--data", cut),
+        "divergence": ("train", "--run", folder / "divergence", *diverging, *every_step),
+        "divergence in validation": ("train", "--run", folder / "divergence in validation", *diverging, *one_step),
+    }
+    with ThreadPoolExecutor(2) as pool:
+        ended = pool.map(lambda command: distrain(*command), commands.values())
+        return Refused(folder, shard, config, dict(zip(commands, ended, strict=True)))
+
+
 @pytest.mark.parametrize(
-    ("arguments", "says"),
-    [(["--seed", 1], "seed = 0, not 1"), (["--learning-rate", 0.02], "learning_rate = 0.01, not 0.02")],
+    ("name", "message"), [("seed", "seed = 0, not 1"), ("learning rate", "learning_rate = 0.01, not 0.02")]
 )
-def test_a_run_goes_on_only_with_its_own_settings(arguments, says, trained, distrain, text):
+def test_a_run_goes_on_only_with_its_own_settings(name, message, trained, refused):
     run, _ = trained
-    before = (run / "config.json").read_bytes()
-    own = ("--data", text["ngram"], "--global-batch-size", 32, "--learning-rate", 0.01)
-    done = distrain("train", "--run", run, *own, *arguments)
-    assert (done.returncode, (run / "config.json").read_bytes()) == (4, before)
-    assert says in done.stderr.splitlines()[-1]
+    done = refused.ended[name]
+    assert (done.returncode, (run / "config.json").read_bytes()) == (4, refused.config)
+    assert message in done.stderr.splitlines()[-1]
 
 
-def test_a_run_goes_on_only_with_its_own_data(trained, distrain, text):
-    run, _ = trained
-    own = ("--data", text["sequence"], "--global-batch-size", 32, "--learning-rate", 0.01)
-    done = distrain("train", "--run", run, *own)
+def test_a_run_goes_on_only_with_its_own_data(refused):
+    done = refused.ended["other data"]
     assert done.returncode == 4
     assert done.stderr.splitlines()[-1].startswith("distrain: error: ")
-    done = distrain("evaluate", "--run", run, "--data", text["sequence"])
+    assert refused.ended["other data to evaluate"].returncode == 3
+
+
+def test_a_cut_shard_is_named(refused):
+    done = refused.ended["cut shard"]
     assert done.returncode == 3
+    assert str(refused.shard) in done.stderr.splitlines()[-1]
+    assert not (refused.folder / "cut shard").exists()
 
 
-def test_a_cut_shard_is_named(distrain, text, tmp_path):
-    data = tmp_path / "data"
-    shutil.copytree(text["ngram"], data)
-    shard = max(data.glob("train-*.npy"), key=lambda path: path.stat().st_size)
-    shard.write_bytes(shard.read_bytes()[:-7])
-    done = distrain("train", "--data", data, "--run", tmp_path / "run")
-    assert done.returncode == 3
-    assert str(shard) in done.stderr.splitlines()[-1]
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_run_that_diverges_saves_nothing_more(distrain, text, tmp_path):
-    run = tmp_path / "run"
-    options = ("--learning-rate", 1e30, "--global-batch-size", 64, "--checkpoint-every", 1, "--no-jit")
-    done = distrain("train", "--data", text["ngram"], "--run", run, *options)
+def test_a_run_that_diverges_saves_nothing_more(refused):
+    done, run = refused.ended["divergence"], refused.folder / "divergence"
     assert done.returncode == 6, done.stderr
     assert "loss is nan at step 2 (epoch 1)" in done.stderr.splitlines()[-1]
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000001"]
     assert not (run / "summary.json").exists()
 
 
-def test_a_validation_loss_that_is_not_finite_is_divergence_too(distrain, text, tmp_path):
-    run = tmp_path / "run"
-    options = ("--learning-rate", 1e30, "--global-batch-size", 331, "--no-jit")  # one step, whose own loss is fine
-    done = distrain("train", "--data", text["ngram"], "--run", run, *options)
+def test_a_validation_loss_that_is_not_finite_is_divergence_too(refused):
+    done, run = refused.ended["divergence in validation"], refused.folder / "divergence in validation"
     assert done.returncode == 6, done.stderr
     assert "validation loss is nan after step 1 (epoch 1)" in done.stderr.splitlines()[-1]
     assert not list(run.glob("checkpoints/*"))
