@@ -28,6 +28,7 @@ import csv
 import hashlib
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -40,6 +41,7 @@ from typing import Any
 from measuring import MPIRUN, run_measured
 
 TOP_K = 20_000
+RESULT = re.compile(r"\[[\d.e-]+, [\d.e-]+\]")  # wall and CPU seconds, as `work` prints them
 MIN_SHOWN_BYTES = 50e6  # smaller processes are launchers
 
 
@@ -164,7 +166,10 @@ def job_command(name: str, text: Path, out: Path, small: Path) -> list[str]:
 def measure(name: str, text: Path, out: Path, small: Path) -> list[float]:
     """Return wall and CPU seconds of one turn of a job."""
     output = run_measured(job_command(name, text, out, small)).output
-    return json.loads(output.splitlines()[-1])
+    found = RESULT.search(output)  # not the last line: under mpirun, stdout is a terminal and may end in an escape
+    if found is None:
+        raise SystemExit(f"{name} printed no result, but {output!r}")
+    return json.loads(found[0])
 
 
 def digest(folder: Path) -> str:
