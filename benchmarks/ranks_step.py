@@ -177,15 +177,14 @@ class _Unreduced:
         self._distribution = distribution
         self.num_replicas = distribution.num_replicas
         self.local_update = distribution.local_update
-        self.gradient_memory = None  # compute is what one rank alone computes
 
     def compile(self, *arguments: Any, **settings: Any) -> Any:
         return self._distribution.compile(*arguments, **settings)
 
-    def sum(self, gradients: Any, figures: Any, *, used_at_once: bool = False) -> Any:
+    def sum(self, gradients: Any, metrics: Any) -> Any:
         from distrain.distribution.gradients import dense
 
-        return [dense(gradient) for gradient in gradients], list(figures)
+        return [dense(gradient) for gradient in gradients], list(metrics)
 
 
 def launch(way: str, data: Path, batch_sizes: list[int], turns: int) -> list[Split]:

@@ -99,29 +99,16 @@ _current = threading.local()  # MirroredStrategy traces each replica in a thread
 
 
 @contextmanager
-def feeding(batch: Batch, *, gradient_memory: Memory | None = None) -> Iterator[None]:
-    """Make `batch` the current one of this thread while a model is called on it.
-
-    Args:
-        batch: what the model is called on.
-        gradient_memory: see `current_gradient_memory`.
-    """
-    before = current_batch(), current_gradient_memory()
-    _current.batch, _current.gradient_memory = batch, gradient_memory
+def feeding(batch: Batch) -> Iterator[None]:
+    """Make `batch` the current batch of this thread while a step calls a model on the batch."""
+    before = current_batch()
+    _current.batch = batch
     try:
         yield
     finally:
-        _current.batch, _current.gradient_memory = before
+        _current.batch = before
 
 
 def current_batch() -> Batch | None:
-    """The batch that a model is being called on in this thread, if a step is calling it."""
+    """Return the batch on which a step of this thread is calling a model; None outside a step."""
     return getattr(_current, "batch", None)
-
-
-def current_gradient_memory() -> Memory | None:
-    """From where a layer that touches few rows of its weights should take the memory for the gradient of these alone.
-
-    None: it should give the gradient of all rows. The memory is taken when a step runs, not when it is traced.
-    """
-    return getattr(_current, "gradient_memory", None)

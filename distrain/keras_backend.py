@@ -1,9 +1,10 @@
-"""Keras on TensorFlow, and TensorFlow quiet.
+"""Keras on TensorFlow: a quiet start, and every private name of both libraries that distrain uses.
 
-Decides: the environment variables that Keras and TensorFlow read when they are first imported, and what the garbage
-collector makes of them. Never: overrides what the user has set.
+Decides: environment variables of the first import, garbage collection around the import, and private names in use.
+Never: overrides a user's settings.
 
-    require_tensorflow()       # before the first import of Keras
+    require_tensorflow()                         # before the first import of Keras
+    require_private_hooks()                      # before a strategy of TensorFlow trains a Keras model
 """
 
 from __future__ import annotations
@@ -13,15 +14,19 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from distrain.errors import ConfigurationError
 
+TRIED_VERSIONS = {"keras": "3.15", "tensorflow": "2.21"}  # pyproject.toml allows no other minor versions
+COLLECTIVE_KEYS_PER_STRATEGY = 1000  # far more collectives than one strategy makes
+
 
 def require_tensorflow() -> None:
-    """Import Keras with its TensorFlow backend, and without TensorFlow's notes on its own start.
+    """Import Keras with its TensorFlow backend, and silence TensorFlow's messages about its start.
 
     Raises:
-        ConfigurationError: the user has chosen another backend, or TensorFlow is not installed.
+        ConfigurationError: the user chose another backend, or TensorFlow is not installed.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -34,19 +39,60 @@ def require_tensorflow() -> None:
                 f"TensorFlow cannot be imported ({error}). Install one of its builds: pip install 'distrain[cpu]', or "
                 "'distrain[gpu]' for NVIDIA GPUs."
             ) from None
-        backend = keras.backend.backend()  # of a Keras that was imported before
+        backend = keras.backend.backend()  # the program may have imported Keras before, with another backend
     if backend != "tensorflow":
         raise ConfigurationError(
             f"Keras is set to run on {backend!r}; distrain needs TensorFlow. Set KERAS_BACKEND=tensorflow."
         )
 
 
+def require_private_hooks() -> None:
+    """Check that the private names of Keras and TensorFlow exist that a mirrored run needs.
+
+    Without this check a renamed hook trains wrong weights in silence: Keras would sum the gradients twice.
+
+    Raises:
+        ConfigurationError: a release of Keras or TensorFlow has renamed a hook.
+    """
+    import keras
+    import tensorflow as tf
+
+    hooks = (
+        ("keras", keras, keras.optimizers.Optimizer, "_all_reduce_sum_gradients"),
+        ("tensorflow", tf, tf.distribute.MirroredStrategy, "_collective_key_base"),
+    )
+    for library, module, owner, name in hooks:
+        if not hasattr(owner, name):
+            raise ConfigurationError(
+                f"{library} {module.__version__} has no {owner.__name__}.{name}, which --strategy mirrored needs. "
+                f"distrain was tried with {library} {TRIED_VERSIONS[library]}: "
+                f"pip install '{library}=={TRIED_VERSIONS[library]}.*', or use --strategy single."
+            )
+
+
+def disable_gradient_all_reduce(optimizer: Any) -> None:
+    """Keep `optimizer.apply` from summing gradients over replicas: Keras would clip each gradient before the sum."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    optimizer._all_reduce_sum_gradients = lambda grads_and_vars: grads_and_vars
+
+
+def reserve_collective_keys() -> None:
+    """Give the next `tf.distribute.MirroredStrategy` of this process collective keys of its own.
+
+    Every strategy counts its collectives from one start. Without new keys, a second run in one process meets leftovers
+    of the first run.
+    """
+    import tensorflow as tf
+
+    tf.distribute.MirroredStrategy._collective_key_base += COLLECTIVE_KEYS_PER_STRATEGY
+
+
 @contextmanager
 def _kept_modules() -> Iterator[None]:
-    """Import without garbage collection, and leave what was imported out of later ones.
+    """Import without garbage collection, and exempt the imported objects from later collections.
 
-    The collector would walk TensorFlow's 600,000 objects, none of them garbage, again and again while they are made,
-    and once more when the process ends: a second in all.
+    TensorFlow makes 600,000 objects, none of them garbage. The collector would walk the objects during the import and
+    at the end of the process, for one second in all.
     """
     if "keras" in sys.modules or not gc.isenabled():
         yield

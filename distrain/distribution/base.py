@@ -1,6 +1,6 @@
 """The small interface that every way of distributing has.
 
-Decides: what the step and the loop may ask for. Never: how it is done.
+Decides: what the step and the loop may ask for. Never: how a distribution does this.
 
     step = distribution.compile(replica_step, specs)
     outputs = step(batches_of_the_local_replicas)
@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from distrain.batch import Memory
 from distrain.cluster.process_group import ProcessGroup
 
 
@@ -21,16 +20,13 @@ class Distribution(Protocol):
 
     Attributes:
         name: "single", "mirrored", "horovod" or "mpi".
-        version: of the library that carries it, with its name.
+        version: name and version of the library that carries out the distribution.
         num_replicas: copies of the model over all processes, N.
-        local_replicas: the replicas that this process feeds.
+        local_replicas: numbers of the replicas that this process feeds.
         group: the processes of the run.
-        local_update: whether the optimizer's update takes place within a replica, so that XLA may compile it and a
-            condition may hold it.
-        prefetches: whether batches are made in a thread beside the steps. Not where a step computes on one core alone:
-            the thread would take it from the step whenever it wakes, on each rank in another step, and all ranks would
-            wait each time.
-        gradient_memory: where gradients of few rows of a matrix are better given as these rows, the memory for them.
+        local_update: whether each replica updates its own weights, so that XLA may compile the update.
+        prefetches: whether a thread makes batches while steps run. False if the step has one core alone: the thread
+            would interrupt every rank in another step, and all ranks would wait each time.
     """
 
     name: str
@@ -40,13 +36,12 @@ class Distribution(Protocol):
     group: ProcessGroup
     local_update: bool
     prefetches: bool
-    gradient_memory: Memory | None
 
     def scope(self) -> AbstractContextManager[Any]:
-        """The context in which model and optimizer are built."""
+        """Return the context in which the caller builds model and optimizer."""
 
     def disable_keras_all_reduce(self, optimizer: Any) -> None:
-        """Make `optimizer.apply` take gradients that are summed over all replicas already."""
+        """Make `optimizer.apply` expect gradients that are already summed over all replicas."""
 
     def compile(
         self, replica_step: Callable[[Sequence[Any]], Sequence[Any]], specs: Any, *, num_batches: int = 1
@@ -54,35 +49,30 @@ class Distribution(Protocol):
         """Compile a step: a function from a replica's batches to tensors that are equal on all replicas.
 
         Args:
-            replica_step: called once per local replica, with `num_batches` structures of tensors; it may call
-                `sum` once.
+            replica_step: called once per local replica with `num_batches` structures of tensors; may call `sum` once.
             specs: a structure of `tf.TensorSpec` like one batch.
-            num_batches: batches that each replica is given in a step: several, where gradients are accumulated.
+            num_batches: batches of each replica in one call; more than 1 accumulates gradients.
 
         Returns:
             A function from the arrays of `num_batches` batches per local replica, replica after replica, to the tensors
             of the first replica.
         """
 
-    def sum(
-        self, gradients: Sequence[Any], figures: Sequence[Any], *, used_at_once: bool = False
-    ) -> tuple[list[Any], list[Any]]:
-        """Inside a compiled step: each tensor summed over all replicas.
+    def sum(self, gradients: Sequence[Any], metrics: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+        """Sum each tensor over all replicas; call this inside a compiled step.
 
         Args:
-            gradients: tensors, or `tf.IndexedSlices` of a known dense shape. They may travel in reduced precision where
-                that was asked for.
-            figures: tensors; these are exact.
-            used_at_once: one operation alone uses the sums of the gradients, before the next call of `sum`, and takes
-                their memory for nothing else, as XLA does: they may lie in memory of all ranks, which this writes to.
+            gradients: tensors, or `tf.IndexedSlices` of a known dense shape. Gradients may travel in half precision if
+                the user asked for compression.
+            metrics: tensors, which always travel in full precision.
 
         Returns:
-            The sums of the gradients, as dense tensors, and of the figures: bitwise the same on all replicas.
+            The sums of the gradients, as dense tensors, and of the metrics: bitwise the same on all replicas.
         """
 
     def synchronize(self, variables: Sequence[Any]) -> None:
-        """Outside a compiled step: make variables that each process changes by itself the mean over all processes.
+        """Set each floating-point variable to its mean over all processes, outside a compiled step.
 
-        For the moving averages of batch normalization, which are linear in what they average: the mean taken now is
-        what they were had it been taken at each step. Variables that are not floats stay. All processes must call it.
+        All processes must call this. It serves the moving averages of batch normalization, which every process updates
+        by itself. Moving averages are linear, so averaging once here equals averaging every step.
         """

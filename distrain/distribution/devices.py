@@ -1,11 +1,11 @@
-"""Which devices this process uses, and how many threads.
+"""The devices and the number of threads that this process uses.
 
-Decides: what TensorFlow may see in this process. Never: what runs on it.
+Decides: which devices TensorFlow sees in this process. Never: what runs on a device.
 
-    names = local_devices("cpu:2")                                   # one process: all of its replicas
-    on_gpu = own_device(os.environ, world, None)                     # one of many processes: one replica
+    names = local_devices("cpu:2")                       # all replicas of a run in one process
+    on_gpu = own_device(os.environ, world, None)         # the replica of one of many processes
 
-Both take effect before TensorFlow first uses a device in this process, and only then.
+Both functions must run before TensorFlow first uses a device in this process.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from distrain.errors import ConfigurationError
 
 
 def local_devices(wanted: str | None) -> list[str]:
-    """TensorFlow's names of the devices of a run in one process.
+    """Return TensorFlow's names of the devices of a run in one process.
 
     Args:
         wanted: "cpu:N" for N logical CPU devices, "gpu:0,1" for these GPUs; None for all GPUs, else the CPU.
 
     Raises:
-        ConfigurationError: they are not there, or TensorFlow uses others already.
+        ConfigurationError: a device is missing, or TensorFlow already uses other devices.
     """
     gpus = tf.config.list_physical_devices("GPU")
     kind, numbers = _parsed(wanted, len(gpus))
@@ -40,25 +40,25 @@ def local_devices(wanted: str | None) -> list[str]:
                 tf.config.set_logical_device_configuration(cpu, logical)
             return [f"CPU:{number}" for number in numbers]
         tf.config.set_visible_devices([gpus[number] for number in numbers], "GPU")
-        return [f"GPU:{place}" for place in range(len(numbers))]
+        return [f"GPU:{index}" for index in range(len(numbers))]
     except RuntimeError as error:
         raise _too_late(wanted, error) from None
 
 
 def own_device(environ: Mapping[str, str], world: World, wanted: str | None) -> bool:
-    """Pin this rank to its GPU, or to the CPU, and take its share of the cores.
+    """Pin this rank to its GPU or to the CPU, and give TensorFlow this rank's fraction of the cores.
 
     Args:
-        environ: of this process.
-        world: this process among all.
-        wanted: "cpu:1" for the CPU, "gpu:0,1" for the GPUs that the local ranks share out; None for all GPUs, else the
-            CPU.
+        environ: environment variables of this process.
+        world: rank and size of this process.
+        wanted: "cpu:1" for the CPU, "gpu:0,1" for GPUs that the local ranks divide among themselves; None for all GPUs,
+            else the CPU.
 
     Returns:
-        Whether it is a GPU.
+        Whether this rank computes on a GPU.
 
     Raises:
-        ConfigurationError: there are fewer GPUs than local ranks, or TensorFlow uses other devices already.
+        ConfigurationError: there are fewer GPUs than local ranks, or TensorFlow already uses other devices.
     """
     gpus = tf.config.list_physical_devices("GPU")
     kind, numbers = _parsed(wanted, len(gpus))
@@ -79,7 +79,7 @@ def own_device(environ: Mapping[str, str], world: World, wanted: str | None) -> 
 
 
 def prefetches(environ: Mapping[str, str], world: World, *, on_gpu: bool) -> bool:
-    """Whether batches are better made in a thread beside the steps: see `base.Distribution`."""
+    """Return whether a thread should make batches while steps run: see `base.Distribution`."""
     return on_gpu or _own_cores(environ, world) > 1
 
 

@@ -1,6 +1,6 @@
 """One device, one process: no collectives.
 
-Decides: that a step runs as it is. Never: anything else; it is the null object of distributing.
+Decides: nothing; a step runs unchanged, in the null object of distribution. Never: communicates.
 
     SingleDevice().compile(replica_step, specs)([batch])
 """
@@ -13,7 +13,6 @@ from typing import Any
 
 import tensorflow as tf
 
-from distrain.batch import Memory
 from distrain.cluster.process_group import ProcessGroup, SingleProcess
 from distrain.distribution.gradients import dense
 from distrain.distribution.zero_copy import compile_zero_copy
@@ -32,29 +31,26 @@ class SingleDevice:
     local_replicas = range(1)
     group: ProcessGroup = SingleProcess()
     local_update = True
-    gradient_memory: Memory | None = None
 
     def __init__(self, *, prefetches: bool = True) -> None:
         self.prefetches = prefetches
 
     def scope(self) -> AbstractContextManager[Any]:
-        """No context is needed."""
+        """Return a context that does nothing."""
         return nullcontext()
 
     def disable_keras_all_reduce(self, optimizer: Any) -> None:
-        """Nothing to do: there is nothing to sum."""
+        """Do nothing, as Keras sums nothing on one device."""
 
     def compile(
         self, replica_step: Callable[[Sequence[Any]], Sequence[Any]], specs: Any, *, num_batches: int = 1
     ) -> Callable[[Sequence[Any]], list[Any]]:
-        """Compile the step for the one replica."""
+        """Compile the step for a single replica."""
         return compile_zero_copy(lambda batches: list(replica_step(batches)), specs, num_batches=num_batches)
 
-    def sum(
-        self, gradients: Sequence[Any], figures: Sequence[Any], *, used_at_once: bool = False
-    ) -> tuple[list[Any], list[Any]]:
-        """The tensors themselves, gradients as dense ones."""
-        return [dense(gradient) for gradient in gradients], list(figures)
+    def sum(self, gradients: Sequence[Any], metrics: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+        """Return the same tensors, gradients as dense tensors."""
+        return [dense(gradient) for gradient in gradients], list(metrics)
 
     def synchronize(self, variables: Sequence[Any]) -> None:
-        """There is one process."""
+        """Do nothing, as there is one process."""

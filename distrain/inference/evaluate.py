@@ -52,7 +52,7 @@ def evaluate_run(run: Path, data: Path) -> dict[str, Any]:
     metrics = evaluate_all(
         prefetched(epoch_batches(examples, plan, order, replicas=range(1))),
         lambda batches: step(batches).sums,
-        partial(steps.figures, metrics=trainable.metrics),
+        partial(steps.mean_metrics, metrics=trainable.metrics),
     )
     assert metrics is not None
     return {**metrics, "examples": examples.num_examples, "step": finished.checkpoint.state["global_step"]}

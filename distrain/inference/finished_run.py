@@ -24,7 +24,7 @@ from distrain.training.job import TextMetadata, model_builder, row_layout
 
 if TYPE_CHECKING:
     from distrain.distribution.base import Distribution
-    from distrain.training.step import TrainableModel
+    from distrain.training.task import TrainableModel
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ def predict_lines(run: Path, texts: Iterable[str]) -> Iterator[str]:
     import tensorflow as tf
 
     from distrain.distribution.single import SingleDevice
-    from distrain.training.step import model_inputs
+    from distrain.training.task import model_inputs
 
     finished = open_finished_run(run)
     metadata = finished.metadata

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from distrain.batch import Batch, SparseRows, current_batch, current_gradient_memory
+from distrain.batch import Batch, SparseRows, current_batch
 from distrain.errors import ConfigurationError
 from distrain.models.sparse_product import sparse_product
 
@@ -122,7 +122,7 @@ class SparseDense(keras.layers.Layer):
         kernel = tf.convert_to_tensor(self.kernel)
         if isinstance(inputs, SparseRows):
             on_gpu = bool(tf.config.list_logical_devices("GPU"))
-            product = sparse_product(inputs, kernel, on_gpu=on_gpu, gradient_memory=current_gradient_memory())
+            product = sparse_product(inputs, kernel, on_gpu=on_gpu)
         elif isinstance(inputs, tf.SparseTensor):
             product = tf.sparse.sparse_dense_matmul(inputs, kernel)
         else:

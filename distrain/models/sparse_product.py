@@ -12,32 +12,29 @@ matrix there.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from distrain.aligned_memory import aligned_empty
-from distrain.batch import Memory, SparseRows
+from distrain.batch import SparseRows
 from distrain.jit import compiled
 
 
-def sparse_product(rows: SparseRows, kernel: Any, *, on_gpu: bool, gradient_memory: Memory | None = None) -> Any:
+def sparse_product(rows: SparseRows, kernel: Any, *, on_gpu: bool) -> Any:
     """The matrix product of sparse rows and `kernel`.
 
     Args:
         rows: `[b, num_columns]`, as tensors; entries that share a place add up.
         kernel: float `[num_columns, units]`.
         on_gpu: whether the step runs on a GPU.
-        gradient_memory: let the kernel's gradient be `tf.IndexedSlices` of the rows that have an entry, each once, in
-            memory from there; it is dense without, and on a GPU.
 
     Returns:
         `[b, units]`, of the kernel's dtype.
     """
     rows = rows._replace(values=tf.cast(rows.values, kernel.dtype))
-    return _product_on_gpu(rows, kernel) if on_gpu else _product_on_cpu(rows, kernel, gradient_memory)
+    return _product_on_gpu(rows, kernel) if on_gpu else _product_on_cpu(rows, kernel)
 
 
 def _product_on_gpu(rows: SparseRows, kernel: Any) -> Any:
@@ -46,13 +43,13 @@ def _product_on_gpu(rows: SparseRows, kernel: Any) -> Any:
     return tf.matmul(dense, kernel)
 
 
-def _product_on_cpu(rows: SparseRows, kernel: Any, gradient_memory: Memory | None) -> Any:
+def _product_on_cpu(rows: SparseRows, kernel: Any) -> Any:
     if kernel.dtype not in (
         tf.float32,
         tf.float64,
     ):  # NumPy, and so the kernels, know no others that TensorFlow trains in
         wide = rows._replace(values=tf.cast(rows.values, tf.float32))
-        return tf.cast(_product_on_cpu(wide, tf.cast(kernel, tf.float32), None), kernel.dtype)
+        return tf.cast(_product_on_cpu(wide, tf.cast(kernel, tf.float32)), kernel.dtype)
 
     @tf.custom_gradient
     def product(values: Any, kernel: Any) -> Any:
@@ -61,16 +58,11 @@ def _product_on_cpu(rows: SparseRows, kernel: Any, gradient_memory: Memory | Non
 
         def gradient(upstream: Any) -> Any:
             entries = [rows.row_ids, rows.columns, values, upstream, tf.shape(kernel)[0]]
-            if gradient_memory:
-                multiply_touched = partial(multiply_transposed_touched, memory=gradient_memory)
-                dtypes = [kernel.dtype, tf.int32]
-                touched, columns = tf.numpy_function(multiply_touched, entries, dtypes, stateful=False)
-                touched.set_shape((None, kernel.shape[1]))
-                columns.set_shape((None,))
-                of_kernel = tf.IndexedSlices(touched, columns, tf.shape(kernel))
-            else:
-                of_kernel = tf.numpy_function(multiply_transposed, entries, kernel.dtype, stateful=False)
-                of_kernel.set_shape(kernel.shape)
+            dtypes = [kernel.dtype, tf.int32]
+            touched, columns = tf.numpy_function(multiply_transposed, entries, dtypes, stateful=False)
+            touched.set_shape((None, kernel.shape[1]))
+            columns.set_shape((None,))
+            of_kernel = tf.IndexedSlices(touched, columns, tf.shape(kernel))
             of_values = tf.reduce_sum(tf.gather(upstream, rows.row_ids) * tf.gather(kernel, rows.columns), axis=1)
             return of_values, of_kernel  # the former costs nothing where nobody asks for it
 
@@ -102,28 +94,23 @@ def multiply(row_ids: np.ndarray, columns: np.ndarray, values: np.ndarray, kerne
 
 def multiply_transposed(
     row_ids: np.ndarray, columns: np.ndarray, values: np.ndarray, upstream: np.ndarray, num_columns: int
-) -> np.ndarray:
-    """The product transpose(rows) @ upstream, `[num_columns, units]`, of `upstream` `[b, units]`."""
-    product = aligned_empty((int(num_columns), upstream.shape[1]), upstream.dtype)
-    _sum_rows(columns, row_ids, values, upstream, product)
-    return product
-
-
-def multiply_transposed_touched(
-    row_ids: np.ndarray,
-    columns: np.ndarray,
-    values: np.ndarray,
-    upstream: np.ndarray,
-    num_columns: int,
-    *,
-    memory: Memory = aligned_empty,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of `multiply_transposed` whose column has an entry, in `memory`, and these columns, int32, ascending.
+    """The rows of the product transpose(rows) @ upstream whose column has an entry, and these columns, ascending.
 
-    An entry that is zero, as dropout leaves many, is none.
+    An entry that is zero, as dropout leaves many, does not count.
+
+    Args:
+        row_ids: int32 `[nnz]`.
+        columns: int32 `[nnz]`, below `num_columns`.
+        values: `[nnz]`.
+        upstream: `[b, units]`.
+        num_columns: height of the whole product.
+
+    Returns:
+        Values `[m, units]`; columns int32 `[m]`.
     """
     slot_of, touched = _slots_of(columns, values, int(num_columns))
-    product = memory((len(touched), upstream.shape[1]), upstream.dtype)
+    product = aligned_empty((len(touched), upstream.shape[1]), upstream.dtype)
     _sum_rows_in_slots(slot_of, columns, row_ids, values, upstream, product)
     return product, touched
 

@@ -38,7 +38,8 @@ from distrain.training.job import TrainingJob
 if TYPE_CHECKING:
     from distrain.distribution.base import Distribution
     from distrain.models.state import ModelState
-    from distrain.training.step import Step, Steps, TrainableModel
+    from distrain.training.step import Step, Steps
+    from distrain.training.task import TrainableModel
 
 _LOG = logging.getLogger(__name__)
 
@@ -90,9 +91,9 @@ class RunSetup:
 
     def metrics_of(self, sums: Any) -> dict[str, float]:
         """Return loss and metrics of the sums of a step."""
-        from distrain.training.step import figures
+        from distrain.training.step import mean_metrics
 
-        return figures(sums, self.trainable.metrics)
+        return mean_metrics(sums, self.trainable.metrics)
 
     def synchronize(self) -> None:
         """Average over all ranks the variables that each rank updates by itself, such as moving averages."""

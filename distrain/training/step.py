@@ -1,43 +1,41 @@
 """The compiled train and evaluate steps: weighted loss, global gradient, one grouped reduction.
 
-Decides: what is computed from one global batch. Never: which batch that is, when a step runs, or how replicas meet.
+Decides: what one global batch computes. Never: which batch that is, when a step runs, or how replicas communicate.
 
     train = make_train_steps(task, distribution, specs)
     (outcome,) = train([batches_of_the_local_replicas])
     outcome.sums                # [sum of weighted losses, sum of weights, sums of metrics...]
 
-The loss of a step is sum(weight * loss) / sum(weight) over the global batch: each replica divides by the global weight
-and gradients are summed. Losses that a layer adds (regularization) count once: each replica takes its share of them.
+The loss of a step is sum(weight * loss) / sum(weight) over the global batch: each replica divides by the global weight,
+and gradients are summed. Losses that a layer adds (regularization) count once: each replica adds its fraction.
 
-What a process has to tell the others (`Batch.step_flags`) is summed beside the gradients, so that all know it after the
-same step. Where one failed, or a loss is not finite, the step leaves the weights as they were, and so do those that
-follow it in the same call.
+`Batch.step_flags` travel with the gradients, so that all processes know the flags after the same step. If a process
+failed or a loss is not finite, this step and the later steps of the same call leave the weights unchanged.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from distrain.batch import Batch, Memory, SparseRows, feeding
+from distrain.batch import Batch
 from distrain.errors import ConfigurationError
 from distrain.training.metrics import MetricSums
+from distrain.training.task import TrainableModel, call_model, example_losses
 
 
 class Outcome(NamedTuple):
-    """What a step gives, the same on every process.
+    """What a step returns, the same on every process.
 
     Attributes:
-        sums: over the global batch: weighted losses, weights, then the metrics' sums.
-        num_stops: replicas whose process was asked to stop.
-        num_failures: replicas whose process cannot go on.
-        num_diverged: replicas on whose examples the loss was not finite.
-        diverged: sum of the numbers of these replicas.
+        sums: weighted losses, weights, and the metrics' sums, each summed over the global batch.
+        num_stops: replicas whose process received a request to stop.
+        num_failures: replicas whose process cannot continue.
+        num_diverged: replicas with a loss that is not finite.
+        diverged: sum of the numbers of the diverged replicas, from 0.
     """
 
     sums: list[np.ndarray]
@@ -57,42 +55,18 @@ Steps = Callable[[Sequence[Sequence[Batch]]], list[Outcome]]
 
 
 class Replicas(Protocol):
-    """What a step needs of a distribution."""
+    """The part of `Distribution` that a step uses."""
 
     num_replicas: int
     local_update: bool
-    gradient_memory: Memory | None
 
     def compile(
         self, replica_step: Callable[[Sequence[Any]], Sequence[Any]], specs: Any, *, num_batches: int = 1
     ) -> Callable[[Sequence[Any]], list[Any]]:
         """Compile a step for all replicas."""
 
-    def sum(
-        self, gradients: Sequence[Any], figures: Sequence[Any], *, used_at_once: bool = False
-    ) -> tuple[list[Any], list[Any]]:
+    def sum(self, gradients: Sequence[Any], metrics: Sequence[Any]) -> tuple[list[Any], list[Any]]:
         """Sum tensors over all replicas."""
-
-
-@dataclass(frozen=True)
-class TrainableModel:
-    """A model with what trains and judges it.
-
-    Attributes:
-        model: a built Keras model.
-        optimizer: a Keras optimizer built on its trainable variables.
-        loss: a `keras.losses.Loss`, or a function (labels, outputs) -> `[b, ...]`.
-        metrics: the metrics' sums.
-        num_columns: width of sparse inputs, by input name.
-        jit_compile: compile the optimizer's update by XLA where the distribution allows it.
-    """
-
-    model: Any
-    optimizer: Any
-    loss: Any
-    metrics: MetricSums
-    num_columns: dict[str, int]
-    jit_compile: bool = True
 
 
 def make_train_steps(
@@ -101,58 +75,37 @@ def make_train_steps(
     """Compile the training step.
 
     Args:
-        task: what is trained.
-        replicas: the distribution that it runs under.
+        task: the model to train.
+        replicas: the distribution that sums gradients.
         specs: a `Batch` of `tf.TensorSpec`.
-        accumulation_steps: batches that each replica takes one after the other for one update.
-        steps_per_execution: steps that are compiled into one call: what a call costs is then paid once for all.
+        accumulation_steps: microbatches that each replica computes one after the other for one update.
+        steps_per_execution: steps in one compiled call, which pay the overhead of a call once.
 
     Returns:
-        A function from the batches of one step or several, at most `steps_per_execution`, to the outcome of each. A
-        step's batches are those of the local replicas, replica after replica. After a step that leaves the weights as
-        they were, outcomes are missing or mean nothing.
+        A function from the batches of 1 to `steps_per_execution` steps to the outcome of each step. A step lists the
+        batches of the local replicas, replica after replica. After an unsound step, outcomes are missing or undefined.
+
+    Raises:
+        ConfigurationError: the model has no trainable weights.
     """
-    variables = list(task.model.trainable_variables)
-    if not variables:
+    if not task.model.trainable_variables:
         raise ConfigurationError("The model has no trainable weights; there is nothing to train.")
+    update = _make_update(task, jit_compile=replicas.local_update and task.jit_compile)
     num_microbatches = replicas.num_replicas * accumulation_steps
 
-    def update(gradients: Sequence[Any]) -> Any:
-        task.optimizer.apply(gradients, variables)
-        return tf.zeros(())
-
-    is_one_operation = replicas.local_update and task.jit_compile
-    if is_one_operation:
-        update = tf.function(update, jit_compile=True, autograph=False)
-
-    def gradients_of(batch: Batch) -> tuple[list[Any], list[Any]]:
-        with tf.GradientTape() as tape:
-            outputs = _call(task, batch, training=True, gradient_memory=replicas.gradient_memory)
-            losses = example_losses(task.loss, batch.labels, outputs)
-            weighted = tf.reduce_sum(batch.weights * losses)
-            added = tf.add_n([tf.cast(loss, tf.float32) for loss in task.model.losses] or [tf.zeros(())])
-            mean = tf.math.divide_no_nan(weighted, batch.global_weight)  # a whole step may weigh nothing
-            loss = mean + added / num_microbatches
-            loss = task.optimizer.scale_loss(loss)
-        gradients = tape.gradient(loss, [v.value for v in variables])
-        gradients = [_of_known_shape(g, v) for g, v in zip(gradients, variables, strict=True)]
-        return gradients, [weighted, *_weight_and_metrics(task, batch, outputs)]
-
     def replica_step(batches: Sequence[Batch], is_sound: Any) -> tuple[list[Any], Any]:
-        gradients, sums = gradients_of(batches[0])
+        gradients, sums = _gradients(task, batches[0], num_microbatches)
         for batch in batches[1:]:
-            with tf.control_dependencies(sums + gradients):  # one after the other: that is what saves memory
-                more_gradients, more_sums = gradients_of(batch)
+            with tf.control_dependencies(sums + gradients):  # sequential, as parallel microbatches would save no memory
+                more_gradients, more_sums = _gradients(task, batch, num_microbatches)
             gradients = list(map(_added, gradients, more_gradients))
             sums = list(map(_added, sums, more_sums))
-        # The loss depends on weights, so that the next step's sum comes after an update that is one operation.
-        gradients, sums = replicas.sum(
-            gradients, [*sums, _step_flags(batches[0], sums[0])], used_at_once=is_one_operation
-        )
+        # The loss depends on the weights, so the sums of the next step in this call come after this step's update.
+        gradients, sums = replicas.sum(gradients, [*sums, _summed_flags(batches[0], sums[0])])
         if replicas.local_update:
             is_sound &= tf.math.is_finite(sums[0]) & (sums[-1][1] == 0)
             tf.cond(is_sound, lambda: update(gradients), lambda: tf.zeros(()))
-        else:  # one process, which keeps nothing of a step that failed
+        else:  # one process, which discards the weights when a step fails
             update(gradients)
         return sums, is_sound
 
@@ -163,19 +116,17 @@ def make_train_steps(
             outputs += sums
         return outputs
 
-    one_step = _outcomes(replicas.compile(replica_steps, specs, num_batches=accumulation_steps))
-    if steps_per_execution == 1:
-        all_steps = one_step
-    else:
+    one_step = all_steps = _outcomes(replicas.compile(replica_steps, specs, num_batches=accumulation_steps))
+    if steps_per_execution > 1:
         num_batches = accumulation_steps * steps_per_execution
         all_steps = _outcomes(replicas.compile(replica_steps, specs, num_batches=num_batches), steps_per_execution)
 
     def run(steps: Sequence[Sequence[Batch]]) -> list[Outcome]:
         if len(steps) == steps_per_execution:
-            shares = range(0, len(steps[0]), accumulation_steps)
-            return all_steps([batch for s in shares for step in steps for batch in step[s : s + accumulation_steps]])
+            firsts = range(0, len(steps[0]), accumulation_steps)  # one a replica
+            return all_steps([batch for f in firsts for step in steps for batch in step[f : f + accumulation_steps]])
         outcomes = []
-        for step in steps:  # fewer are left at the end of an epoch
+        for step in steps:  # fewer steps remain at the end of an epoch
             outcomes += one_step(step)
             if not outcomes[-1].is_sound:
                 break
@@ -184,14 +135,41 @@ def make_train_steps(
     return run
 
 
+def _make_update(task: TrainableModel, *, jit_compile: bool) -> Callable[[Sequence[Any]], Any]:
+    """Return the optimizer's update as a function of summed gradients, compiled by XLA if `jit_compile`."""
+    variables = list(task.model.trainable_variables)
+
+    def update(gradients: Sequence[Any]) -> Any:
+        task.optimizer.apply(gradients, variables)
+        return tf.zeros(())
+
+    return tf.function(update, jit_compile=True, autograph=False) if jit_compile else update
+
+
+def _gradients(task: TrainableModel, batch: Batch, num_microbatches: int) -> tuple[list[Any], list[Any]]:
+    """Return one microbatch's gradients, and its weighted loss, weight and metric sums."""
+    variables = task.model.trainable_variables
+    with tf.GradientTape() as tape:
+        outputs = call_model(task, batch, training=True)
+        losses = example_losses(task.loss, batch.labels, outputs)
+        weighted = tf.reduce_sum(batch.weights * losses)
+        added = tf.add_n([tf.cast(loss, tf.float32) for loss in task.model.losses] or [tf.zeros(())])
+        mean = tf.math.divide_no_nan(weighted, batch.global_weight)  # all weights of a step may be 0
+        loss = mean + added / num_microbatches
+        loss = task.optimizer.scale_loss(loss)
+    gradients = tape.gradient(loss, [v.value for v in variables])
+    gradients = [_of_known_shape(g, v) for g, v in zip(gradients, variables, strict=True)]
+    return gradients, [weighted, *_weight_and_metrics(task, batch, outputs)]
+
+
 def make_evaluate_step(task: TrainableModel, replicas: Replicas, specs: Any) -> Step:
     """Compile the evaluation step: the same sums, without dropout and without an update."""
 
     def replica_step(batches: Sequence[Batch]) -> list[Any]:
         (batch,) = batches
-        outputs = _call(task, batch, training=False)
+        outputs = call_model(task, batch, training=False)
         weighted = tf.reduce_sum(batch.weights * example_losses(task.loss, batch.labels, outputs))
-        sums = [weighted, *_weight_and_metrics(task, batch, outputs), _step_flags(batch, weighted)]
+        sums = [weighted, *_weight_and_metrics(task, batch, outputs), _summed_flags(batch, weighted)]
         return replicas.sum([], sums)[1]
 
     evaluate = _outcomes(replicas.compile(replica_step, specs))
@@ -202,8 +180,8 @@ def _weight_and_metrics(task: TrainableModel, batch: Batch, outputs: Any) -> lis
     return [tf.reduce_sum(batch.weights), *task.metrics.of_batch(batch.labels, outputs, batch.weights)]
 
 
-def _step_flags(batch: Batch, weighted_loss: Any) -> Any:
-    """What is summed beside the gradients, float32 `[4]`, in the order of `Outcome`."""
+def _summed_flags(batch: Batch, weighted_loss: Any) -> Any:
+    """Return float32 `[4]` in the order of `Outcome`, which replicas sum with the metrics."""
     stop, failed, replica = tf.unstack(batch.step_flags, num=3)
     diverged = tf.cast(~tf.math.is_finite(weighted_loss), tf.float32)
     return tf.stack([stop, failed, diverged, diverged * (replica - 1)])
@@ -216,53 +194,21 @@ def _outcomes(
         outputs = [output.numpy() for output in compiled(batches)]
         width = len(outputs) // num_steps
         steps = [outputs[first : first + width] for first in range(0, len(outputs), width)]
-        return [Outcome(sums, *map(int, noticed)) for *sums, noticed in steps]
+        return [Outcome(sums, *map(int, flags)) for *sums, flags in steps]
 
     return run
 
 
-def figures(sums: Sequence[np.ndarray], metrics: MetricSums) -> dict[str, float]:
-    """Loss and metrics out of a step's summed outputs."""
+def mean_metrics(sums: Sequence[np.ndarray], metrics: MetricSums) -> dict[str, float]:
+    """Return loss and metrics computed from a step's summed outputs."""
     weight = float(sums[1])
     loss = float(sums[0]) / weight if weight else 0.0
     return {"loss": loss, **metrics.results(sums[2:])}
 
 
-def _call(task: TrainableModel, batch: Batch, *, training: bool, gradient_memory: Memory | None = None) -> Any:
-    with feeding(batch, gradient_memory=gradient_memory):
-        return task.model(model_inputs(task.model, batch.features, task.num_columns), training=training)
-
-
-def model_inputs(model: Any, features: Any, num_columns: dict[str, int], name: str = "") -> Any:
-    """What a model is called on: sparse rows as a `tf.SparseTensor`, unless it has `accepts_sparse_rows = True`."""
-    if isinstance(features, dict):
-        return {key: model_inputs(model, value, num_columns, key) for key, value in features.items()}
-    if not isinstance(features, SparseRows) or getattr(model, "accepts_sparse_rows", False):
-        return features
-    indices = tf.stack([features.row_ids, features.columns], axis=1)
-    num_rows = tf.cast(features.row_ids[-1], tf.int64) + 1
-    return tf.SparseTensor(tf.cast(indices, tf.int64), features.values, tf.stack([num_rows, num_columns[name]]))
-
-
-def example_losses(loss: Any, labels: Any, outputs: Any) -> Any:
-    """The loss of each example, float32 `[b]`: the mean over further axes, as Keras reduces them.
-
-    Raises:
-        ConfigurationError: the loss gives one number for the whole batch.
-    """
-    values = loss.call(labels, outputs) if isinstance(loss, keras.losses.Loss) else loss(labels, outputs)
-    if values.shape.rank == 0:
-        raise ConfigurationError(
-            f"The loss {getattr(loss, 'name', loss)!r} gives one number for a batch; it must give one per example "
-            "(for a keras.losses.Loss: what its call() returns), so that uneven batches count each example once."
-        )
-    values = tf.cast(values, tf.float32)
-    return tf.reduce_mean(values, axis=list(range(1, values.shape.rank))) if values.shape.rank > 1 else values
-
-
 def _of_known_shape(gradient: Any, variable: Any) -> Any:
-    """A gradient as a tensor, or as rows with the variable's shape; zeros where the loss does not depend on it."""
-    if gradient is None:  # Keras leaves such a weight alone only if all replicas agree
+    """Return a gradient as a tensor or as rows of the variable's shape; zeros if the loss ignores the variable."""
+    if gradient is None:  # Keras skips a variable without a gradient, but all replicas must sum the same tensors
         return tf.zeros(variable.shape, variable.dtype)
     if isinstance(gradient, tf.IndexedSlices):
         return tf.IndexedSlices(gradient.values, gradient.indices, tf.constant(tuple(variable.shape), tf.int64))

@@ -1,6 +1,6 @@
 """A built model, its optimizer, loss and metrics, ready for the steps.
 
-Decides: how a model that builds itself on its first call is built. Never: trains.
+Decides: how a model is built and called, and how a loss becomes one number per example. Never: trains.
 
     task = make_task(build, sample_batch, scope=distribution.scope(), num_columns={})
     steps = make_train_steps(task, distribution, batch_specs(sample_batch))
@@ -10,15 +10,37 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
-from distrain.batch import Batch
+from distrain.batch import Batch, SparseRows, feeding
 from distrain.errors import ConfigurationError
 from distrain.training.metrics import MetricSums
-from distrain.training.step import TrainableModel, model_inputs
+
+
+@dataclass(frozen=True)
+class TrainableModel:
+    """A model with its optimizer, loss and metrics, ready for the steps.
+
+    Attributes:
+        model: a built Keras model.
+        optimizer: a Keras optimizer built on its trainable variables.
+        loss: a `keras.losses.Loss`, or a function (labels, outputs) -> `[b, ...]`.
+        metrics: metrics as sums over batches.
+        num_columns: width of sparse inputs, by input name.
+        jit_compile: whether XLA compiles the optimizer's update, if the distribution allows this.
+    """
+
+    model: Any
+    optimizer: Any
+    loss: Any
+    metrics: MetricSums
+    num_columns: dict[str, int]
+    jit_compile: bool = True
 
 
 def make_task(
@@ -29,17 +51,17 @@ def make_task(
     num_columns: Mapping[str, int],
     jit_compile: bool = True,
 ) -> TrainableModel:
-    """Build model and optimizer in the distribution's scope; a model that builds itself is called on the sample.
+    """Build model and optimizer in the distribution's scope, and call the model once on the sample.
 
     Args:
-        build: makes model, optimizer, loss and metrics, as `models.build.CompiledModel` has them.
+        build: returns a `models.build.CompiledModel`.
         sample: a batch of one or two examples.
-        scope: where variables are made. Metrics stay outside: their state is summed, not mirrored.
+        scope: context in which variables are made. Metrics stay outside, as replicas sum the metrics' states.
         num_columns: width of sparse inputs, by input name.
-        jit_compile: whether the optimizer's update may be compiled by XLA.
+        jit_compile: whether XLA may compile the optimizer's update.
 
     Raises:
-        ConfigurationError: the model does not take these features.
+        ConfigurationError: the model does not accept these features.
     """
     tensors = tf.nest.map_structure(tf.constant, sample)
     with scope:
@@ -48,7 +70,7 @@ def make_task(
         outputs = _first_call(model, tensors, num_columns)
         built.optimizer.build(model.trainable_variables)
         if getattr(model, "optimizer", None) is not built.optimizer:
-            model.compile(optimizer=built.optimizer, loss=built.loss)  # callbacks change model.optimizer's rate
+            model.compile(optimizer=built.optimizer, loss=built.loss)  # callbacks set its learning rate
     metrics = MetricSums(built.metrics, tensors.labels, outputs)
     return TrainableModel(model, built.optimizer, built.loss, metrics, dict(num_columns), jit_compile)
 
@@ -65,10 +87,43 @@ def _first_call(model: Any, sample: Batch, num_columns: Mapping[str, int]) -> An
 
 
 def batch_specs(sample: Batch) -> Batch:
-    """The `tf.TensorSpec` of each field of a batch like this one, of any number of rows or entries."""
+    """Return the `tf.TensorSpec` of each field of such a batch, for any number of rows or entries."""
 
     def spec(array: np.ndarray) -> Any:
         array = np.asarray(array)
         return tf.TensorSpec((None, *array.shape[1:]) if array.ndim else (), array.dtype)
 
     return tf.nest.map_structure(spec, sample)
+
+
+def call_model(task: TrainableModel, batch: Batch, *, training: bool) -> Any:
+    """Return the model's outputs for a batch, with the batch as the current one of its layers."""
+    with feeding(batch):
+        return task.model(model_inputs(task.model, batch.features, task.num_columns), training=training)
+
+
+def model_inputs(model: Any, features: Any, num_columns: dict[str, int], name: str = "") -> Any:
+    """Return a model's inputs: `SparseRows` become a `tf.SparseTensor` unless `model.accepts_sparse_rows` is true."""
+    if isinstance(features, dict):
+        return {key: model_inputs(model, value, num_columns, key) for key, value in features.items()}
+    if not isinstance(features, SparseRows) or getattr(model, "accepts_sparse_rows", False):
+        return features
+    indices = tf.stack([features.row_ids, features.columns], axis=1)
+    num_rows = tf.cast(features.row_ids[-1], tf.int64) + 1
+    return tf.SparseTensor(tf.cast(indices, tf.int64), features.values, tf.stack([num_rows, num_columns[name]]))
+
+
+def example_losses(loss: Any, labels: Any, outputs: Any) -> Any:
+    """Return the loss of each example, float32 `[b]`: the mean over further axes, as Keras reduces them.
+
+    Raises:
+        ConfigurationError: the loss returns one number for the whole batch.
+    """
+    values = loss.call(labels, outputs) if isinstance(loss, keras.losses.Loss) else loss(labels, outputs)
+    if values.shape.rank == 0:
+        raise ConfigurationError(
+            f"The loss {getattr(loss, 'name', loss)!r} gives one number for a batch; it must give one per example "
+            "(for a keras.losses.Loss: what its call() returns), so that uneven batches count each example once."
+        )
+    values = tf.cast(values, tf.float32)
+    return tf.reduce_mean(values, axis=list(range(1, values.shape.rank))) if values.shape.rank > 1 else values

@@ -148,17 +148,14 @@ class TestContract:
                 np.testing.assert_array_equal(arrays[name], arrays[name.partition("/")[2]])
 
     @pytest.mark.parametrize("occasion", [0, 1])
-    @pytest.mark.parametrize("way", ["shared", "shared, used at once"])
-    def test_ranks_that_share_memory_send_nothing_and_hold_the_same_sums(
-        self, ranks, strategy, num_replicas, way, occasion
-    ):
+    def test_ranks_that_share_memory_send_nothing_and_hold_the_same_sums(self, ranks, strategy, num_replicas, occasion):
         if strategy in ("single", "mirrored"):
             pytest.skip("one process shares with nobody")
         for facts, arrays in zip(ranks.facts("contract"), ranks.arrays("contract"), strict=True):
             assert (facts["sent by ranks that share memory"] == 0) == (num_replicas > 1)
             for case in CASES:
                 expected = expected_sums(case, num_replicas, occasion)
-                found = found_sums(arrays, f"{way}/{case}", occasion)
+                found = found_sums(arrays, f"shared/{case}", occasion)
                 assert [(a.dtype, a.shape) for a in found] == [(a.dtype, a.shape) for a in expected]
                 for sums, wanted in zip(found, expected, strict=True):
                     if case == "rounding":

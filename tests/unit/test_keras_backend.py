@@ -1,12 +1,16 @@
-"""What the first import of Keras leaves of the garbage collector."""
+"""How Keras is imported, and the check of private names."""
 
 from __future__ import annotations
 
 import gc
 import sys
 
+import keras
 import pytest
+import tensorflow as tf
 
+from distrain.distribution.mirrored import Mirrored
+from distrain.errors import ConfigurationError
 from distrain.keras_backend import _kept_modules
 
 
@@ -45,3 +49,19 @@ def test_a_program_that_has_keras_or_no_collector_keeps_its_own(monkeypatch, fro
     assert gc.isenabled() == is_on
     gc.enable()
     assert frozen() == 0
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "message"),
+    [
+        (keras.optimizers.Optimizer, "_all_reduce_sum_gradients", r"keras 3\..* has no Optimizer\._all_reduce.*3\.15"),
+        (tf.distribute.MirroredStrategy, "_collective_key_base", r"tensorflow 2\..* has no Mirror.*_base.*2\.21"),
+    ],
+)
+def test_a_renamed_private_hook_ends_a_mirrored_run(monkeypatch, owner, name, message):
+    definer = next(base for base in owner.__mro__ if name in vars(base))
+    value = vars(definer)[name]
+    monkeypatch.delattr(definer, name)
+    monkeypatch.setattr(definer, f"{name}_renamed", value, raising=False)
+    with pytest.raises(ConfigurationError, match=message):
+        Mirrored(["CPU:0"])

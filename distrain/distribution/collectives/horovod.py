@@ -1,10 +1,10 @@
 """Collectives over Horovod's low-level operations: the only file that imports Horovod.
 
-Decides: how tensors and bytes travel between ranks by Horovod. Never: uses its optimizer wrapper, gradient tape,
-callbacks or objects: on Keras 3 they synchronize nothing, or pickle.
+Decides: how Horovod carries tensors and bytes between ranks. Never: uses Horovod's optimizer wrapper, gradient tape,
+callbacks or objects: on Keras 3 these synchronize nothing, or pickle.
 
     start(find_world(os.environ), on_gpu=False)
-    sum_in_place(np.ones(5, np.float32), halved=False)
+    all_reduce_sum(np.ones(5, np.float32), fp16=False)
     on_device().grouped_sum([tf.ones(3), tf.ones(2)])        # with a GPU: inside a tf.function or outside
     HorovodGroup().all_gather_bytes(b"mine")     # [b"of rank 0", b"of rank 1", ...]
 """
@@ -30,10 +30,10 @@ from distrain.errors import ConfigurationError
 NAME = "horovod"
 VERSION = f"horovod {horovod.__version__}"
 
-# Above the heartbeat's 30 s: it is the heartbeat that knows which rank was lost.
+# Longer than the heartbeat's 30 s, because only the heartbeat knows which rank was lost.
 GLOO_TIMEOUT_SECONDS = "60"
 
-_numbers = itertools.count()  # all ranks trace the same functions in the same order, and so give the same names
+_numbers = itertools.count()  # all ranks trace the same functions in the same order, so the names agree
 
 
 def start(world: World, *, on_gpu: bool) -> ProcessGroup:
@@ -61,52 +61,52 @@ def start(world: World, *, on_gpu: bool) -> ProcessGroup:
 
 
 def stop() -> None:
-    """Leave the other ranks for good; all must call it."""
+    """Leave the other ranks for good; all ranks must call this."""
     hvd.shutdown()
 
 
 def on_device() -> Any:
-    """This module's `grouped_sum` and `maximum`, if this process has a GPU."""
+    """Return this module, for `grouped_sum` and `maximum`, if this process has a GPU."""
     return sys.modules[__name__] if tf.config.list_logical_devices("GPU") else None
 
 
 def all_reduce_sum(buffer: np.ndarray, *, fp16: bool) -> None:
-    """Sum a one-dimensional buffer over all ranks; in half precision, where `fp16`."""
-    with np.errstate(over="ignore"):  # too large for half precision is infinite, and found as such
+    """Sum a one-dimensional buffer in place over all ranks; `fp16` sends half precision."""
+    with np.errstate(over="ignore"):  # an overflow becomes infinite, which the step detects
         wire = tf.constant(buffer.astype(np.float16) if fp16 else buffer)
     buffer[:] = hvd.allreduce(wire, op=hvd.Sum, name=f"distrain.host.sum.{wire.dtype.name}").numpy()
 
 
 def all_reduce_or(mask: np.ndarray) -> None:
-    """Make a uint8 mask the union over all ranks."""
-    mask[:] = hvd.allreduce(tf.constant(mask), op=hvd.Max, name="distrain.host.union").numpy()
+    """Set a uint8 mask in place to its bitwise or over all ranks."""
+    mask[:] = hvd.allreduce(tf.constant(mask), op=hvd.Max, name="distrain.host.or").numpy()
 
 
 def grouped_sum(tensors: Sequence[Any], *, compression: str = "none") -> list[Any]:
-    """Each dense tensor summed over all ranks: one reduction per dtype.
+    """Return each dense tensor summed over all ranks, by one reduction per dtype.
 
-    They are joined here and not by `hvd.grouped_allreduce`: that one orders tensors as they come in the first step of a
-    process and otherwise later, and with three ranks or more the order decides how a sum is rounded. A run that was
-    resumed would not end at the same bits.
+    This function concatenates the tensors itself. `hvd.grouped_allreduce` orders tensors by arrival in the first step
+    of a process, and differently later. With three ranks or more the order decides how a sum rounds, so a resumed run
+    would not end at the same bits.
 
     Args:
-        tensors: of any shapes, the same on every rank.
-        compression: "fp16" to let float32 tensors travel in half precision; "none".
+        tensors: tensors whose shapes are the same on every rank.
+        compression: "fp16" sends float32 tensors in half precision; "none" as they are.
     """
     sums = list(tensors)
     wire = [_compressed(tensor, compression) for tensor in tensors]
     for dtype in dict.fromkeys(tensor.dtype for tensor in wire):
-        places = [place for place, tensor in enumerate(wire) if tensor.dtype == dtype]
-        joined = tf.concat([tf.reshape(wire[place], [-1]) for place in places], axis=0)
+        indices = [index for index, tensor in enumerate(wire) if tensor.dtype == dtype]
+        joined = tf.concat([tf.reshape(wire[index], [-1]) for index in indices], axis=0)
         total = hvd.allreduce(joined, op=hvd.Sum, name=_name(f"distrain.sum.{dtype.name}"))
-        parts = tf.split(total, [tf.size(wire[place]) for place in places], num=len(places))
-        for place, part in zip(places, parts, strict=True):
-            sums[place] = tf.cast(tf.reshape(part, tf.shape(tensors[place])), tensors[place].dtype)
+        parts = tf.split(total, [tf.size(wire[index]) for index in indices], num=len(indices))
+        for index, part in zip(indices, parts, strict=True):
+            sums[index] = tf.cast(tf.reshape(part, tf.shape(tensors[index])), tensors[index].dtype)
     return sums
 
 
 def maximum(tensor: Any) -> Any:
-    """The greatest value at each place over all ranks."""
+    """Return the elementwise maximum over all ranks."""
     return hvd.allreduce(tensor, op=hvd.Max, name=_name("distrain.max"))
 
 
@@ -132,7 +132,7 @@ class HorovodGroup(ProcessGroup):
 
 
 def _name(kind: str) -> str:
-    """By which the ranks know that they mean the same: numbered, where a compiled function holds several."""
+    """Return the name by which Horovod matches tensors; numbered, as a compiled function may hold several."""
     return kind if tf.executing_eagerly() else f"{kind}.{next(_numbers)}"
 
 

@@ -1,12 +1,12 @@
-"""Gradients and figures of a step summed over all ranks where NumPy sees them.
+"""Sums of a step's gradients and metrics over all ranks, on NumPy arrays.
 
-Decides: which rows of a gradient travel, and in what buffers. Never: how buffers travel; the collectives do.
+Decides: which rows of a gradient travel, and in which buffers. Never: how buffers travel; the collectives do.
 
     sums = host_all_reduce(collectives, [matrix, Rows(values, indices, 20_000)], [loss])
 
-Of a matrix of many rows only those travel that some rank has anything in: an embedding or a first layer over sparse
-rows has zeros in most of them. The ranks first agree on these rows, a byte a row, and then sum them as one block,
-beside all that is small. All hold bitwise the same sums.
+The gradient of an embedding, or of a first layer over sparse rows, has zeros in most rows. Of such a matrix only rows
+travel that are non-zero on some rank. The ranks first agree on these rows, a byte a row. Then they sum the rows
+together with all small tensors in one buffer per dtype. All ranks hold bitwise the same sums.
 """
 
 from __future__ import annotations
@@ -18,19 +18,20 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from distrain.aligned_memory import ALIGNMENT, aligned_empty, rounded_up
+from distrain.distribution.gradients import add_rows
 from distrain.jit import compiled
 
-MIN_ROWS = 1024  # below, a matrix travels as it is: there is nothing to save
-MAX_UNION = 0.75  # above this share of the rows, all travel; a guess, other values were not tried
+MIN_ROWS = 1024  # a matrix of fewer rows travels whole: there is nothing to save
+MAX_UNION = 0.75  # fraction of the rows above which all rows travel; a guess, as no other value was measured
 
 
 class Rows(NamedTuple):
-    """Some rows of a gradient; those that are named twice add up.
+    """Some rows of a gradient; rows that `indices` name twice add up.
 
     Attributes:
         values: `[m, width]`.
         indices: int32 or int64 `[m]`.
-        num_rows: of the whole gradient.
+        num_rows: rows of the whole gradient.
     """
 
     values: np.ndarray
@@ -42,81 +43,81 @@ Gradient = np.ndarray | Rows
 
 
 class HostCollectives(Protocol):
-    """What this module needs of a backend."""
+    """The collectives that this module uses."""
 
     def all_reduce_sum(self, buffer: np.ndarray, *, fp16: bool) -> None:
-        """Sum a one-dimensional buffer over all ranks; in half precision, where `fp16`."""
+        """Sum a one-dimensional buffer in place over all ranks; `fp16` allows half precision."""
 
     def all_reduce_or(self, mask: np.ndarray) -> None:
-        """Make a uint8 mask the union over all ranks."""
+        """Set a uint8 mask in place to its bitwise or over all ranks."""
 
 
 def host_all_reduce(
-    collectives: HostCollectives, gradients: Sequence[Gradient], figures: Sequence[np.ndarray], *, fp16: bool = False
+    collectives: HostCollectives, gradients: Sequence[Gradient], metrics: Sequence[np.ndarray], *, fp16: bool = False
 ) -> list[np.ndarray]:
-    """The sums over all ranks; all must call it with tensors of the same shapes.
+    """Return the sums over all ranks; all ranks must call this with tensors of the same shapes.
 
     Args:
-        collectives: the backend.
+        collectives: sums buffers over the ranks.
         gradients: arrays, or rows of a matrix.
-        figures: arrays.
-        fp16: let float32 gradients travel in half precision.
+        metrics: arrays.
+        fp16: whether float32 gradients travel in half precision.
 
     Returns:
-        The sums of the gradients, dense, and of the figures.
+        The sums of the gradients, as dense arrays, then the sums of the metrics.
     """
-    tensors = [*gradients, *figures]
+    tensors = [*gradients, *metrics]
     rows = _travelling_rows(collectives, gradients) | dict.fromkeys(range(len(gradients), len(tensors)))
     buffers: dict[tuple[np.dtype, bool], list[int]] = {}
-    for place, tensor in enumerate(tensors):
+    for index, tensor in enumerate(tensors):
         dtype = _values(tensor).dtype
-        may_halve = fp16 and dtype == np.float32 and place < len(gradients)
-        buffers.setdefault((dtype, may_halve), []).append(place)
+        is_fp16 = fp16 and dtype == np.float32 and index < len(gradients)
+        buffers.setdefault((dtype, is_fp16), []).append(index)
     sums: dict[int, np.ndarray] = {}
-    for (dtype, may_halve), places in buffers.items():
-        parts = _parts([_travelling_size(tensors[place], rows[place]) for place in places], dtype)
-        for place, part in zip(places, parts.of_tensors, strict=True):
-            _pack(tensors[place], rows[place], part)
-        collectives.all_reduce_sum(parts.whole, fp16=may_halve)
-        for place, part in zip(places, parts.of_tensors, strict=True):
-            sums[place] = _unpack(part, rows[place], _shape(tensors[place]))
-    return [sums[place] for place in range(len(tensors))]
+    for (dtype, is_fp16), indices in buffers.items():
+        packed = _packed_buffer([_travelling_size(tensors[index], rows[index]) for index in indices], dtype)
+        for index, part in zip(indices, packed.of_tensors, strict=True):
+            _pack(tensors[index], rows[index], part)
+        collectives.all_reduce_sum(packed.whole, fp16=is_fp16)
+        for index, part in zip(indices, packed.of_tensors, strict=True):
+            sums[index] = _unpack(part, rows[index], _shape(tensors[index]))
+    return [sums[index] for index in range(len(tensors))]
 
 
-class _Parts(NamedTuple):
-    """A buffer, and the stretch of it that each tensor has."""
+class _PackedBuffer(NamedTuple):
+    """A buffer, and for each tensor a view into the buffer."""
 
     whole: np.ndarray
     of_tensors: list[np.ndarray]
 
 
-def _parts(sizes: Sequence[int], dtype: np.dtype) -> _Parts:
-    """Stretches that begin where TensorFlow takes them over as they are; zeros are between them."""
+def _packed_buffer(sizes: Sequence[int], dtype: np.dtype) -> _PackedBuffer:
+    """Return a buffer with aligned views, which TensorFlow takes over without a copy, and zeros between the views."""
     step = ALIGNMENT // dtype.itemsize
     starts = np.cumsum([0, *(rounded_up(size, step) for size in sizes)]).tolist()
     whole = aligned_empty((starts[-1],), dtype)
     for start, end, size in zip(starts, starts[1:], sizes, strict=False):
         whole[start + size : end] = 0
-    return _Parts(whole, [whole[start : start + size] for start, size in zip(starts, sizes, strict=False)])
+    return _PackedBuffer(whole, [whole[start : start + size] for start, size in zip(starts, sizes, strict=False)])
 
 
 def _travelling_rows(collectives: HostCollectives, gradients: Sequence[Gradient]) -> dict[int, np.ndarray | None]:
-    """By place of a gradient the rows of it that travel, int64 ascending; None for all."""
+    """Return by index of a gradient the rows that travel, int64 ascending; None if all rows travel."""
     travelling: dict[int, np.ndarray | None] = dict.fromkeys(range(len(gradients)))
-    thin = [
-        place
-        for place, gradient in enumerate(gradients)
+    sparse = [
+        index
+        for index, gradient in enumerate(gradients)
         if isinstance(gradient, Rows) or (gradient.ndim > 1 and len(gradient) >= MIN_ROWS and gradient.size > 0)
     ]
-    if not thin:
+    if not sparse:
         return travelling
-    masks = [_mask(gradients[place]) for place in thin]
+    masks = [_mask(gradients[index]) for index in sparse]
     union = np.concatenate(masks)
     collectives.all_reduce_or(union)
     ends = np.cumsum([len(mask) for mask in masks])[:-1]
     rows = [np.flatnonzero(part) for part in np.split(union.view(np.bool_), ends)]
     if sum(map(len, rows)) < MAX_UNION * len(union):
-        travelling.update(zip(thin, rows, strict=True))
+        travelling.update(zip(sparse, rows, strict=True))
     return travelling
 
 
@@ -126,7 +127,7 @@ def _mask(gradient: Gradient) -> np.ndarray:
         mask[gradient.indices] = 1
         return mask
     as_bits = np.dtype(f"u{gradient.itemsize}")
-    return _rows_with_anything(gradient.reshape(len(gradient), _width(gradient)).view(as_bits))
+    return _nonzero_rows(gradient.reshape(len(gradient), _width(gradient)).view(as_bits))
 
 
 def _values(tensor: Gradient) -> np.ndarray:
@@ -138,7 +139,7 @@ def _shape(tensor: Gradient) -> tuple[int, ...]:
 
 
 def _width(tensor: Gradient) -> int:
-    """Numbers in one row."""
+    """Return the number of values in one row."""
     return math.prod(_shape(tensor)[1:])
 
 
@@ -149,9 +150,9 @@ def _travelling_size(tensor: Gradient, rows: np.ndarray | None) -> int:
 def _pack(tensor: Gradient, rows: np.ndarray | None, part: np.ndarray) -> None:
     """Fill `part` with the rows of `tensor`."""
     if isinstance(tensor, Rows):
-        slots = tensor.indices if rows is None else np.searchsorted(rows, tensor.indices)
+        indices = tensor.indices if rows is None else np.searchsorted(rows, tensor.indices)
         width = _width(tensor)
-        add_rows(slots, tensor.values.reshape(len(tensor.indices), width), part.reshape(-1, width))
+        add_rows(indices, tensor.values.reshape(len(tensor.indices), width), part.reshape(-1, width))
     elif rows is None:
         part[:] = tensor.ravel()
     else:
@@ -160,7 +161,7 @@ def _pack(tensor: Gradient, rows: np.ndarray | None, part: np.ndarray) -> None:
 
 
 def _unpack(part: np.ndarray, rows: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
-    """A tensor of `shape` with `part` in its rows, and zeros elsewhere."""
+    """Return a tensor of `shape` with `part` in the given rows, and zeros elsewhere."""
     if rows is None:
         return part.reshape(shape)
     whole = aligned_empty(shape, part.dtype)
@@ -170,33 +171,23 @@ def _unpack(part: np.ndarray, rows: np.ndarray | None, shape: tuple[int, ...]) -
 
 
 @compiled
-def _rows_with_anything(matrix: np.ndarray) -> np.ndarray:
-    """Of each row, of whole numbers, whether any is not zero, uint8."""
+def _nonzero_rows(matrix: np.ndarray) -> np.ndarray:
+    """Return for each row of an unsigned integer matrix whether any value is not zero, as uint8."""
     mask = np.empty(len(matrix), np.uint8)
     for row in range(len(matrix)):
         bits = matrix[row, 0]
-        for column in range(1, matrix.shape[1]):  # to the end, without a way out: the processor takes many at a time
+        for column in range(1, matrix.shape[1]):  # no early exit, so that LLVM vectorizes the loop
             bits |= matrix[row, column]
         mask[row] = bits != 0
     return mask
 
 
 @compiled
-def add_rows(slots: np.ndarray, values: np.ndarray, sums: np.ndarray) -> None:
-    """Set `sums` to zero, and add each row of `values` to the one in its slot."""
-    sums[:] = 0
-    for place in range(len(slots)):
-        slot = slots[place]
-        for column in range(values.shape[1]):
-            sums[slot, column] += values[place, column]
-
-
-@compiled
 def _spread(block: np.ndarray, rows: np.ndarray, matrix: np.ndarray) -> None:
     """Fill `matrix` with the rows of `block` at ascending `rows`, and with zeros elsewhere."""
     done = 0
-    for place in range(len(rows)):
-        matrix[done : rows[place]] = 0
-        matrix[rows[place]] = block[place]
-        done = rows[place] + 1
+    for index in range(len(rows)):
+        matrix[done : rows[index]] = 0
+        matrix[rows[index]] = block[index]
+        done = rows[index] + 1
     matrix[done:] = 0

@@ -1,14 +1,14 @@
 """Collectives over mpi4py, for machines where Horovod is not built.
 
-Decides: how tensors and bytes travel between ranks by MPI. Never: used beside Horovod in one run.
+Decides: how MPI carries buffers between ranks. Never: runs together with Horovod.
 
     group = start(find_world(os.environ), on_gpu=False)
-    sum_in_place(np.ones(5, np.float32), halved=False)
+    all_reduce_sum(np.ones(5, np.float32), fp16=False)
 
-Buffers are reduced where NumPy sees them, on the host: tensors of a GPU are copied there and back.
+MPI reduces NumPy buffers on the host, so tensors of a GPU travel to the host and back.
 
-TensorFlow must be loaded before MPI: both bring the hwloc library under the same names, and an Open MPI that began with
-its own and meets TensorFlow's on the way ends in a segmentation fault (Open MPI 4.1.8 with TensorFlow 2.21).
+TensorFlow must load before MPI. Both libraries bring hwloc under the same names. An Open MPI that started with its own
+hwloc ends in a segmentation fault once TensorFlow loads another (Open MPI 4.1.8 with TensorFlow 2.21).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ VERSION = f"mpi4py {mpi4py.__version__}, {MPI.Get_library_version().split(',')[0
 
 
 def start(world: World, *, on_gpu: bool) -> ProcessGroup:
-    """Return the group, and warn of what is slow; MPI itself starts with the import and ends with the process.
+    """Return the group; MPI starts with the import of mpi4py and ends with the process.
 
     Args:
         world: what the environment says.
@@ -47,37 +47,37 @@ def start(world: World, *, on_gpu: bool) -> ProcessGroup:
 
 
 def stop() -> None:
-    """Leave the other ranks for good; all must call it."""
+    """Leave the other ranks for good; all ranks must call this."""
     MPI.Finalize()
 
 
 def on_device() -> None:
-    """MPI sums on the host only."""
+    """Return None, as MPI sums on the host only."""
 
 
 def all_reduce_sum(buffer: np.ndarray, *, fp16: bool) -> None:
-    """Sum a one-dimensional buffer over all ranks; in half precision, where `fp16`."""
+    """Sum a one-dimensional buffer in place over all ranks; `fp16` sends half precision."""
     per_chunk = CHUNK_BYTES // buffer.itemsize
     for first in range(0, len(buffer), per_chunk):
         chunk = buffer[first : first + per_chunk]
         if fp16:
             with np.errstate(over="ignore"):
-                travelling = chunk.astype(np.float16)
-            MPI.COMM_WORLD.Allreduce(MPI.IN_PLACE, [travelling, MPI.UINT16_T], _HALF_SUM)
-            chunk[:] = travelling
+                wire = chunk.astype(np.float16)
+            MPI.COMM_WORLD.Allreduce(MPI.IN_PLACE, [wire, MPI.UINT16_T], _HALF_SUM)
+            chunk[:] = wire
         else:
             MPI.COMM_WORLD.Allreduce(MPI.IN_PLACE, chunk)
 
 
 def all_reduce_or(mask: np.ndarray) -> None:
-    """Make a uint8 mask the union over all ranks."""
+    """Set a uint8 mask in place to its bitwise or over all ranks."""
     MPI.COMM_WORLD.Allreduce(MPI.IN_PLACE, mask, MPI.BOR)
 
 
 def _add_halves(theirs: Any, ours: Any, datatype: Any) -> None:
     total = np.frombuffer(ours, np.float16)
-    with np.errstate(over="ignore"):  # too large for half precision is infinite, and found as such
+    with np.errstate(over="ignore"):  # an overflow becomes infinite, which the step detects
         np.add(total, np.frombuffer(theirs, np.float16), out=total)
 
 
-_HALF_SUM = MPI.Op.Create(_add_halves, commute=True)  # MPI knows no half precision: its bits travel as integers
+_HALF_SUM = MPI.Op.Create(_add_halves, commute=True)  # MPI has no half precision, so the bits travel as integers

@@ -1,15 +1,14 @@
-"""Memory that all ranks of one machine share, and the place where they wait for each other.
+"""Memory that all ranks of one machine map, and a barrier on which the ranks wait for each other.
 
-Decides: how ranks come to the same memory, and when what the others wrote may be read. Never: what is written.
+Decides: how ranks map the same memory, and when one rank may read what another wrote. Never: what ranks write.
 
-    shared = share(group)     # None, where the ranks do not share a machine
-    areas = shared.areas                                 # of all ranks, uint8 [size, AREA_BYTES]
-    areas[shared.rank, :4] = 1                           # the own one
-    shared.wait()                                        # for all ranks: now `areas` may be read
-    shared.wait()                                        # all have read: now the own one may be written to
+    memory = open_shared_memory(group)          # None on every rank unless all ranks share one machine
+    areas = memory.next_areas()                 # uint8 [size, AREA_BYTES]
+    areas[group.rank, :4] = 1
+    memory.wait()                               # returns once all ranks wait: `areas` may be read
 
-The memory has no name that could be left behind: other ranks open it by rank 0's descriptor, which the system allows to
-processes of the same user, and which tells of a nonce that they compare.
+The memory has no name that a killed rank could leave behind. Ranks open rank 0's descriptor through `/proc`, which
+Linux allows to processes of one user, and compare a random nonce.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import json
-import math
 import mmap
 import os
 import secrets
@@ -25,92 +23,62 @@ import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from distrain.aligned_memory import aligned_empty, rounded_up
 from distrain.cluster.process_group import ProcessGroup
 
-AREA_BYTES = 2**29  # of one rank; the system gives only those pages that are written to
-ARENA_BYTES = 2**28  # of these, at the end: for `SharedMemory.empty`
-KEPT_BYTES = 2**29  # of all ranks together: for `SharedMemory.keep`
-MAX_RANKS = 8  # a guess; two were measured
-SPINS = 200  # looks, of about a microsecond, before a rank sleeps until the next one comes
+MAX_RANKS = 8  # ranks; a guess, as only two and three were measured
+AREA_BYTES = 2**26  # bytes of one rank in one turn; Linux provides only the pages that a rank writes to
+SPINS = 200  # polls of about 1 us before a waiting rank sleeps
 
 _HEAD_BYTES = 4096
-_SEMAPHORE_BYTES = 64  # a sem_t of glibc or musl takes 32, and has a cache line to itself
+_SEMAPHORE_BYTES = 64  # a sem_t of glibc or musl takes 32 bytes; 64 keep two semaphores out of one cache line
 _NONCE_BYTES = 16
-_TURNS = 2  # each wait has other semaphores than the one before, which a rank may not have left yet
+_TURNS = (
+    2  # consecutive waits use different semaphores and consecutive sums different areas: a slow rank may lag by one
+)
 
 
 class SharedMemory:
-    """The memory, seen from one rank.
+    """The mapped memory as one rank sees it.
 
     Args:
-        memory: the whole of it, shared.
-        rank: of this process.
-        size: how many ranks there are, at most `MAX_RANKS`.
-
-    Attributes:
-        rank, size: as given.
-        areas: those of all ranks, uint8 `[size, AREA_BYTES]`.
+        memory: the mapping, of `_num_bytes(size)` bytes.
+        rank: number of this rank, from 0.
+        size: number of ranks, at most `MAX_RANKS`.
     """
 
     def __init__(self, memory: mmap.mmap, rank: int, size: int) -> None:
         self.rank, self.size = rank, size
-        self._turn = self._lent = self._kept = 0
-        whole = np.frombuffer(memory, np.uint8, offset=_HEAD_BYTES)
-        self.areas = whole[: size * AREA_BYTES].reshape(size, AREA_BYTES)
-        self._for_good = whole[size * AREA_BYTES :]
-        first = ctypes.addressof(ctypes.c_char.from_buffer(memory)) + _SEMAPHORE_BYTES  # behind the nonce
+        self._areas = np.frombuffer(memory, np.uint8, offset=_HEAD_BYTES).reshape(_TURNS, size, AREA_BYTES)
+        first = ctypes.addressof(ctypes.c_char.from_buffer(memory)) + _SEMAPHORE_BYTES  # the nonce comes before
         self._semaphores = [
             [ctypes.c_void_p(first + (turn * size + rank) * _SEMAPHORE_BYTES) for rank in range(size)]
             for turn in range(_TURNS)
         ]
         self._libc = ctypes.CDLL(None)
+        self._wait_turn = self._area_turn = 0
 
-    def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        """An array in the own area, whose values are not set; elsewhere, where there is no room left until `wait`.
-
-        It may be used until the next `wait` but one.
-        """
-        num_bytes = math.prod(shape) * np.dtype(dtype).itemsize
-        if self._lent + num_bytes > ARENA_BYTES:
-            return aligned_empty(shape, dtype)
-        start = AREA_BYTES - ARENA_BYTES + self._lent
-        self._lent += rounded_up(num_bytes)
-        return self.areas[self.rank, start : start + num_bytes].view(dtype).reshape(shape)
-
-    def keep(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        """An array for good that is the same one for all ranks, zeros at first; all must ask for the same in one order.
-
-        Raises:
-            MemoryError: there is no room left, see `room_to_keep`.
-        """
-        num_bytes = math.prod(shape) * np.dtype(dtype).itemsize
-        if num_bytes > self.room_to_keep:
-            raise MemoryError(f"{num_bytes} bytes are not left in the memory that ranks share.")
-        start = self._kept
-        self._kept += rounded_up(num_bytes)
-        return self._for_good[start : start + num_bytes].view(dtype).reshape(shape)
-
-    @property
-    def room_to_keep(self) -> int:
-        """Bytes that `keep` has left; each array takes a multiple of `ALIGNMENT`."""
-        return KEPT_BYTES - self._kept
-
-    def clear(self) -> None:
-        """Make the memory new; for one rank, before the others come."""
+    def create_semaphores(self) -> None:
+        """Initialize all semaphores; one rank calls this before the other ranks map the memory."""
         for semaphore in (semaphore for turn in self._semaphores for semaphore in turn):
             self._libc.sem_init(semaphore, 1, 0)
 
-    def wait(self) -> None:
-        """Wait until all ranks have called this as often.
+    def next_areas(self) -> np.ndarray:
+        """Return the areas of all ranks, uint8 `[size, AREA_BYTES]`, other ones than the call before returned.
 
-        What a rank wrote before is then there for all to read (POSIX: semaphores synchronize memory).
+        All ranks must call this equally often, and wait at least once between two calls.
         """
-        semaphores = self._semaphores[self._turn]
+        self._area_turn = 1 - self._area_turn
+        return self._areas[self._area_turn]
+
+    def wait(self) -> None:
+        """Return once all ranks have called this equally often.
+
+        POSIX semaphores synchronize memory: afterwards every rank reads what any rank wrote before.
+        """
+        semaphores = self._semaphores[self._wait_turn]
         for rank, semaphore in enumerate(semaphores):
             if rank != self.rank:
                 self._libc.sem_post(semaphore)
@@ -118,17 +86,13 @@ class SharedMemory:
             spins = 0
             while self._libc.sem_trywait(semaphores[self.rank]):
                 spins += 1
-                if spins > SPINS and not self._libc.sem_wait(semaphores[self.rank]):  # a signal may interrupt it
+                if spins > SPINS and not self._libc.sem_wait(semaphores[self.rank]):  # a signal may interrupt sem_wait
                     break
-        self._turn, self._lent = 1 - self._turn, 0
+        self._wait_turn = 1 - self._wait_turn
 
 
-def share(group: ProcessGroup) -> SharedMemory | None:
-    """Memory for all ranks; None for all of them, where one cannot come to it. All must call this.
-
-    Args:
-        group: all processes of the run.
-    """
+def open_shared_memory(group: ProcessGroup) -> SharedMemory | None:
+    """Map memory that all ranks of `group` share; return None on every rank if any rank cannot. All must call this."""
     rank, size = group.rank, group.size
     with contextlib.ExitStack() as stack:
         memory, offer = None, b""
@@ -136,7 +100,7 @@ def share(group: ProcessGroup) -> SharedMemory | None:
             with contextlib.suppress(OSError, ValueError):
                 descriptor, memory = stack.enter_context(_new_memory(size))
                 offer = json.dumps([os.getpid(), descriptor, memory[:_NONCE_BYTES].hex()]).encode()
-                SharedMemory(memory, rank, size).clear()
+                SharedMemory(memory, rank, size).create_semaphores()
         offer = group.broadcast(offer)
         if rank > 0 and offer:
             with contextlib.suppress(OSError, ValueError):
@@ -146,14 +110,14 @@ def share(group: ProcessGroup) -> SharedMemory | None:
 
 
 def _num_bytes(size: int) -> int:
-    return _HEAD_BYTES + size * AREA_BYTES + KEPT_BYTES
+    return _HEAD_BYTES + _TURNS * size * AREA_BYTES
 
 
 @contextlib.contextmanager
 def _new_memory(size: int) -> Iterator[tuple[int, mmap.mmap]]:
-    """A descriptor, open in this context, and the memory behind it, which begins with a nonce."""
+    """Yield a descriptor, open in this context, and its mapped memory, which begins with a nonce."""
     if sys.platform != "linux":
-        raise OSError("memory without a name is known to Linux only")
+        raise OSError("only Linux has memory without a name")
     descriptor = os.memfd_create("distrain")
     try:
         os.ftruncate(descriptor, _num_bytes(size))
@@ -165,9 +129,9 @@ def _new_memory(size: int) -> Iterator[tuple[int, mmap.mmap]]:
 
 
 def _memory_of(process: int, descriptor: int, nonce: str, *, size: int) -> mmap.mmap | None:
-    """The memory behind another process's descriptor; None where that process is not the one that is meant."""
+    """Map the memory behind another process's descriptor; return None if `process` is not the rank that offered it."""
     path = Path(f"/proc/{process:d}/fd/{descriptor:d}")
-    found = path.stat()  # before it is opened: where processes are numbered by others, it may be anything
+    found = path.stat()  # checked before opening: in another PID namespace the number may name any process and file
     if not stat.S_ISREG(found.st_mode) or found.st_size != _num_bytes(size):
         return None
     own = os.open(path, os.O_RDWR)

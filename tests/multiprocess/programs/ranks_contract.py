@@ -42,9 +42,8 @@ def write_contract(
     if collectives is not None:
         sharing = choose("none")
         for name in CASES:
-            for way, used_at_once in (("shared", False), ("shared, used at once", True)):
-                sums = _sums(sharing, name, run_on_all_ranks, collectives, used_at_once=used_at_once)
-                arrays |= {f"{way}/{key}": array for key, array in sums.items()}
+            sums = _sums(sharing, name, run_on_all_ranks, collectives)
+            arrays |= {f"shared/{key}": array for key, array in sums.items()}
     with apart():
         _write_what_travels(choose, folder, arrays, run_on_all_ranks, collectives)
 
@@ -91,16 +90,14 @@ def _write_what_travels(
     (folder / f"contract.{distribution.group.rank}.json").write_text(json.dumps(facts), encoding="utf-8")
 
 
-def _sums(
-    distribution: Distribution, name: str, notes: Notes, collectives: Any, *, used_at_once: bool = False
-) -> dict[str, np.ndarray]:
+def _sums(distribution: Distribution, name: str, notes: Notes, collectives: Any) -> dict[str, np.ndarray]:
     """Sums of a case on two occasions, by "case/occasion/number"."""
     sample = CASES[name](replica=0, occasion=0)
 
     def replica_step(batches: Sequence[Any]) -> list[Any]:
         (batch,) = batches
-        gradients, figures = distribution.sum(*_tensors(batch, sample), used_at_once=used_at_once)
-        return [*_copy(gradients), *figures]  # as they are when they may first be read
+        gradients, figures = distribution.sum(*_tensors(batch, sample))
+        return [*gradients, *figures]
 
     sums = {}
     with notes.of_sending(collectives):
@@ -109,11 +106,6 @@ def _sums(
             outputs = step([_flat(CASES[name](replica=r, occasion=occasion)) for r in distribution.local_replicas])
             sums |= {f"{name}/{occasion}/{number}": output.numpy() for number, output in enumerate(outputs)}
     return sums
-
-
-@tf.function(jit_compile=True)
-def _copy(tensors: Sequence[Any]) -> list[Any]:
-    return [tf.where(tf.equal(tensor, tensor), tensor, tf.zeros_like(tensor)) for tensor in tensors]
 
 
 def _sum_of_two_batches(distribution: Distribution) -> dict[str, np.ndarray]:

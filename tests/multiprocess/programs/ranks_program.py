@@ -96,11 +96,11 @@ def train(settings: dict[str, Any], folder: Path, strategy: str, devices: str | 
 @contextlib.contextmanager
 def ranks_apart() -> Iterator[None]:
     """Let ranks find no memory to share in this context."""
-    share, choice.share = choice.share, lambda *_: None
+    opener, choice.open_shared_memory = choice.open_shared_memory, lambda group: None
     try:
         yield
     finally:
-        choice.share = share
+        choice.open_shared_memory = opener
 
 
 def train_noted(settings: dict[str, Any], notes: Notes, watcher: Watcher) -> None:

@@ -10,7 +10,6 @@ import pytest
 import scipy.sparse
 import tensorflow as tf
 
-from distrain.aligned_memory import aligned_empty
 from distrain.batch import Batch, SparseRows, feeding
 from distrain.errors import ConfigurationError
 from distrain.models.layers import PositionalDropout, SparseDense
@@ -156,22 +155,20 @@ def test_sparse_dense_against_numpy(layer, on_gpu, monkeypatch):
     gradients = tape.gradient(loss, [layer.kernel.value, layer.bias.value, rows.values])
     np.testing.assert_allclose(got.numpy(), outputs, atol=1e-5)
     for gradient, expected in zip(gradients, (of_kernel, of_bias, of_values), strict=True):
-        np.testing.assert_allclose(gradient.numpy(), expected, atol=1e-5)
+        np.testing.assert_allclose(tf.convert_to_tensor(gradient), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
-@pytest.mark.parametrize("kind", ["cpu", "cpu, touched rows", "gpu"])
+@pytest.mark.parametrize("kind", ["cpu", "gpu"])
 def test_products_of_any_precision(dtype, kind):
     kernel = np.random.default_rng(5).normal(size=(14, 5))
     rows = sparse_rows(MATRIX)
     given = tf.cast(kernel, dtype)
     with tf.GradientTape() as tape:
         tape.watch(given)
-        product = sparse_product(
-            rows, given, on_gpu=kind == "gpu", gradient_memory=aligned_empty if "touched" in kind else None
-        )
+        product = sparse_product(rows, given, on_gpu=kind == "gpu")
     gradient = tape.gradient(product, given)
-    if kind == "cpu, touched rows" and dtype.startswith("float") and dtype != "float16":
+    if kind == "cpu":
         assert np.array_equal(gradient.indices, np.flatnonzero(np.any(MATRIX != 0, axis=0)))  # each once
     gradient = tf.convert_to_tensor(gradient)
     assert product.dtype == gradient.dtype == given.dtype

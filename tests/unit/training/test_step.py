@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import keras
 import numpy as np
 import pytest
@@ -18,8 +16,8 @@ from distrain.data.sources import array_examples
 from distrain.distribution.single import SingleDevice
 from distrain.errors import ConfigurationError
 from distrain.models.build import CompiledModel
-from distrain.training.step import example_losses, figures, make_evaluate_step, make_train_steps
-from distrain.training.task import batch_specs, make_task
+from distrain.training.step import make_evaluate_step, make_train_steps, mean_metrics
+from distrain.training.task import batch_specs, example_losses, make_task
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(11, 4)).astype(np.float32)
@@ -80,7 +78,7 @@ def test_one_step_is_gradient_descent_on_the_weighted_mean():
     sums = make_train_step(task, SingleDevice(), specs)(batches_of(examples)[0]).sums
     assert sums[0] == pytest.approx((WEIGHTS * residual).sum(), rel=1e-5)
     assert sums[1] == WEIGHTS.sum()
-    shown = figures(sums, task.metrics)
+    shown = mean_metrics(sums, task.metrics)
     assert shown["loss"] == pytest.approx(np.average(residual, weights=WEIGHTS), rel=1e-5)
     assert shown["mean_squared_error"] == pytest.approx(shown["loss"], rel=1e-5)
     for after, start, gradient in zip(weights_of(task), before, numpy_gradient(*before, WEIGHTS), strict=True):
@@ -129,7 +127,7 @@ def test_a_step_that_weighs_nothing_changes_nothing():
     task, specs = task_of(examples)
     before = weights_of(task)
     sums = make_train_step(task, SingleDevice(), specs)(batches_of(examples)[0]).sums
-    assert figures(sums, task.metrics)["loss"] == 0
+    assert mean_metrics(sums, task.metrics)["loss"] == 0
     assert all(np.array_equal(a, b) for a, b in zip(weights_of(task), before, strict=True))
 
 
@@ -179,24 +177,6 @@ def test_several_steps_in_a_call_are_those_steps(accumulation_steps):
     for one, *others in zip(*ends, strict=True):
         for other in others:
             np.testing.assert_array_equal(other, one)
-
-
-@pytest.mark.parametrize("local_update", [True, False])
-@pytest.mark.parametrize("jit_compile", [True, False])
-def test_gradients_may_lie_in_memory_of_others_where_one_operation_alone_uses_them(jit_compile, local_update):
-    told = []
-
-    class Telling(SingleDevice):
-        def sum(self, gradients, figures, *, used_at_once=False):
-            told.append(used_at_once)
-            return super().sum(gradients, figures)
-
-    replicas = Telling()
-    replicas.local_update = local_update
-    task, specs = task_of(array_examples(X, Y))
-    make_train_steps(replace(task, jit_compile=jit_compile), replicas, specs)
-    make_evaluate_step(task, replicas, specs)
-    assert told == [jit_compile and local_update, False]
 
 
 @pytest.mark.parametrize("at_once", [3, 8])

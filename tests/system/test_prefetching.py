@@ -9,9 +9,6 @@ import sys
 
 import pytest
 
-from distrain.cluster.world import World
-from distrain.distribution.devices import prefetches
-
 CORES = sorted(os.sched_getaffinity(0))
 TWO_CORES = pytest.mark.skipif(len(CORES) < 2, reason="needs two cores")
 PROGRAM = """
@@ -54,13 +51,3 @@ def test_a_run_makes_batches_beside_its_steps_where_it_has_a_core_for_it(tmp_pat
     assert done.returncode == 0, done.stderr
     started = json.loads(done.stdout.splitlines()[-1])
     assert started.count("distrain-prefetch") == num_threads  # one to train, one to evaluate
-
-
-@TWO_CORES
-def test_ranks_that_share_out_the_cores():
-    def rank(local_size: int) -> World:
-        return World(rank=0, size=local_size, local_rank=0, local_size=local_size)
-
-    assert prefetches({}, rank(1), on_gpu=False)
-    assert not prefetches({}, rank(len(CORES)), on_gpu=False)
-    assert prefetches({}, rank(len(CORES)), on_gpu=True)
