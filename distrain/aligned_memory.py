@@ -8,7 +8,7 @@ Decides: where an array begins, and which memory an array reuses. Never: what an
     ((20000, 64), 0)
 
 Every step allocates large arrays of the same sizes. The C library returns freed large blocks to the system, and the
-next step pays for page faults: 1 ms for a gradient of 5 MB. So this module keeps large blocks for reuse.
+next step takes page faults: 1 ms for a gradient of 5 MB. So this module keeps large blocks for reuse.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""Many processes for a user's own `model.fit` script, over Horovod.
+"""Distributed training for a user's own `model.fit` script, over Horovod.
 
-Decides: which process this is, its device, its share of the cores, and the names such a script uses. Never: trains;
-`model.fit` does.
+Decides: rank, device and cores of this process, and the names that a script uses. Never: trains; `model.fit` does.
 
     import distrain.horovod as hvd
 
@@ -17,13 +16,13 @@ Decides: which process this is, its device, its share of the cores, and the name
 Started by `mpirun -n 4 --bind-to none python script.py` or `horovodrun --gloo -np 4 python script.py`; as one process
 the same script trains alone. Horovod's own `DistributedOptimizer` and callbacks synchronize nothing on Keras 3.
 
-All ranks end with bitwise the same weights, and with those of one process that is fed the joint batches, up to float
-rounding: with a ragged last step, clipping, gradient accumulation, moving averages of weights, loss scaling. What a
-script around `fit` does not get:
-- stock dropout draws other masks than one process would;
-- batch normalization sees the rank's own batch, and its moving statistics differ by rank until the next broadcast;
-- a loss that a layer adds is averaged over ranks: right for regularizers of weights, not for a sum over the examples;
-- a loss with masks, or a reduction other than "sum_over_batch_size", weighs the ranks' batches alike.
+All ranks end with bitwise the same weights. Up to float rounding, one process on the joint batches ends with the same
+weights. This holds for a ragged last step, clipping, accumulation, moving averages of weights and loss scaling. A
+script around `fit` has these limits:
+- Keras' dropout draws other masks than one process would;
+- batch normalization uses the rank's own batch, and its moving statistics differ by rank until the next broadcast;
+- ranks average a loss that a layer adds: right for weight regularizers, wrong for a sum over examples;
+- a loss with masks, or a reduction other than "sum_over_batch_size", gives the batches of all ranks the same weight.
 """
 
 from __future__ import annotations
@@ -53,15 +52,15 @@ __all__ = ["BroadcastCallback", "DistributedOptimizer", "MetricAverageCallback",
 
 @cache
 def init() -> World:
-    """Join the other ranks, pin this one to its GPU (or the CPU) and take its share of the cores; harmless twice.
+    """Connect to the other ranks and fix the device and cores of this rank; a second call changes nothing.
 
     Returns:
-        This process among all: `rank`, `size`, `local_rank`, `local_size`; rank 0 of 1 where no launcher started it.
+        `rank`, `size`, `local_rank` and `local_size` of this process; rank 0 of 1 if no launcher started the process.
 
     Raises:
         ConfigurationError: TensorFlow uses devices already, there are fewer GPUs than local ranks, Horovod is not
-            installed, or the environment makes no sense.
-        RankError: the others cannot be joined.
+            installed, or the environment contradicts itself.
+        RankError: this rank cannot connect to the others.
     """
     world = find_world(os.environ)
     if world.size > 1:

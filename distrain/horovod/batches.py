@@ -1,6 +1,6 @@
 """This rank's stride of batches, as a Keras data set.
 
-Decides: what `fit` and `evaluate` are fed on this rank, and with which weights. Never: when.
+Decides: which examples `fit` and `evaluate` read on this rank, and with which weights. Never: when.
 
     batches = RankBatches(x, y, batch_size=64, shuffle=True, seed=1)
     model.fit(batches, shuffle=False, epochs=3)
@@ -25,27 +25,27 @@ from distrain.horovod import init
 class RankBatches(keras.utils.PyDataset):
     """This rank's stride of batches: rank r of N takes the batches r, r + N, r + 2N, ... of each epoch's order.
 
-    For training every rank has the same number of steps, and the weights of a step are such that the average of the
-    ranks' losses is the mean over the joint batch: of G examples in the step, b on this rank, each weighs N * b / G
-    (times its own weight), as Keras divides by b. A rank without examples in the last step is fed one with weight 0.
+    In training every rank has the same number of steps. Weights make the average of the ranks' losses the mean over the
+    joint batch. With G examples in the step and b on this rank, each example weighs N * b / G times its own weight:
+    Keras divides by b. A rank without examples in the last step reads one example with weight 0.
 
-    For evaluation (`training=False`) there are only this rank's own batches, in order and without such weights.
+    In evaluation (`training=False`) a rank reads only its own batches, in order and without these weights.
 
-    Give `fit` this object and `shuffle=False`: its shuffling would order the steps of each rank differently. Keras'
-    `class_weight` is refused beside weights; put it into `weights`.
+    Pass `shuffle=False` to `fit`, whose shuffling would order the steps of each rank differently. Keras refuses
+    `class_weight` together with weights; multiply it into `weights`.
 
     Args:
         x: `[n, ...]` array, `np.memmap` or SciPy sparse matrix (batches are made dense), or a dict of these by input.
         y: `[n, ...]` labels.
         batch_size: examples per rank and step.
         weights: `[n]` weights of the examples, or None.
-        shuffle: take the epoch's order, which depends on seed and epoch alone, instead of the order of the data.
-        seed: of that order.
-        initial_epoch: as in `fit`: which epoch's order is taken first.
+        shuffle: use an order that depends on seed and epoch alone, instead of the order of the data.
+        seed: seed of the order.
+        initial_epoch: first epoch, as in `fit`.
         training: False for `validation_data` and `evaluate`.
 
     Raises:
-        ConfigurationError: a value is out of range, shapes do not fit, or a rank would have no batch to evaluate.
+        ConfigurationError: a value is out of range, shapes do not match, or a rank has no batch to evaluate.
     """
 
     def __init__(
@@ -60,10 +60,10 @@ class RankBatches(keras.utils.PyDataset):
         initial_epoch: int = 0,
         training: bool = True,
     ) -> None:
-        super().__init__()  # with one worker: batches are asked for in order
+        super().__init__()  # one worker asks for batches in order
         if batch_size < 1:
             raise ConfigurationError(f"batch_size is {batch_size}, but it must be at least 1.")
-        array_examples(x, y, weights)  # refuses what cannot be fed
+        array_examples(x, y, weights)  # refuses unsupported features and labels
         self._x = _indexable(x)
         self._y = np.asanyarray(y)
         self._weights = None if weights is None else np.asarray(weights, np.float32)
@@ -85,7 +85,7 @@ class RankBatches(keras.utils.PyDataset):
         return -(-(self._plan.num_batches - self._world.rank) // self._world.size)
 
     def __getitem__(self, step: int) -> tuple[Any, ...]:
-        """The batch (x, y, weights), or (x, y) for evaluation without weights."""
+        """Return the batch (x, y, weights), or (x, y) in evaluation without weights."""
         if self._next_step is not None and step not in (0, self._next_step):
             raise ConfigurationError(
                 f"Step {step} was asked for when step {self._next_step} is next: the ranks would not train on the same "
@@ -100,21 +100,21 @@ class RankBatches(keras.utils.PyDataset):
         if not self._training:
             return batch if own is None else (*batch, own)
         num_rows, num_all = self.rows(step)
-        share = np.full(len(chosen), self._world.size * num_rows / num_all, np.float32)
-        return (*batch, share if own is None else share * own)
+        factors = np.full(len(chosen), self._world.size * num_rows / num_all, np.float32)
+        return (*batch, factors if own is None else factors * own)
 
     def rows(self, step: int) -> tuple[int, int]:
-        """Examples of this rank and of all ranks in a step; where this rank has none, one is fed with weight 0."""
+        """Return the number of examples of this rank and of all ranks in a step."""
         return len(self._plan.positions(step, self._world.rank)), len(self._plan.global_positions(step))
 
     def on_epoch_begin(self) -> None:
-        """Keras begins an epoch: take its order."""
+        """Use the order of the epoch that begins."""
         self._epoch += 1
         self._next_step = 0
         self._order = self._order_of(self._epoch)
 
     def on_epoch_end(self) -> None:
-        """Keras ends an epoch: any batch may be looked at again."""
+        """Allow any step until the next epoch begins."""
         self._next_step = None
 
     def _order_of(self, epoch: int) -> Any:

@@ -1,6 +1,6 @@
-"""The figures of an epoch over all ranks.
+"""Metrics of an epoch over all ranks.
 
-Decides: how the metrics of the ranks become one. Never: which metrics there are, or what is done about them.
+Decides: how the metrics of all ranks become one. Never: which metrics exist, or who uses them.
 
     model.fit(batches, shuffle=False, callbacks=[BroadcastCallback(), MetricAverageCallback(batches), EarlyStopping()])
 """
@@ -18,36 +18,35 @@ from distrain.horovod.batches import RankBatches
 
 
 class MetricAverageCallback(keras.callbacks.Callback):
-    """Turn the figures of an epoch into those over all ranks, the same on each.
+    """Replace an epoch's metrics by the metrics over all ranks, which are the same on each rank.
 
-    Stands before callbacks that read them: `EarlyStopping`, `ReduceLROnPlateau`, `ModelCheckpoint`. Not averages travel
-    but the metrics' states, which add up: each example counts once however many a rank has, and AUC or precision are
-    what one process would find. Other entries of the logs, as a `train_step` of the user's may give, are averaged
-    plainly.
+    Place this callback before callbacks that read metrics: `EarlyStopping`, `ReduceLROnPlateau`, `ModelCheckpoint`. The
+    ranks sum the metrics' states instead of averaging results. So each example counts once, and AUC or precision equal
+    the result of one process. Other entries of the logs, as from a user's `train_step`, become plain averages.
 
-    Exact for validation on `RankBatches(..., training=False)` or on any parts of the examples, one a rank. Exact for
-    training where the batches are given; without them the ragged last step counts a little more or less than it
-    should. `weighted_metrics` of training see the weights of `RankBatches`, and keep that error in the last step. The
-    progress bar and what `fit` hands to `on_train_end` show this rank's own figures.
+    Validation metrics are exact on `RankBatches(..., training=False)` or any other division of the examples. Training
+    metrics are exact if `batches` is given; otherwise the ragged last step counts slightly wrong. Training's
+    `weighted_metrics` include the weights of `RankBatches` and keep this error. The progress bar and `on_train_end`
+    show this rank's own metrics.
 
     Args:
-        batches: what `fit` is fed.
+        batches: the batches that `fit` reads, or None.
 
     Raises:
-        ConfigurationError: at the begin of `fit`: several steps per execution hide the last one.
+        ConfigurationError: when `fit` begins, if several steps per execution would hide the last step.
     """
 
     def __init__(self, batches: RankBatches | None = None) -> None:
         super().__init__()
         self._batches = batches
         self._before: dict[int, np.ndarray] | None = None
-        self._figures: dict[str, Any] | None = None  # of the epoch under way, as far as they are known
+        self._metrics: dict[str, Any] | None = None  # metrics known so far of the current epoch
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Check that the last step can be told."""
+        """Check that each step is visible."""
         if self._batches is not None and self.model.steps_per_execution != 1:
             raise ConfigurationError(
-                f"steps_per_execution is {self.model.steps_per_execution}; exact training figures need 1. Set it to 1, "
+                f"steps_per_execution is {self.model.steps_per_execution}; exact training metrics need 1. Set it to 1, "
                 "or leave out the batches: MetricAverageCallback()."
             )
 
@@ -57,15 +56,15 @@ class MetricAverageCallback(keras.callbacks.Callback):
             self._before = {id(v): v.numpy() for metric in self.model.metrics for v in metric.variables}
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Let the last step count for what it is: Keras took each row that was fed for one example."""
+        """Correct the last step, in which Keras counted each row as one example."""
         if self._before is None or self._batches is None:
             return
         num_rows, num_all = self._batches.rows(batch)
         for metric in self.model.metrics:
             counts = 1.0 if num_rows else 0.0
-            if metric.name == "loss":  # its total went up by rows x (the joint loss's share of this rank) x size
+            if metric.name == "loss":  # the total grew by rows * (this rank's part of the joint loss) * size
                 counts = num_all / (init().size * max(1, num_rows))
-            elif metric.name.endswith("_loss"):  # of one output: Keras counts steps, not examples
+            elif metric.name.endswith("_loss"):  # the loss of one output: Keras counts steps, not examples
                 counts = 1.0
             for variable in metric.variables:
                 before = self._before.get(id(variable), 0)
@@ -73,49 +72,49 @@ class MetricAverageCallback(keras.callbacks.Callback):
         self._before = None
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Forget the epoch before."""
-        self._figures = {}
+        """Forget the metrics of the previous epoch."""
+        self._metrics = {}
 
     def on_test_begin(self, logs: Any = None) -> None:
-        """Take the figures of training before validation resets the metrics."""
-        if self._figures == {}:
-            self._figures.update(_joint_figures(self.model))
+        """Sum the training metrics before validation resets them."""
+        if self._metrics == {}:
+            self._metrics.update(_joint_metrics(self.model))
 
     def on_test_end(self, logs: Any = None) -> None:
-        """Take the figures of validation."""
-        if self._figures is not None:
-            self._figures.update({f"val_{name}": figure for name, figure in _joint_figures(self.model).items()})
+        """Sum the validation metrics."""
+        if self._metrics is not None:
+            self._metrics.update({f"val_{name}": value for name, value in _joint_metrics(self.model).items()})
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Replace the logs' figures."""
-        figures = self._figures or _joint_figures(self.model)
-        self._figures = None
-        own = {name: value for name, value in logs.items() if name not in figures and isinstance(value, float)}
-        logs.update({name: figure for name, figure in figures.items() if name in logs})
+        """Replace the metrics in the logs."""
+        metrics = self._metrics or _joint_metrics(self.model)
+        self._metrics = None
+        own = {name: value for name, value in logs.items() if name not in metrics and isinstance(value, float)}
+        logs.update({name: value for name, value in metrics.items() if name in logs})
         if own:
             logs.update(_averages(own))
 
 
-def _joint_figures(model: Any) -> dict[str, Any]:
-    """Figures of the model's metrics over all ranks; the metrics hold the joint states then."""
+def _joint_metrics(model: Any) -> dict[str, Any]:
+    """Return the results over all ranks; set each metric to the state summed over all ranks."""
     variables = [variable for metric in model.metrics for variable in metric.variables]
     states = [variable.numpy().astype(np.float64) for variable in variables]
     joint = _sum_over_ranks(np.concatenate([state.ravel() for state in states]))
     ends = np.cumsum([state.size for state in states])
     for variable, state, end in zip(variables, states, ends, strict=True):
         variable.assign(joint[end - state.size : end].reshape(state.shape).astype(variable.dtype))
-    figures = {name: np.asarray(figure) for name, figure in model.get_metrics_result().items()}
-    return {name: float(figure) if figure.ndim == 0 else figure for name, figure in figures.items()}
+    metrics = {name: np.asarray(value) for name, value in model.get_metrics_result().items()}
+    return {name: float(value) if value.ndim == 0 else value for name, value in metrics.items()}
 
 
-def _averages(figures: dict[str, float]) -> dict[str, float]:
-    names = sorted(figures)
-    sums = _sum_over_ranks(np.array([figures[name] for name in names], np.float64))
+def _averages(metrics: dict[str, float]) -> dict[str, float]:
+    names = sorted(metrics)
+    sums = _sum_over_ranks(np.array([metrics[name] for name in names], np.float64))
     return {name: float(total) / init().size for name, total in zip(names, sums, strict=True)}
 
 
 def _sum_over_ranks(values: np.ndarray) -> np.ndarray:
-    """Added in rank order: bitwise the same on all ranks."""
+    """Return the sum in rank order, bitwise the same on all ranks."""
     if init().size == 1:
         return values
     from distrain.distribution.collectives.horovod import HorovodGroup

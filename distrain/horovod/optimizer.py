@@ -1,6 +1,6 @@
-"""An optimizer that averages its gradients over all ranks, and the callback that makes the ranks equal before.
+"""An optimizer that averages gradients over all ranks, and a callback that first broadcasts rank 0's weights.
 
-Decides: when ranks meet in training. Never: how tensors travel (`distribution` does), or which rank this is.
+Decides: when ranks communicate in training. Never: how tensors travel (`distribution` decides).
 
     model.compile(DistributedOptimizer("adam"), loss="mse")
     model.fit(batches, shuffle=False, callbacks=[BroadcastCallback()])
@@ -22,24 +22,24 @@ from distrain.horovod import init
 def DistributedOptimizer(optimizer: Any, *, compression: str = "none") -> Any:  # noqa: N802 - Horovod's name for it
     """Make an optimizer average its gradients over all ranks before it does anything else with them.
 
-    It is averaged at every call of `apply`: clipping, accumulation, weight decay, moving averages and the decision of a
-    `LossScaleOptimizer` to skip a step see the global gradient, and are the same on all ranks. With
-    `gradient_accumulation_steps` each micro-step is averaged, which is exact, and costs one reduction each.
+    Every call of `apply` averages first. So clipping, accumulation, weight decay, moving averages and the skipped steps
+    of a `LossScaleOptimizer` use the global gradient, and agree on all ranks. With `gradient_accumulation_steps` each
+    micro-step is averaged, which is exact and costs one reduction.
 
-    Of an embedding only the rows that were touched travel, and the gradient arrives dense, rows that occur twice added
-    up. Keras alone squares and clips such parts one by one, so that one process differs there (Keras 3.15).
+    Of an embedding's gradient only touched rows travel, and the average is dense. Keras in one process squares and
+    clips repeated rows one by one, so its result differs there (Keras 3.15).
 
     Args:
-        optimizer: a Keras optimizer, built or not, or its name. It is changed in place, so that its state, class,
-            schedule and configuration stay what they were; a saved model holds the plain optimizer, and must be given
-            to this function again after loading: `DistributedOptimizer(model.optimizer)`.
-        compression: "fp16" to let gradients travel in half precision; "none".
+        optimizer: a Keras optimizer, built or not, or its name. This function changes the optimizer in place: state,
+            class, schedule and configuration stay. A saved model holds the plain optimizer, so a script calls
+            `DistributedOptimizer(model.optimizer)` again after loading.
+        compression: "fp16" sends gradients in half precision; "none" in their own.
 
     Returns:
         The same optimizer.
 
     Raises:
-        ConfigurationError: the compression is unknown. Later, in `fit`: `BroadcastCallback` was left out.
+        ConfigurationError: the compression is unknown; later, in `fit`: `BroadcastCallback` is missing.
     """
     if compression not in ("none", "fp16"):
         raise ConfigurationError(f"compression is {compression!r}, but it must be 'none' or 'fp16'.")
@@ -50,7 +50,7 @@ def DistributedOptimizer(optimizer: Any, *, compression: str = "none") -> Any:  
 
 
 class _AveragedApply:
-    """Stands in for an optimizer's `apply`; refuses to work before the ranks were made equal."""
+    """Replaces an optimizer's `apply`; refuses to work before `BroadcastCallback` made the ranks equal."""
 
     def __init__(self, apply: Any, compression: str) -> None:
         from distrain.distribution.collectives import horovod
@@ -65,26 +65,27 @@ class _AveragedApply:
     def __call__(self, grads: Sequence[Any], trainable_variables: Any = None) -> Any:
         if not self.ranks_are_equal:
             raise ConfigurationError(
-                "The ranks start from weights of their own. Give fit(callbacks=[distrain.horovod.BroadcastCallback(), "
+                "Each rank starts from weights of its own. Call fit(callbacks=[distrain.horovod.BroadcastCallback(), "
                 "...])."
             )
         averaged = list(grads)
-        present = [place for place, gradient in enumerate(averaged) if gradient is not None]
-        sums, _ = self._ranks.sum([averaged[place] for place in present], [])
-        for place, total in zip(present, sums, strict=True):
-            averaged[place] = total / init().size
+        present = [index for index, gradient in enumerate(averaged) if gradient is not None]
+        sums, _ = self._ranks.sum([averaged[index] for index in present], [])
+        for index, total in zip(present, sums, strict=True):
+            averaged[index] = total / init().size
         return self._apply(averaged, trainable_variables)
 
 
 class BroadcastCallback(keras.callbacks.Callback):
     """Give all ranks the weights and the optimizer's state of rank 0 whenever `fit` begins.
 
-    Needed in every `fit`; it also checks that the ranks are about to train alike, and turns `jit_compile` off, which on
-    a GPU is Keras' default and cannot compile a reduction over ranks. Where `compile` put a `LossScaleOptimizer` around
-    the optimizer (policy mixed_float16), averaging moves to the outer one, so that all ranks skip the same steps.
+    Every `fit` needs this callback. It checks that all ranks train the same model with the same number of steps. It
+    turns off `jit_compile`, Keras' default on a GPU, because XLA cannot compile a reduction over ranks. If `compile`
+    wrapped the optimizer in a `LossScaleOptimizer` (policy mixed_float16), averaging moves to the wrapper, so that all
+    ranks skip the same steps.
 
     Raises:
-        ConfigurationError: at the begin of `fit`: the model is not built, or its optimizer is not distributed.
+        ConfigurationError: when `fit` begins, if the model is not built or its optimizer is not distributed.
         RankError: the ranks have other models, optimizers, epochs or steps per epoch.
     """
 
@@ -148,6 +149,6 @@ def _broadcast(variables: Sequence[Any]) -> None:
     from distrain.distribution.collectives.horovod import HorovodGroup
 
     group = HorovodGroup()
-    for variable in variables:  # one by one: a large model is not held twice
+    for variable in variables:  # one by one, so that no rank holds a large model twice
         own = variable.numpy()
         variable.assign(np.frombuffer(group.broadcast(own.tobytes()), own.dtype).reshape(own.shape))

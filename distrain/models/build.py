@@ -1,6 +1,6 @@
-"""Which model is trained, with which optimizer, loss and metrics.
+"""The model of a run, with its optimizer, loss and metrics.
 
-Decides: the defaults for classification, and how a user's own function is found. Never: trains or restores.
+Decides: the defaults for classification, and how distrain finds a user's function. Never: trains or restores.
 
     built = text_model("ngram", num_features=20_000, num_classes=4, config=config)
     built = user_model(find_function("package.module:build_model"))
@@ -23,11 +23,11 @@ from distrain.errors import ConfigurationError
 
 @dataclass(frozen=True)
 class CompiledModel:
-    """A model and what trains it, made in the scope of the distribution.
+    """A model with its optimizer, loss and metrics, made in the scope of the distribution.
 
     Attributes:
-        model: the Keras model, built or not.
-        optimizer: a Keras optimizer of its own.
+        model: a Keras model, built or not.
+        optimizer: a Keras optimizer that no other model uses.
         loss: a `keras.losses.Loss` or a function (labels, outputs) -> `[b, ...]`.
         metrics: names or Keras metrics.
     """
@@ -39,7 +39,7 @@ class CompiledModel:
 
 
 def text_model(kind: str, *, num_features: int, num_classes: int, config: TrainConfig) -> CompiledModel:
-    """The shipped model for prepared text: `NgramMLP` for n-grams, `SepCNN` for sequences."""
+    """Return the shipped model for prepared text: `NgramMLP` for n-grams, `SepCNN` for sequences."""
     dropout = dropout_rate(config, kind)
     if kind == "ngram":
         from distrain.models.ngram_mlp import NgramMLP
@@ -74,10 +74,10 @@ def user_model(
     metrics: Sequence[Any] | None = None,
     learning_rate: float = TrainConfig.learning_rate,
 ) -> CompiledModel:
-    """A user's model; what is not given is taken from its `compile`, else Adam and no metrics.
+    """Return a user's model. Missing arguments come from `model.compile`, else from defaults: Adam and no metrics.
 
     Raises:
-        ConfigurationError: the function gives no Keras model, or there is no loss.
+        ConfigurationError: the function returns no Keras model, or there is no loss.
     """
     model = build_model()
     if not isinstance(model, keras.Model):
@@ -86,14 +86,14 @@ def user_model(
     if optimizer is None:
         optimizer = model.optimizer if compiled else keras.optimizers.Adam(learning_rate)
     elif isinstance(optimizer, keras.optimizers.Optimizer):
-        # An optimizer belongs to the scope it was made in, so one of the same settings is made in this one.
+        # An optimizer belongs to the scope that created it, so this scope creates a copy with the same settings.
         optimizer = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
     else:
         optimizer = keras.optimizers.get(optimizer)
     if optimizer.gradient_accumulation_steps:
         raise ConfigurationError(
-            "The optimizer has gradient_accumulation_steps, which loses what is left over at the end of an epoch. Set "
-            "a larger global batch size instead."
+            "The optimizer has gradient_accumulation_steps, which loses the gradients that remain at the end of an "
+            "epoch. Set a larger global batch size instead."
         )
     if loss is None:
         loss = model.loss if compiled else None
@@ -108,10 +108,10 @@ def user_model(
 
 
 def find_function(name: str) -> Callable[..., Any]:
-    """The function that "package.module:function" names; modules in the current folder are found too.
+    """Return the function that "package.module:function" names, also from modules in the current folder.
 
     Raises:
-        ConfigurationError: there is no such module or function.
+        ConfigurationError: the module or the function does not exist.
     """
     module_name, _, function_name = name.partition(":")
     if str(Path.cwd()) not in sys.path:

@@ -1,6 +1,6 @@
 """Layers that make the shipped models fast on sparse rows and independent of the number of replicas.
 
-Decides: which random numbers dropout draws. Never: where a batch comes from; it reads the current one.
+Decides: which random numbers dropout draws. Never: where a batch comes from; layers read the current batch.
 
     model = keras.Sequential([PositionalDropout(0.2, seed=7, stream=0), SparseDense(64, 20_000, activation="relu")])
 """
@@ -18,25 +18,26 @@ from distrain.errors import ConfigurationError
 from distrain.models.sparse_product import sparse_product
 
 PHILOX = 1  # the number of the Philox algorithm in TensorFlow's stateless random operations
-NUMBERS = 8  # of 16 bits, that one counter gives
+NUMBERS = 8  # numbers of 16 bits for each value of the Philox counter
 
 
 @keras.saving.register_keras_serializable("distrain")
 class PositionalDropout(keras.layers.Layer):
     """Dropout whose mask is a function of (seed, stream, epoch, position of the example in the epoch).
 
-    Each replica draws just its own slice of that mask, so training does not depend on how many replicas share the
-    global batch. Kept values are scaled by 1 / (1 - rate).
+    Each replica draws only its own slice of the mask, so training does not depend on the number of replicas. The layer
+    scales kept values by 1 / (1 - rate).
 
-    Dense inputs `[b, ...]` take the Philox stream with key = seed and counter = (position * units / 8, epoch, stream),
-    eight numbers to a counter: skipping ahead costs nothing. A number has 16 bits, which is quicker by half than a
-    float and sets the rate to within 2**-17. Entries of `SparseRows` take it one number an entry, counted from the
-    beginning of the epoch; entries that are absent stay absent.
+    Dense inputs `[b, ...]` take the Philox stream with key = seed and counter = (position * units / 8, epoch, stream).
+    One counter value yields eight numbers, and skipping ahead costs nothing. Numbers of 16 bits are faster than
+    floats and set the rate to within 2**-17 of its value.
+
+    `SparseRows` take one number per entry, counted from the start of the epoch; absent entries stay absent.
 
     Args:
-        rate: share dropped, 0 <= rate < 1.
-        seed: of the run.
-        stream: another number for each dropout layer of a model, 0 .. 2**16 - 1.
+        rate: fraction of values that become 0; 0 <= rate < 1.
+        seed: seed of the run.
+        stream: number of this dropout layer in its model, 0 .. 2**16 - 1.
     """
 
     def __init__(self, rate: float, *, seed: int, stream: int, **kwargs: Any) -> None:
@@ -48,13 +49,13 @@ class PositionalDropout(keras.layers.Layer):
         self.stream = stream
 
     def call(self, inputs: Any, training: bool = False, first_row: Any = None) -> Any:
-        """Apply the mask in training; return `inputs` as they are otherwise.
+        """Apply the mask in training; otherwise return `inputs` unchanged.
 
         Args:
             inputs: `[b, ...]`, or `SparseRows`.
-            training: whether this is training.
-            first_row: int64 scalar, for dense inputs whose rows are no examples: the number of the first one in the
-                epoch. Default: the batch's position.
+            training: whether a training step calls the model.
+            first_row: int64 scalar, number of the first row in the epoch if rows of dense inputs are not examples.
+                Default: the batch's position.
         """
         if not training or self.rate == 0:
             return inputs
@@ -74,7 +75,7 @@ class PositionalDropout(keras.layers.Layer):
         return inputs * (tf.cast(keep, inputs.dtype) / (1 - self.rate))  # one pass over inputs, one over gradients
 
     def _keep(self, first: Any, count: Any, batch: Batch, *, multiple: int = 1) -> Any:
-        """Whether to keep each of `count` numbers, bool, from number `first` of the stream on, a multiple of that."""
+        """Return bool `[count]`: values to keep, by the stream's numbers from `first`, a multiple of `multiple`."""
         skip = 0 if multiple % NUMBERS == 0 else tf.cast(first % NUMBERS, tf.int32)
         stream = tf.cast(batch.epoch, tf.int64) * 2**16 + self.stream
         bits = tf.raw_ops.StatelessRandomUniformFullIntV2(
@@ -92,7 +93,7 @@ class PositionalDropout(keras.layers.Layer):
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        """Return what `__init__` needs."""
+        """Return the arguments of `__init__`."""
         return {**super().get_config(), "rate": self.rate, "seed": self.seed, "stream": self.stream}
 
 
@@ -100,7 +101,7 @@ class PositionalDropout(keras.layers.Layer):
 class SparseDense(keras.layers.Layer):
     """A dense layer over `SparseRows`; also takes a `tf.SparseTensor` or a dense tensor `[b, num_features]`.
 
-    On `SparseRows` it takes time by the entry, see `sparse_product.py`.
+    On `SparseRows` the time is proportional to the number of entries: see `sparse_product.py`.
 
     Args:
         units: width of the output.
@@ -134,7 +135,7 @@ class SparseDense(keras.layers.Layer):
         return (input_shape[0], self.units)
 
     def get_config(self) -> dict[str, Any]:
-        """Return what `__init__` needs."""
+        """Return the arguments of `__init__`."""
         activation = keras.activations.serialize(self.activation)
         own = {"units": self.units, "num_features": self.num_features, "activation": activation}
         return {**super().get_config(), **own}

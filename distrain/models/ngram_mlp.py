@@ -1,12 +1,12 @@
 """The n-gram model: a multi-layer perceptron over sparse TF-IDF rows.
 
-Decides: its layers and their sizes. Never: how it is trained.
+Decides: the model's layers and sizes. Never: how training works.
 
     model = NgramMLP(num_features=20_000, num_classes=4, seed=7)
     probabilities = model(rows)        # SparseRows, tf.SparseTensor or dense [b, num_features]
 
-Layers and sizes are those of Google's text classification guide: dropout, dense(64, relu), dropout, softmax; one
-sigmoid unit for two classes. The guide drops 0.2; 0.4 gave a lower validation loss on both sets of real text in
+Layers and sizes follow Google's text classification guide: dropout, dense(64, relu), dropout, softmax; one sigmoid
+unit for two classes. The guide drops 0.2. A rate of 0.4 gave a lower validation loss on both real data sets of
 `benchmarks/RESULTS.md`.
 """
 
@@ -28,8 +28,8 @@ class NgramMLP(keras.Model):
         num_features: columns of the input.
         num_classes: classes, at least 2.
         units: width of the hidden layer.
-        dropout: share dropped before each dense layer.
-        seed: of the dropout masks.
+        dropout: dropout rate before each dense layer.
+        seed: seed of the dropout masks.
     """
 
     accepts_sparse_rows = True
@@ -66,5 +66,5 @@ class NgramMLP(keras.Model):
         return self.classifier(self.hidden_dropout(hidden, training=training))
 
     def get_config(self) -> dict[str, Any]:
-        """Return what `__init__` needs."""
+        """Return the arguments of `__init__`."""
         return dict(self._settings)

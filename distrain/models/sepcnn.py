@@ -1,18 +1,18 @@
 """The sequence model: separable convolutions over the words of each text, at its own length.
 
-Decides: its layers and their sizes. Never: how it is trained.
+Decides: the model's layers and sizes. Never: how training works.
 
     model = SepCNN(vocabulary_size=20_002, num_classes=4, seed=7)
     probabilities = model(rows)        # WordRows packed by model.pad_multiple, or int32 [b, length] padded with 0
 
-Layers and sizes are those of Google's text classification guide: embedding(200), then `blocks - 1` blocks of dropout,
-two separable convolutions (filters, kernel 3) and max pooling, then two separable convolutions of twice the filters,
-global average, dropout and softmax; one sigmoid unit for two classes. Two things are other than there:
+Layers and sizes follow Google's text classification guide. An embedding(200) comes first, then `blocks - 1` blocks of
+dropout, two separable convolutions (filters, kernel 3) and max pooling. Two separable convolutions of twice the filters
+follow, then global average, dropout and softmax; one sigmoid unit for two classes. Two details differ from the guide:
 
-- The guide pads all texts to one length and convolves the padding. Here each text is computed alone: nothing but zeros
-  beyond its ends, a last pooling window that may hold fewer words, an average over its own windows.
-- The guide's initial depthwise kernels (uniform within 0.05) let the signal die out over four convolutions, so that
-  training starts with a long plateau, which early stopping takes for the end; kernels that keep its variance are used.
+- The guide pads all texts to one length and convolves the padding. This model computes each text alone: zeros beyond
+  both ends, fewer words in the last pooling window, a mean over the text's own windows.
+- With the guide's initial depthwise kernels (uniform within 0.05) the signal vanishes over four convolutions. Training
+  then starts with a long plateau that triggers early stopping. `SepCNN` starts with kernels that keep the variance.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from distrain.models.packed import (
 
 
 def pad_multiple_for(blocks: int) -> int:
-    """Slots that a packed row of a model with so many blocks begins at a multiple of: those pooled into one."""
+    """Return the `pad_multiple` of packed rows for this number of blocks: the tokens pooled into one."""
     return POOL_SIZE ** (blocks - 1)
 
 
@@ -48,10 +48,10 @@ class SepCNN(keras.Model):
         vocabulary_size: word ids are below it; 0 is padding.
         num_classes: classes, at least 2.
         embedding: width of a word's vector.
-        blocks: blocks of two convolutions, the last one without pooling.
-        filters: of each convolution, doubled in the last block.
-        dropout: share dropped before each block but the last, and before the classifier.
-        seed: of the dropout masks.
+        blocks: number of blocks of two convolutions; the last block has no pooling.
+        filters: filters of each convolution, doubled in the last block.
+        dropout: dropout rate before each block but the last, and before the classifier.
+        seed: seed of the dropout masks.
     """
 
     def __init__(
@@ -107,5 +107,5 @@ class SepCNN(keras.Model):
         return self.second_convolutions[block](self.first_convolutions[block](x, is_word), is_word)
 
     def get_config(self) -> dict[str, Any]:
-        """Return what `__init__` needs."""
+        """Return the arguments of `__init__`."""
         return dict(self._settings)

@@ -1,13 +1,13 @@
-"""The product of sparse rows and a dense matrix, and its gradient, where a step computes them.
+"""The product of sparse rows and a dense matrix inside a step, and the gradient of the product.
 
-Decides: how a device multiplies sparse rows. Never: what is done with the product.
+Decides: how a device multiplies sparse rows. Never: how a layer uses the product.
 
     product = sparse_product(rows, kernel, on_gpu=False)       # rows: SparseRows; kernel: [num_columns, units]
 
-On a CPU two compiled kernels run over the entries, called from the graph. TensorFlow's own ways, `gather` and
-`segment_sum` or a product of a `tf.SparseTensor`, write one row of the matrix per entry to memory in between, and took
-about twice as long for the whole step (`benchmarks/RESULTS.md`). On a GPU the entries travel and are made a dense
-matrix there.
+On a CPU the graph calls two compiled kernels that loop over the entries. TensorFlow's own operations (`gather` with
+`segment_sum`, or `tf.SparseTensor` products) write one matrix row per entry to memory. With them the whole step took
+about twice as long (`benchmarks/RESULTS.md`). On a GPU the entries travel to the device, which makes them a dense
+matrix.
 """
 
 from __future__ import annotations
@@ -23,23 +23,22 @@ from distrain.jit import compiled
 
 
 def sparse_product(rows: SparseRows, kernel: Any, *, on_gpu: bool) -> Any:
-    """The matrix product of sparse rows and `kernel`.
+    """Return the matrix product of sparse rows and `kernel`, `[b, units]`, in the dtype of `kernel`.
+
+    On a CPU the gradient of `kernel` is a `tf.IndexedSlices` of the rows with an entry, each row once.
 
     Args:
-        rows: `[b, num_columns]`, as tensors; entries that share a place add up.
+        rows: `[b, num_columns]`, as tensors; entries of the same row and column add up.
         kernel: float `[num_columns, units]`.
         on_gpu: whether the step runs on a GPU.
-
-    Returns:
-        `[b, units]`, of the kernel's dtype.
     """
     rows = rows._replace(values=tf.cast(rows.values, kernel.dtype))
     return _product_on_gpu(rows, kernel) if on_gpu else _product_on_cpu(rows, kernel)
 
 
 def _product_on_gpu(rows: SparseRows, kernel: Any) -> Any:
-    places = tf.stack([rows.row_ids, rows.columns], axis=1)
-    dense = tf.scatter_nd(places, rows.values, tf.stack([rows.row_ids[-1] + 1, tf.shape(kernel)[0]]))
+    indices = tf.stack([rows.row_ids, rows.columns], axis=1)
+    dense = tf.scatter_nd(indices, rows.values, tf.stack([rows.row_ids[-1] + 1, tf.shape(kernel)[0]]))
     return tf.matmul(dense, kernel)
 
 
@@ -47,7 +46,7 @@ def _product_on_cpu(rows: SparseRows, kernel: Any) -> Any:
     if kernel.dtype not in (
         tf.float32,
         tf.float64,
-    ):  # NumPy, and so the kernels, know no others that TensorFlow trains in
+    ):  # compiled kernels support no half precision
         wide = rows._replace(values=tf.cast(rows.values, tf.float32))
         return tf.cast(_product_on_cpu(wide, tf.cast(kernel, tf.float32)), kernel.dtype)
 
@@ -64,7 +63,7 @@ def _product_on_cpu(rows: SparseRows, kernel: Any) -> Any:
             columns.set_shape((None,))
             of_kernel = tf.IndexedSlices(touched, columns, tf.shape(kernel))
             of_values = tf.reduce_sum(tf.gather(upstream, rows.row_ids) * tf.gather(kernel, rows.columns), axis=1)
-            return of_values, of_kernel  # the former costs nothing where nobody asks for it
+            return of_values, of_kernel  # TensorFlow prunes the gradient of values if unused
 
         return result, gradient
 
@@ -72,7 +71,7 @@ def _product_on_cpu(rows: SparseRows, kernel: Any) -> Any:
 
 
 def multiply(row_ids: np.ndarray, columns: np.ndarray, values: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """The product rows @ kernel.
+    """Return the product rows @ kernel.
 
     Args:
         row_ids: int32 `[nnz]`, ascending; the last row has an entry.
@@ -81,7 +80,7 @@ def multiply(row_ids: np.ndarray, columns: np.ndarray, values: np.ndarray, kerne
         kernel: `[num_columns, units]`.
 
     Raises:
-        ValueError: a column is not in the kernel, which the loop over entries would not notice.
+        ValueError: a column is outside the kernel; the compiled loop would read beyond the array.
     """
     if columns.min() < 0 or columns.max() >= len(kernel):
         raise ValueError(
@@ -95,9 +94,9 @@ def multiply(row_ids: np.ndarray, columns: np.ndarray, values: np.ndarray, kerne
 def multiply_transposed(
     row_ids: np.ndarray, columns: np.ndarray, values: np.ndarray, upstream: np.ndarray, num_columns: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of the product transpose(rows) @ upstream whose column has an entry, and these columns, ascending.
+    """Return the rows of transpose(rows) @ upstream whose column has an entry, and these columns, ascending.
 
-    An entry that is zero, as dropout leaves many, does not count.
+    Zero entries do not count; dropout makes many.
 
     Args:
         row_ids: int32 `[nnz]`.
@@ -109,33 +108,30 @@ def multiply_transposed(
     Returns:
         Values `[m, units]`; columns int32 `[m]`.
     """
-    slot_of, touched = _slots_of(columns, values, int(num_columns))
+    index_of, touched = _indices_of(columns, values, int(num_columns))
     product = aligned_empty((len(touched), upstream.shape[1]), upstream.dtype)
-    _sum_rows_in_slots(slot_of, columns, row_ids, values, upstream, product)
+    _sum_rows_at(index_of, columns, row_ids, values, upstream, product)
     return product, touched
 
 
 @compiled
-def _slots_of(columns: np.ndarray, values: np.ndarray, num_columns: int) -> tuple[np.ndarray, np.ndarray]:
-    """The place of each column among those with an entry that is not zero, and these columns, ascending.
+def _indices_of(columns: np.ndarray, values: np.ndarray, num_columns: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return for each column its index among the columns with a non-zero entry, and these columns, ascending.
 
-    The place of any other column is 0, and means nothing.
+    Columns without a non-zero entry have the meaningless index 0.
     """
-    slot_of = np.zeros(num_columns, np.int32)
+    index_of = np.zeros(num_columns, np.int32)
     for entry in range(len(columns)):
-        slot_of[columns[entry]] |= values[entry] != 0
-    touched = np.flatnonzero(slot_of).astype(np.int32)
-    for slot in range(len(touched)):
-        slot_of[touched[slot]] = slot
-    return slot_of, touched
+        index_of[columns[entry]] |= values[entry] != 0
+    touched = np.flatnonzero(index_of).astype(np.int32)
+    for index in range(len(touched)):
+        index_of[touched[index]] = index
+    return index_of, touched
 
 
 @compiled
 def _sum_rows(to: np.ndarray, of: np.ndarray, times: np.ndarray, matrix: np.ndarray, sums: np.ndarray) -> None:
-    """Set `sums` to zero, and add to row `to[i]` row `of[i]` of `matrix` times `times[i]`, one `i` after the other.
-
-    Entries that are zero are passed over.
-    """
+    """Set `sums` to zero, then add `times[i]` times row `of[i]` of `matrix` to row `to[i]`, in the order of `i`."""
     sums[:] = 0
     for entry in range(len(to)):
         target, source, factor = to[entry], of[entry], times[entry]
@@ -146,13 +142,13 @@ def _sum_rows(to: np.ndarray, of: np.ndarray, times: np.ndarray, matrix: np.ndar
 
 
 @compiled
-def _sum_rows_in_slots(
-    slot_of: np.ndarray, to: np.ndarray, of: np.ndarray, times: np.ndarray, matrix: np.ndarray, sums: np.ndarray
+def _sum_rows_at(
+    index_of: np.ndarray, to: np.ndarray, of: np.ndarray, times: np.ndarray, matrix: np.ndarray, sums: np.ndarray
 ) -> None:
-    """As `_sum_rows`, but row `to[i]` is at `slot_of[to[i]]`."""
+    """Do the same as `_sum_rows`, with row `to[i]` stored at `index_of[to[i]]`."""
     sums[:] = 0
     for entry in range(len(to)):
-        target, source, factor = slot_of[to[entry]], of[entry], times[entry]
+        target, source, factor = index_of[to[entry]], of[entry], times[entry]
         if factor == 0:
             continue
         for unit in range(matrix.shape[1]):

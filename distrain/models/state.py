@@ -1,6 +1,6 @@
-"""A model's and an optimizer's variables as named arrays, and back.
+"""Conversion of a model's and an optimizer's variables to named arrays, and back.
 
-Decides: which variables make up the state, and their names. Never: where they are kept.
+Decides: which variables make up the state, and the names of arrays. Never: where arrays are stored.
 
     state = ModelState(model, optimizer)
     arrays = state.arrays()
@@ -18,11 +18,11 @@ from distrain.errors import CheckpointError
 
 
 class ModelState:
-    """The state of a model under training: its variables (seeds of stock dropout included) and its optimizer's.
+    """The variables of a model, seeds of Keras' own dropout included, and of its optimizer.
 
     Args:
         model: a built Keras model.
-        optimizer: a built optimizer, or None to take the model alone.
+        optimizer: a built optimizer; None leaves the optimizer out.
     """
 
     def __init__(self, model: Any, optimizer: Any = None) -> None:
@@ -32,19 +32,19 @@ class ModelState:
             self._variables |= {f"optimizer/{number:04d}": v for number, v in enumerate(optimizer.variables)}
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The values of all variables, by name; those of a type that is not NumPy's own, as bfloat16, in float32."""
+        """Return the values of all variables by name; types that NumPy lacks, such as bfloat16, become float32."""
         arrays = {name: np.asarray(variable.numpy()) for name, variable in self._variables.items()}
         return {name: a.astype(np.float32) if a.dtype.kind == "V" else a for name, a in arrays.items()}
 
     def layout(self) -> dict[str, Any]:
-        """Path and shape of each variable, for a checkpoint's state."""
+        """Return path and shape of each variable, for a checkpoint's state."""
         return {"variables": {name: [v.path, list(v.shape)] for name, v in self._variables.items()}}
 
     def restore(self, checkpoint: Any) -> None:
-        """Set all variables from a checkpoint (an object with `path`, `arrays` and `state`).
+        """Set all variables from a checkpoint (an object with `path` and `arrays`).
 
         Raises:
-            CheckpointError: the checkpoint is of another model or optimizer; nothing is set then.
+            CheckpointError: the checkpoint belongs to another model or optimizer; no variable has changed.
         """
         for name, variable in self._variables.items():
             array = checkpoint.arrays.get(name)
@@ -58,7 +58,7 @@ class ModelState:
             variable.assign(checkpoint.arrays[name])
 
     def weights_digest(self) -> str:
-        """SHA-256 (hex) of the model's weights, in order."""
+        """Return the SHA-256 (hex) of the model's weights, in order."""
         digest = hashlib.sha256()
         for weight in self._model.weights:
             digest.update(np.ascontiguousarray(weight.numpy()).tobytes())
