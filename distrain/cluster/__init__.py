@@ -1,1 +1,1 @@
-"""Which processes there are, whether they live, and whether they agree."""
+"""The processes of a job: how they find each other, whether they are alive, and whether they agree."""

@@ -9,8 +9,8 @@ connect (`heartbeat.py`), or what a failing rank says about its own failure.
             detector.at_step(step)
 
 Without a failure detector, collectives wait for a lost peer forever or for an unknown time. Each rank therefore sends a
-beat once a second to rank 0, from a thread of its own and over a TCP connection of its own; rank 0 sends beats back. A
-busy main thread does not delay the beats. Only code that holds the interpreter's lock for longer than `silence_seconds`
+beat to rank 0 once a second, and rank 0 sends beats back. The beats have a thread and TCP connections of their own, so
+a busy main thread does not delay them. Only code that holds the interpreter's lock for longer than `silence_seconds`
 looks like a stopped process.
 
     What happens                        Who prints           Exit code

@@ -1,79 +1,77 @@
-"""Where the ranks of a Gloo run find each other before Horovod starts.
+"""The rendezvous, where the ranks of a Gloo run find each other before Horovod starts.
 
-Decides: who hosts the meeting point, and what Horovod's core is told. Never: imports Horovod, or lives longer than the
-start.
+Decides: which process hosts the store of the rendezvous, and which variables Horovod's core reads. Never: imports
+Horovod, or outlives the start.
 
-    with joining(find_world(os.environ), os.environ):
+    with rendezvous(find_world(os.environ), os.environ):
         hvd.init()
 
-Horovod's core looks for the others in a store that it reaches by HTTP, and ends the process by SIGABRT where it finds
-none. `horovodrun --gloo` hosts that store; for srun and an Indexed Job, which bring none, rank 0 hosts one
-(`rendezvous_store.py`). Before Horovod starts, the ranks agree there who they are (`rendezvous_claims.py`).
+Horovod's core finds the other ranks in a store that it reaches by HTTP. Without a store, Horovod's core ends the
+process by SIGABRT. A store comes with `horovodrun --gloo`. With srun and in an Indexed Job, rank 0 hosts a store
+(`rendezvous_store.py`). Before Horovod starts, each process claims its rank in the store (`rendezvous_claims.py`).
 
-The store has no password, as Horovod's core could not give one. Hence it listens on one address, holds little, takes
-nothing but small values and closes as soon as all ranks have joined. Keep its port within the job's own hosts even so.
+The store has no password, because Horovod's core cannot send one. The store therefore listens on one address, keeps
+small values only, and closes as soon as all ranks have joined. Still, keep its port inside the hosts of the job.
 """
 
 from __future__ import annotations
 
-import fcntl
 import http.client
 import math
 import re
 import secrets
 import socket
-import struct
 import threading
 import time
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
-from distrain.cluster.rendezvous_claims import Board, Claim, address_towards, claimed_twice, leave, meet, pause
+from distrain.cluster.network import address_towards, ipv4_addresses
+from distrain.cluster.rendezvous_claims import Claim, StoreClient, claim_rank, claimed_twice, pause, withdraw
 from distrain.cluster.rendezvous_store import Store
 from distrain.cluster.world import World
 from distrain.errors import ConfigurationError, RankError
 
-DEFAULT_SECONDS = 60.0  # pods and tasks of one job start within it; DISTRAIN_RENDEZVOUS_SECONDS changes it
-SIOCGIFADDR = 0x8915  # Linux, netdevice(7): the IPv4 address of an interface
+DEFAULT_SECONDS = 60.0  # the pods or tasks of a job start within this time; DISTRAIN_RENDEZVOUS_SECONDS changes it
 
 
 @contextmanager
-def joining(world: World, environ: MutableMapping[str, str]) -> Iterator[None]:
-    """Bring all ranks to the point where `hvd.init()` succeeds; it is to be called inside.
+def rendezvous(world: World, environ: MutableMapping[str, str]) -> Iterator[None]:
+    """Wait until all ranks are here. `hvd.init()` succeeds inside the context.
 
-    Does nothing where MPI brings the ranks together, or there is one.
+    Does nothing if MPI connects the ranks, or for a single process.
 
     Args:
-        world: this process among all.
-        environ: of this process. Inside, it holds what Horovod's core reads; afterwards it is as before. Its
-            DISTRAIN_RENDEZVOUS_SECONDS (60) bounds the wait for the rendezvous, and then once more that for the others.
+        world: this process among all processes of the job.
+        environ: environment variables of this process. Inside the context they include the variables that Horovod's
+            core reads. DISTRAIN_RENDEZVOUS_SECONDS (60) limits the wait for the rendezvous, and the wait for the ranks.
 
     Raises:
-        ConfigurationError: DISTRAIN_RENDEZVOUS_SECONDS is no number of seconds, or HOROVOD_RANK was set by hand and no
+        ConfigurationError: DISTRAIN_RENDEZVOUS_SECONDS is no number of seconds, or HOROVOD_RANK is set without a
             rendezvous.
-        RankError: the rendezvous does not answer, a rank does not come or comes twice, or the ranks do not fit.
+        RankError: the rendezvous does not answer, a rank is missing or comes twice, or the worlds of the ranks differ.
     """
-    meeting = _meeting(world, environ)
-    if meeting is None:
+    address = _rendezvous_address(world, environ)
+    if address is None:
         yield
         return
     seconds = rendezvous_seconds(environ)
-    host, port = meeting
-    board = Board(host, port, _scope(world, environ), world.size)
+    host, port = address
+    client = StoreClient(host, port, _scope(world, environ), world.size)
     own_host = environ.get("HOROVOD_HOSTNAME") or socket.gethostname()
     token = secrets.token_hex(16)
     with ExitStack() as at_end:
         deadline = time.monotonic() + seconds
         if world.rendezvous and world.rank == 0:
-            at_end.enter_context(_hosted(board, world, deadline, seconds))
-        at_end.callback(leave, board, world, token)
-        claims = meet(board, world, own_host, token, deadline, seconds)
+            at_end.enter_context(_hosted_store(client, world, deadline, seconds))
+        at_end.callback(withdraw, client, world, token)
+        claims = claim_rank(client, world, own_host, token, deadline, seconds)
         if world.rendezvous:
-            at_end.enter_context(_set(environ, _horovod_variables(board, world, claims, environ)))
+            at_end.enter_context(_set(environ, _horovod_variables(client, world, claims, environ)))
         yield
 
 
-def _meeting(world: World, environ: Mapping[str, str]) -> tuple[str, int] | None:
+def _rendezvous_address(world: World, environ: Mapping[str, str]) -> tuple[str, int] | None:
     if world.size == 1:
         return None
     if world.rendezvous:
@@ -85,17 +83,17 @@ def _meeting(world: World, environ: Mapping[str, str]) -> tuple[str, int] | None
     if not host or not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 65536:
         raise ConfigurationError(
             f"HOROVOD_RANK={world.rank} and HOROVOD_SIZE={world.size} are set, but HOROVOD_GLOO_RENDEZVOUS_ADDR="
-            f"{host[:80]!r} and HOROVOD_GLOO_RENDEZVOUS_PORT={port[:9]!r} are no address at which the ranks could find "
-            "each other. Start them by horovodrun or mpirun, or set none of these variables."
+            f"{host[:80]!r} and HOROVOD_GLOO_RENDEZVOUS_PORT={port[:9]!r} are no address of a "
+            "rendezvous. Start them by horovodrun or mpirun, or set none of these variables."
         )
     return host, int(port)
 
 
 def rendezvous_seconds(environ: Mapping[str, str]) -> float:
-    """DISTRAIN_RENDEZVOUS_SECONDS: how long a rank waits for the rendezvous, and then once more for the others.
+    """Return DISTRAIN_RENDEZVOUS_SECONDS: how long a rank waits for the rendezvous, and then for the other ranks.
 
     Raises:
-        ConfigurationError: it is no number of seconds.
+        ConfigurationError: the value is no number of seconds.
     """
     value = environ.get("DISTRAIN_RENDEZVOUS_SECONDS") or str(DEFAULT_SECONDS)
     try:
@@ -110,15 +108,15 @@ def rendezvous_seconds(environ: Mapping[str, str]) -> float:
 
 
 def _scope(world: World, environ: Mapping[str, str]) -> str:
-    """The job's own name, so that two jobs whose ports fell together do not mix."""
+    """Return a name of the job, so that two jobs on one port do not mix."""
     names = ("SLURM_JOB_ID", "SLURM_STEP_ID") if world.launcher == "srun" else ()
     return "-".join(["distrain", *(re.sub("[^0-9A-Za-z]", "", environ.get(name, "")) for name in names)])
 
 
 @contextmanager
-def _hosted(board: Board, world: World, deadline: float, seconds: float) -> Iterator[None]:
-    """A store on the rendezvous' own address."""
-    with _listening(board, world, deadline, seconds) as store:
+def _hosted_store(client: StoreClient, world: World, deadline: float, seconds: float) -> Iterator[None]:
+    """Serve a store at the address of the rendezvous."""
+    with _open_store(client, world, deadline, seconds) as store:
         serving = threading.Thread(target=store.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         serving.start()
         try:
@@ -128,49 +126,49 @@ def _hosted(board: Board, world: World, deadline: float, seconds: float) -> Iter
             serving.join()
 
 
-def _listening(board: Board, world: World, deadline: float, seconds: float) -> Store:
+def _open_store(client: StoreClient, world: World, deadline: float, seconds: float) -> Store:
     while True:
         try:
-            address = socket.gethostbyname(board.host)
-            # Some systems know their own name as 127.0.1.1, where other hosts would not get through.
+            address = socket.gethostbyname(client.host)
+            # Some systems resolve their own name to 127.0.1.1, which other hosts cannot reach.
             is_loopback_among_hosts = address.startswith("127.") and world.local_size < world.size
-            return Store(("" if is_loopback_among_hosts else address, board.port), world.size)
-        except OSError as error:  # no such name yet, the address of a pod that was here before, a port in use
+            return Store(("" if is_loopback_among_hosts else address, client.port), world.size)
+        except OSError as error:  # name unknown yet or of an earlier pod, or port in use
             with suppress(OSError, http.client.HTTPException):
-                other = board.claim(0)
+                other = client.claim(0)
                 if other:
                     raise claimed_twice(world, other) from None
             if time.monotonic() > deadline:
                 raise RankError(
-                    f"Rank 0 could not host the rendezvous at {board.host}:{board.port} within {seconds:g} s: {error}. "
-                    "The name must be that of rank 0's own host, and the port free there. Set DISTRAIN_RENDEZVOUS="
-                    "HOST:PORT on every rank, or wait longer with DISTRAIN_RENDEZVOUS_SECONDS."
+                    f"Rank 0 could not host the rendezvous at {client.host}:{client.port} within {seconds:g} s: "
+                    f"{error}. The name must belong to the host of rank 0, and the port must be free there. Set "
+                    "DISTRAIN_RENDEZVOUS=HOST:PORT on every rank, or wait longer with DISTRAIN_RENDEZVOUS_SECONDS."
                 ) from None
-        time.sleep(pause(world.size))  # between two looks, within the bound: nobody can call us when it is there
+        time.sleep(pause(world.size))  # until the deadline: nothing notifies this process
 
 
 def _horovod_variables(
-    board: Board, world: World, claims: Sequence[Claim], environ: Mapping[str, str]
+    client: StoreClient, world: World, claims: Sequence[Claim], environ: Mapping[str, str]
 ) -> dict[str, str]:
-    """What Horovod's launcher would have set (horovod/common/gloo/gloo_context.cc reads it)."""
+    """Return the variables that Horovod's launcher sets and horovod/common/gloo/gloo_context.cc reads."""
     own = claims[world.rank]
-    address = socket.gethostbyname(board.host)
+    address = socket.gethostbyname(client.host)
     hosts = list(dict.fromkeys(claim.host for claim in claims if claim.world.local_size > world.local_rank))
     variables: dict[str, object] = {
         "HOROVOD_RANK": world.rank,
         "HOROVOD_SIZE": world.size,
         "HOROVOD_LOCAL_RANK": world.local_rank,
         "HOROVOD_LOCAL_SIZE": world.local_size,
-        # The ranks with this local rank, one on each host that has it.
+        # The cross ranks are the ranks with this local rank: one on each host that has it.
         "HOROVOD_CROSS_RANK": hosts.index(own.host),
         "HOROVOD_CROSS_SIZE": len(hosts),
-        "HOROVOD_HOSTNAME": own.host,  # local ranks find each other by it
+        "HOROVOD_HOSTNAME": own.host,  # Horovod finds the ranks of a host by this name
         "HOROVOD_GLOO_RENDEZVOUS_ADDR": address,
-        "HOROVOD_GLOO_RENDEZVOUS_PORT": board.port,
+        "HOROVOD_GLOO_RENDEZVOUS_PORT": client.port,
         "HOROVOD_CONTROLLER": "gloo",
         "HOROVOD_CPU_OPERATIONS": "gloo",
     }
-    # Gloo would listen on what the own host name stands for, which may be 127.0.1.1 or nothing at all.
+    # By default Gloo listens on the address of the host name, which may be 127.0.1.1 or missing.
     elsewhere = next((claim.address for claim in claims if claim.host != own.host), address)
     interface = environ.get("HOROVOD_GLOO_IFACE") or _interface_towards(
         elsewhere if address.startswith("127.") else address
@@ -182,13 +180,7 @@ def _horovod_variables(
 
 def _interface_towards(address: str) -> str | None:
     own = address_towards(address)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        for _, name in socket.if_nameindex():
-            with suppress(OSError):  # an interface without an IPv4 address
-                reply = fcntl.ioctl(probe, SIOCGIFADDR, struct.pack("256s", name.encode()))
-                if socket.inet_ntoa(reply[20:24]) == own:
-                    return name
-    return None
+    return next((name for name, found in ipv4_addresses() if found == own), None)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ send afterwards.
     connection = asyncio.run(connect(rank, host, offer))                # on another rank
 
 The proof is a challenge and a response. Each side draws a nonce and answers with HMAC-SHA256 (RFC 2104) over both
-nonces; the key is a random token that only the ranks of this run have. The signature covers the role, so that a peer
+nonces. The key is a random token that only the ranks of this run have. The signature covers the role, so that a peer
 cannot send an answer back. Everything that a rank reads before the proof has a fixed size and a deadline.
 """
 

@@ -1,7 +1,7 @@
 """The process group that prepares a data set.
 
-Decides: how many processes share the work, and where they come from: this process alone, workers that it starts, or the
-processes that mpirun or srun started. Never: what a process works on.
+Decides: how many processes share the work, and whether this process starts them or joins the processes of mpirun or
+srun. Never: what a process works on.
 
     with gathered_group(config) as group:            # in every process that the user started
         prepare(config, console=console, group=group)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from distrain.cluster.rendezvous import joining
+from distrain.cluster.rendezvous import rendezvous
 from distrain.cluster.world import find_world
 from distrain.errors import ConfigurationError, RankError
 
@@ -24,13 +24,13 @@ HOROVODRUN = Path(sys.executable).parent / "horovodrun"
 SECONDS = 120  # no process of a test may take longer
 
 # Joins, says what Horovod's core would read, and leaves.
-MEET = """
+JOIN = """
 import json, os, sys
-from distrain.cluster.rendezvous import joining
+from distrain.cluster.rendezvous import rendezvous
 from distrain.errors import DistrainError
 from distrain.cluster.world import find_world
 try:
-    with joining(find_world(os.environ), os.environ):
+    with rendezvous(find_world(os.environ), os.environ):
         told = {name: value for name, value in os.environ.items() if name.startswith("HOROVOD_")}
     print(json.dumps(told))
 except DistrainError as error:
@@ -42,10 +42,10 @@ REDUCE = """
 import os, sys
 import horovod.tensorflow as hvd
 import numpy as np
-from distrain.cluster.rendezvous import joining
+from distrain.cluster.rendezvous import rendezvous
 from distrain.cluster.world import find_world
 world = find_world(os.environ)
-with joining(world, os.environ):
+with rendezvous(world, os.environ):
     hvd.init()
 total = hvd.allreduce(np.full(3, 2.0**world.rank, np.float32), op=hvd.Sum, name="total").numpy().tolist()
 sys.stdout.write(f"{hvd.rank()} {hvd.size()} {hvd.local_rank()} {hvd.local_size()} {total}\\n")
@@ -163,7 +163,7 @@ def all_join(environs):
     def join(environ):
         environ.setdefault("DISTRAIN_RENDEZVOUS_SECONDS", "30")
         try:
-            with joining(find_world(environ), environ):
+            with rendezvous(find_world(environ), environ):
                 return dict(environ)
         except (RankError, ConfigurationError) as error:
             return error

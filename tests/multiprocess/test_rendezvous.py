@@ -24,7 +24,7 @@ from rendezvous_ranks import (
     wait_for_listener,
 )
 
-from distrain.cluster.rendezvous import joining
+from distrain.cluster.rendezvous import rendezvous
 from distrain.cluster.world import find_world
 from distrain.errors import ConfigurationError
 
@@ -78,7 +78,7 @@ def test_one_process_and_mpi_need_no_rendezvous():
         {"JOB_COMPLETION_INDEX": "0", "DISTRAIN_NUM_PODS": "1"},
     ):
         before = dict(environ)
-        with joining(find_world(environ), environ):
+        with rendezvous(find_world(environ), environ):
             assert environ == before
 
 

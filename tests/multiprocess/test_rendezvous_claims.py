@@ -11,7 +11,7 @@ from contextlib import ExitStack
 
 import pytest
 from rendezvous_ranks import (
-    MEET,
+    JOIN,
     all_join,
     by_hand,
     ended,
@@ -36,7 +36,7 @@ def start():
 
 def test_rank_0_that_never_comes(start):
     port = free_port()
-    code, out, err = ended(start(MEET, task(1, 2, port, DISTRAIN_RENDEZVOUS_SECONDS="1")))
+    code, out, err = ended(start(JOIN, task(1, 2, port, DISTRAIN_RENDEZVOUS_SECONDS="1")))
     assert (code, out) == (5, "")
     assert f"127.0.0.1:{port}, which rank 0 hosts, did not answer rank 1 within 1 s" in err
     assert "Traceback" not in err
@@ -44,18 +44,18 @@ def test_rank_0_that_never_comes(start):
 
 def test_a_name_that_nobody_knows(start):
     environ = pod(1, 2, 29400, DISTRAIN_RENDEZVOUS="trainer-0.invalid:29400", DISTRAIN_RENDEZVOUS_SECONDS="1")
-    code, _, err = ended(start(MEET, environ))
+    code, _, err = ended(start(JOIN, environ))
     assert code == 5
     assert "trainer-0.invalid:29400" in err
     first = {**environ, "JOB_COMPLETION_INDEX": "0"}
-    code, _, err = ended(start(MEET, first))
+    code, _, err = ended(start(JOIN, first))
     assert code == 5
     assert "Rank 0 could not host the rendezvous at trainer-0.invalid:29400" in err
 
 
 def test_a_rank_that_never_comes_ends_all_with_one_message(start):
     port = free_port()
-    processes = [start(MEET, task(rank, 4, port, DISTRAIN_RENDEZVOUS_SECONDS="5")) for rank in (0, 2)]
+    processes = [start(JOIN, task(rank, 4, port, DISTRAIN_RENDEZVOUS_SECONDS="5")) for rank in (0, 2)]
     results = [ended(process) for process in processes]
     assert [code for code, _, _ in results] == [5, 5]
     assert results[0][2] == results[1][2]
@@ -86,7 +86,7 @@ def test_ranks_that_believe_in_different_worlds_all_end():
     assert {type(error) for error in errors} == {RankError}
     assert len({str(error) for error in errors}) == 1
     assert "rank 1 of 3" in str(errors[0])
-    assert "2 processes found each other" in str(errors[0])
+    assert "2 processes connected" in str(errors[0])
     assert {error.reporting_rank for error in errors} == {0}
 
 
@@ -105,15 +105,15 @@ def test_the_same_rank_twice(start, rank):
         for environment in (task, by_hand):
             port = free_port() if environment is task else stack.enter_context(horovods_own_server())[0]
             size = 2 + rank  # one is missing, so that the first waits
-            waiting = [start(MEET, environment(number, size, port)) for number in range(rank + 1)]
+            waiting = [start(JOIN, environment(number, size, port)) for number in range(rank + 1)]
             for number in range(rank + 1):
                 wait_for_claim(port, number, "distrain-7-0" if environment is task else "distrain")
-            twice = start(MEET, environment(rank, size, port))
+            twice = start(JOIN, environment(rank, size, port))
             code, out, err = ended(twice)
             assert (code, out) == (5, "")
             assert f"Rank {rank} is there already: process {waiting[rank].pid} on {socket.gethostname()}" in err
             assert f"This is process {twice.pid}" in err
-            missing = start(MEET, environment(size - 1, size, port))
+            missing = start(JOIN, environment(size - 1, size, port))
             assert [ended(process)[0] for process in (*waiting, missing)] == [0] * size
 
 
@@ -121,7 +121,7 @@ def test_the_same_rank_twice_at_the_same_moment(start):
     """However they fall together, they do not both go on, and nobody waits for ever."""
     with horovods_own_server() as (port, _):
         environ = by_hand(1, 2, port, DISTRAIN_RENDEZVOUS_SECONDS="5")
-        ranks = [start(MEET, environ), start(MEET, environ), start(MEET, {**environ, **by_hand(0, 2, port)})]
+        ranks = [start(JOIN, environ), start(JOIN, environ), start(JOIN, {**environ, **by_hand(0, 2, port)})]
         codes = [ended(process)[0] for process in ranks]
         assert codes[2] == 0
         assert sorted(codes[:2]) == [0, 5]
@@ -129,7 +129,7 @@ def test_the_same_rank_twice_at_the_same_moment(start):
 
 def test_a_claim_that_is_overwritten_ends_the_one_that_was_there(start):
     with horovods_own_server() as (port, kept):
-        first = start(MEET, by_hand(1, 2, port))
+        first = start(JOIN, by_hand(1, 2, port))
         wait_for_claim(port, 1, "distrain")
         other = json.loads(kept["distrain"]["1"]) | {"token": "other", "process": 4711}
         kept["distrain"]["1"] = json.dumps(other).encode()
@@ -141,10 +141,10 @@ def test_a_claim_that_is_overwritten_ends_the_one_that_was_there(start):
 
 def test_a_claim_that_is_lost_is_made_again(start):
     with horovods_own_server() as (port, kept):
-        second = start(MEET, by_hand(1, 2, port))
+        second = start(JOIN, by_hand(1, 2, port))
         wait_for_claim(port, 1, "distrain")
         kept.clear()
-        first = start(MEET, by_hand(0, 2, port))
+        first = start(JOIN, by_hand(0, 2, port))
         assert [ended(process)[0] for process in (first, second)] == [0, 0]
 
 
@@ -189,20 +189,20 @@ def test_horovodrun_that_is_gone():
 
 def test_rank_0_that_is_killed_while_the_others_wait_and_starts_again(start):
     port = free_port()
-    second = start(MEET, task(1, 3, port))
-    killed = start(MEET, task(0, 3, port))
+    second = start(JOIN, task(1, 3, port))
+    killed = start(JOIN, task(0, 3, port))
     wait_for_claim(port, 1)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
-    others = [start(MEET, task(rank, 3, port)) for rank in (0, 2)]
+    others = [start(JOIN, task(rank, 3, port)) for rank in (0, 2)]
     assert [ended(process)[0] for process in (*others, second)] == [0, 0, 0]
 
 
 def test_rank_0_that_is_lost_while_the_others_wait(start):
     port = free_port()
-    killed = start(MEET, task(0, 3, port))
+    killed = start(JOIN, task(0, 3, port))
     wait_for_claim(port, 0)
-    second = start(MEET, task(1, 3, port, DISTRAIN_RENDEZVOUS_SECONDS="3"))
+    second = start(JOIN, task(1, 3, port, DISTRAIN_RENDEZVOUS_SECONDS="3"))
     wait_for_claim(port, 1)
     killed.send_signal(signal.SIGKILL)
     killed.wait()

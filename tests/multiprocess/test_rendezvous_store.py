@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
-from rendezvous_ranks import MEET, SECONDS, all_join, ended, free_port, get, starting, task, wait_for_listener
+from rendezvous_ranks import JOIN, SECONDS, all_join, ended, free_port, get, starting, task, wait_for_listener
 
 from distrain.cluster.rendezvous_store import Store
 
@@ -44,7 +44,7 @@ RUBBISH = [
 
 def test_a_stranger_with_rubbish_does_no_harm(start):
     port = free_port()
-    first = start(MEET, task(0, 2, port))
+    first = start(JOIN, task(0, 2, port))
     wait_for_listener(port)
     with ExitStack() as stack:
         values = [b"PUT /mine/%d HTTP/1.1\r\nContent-Length: 1\r\n\r\nx" % number for number in range(200)]
@@ -57,7 +57,7 @@ def test_a_stranger_with_rubbish_does_no_harm(start):
             with socket.create_connection(("127.0.0.1", port), timeout=5) as stranger:
                 stranger.sendall(rubbish)
                 stranger.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # hangs up
-        second = start(MEET, task(1, 2, port))
+        second = start(JOIN, task(1, 2, port))
         results = [ended(process) for process in (first, second)]
     assert [(code, err) for code, _, err in results] == [(0, "")] * 2
 

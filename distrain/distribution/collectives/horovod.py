@@ -23,7 +23,7 @@ import numpy as np
 import tensorflow as tf
 
 from distrain.cluster.process_group import ProcessGroup
-from distrain.cluster.rendezvous import joining
+from distrain.cluster.rendezvous import rendezvous
 from distrain.cluster.world import World
 from distrain.errors import ConfigurationError
 
@@ -55,7 +55,7 @@ def start(world: World, *, on_gpu: bool) -> ProcessGroup:
             "./launch/install_horovod.sh --gpu, or train on the CPU with --devices cpu:1."
         )
     os.environ.setdefault("HOROVOD_GLOO_TIMEOUT_SECONDS", GLOO_TIMEOUT_SECONDS)
-    with joining(world, os.environ):
+    with rendezvous(world, os.environ):
         hvd.init()
     return HorovodGroup()
 
