@@ -93,9 +93,7 @@ def test_ranks_that_believe_in_different_worlds_all_end():
 def test_two_ranks_in_one_place_all_end():
     port = free_port()
     errors = all_join([pod(index, 2, port, HOROVOD_HOSTNAME="one-name") for index in range(2)])
-    assert ["Ranks 0 and 1 both say that they are local rank 0 on one-name" in str(error) for error in errors] == [
-        True
-    ] * 2
+    assert ["Ranks 0 and 1 both have local rank 0 on one-name" in str(error) for error in errors] == [True] * 2
 
 
 @pytest.mark.parametrize("rank", [0, 1])
