@@ -32,7 +32,7 @@ MAX_JSON_BYTES = 1 << 26  # 64 MiB: the index of a data set of 30 TB is about as
 
 @contextmanager
 def atomic_write(path: Path, *, durable: bool = True, suffix: str = ".tmp") -> Iterator[Path]:
-    """Yield a path beside `path` for the caller to write; rename the written file to `path` when the block ends.
+    """Yield a temporary path in the folder of `path` for the caller to write; rename it to `path` when the block ends.
 
     If the block raises, the temporary file is removed and `path` stays as it was. A symbolic link at `path` is
     replaced, not followed.
@@ -58,16 +58,16 @@ def atomic_write(path: Path, *, durable: bool = True, suffix: str = ".tmp") -> I
 
 @contextmanager
 def replace_folder(path: Path) -> Iterator[Path]:
-    """Yield a new folder beside `path` for the caller to fill; it becomes `path`, synced, when the block ends.
+    """Yield a new folder for the caller to fill; sync it and rename it to `path` when the block ends.
 
     If the block raises, the new folder is removed and `path` stays as it was.
 
     Args:
-        path: Folder to create or replace; its parent exists. One process at a time may replace it.
+        path: Folder to create or replace; its parent exists. The caller lets one process at a time replace it.
     """
     new, old = path.with_name(f".{path.name}.tmp"), path.with_name(f".{path.name}.old")
     _remove(new)
-    if os.path.lexists(path):  # else `old` is what a kill between the renames left: the only copy
+    if os.path.lexists(path):  # if only `old` exists, a kill came between the renames and `old` is the only copy
         _remove(old)
     new.mkdir()
     try:

@@ -20,7 +20,7 @@ _PACKAGE = logging.getLogger("distrain")
 
 
 class _StderrHandler(logging.Handler):
-    """Writes to `sys.stderr` of the moment, because a live bar replaces that stream while the bar is drawn."""
+    """Looks `sys.stderr` up at each line, because a live bar replaces that stream while the bar is drawn."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line."""

@@ -190,20 +190,20 @@ class TestReplaceFolder:
         num_steps = len(self.count_steps(tmp_path / "counting", monkeypatch))
         assert num_steps >= 15
         for fails_at in range(num_steps):
-            place = tmp_path / str(fails_at)
-            place.mkdir()
+            here = tmp_path / str(fails_at)
+            here.mkdir()
             if replaces:
-                write_folder(place / "data", "old")
+                write_folder(here / "data", "old")
             with monkeypatch.context() as patch:
                 Disk(patch, fails_at)
                 with pytest.raises(OSError, match="No space"):
-                    write_folder(place / "data", "new")
-            found = tree(place / "data") if (place / "data").exists() else {}
+                    write_folder(here / "data", "new")
+            found = tree(here / "data") if (here / "data").exists() else {}
             old = {"a": "old", "inner/b": "old"} if replaces else {}
             assert found in (old, {"a": "new", "inner/b": "new"})
-            assert not (place / ".data.tmp").exists()
-            write_folder(place / "data", "next")
-            assert tree(place) == {"data/a": "next", "data/inner/b": "next"}
+            assert not (here / ".data.tmp").exists()
+            write_folder(here / "data", "next")
+            assert tree(here) == {"data/a": "next", "data/inner/b": "next"}
 
     def test_all_files_are_synced_before_the_folder_appears(self, tmp_path, monkeypatch):
         calls = self.count_steps(tmp_path, monkeypatch)
