@@ -19,7 +19,8 @@ from typing import NamedTuple
 import pytest
 from indexed_job import STEP_SECONDS, IndexedJob, render_job
 from launching import needs_horovod
-from pods import USER, Pod, missing, pod_network
+from pod_root import USER
+from pods import Pod, missing, pod_network
 from run_files import distance, events, last_step, newest_checkpoint, summary
 from waiting import BOUND, wait_until
 

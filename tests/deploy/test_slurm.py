@@ -1,6 +1,6 @@
 """launch/slurm.sbatch under a real SLURM: arguments, exit codes, signals, requeueing, and no process left behind.
 
-All jobs of stand-in ranks run at the same time, because SLURM takes seconds for each and 30 s to see a time limit.
+All jobs run at the same time, because SLURM takes seconds for each job, and 30 s to notice a time limit.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,26 @@ class Job:
 
 
 @pytest.fixture(scope="module")
-def jobs(cluster, environments, tmp_path_factory) -> dict[str, Job]:
+def training(cluster, prepared_data, tmp_path_factory) -> Iterator[Future[tuple[Path, dict[str, str]]]]:
+    """A training that is warned after its first checkpoint; its folder and facts, at its end."""
+    folder = tmp_path_factory.mktemp("training")
+    options = {"global-batch-size": 8, "epochs": 2, "patience": 0, "checkpoint-every": 2, "strategy": "mpi"}
+    words = ["--no-jit", *(word for name, value in options.items() for word in (f"--{name}", value))]
+
+    def train() -> tuple[Path, dict[str, str]]:
+        arguments = ["--data", prepared_data, "--run", folder / "run", *words]
+        job = cluster.submit(SCRIPT, *arguments, options=["--output=job.out"], path=[PYTHON], cwd=folder)
+        checkpoints = folder / "run" / "checkpoints"
+        cluster.wait_for(job, lambda facts: list(checkpoints.glob("step-*")) or facts["JobState"] == "FAILED")
+        cluster.run("scancel", "--signal=USR1", "--batch", job)
+        return folder, cluster.ended(job)
+
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(train)
+
+
+@pytest.fixture(scope="module")
+def jobs(cluster, environments, training, tmp_path_factory) -> dict[str, Job]:
     """Jobs by name, with the name of the launcher in front for jobs that both launchers run."""
 
     def submit(*arguments: str, launcher: str = "srun", options: tuple[str, ...] = ()) -> Job:
@@ -198,21 +218,13 @@ def test_gpus_that_no_rank_uses_are_reported(jobs):
 
 
 @needs_slurm
-def test_a_training_that_is_warned_in_mid_epoch_goes_on_to_its_end(cluster, prepared_data, tmp_path):
-    options = {"global-batch-size": 8, "epochs": 2, "patience": 0, "checkpoint-every": 2, "strategy": "mpi"}
-    words = ["--no-jit", *(word for name, value in options.items() for word in (f"--{name}", value))]
-    run = tmp_path / "run"
-    job = cluster.submit(
-        SCRIPT, "--data", prepared_data, "--run", run, *words, options=["--output=job.out"], path=[PYTHON], cwd=tmp_path
-    )
-    cluster.wait_for(job, lambda facts: list(run.glob("checkpoints/step-*")) or facts["JobState"] == "FAILED")
-    cluster.run("scancel", "--signal=USR1", "--batch", job)
-    facts = cluster.ended(job)
-    output = (tmp_path / "job.out").read_text()
+def test_a_training_that_is_warned_in_mid_epoch_goes_on_to_its_end(training):
+    folder, facts = training.result()
+    output = (folder / "job.out").read_text()
     assert (facts["JobState"], facts["Restarts"]) == ("COMPLETED", "1"), output
     assert "with everything saved" in output
     assert "Going on from" in output
-    assert summary(run)["epochs"] == 2
+    assert summary(folder / "run")["epochs"] == 2
 
 
 @needs_slurm

@@ -1,4 +1,4 @@
-"""Headers of .npy files over which NumPy raises something else than ValueError."""
+"""Headers of .npy files for which NumPy raises an error other than ValueError."""
 
 from __future__ import annotations
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pods import IMAGE_ENV, USER, Mount, Network, Pod
+from pod_root import USER, Mount
+from pods import IMAGE_ENV, Network, Pod
 from run_files import last_step
 from waiting import BOUND, wait_until
 

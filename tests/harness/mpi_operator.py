@@ -19,7 +19,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pods import IMAGE_ENV, Mount, Network, Pod
+from pod_root import Mount
+from pods import IMAGE_ENV, Network, Pod
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NAMESPACE = "default"
