@@ -75,7 +75,7 @@ def run_job(command: Sequence[str]) -> int:
     guard = _start_guard(mpirun.pid)
     relay.begin()
     try:
-        _watch(mpirun, stop, lambda: relay.has_final_message or bool(reports))
+        watch(mpirun, stop, lambda: relay.has_final_message or bool(reports))
     except KeyboardInterrupt:
         ignore_stop()
         mpirun.terminate()
@@ -92,7 +92,7 @@ def run_job(command: Sequence[str]) -> int:
     return conclude(mpirun.returncode, stop, b"".join(reports), has_final_message=relay.has_final_message)
 
 
-def _watch(mpirun: subprocess.Popen[bytes], stop: StopRequest, has_failed: Callable[[], bool]) -> None:
+def watch(mpirun: subprocess.Popen[bytes], stop: StopRequest, has_failed: Callable[[], bool]) -> None:
     """Relay a request to stop until mpirun ends; kill mpirun when it hangs.
 
     Args:

@@ -48,9 +48,16 @@ def test_each_signal_to_the_script_makes_all_ranks_stop(start):
 @pytest.mark.parametrize("wait_for_mpirun", [False, True])
 def test_a_signal_while_the_job_starts_is_not_lost(start, wait_for_mpirun):
     jobs = [start(WORK="300") for _ in range(5 if wait_for_mpirun else 1)]
-    for job in jobs:
-        wait_until(lambda job=job: not wait_for_mpirun or any(map(is_listening_mpirun, job.processes())))
-        job.process.terminate()
+    waiting = set(jobs)
+
+    def are_signalled() -> bool:
+        for job in [*waiting]:
+            if not wait_for_mpirun or any(map(is_listening_mpirun, job.processes())):
+                job.process.terminate()
+                waiting.remove(job)
+        return not waiting
+
+    wait_until(are_signalled)
     for job in jobs:
         code, _, err = job.end()
         assert code in (42, -signal.SIGTERM), err  # -SIGTERM: the shell had started no process yet

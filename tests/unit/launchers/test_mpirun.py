@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 
 import pytest
 
 from distrain.cluster.signals import StopRequest
-from distrain.launchers.mpirun import conclude, messages, mpirun_addresses
+from distrain.launchers import mpirun
+from distrain.launchers.mpirun import HANG_SECONDS, conclude, messages, mpirun_addresses, watch
 from distrain.launchers.supervisor import exit_code_of
 
 RULE = b"-" * 74 + b"\n"
@@ -60,3 +62,47 @@ def test_the_addresses_of_mpirun_are_in_the_command_of_its_agent():
     command = "orted --daemonize -mca ess env -mca orte_hnp_uri 1576.0;tcp://10.0.0.1,10.1.0.1:38857 -mca plm rsh"
     assert mpirun_addresses(command) == [("10.0.0.1", 38857), ("10.1.0.1", 38857)]
     assert mpirun_addresses("orted --daemonize") == []
+
+
+class FakeMpirun:
+    """Notes the number of the poll at which mpirun gets each signal."""
+
+    pid = 7
+
+    def __init__(self) -> None:
+        self.polls = 0
+        self.signals: list[tuple[int, signal.Signals]] = []
+
+    def send_signal(self, number: signal.Signals) -> None:
+        self.signals.append((self.polls, number))
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+@pytest.fixture
+def watched(monkeypatch) -> FakeMpirun:
+    """A fake mpirun that is polled once a second for 30 s; its ranks run from poll 3 to poll 15."""
+    fake = FakeMpirun()
+
+    def polls(processes: list[FakeMpirun]):
+        for fake.polls in range(1, 31):
+            yield
+
+    monkeypatch.setattr(mpirun, "polls", polls)
+    monkeypatch.setattr(mpirun, "mpi_ranks", lambda pid: [8] if 3 <= fake.polls <= 15 else [])
+    monkeypatch.setattr(mpirun.time, "monotonic", itertools.count(100.0).__next__)
+    return fake
+
+
+def test_a_request_to_stop_is_repeated_when_the_ranks_have_started(watched):
+    """A signal before the start of the ranks is lost, but ranks on other hosts may have started."""
+    watch(watched, StopRequest("SIGTERM"), lambda: False)
+    assert watched.signals == [(1, signal.SIGUSR1), (3, signal.SIGUSR1)]
+
+
+def test_an_mpirun_that_outlives_failed_ranks_is_killed(watched):
+    watch(watched, StopRequest(), lambda: watched.polls >= 14)
+    first, _ = watched.signals[0]
+    assert {number for _, number in watched.signals} == {signal.SIGKILL}
+    assert first == 15 + HANG_SECONDS + 1
