@@ -1,0 +1,133 @@
+"""`distrain prepare` with several processes: the bytes of one process, and no remains after a signal."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from distrain.config import PrepareConfig
+from distrain.errors import DataError, RankError
+from distrain.prepare.pipeline import prepare
+
+
+def tree(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def write_csv(path, table):
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows(table)
+    return path
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    """Return a CSV file that takes about a second to prepare."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path_factory.mktemp("text")
+    names = np.array([f"w{number}" for number in range(5000)])
+    numbers = (rng.random((40_000, 40)) ** 3 * 5000).astype(int)
+    write_csv(folder / "a.csv", [(str(n % 3), " ".join(row)) for n, row in enumerate(names[numbers])])
+    return folder / "a.csv"
+
+
+def command(train, out, *options):
+    return [sys.executable, "-m", "distrain", "prepare", "--train", str(train), "--out", str(out), *options]
+
+
+def run(arguments, **environ):
+    return subprocess.run(
+        arguments, capture_output=True, text=True, timeout=120, env={**os.environ, **environ}, check=False
+    )
+
+
+def test_worker_processes_and_mpi_processes_give_the_bytes_of_one(text, tmp_path):
+    outs = []
+    for name, launcher, options in (
+        ("one", [], ["--workers", "1"]),
+        ("two", [], ["--workers", "2"]),
+        ("mpi", ["mpirun", "-n", "2", "--bind-to", "none", "--oversubscribe"], []),
+    ):
+        if launcher and (not shutil.which(launcher[0]) or not pytest.importorskip("mpi4py")):
+            continue
+        outs.append(tmp_path / name)
+        done = run(
+            [*launcher, *command(text, outs[-1], *options)],
+            OMPI_ALLOW_RUN_AS_ROOT="1",
+            OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+        assert done.stdout.count("done in") == 1
+    assert len({str(sorted(tree(out).items())) for out in outs}) == 1
+    assert len(outs) > 1
+    assert sorted(tmp_path.iterdir()) == sorted(outs)
+
+
+def test_an_error_with_two_processes_is_printed_once(tmp_path):
+    table = [(str(n % 2), "some words of text") for n in range(50)] + [("", "no label")]
+    train = write_csv(tmp_path / "a.csv", table)
+    done = run(command(train, tmp_path / "out", "--workers", "2"))
+    assert done.returncode == DataError.exit_code
+    assert done.stderr.count("row 51") == 1
+    assert "Traceback" not in done.stderr
+    assert sorted(tmp_path.iterdir()) == [train]
+
+
+def children(pid):
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def wait_for(condition, seconds=30.0):
+    end = time.monotonic() + seconds
+    while not (result := condition()):
+        assert time.monotonic() < end, f"nothing within {seconds} s"
+        time.sleep(0.01)
+    return result
+
+
+def is_gone(pid):
+    try:
+        return "State:\tZ" in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("target", "number", "code"),
+    [
+        ("worker", signal.SIGKILL, RankError.exit_code),
+        ("chief", signal.SIGTERM, 128 + signal.SIGTERM),
+        ("chief", signal.SIGINT, 130),
+        ("chief", signal.SIGKILL, -signal.SIGKILL),
+    ],
+)
+def test_a_stopped_process_ends_all_and_leaves_nothing(text, tmp_path, target, number, code):
+    out = tmp_path / "out"
+    process = subprocess.Popen(command(text, out, "--workers", "3"), stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    with process:
+        scratch = tmp_path / ".out.preparing" / "scratch"
+        wait_for(lambda: scratch.is_dir() and len([*scratch.glob("labels-*")]) == 3)
+        workers = children(process.pid)
+        assert len(workers) == 2
+        os.kill(workers[1] if target == "worker" else process.pid, number)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    wait_for(lambda: all(map(is_gone, workers)))
+    if target == "worker":
+        assert errors.count(b"worker process 2 of --workers 3 was killed by SIGKILL") == 1
+    assert b"Traceback" not in errors
+    if (target, number) != ("chief", signal.SIGKILL):
+        assert [*tmp_path.iterdir()] == []
+    prepare(PrepareConfig(train=text, out=out, workers=1), console=Console(quiet=True))
+    assert [*tmp_path.iterdir()] == [out]
