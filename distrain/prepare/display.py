@@ -1,6 +1,6 @@
-"""What is shown while data is prepared: a live bar on a terminal, and a line for each thing done.
+"""The display of `distrain prepare`: a live bar on a terminal, and a line for each finished phase.
 
-Decides: how progress looks. Never: what is done.
+Decides: how progress looks. Never: how data is prepared.
 
     with Display(Console()) as display:
         display.show("reading train.csv", 0.5, "3,300 rows  2.1 MB/s")      # share done; None where nobody
@@ -49,7 +49,7 @@ class Display:
         self._bar.stop()
 
     def show(self, doing: str, share: float | None, detail: str = "") -> None:
-        """Say what is being done and how far it is; a line is left behind when something else begins."""
+        """Show the current phase and its progress; the next phase leaves a line of this one behind."""
         now = time.monotonic()
         if doing != self._doing:
             self.finish()
@@ -62,7 +62,7 @@ class Display:
             self._line("" if share is None else f"{share:.0%}", now)
 
     def finish(self) -> None:
-        """What is being done is done: leave its line behind."""
+        """End the current phase, and leave its line behind."""
         if self._doing:
             self._line("", time.monotonic())
             self._bar.update(self._task, visible=False)
@@ -92,9 +92,9 @@ class ReadingDisplay:
     """Shows how far the reading of one file or folder is.
 
     Args:
-        display: where.
-        path: what is read.
-        size: its bytes, None where that is not known.
+        display: the display to use.
+        path: file or folder that is read.
+        size: bytes to read; None if unknown.
     """
 
     def __init__(self, display: Display, path: Path, size: int | None) -> None:

@@ -1,17 +1,17 @@
-"""The texts that `distrain prepare` works on: read, labelled, and parted into training and test.
+"""The texts that `distrain prepare` works on: read, labelled, and split into training and test.
 
-Decides: which rows are trained on and which are held out, which number a row's class has, and which process works on
-which rows. Never: how a file is read, what is learnt.
+Decides: which rows are trained on and which are held out, the class number of a row, and the process that works on a
+row. Never: how a file is read, how a vectorizer learns.
 
     training = read_training(config, store, held_out, display)      # fills the store, and `held_out`
-    texts, labels = next(read_test(config, training.classes, Tally(), display, team, block_rows))
+    texts, labels = next(read_test(config, training.classes, Tally(), display, group, block_rows))
 
-Without test rows a share of the training rows is held out, by a hash of (seed, row): nothing is kept in
-memory. But the first row of each class is always trained on, as nothing could be learnt about its class
-otherwise. Held-out texts wait in a scratch file, so that the input is read once.
+Without test rows a fixed part of the training rows is held out, by a hash of (seed, row) that needs no memory. The
+first row of each class is always trained on, because a model can learn nothing about a class without rows. Held-out
+texts wait in a scratch file, so that the input is read once.
 
-Every process of a team reads all rows, so that all see the same classes, places and errors; of the blocks of rows, by
-number, each works on its own.
+Every process of a group reads all rows, so that all see the same classes, row numbers and errors. Each process works
+on its own blocks of rows, chosen by number.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from distrain.errors import ConfigurationError, DataError
 from distrain.prepare.display import Display, ReadingDisplay
 from distrain.text.ragged import RaggedFile
 from distrain.text.readers.blocks import LabelledBlock
+from distrain.text.readers.columns import Layout
 from distrain.text.readers.labels import KNOWN_SETS, Classes, LabelLearner, known_classes
-from distrain.text.readers.layout import Layout
 from distrain.text.readers.lines import Tally
 from distrain.text.readers.sources import read_blocks, size_on_disk
 from distrain.text.readers.texts import Texts
-from distrain.text.vectorizers.tokens import TokenStore
+from distrain.text.vectorizers.token_store import TokenStore
 
 _ROWS_IN_MEMORY = 16  # the longest row may take this part of the memory: a few copies of it are held
 

@@ -1,14 +1,14 @@
 """The straight line of `distrain prepare`: labelled text to vectorized shards on disk.
 
-Decides: what is trained on and what is held out, which vectorizer is used, what is reported. Never: how a
-file is read, what a word is, how a shard looks.
+Decides: which vectorizer is used, and what the user reads about the result. Never: how a file is read, what a word
+is, how a shard looks.
 
     prepare(PrepareConfig(train="train.csv", test="test.csv", out="data"), console=Console())
     open_dataset(Path("data"))
 
-The training text is read once and tokenized once; what is learnt is learnt from the integers it became. The
-data set is put together beside `out` and renamed: `out` is whole or was never touched. The same input and
-settings give the same bytes.
+The training text is read once and tokenized once; the vectorizer learns from the integers. The data set is built in a
+folder next to `out`, which is then renamed, so that `out` is either complete or untouched. The same input and settings
+give the same bytes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from distrain.text.readers.lines import Tally
 from distrain.text.vectorizers.load_vectorizer import Vectorizer
 from distrain.text.vectorizers.ngrams import learn_ngrams
 from distrain.text.vectorizers.sequences import learn_sequences
-from distrain.text.vectorizers.tokens import TokenStore
+from distrain.text.vectorizers.token_store import TokenStore
 
 _LOG = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def prepare(config: PrepareConfig, *, console: Console, group: ProcessGroup | No
     Raises:
         DataError: the text cannot be used; the message names the file and the row.
         ConfigurationError: a setting does not fit the text, or `config.out` cannot be written.
-        RankError: a process of the team was lost.
+        RankError: a process of the group was lost.
     """
     if group is None:
         with gathered_group(config) as gathered:

@@ -1,11 +1,11 @@
-"""The rows that several processes have made, brought back into the order of the input.
+"""Rows that several processes made, in the order of the input.
 
-Decides: how rows travel between processes. Never: what is in them.
+Decides: how rows travel between processes. Never: what a row holds.
 
-    for rows in in_order(team, scratch, "train", own_rows, store.block_rows, has_values=True):
+    for rows in in_order(group, scratch, "train", own_rows, store.block_rows, has_values=True):
         ...
 
-Of the numbered blocks of the input each process has made every `group.size`-th, beginning with that of its rank.
+The process of rank r makes the rows of the blocks r, r + `group.size`, r + 2 * `group.size`, ... of the input.
 """
 
 from __future__ import annotations

@@ -1,14 +1,13 @@
-"""A folder that appears whole or not at all.
+"""A folder that appears complete or not at all.
 
-Decides: where a prepared data set is put together, and what it may replace. Never: what is in it.
+Decides: where a prepared data set is built, and which folders it may replace. Never: what a data set holds.
 
     with staged(Path("data")) as (new, scratch):
         ...                          # write into `new`, keep temporary files in `scratch`
-                                     # here `data` appears; after an error there is nothing new
+                                     # here `data` appears; after an error nothing changes
 
-All work happens in one folder beside the target, `.data.preparing`, so that what a killed process left
-behind is found and removed by the next. A folder is replaced only if it is empty, or holds a prepared data
-set and nothing else.
+All work happens in one folder next to the target, `.data.preparing`, so that the next process finds and removes what a
+killed process left. A folder is replaced only if it is empty, or holds a prepared data set and nothing else.
 """
 
 from __future__ import annotations
@@ -94,7 +93,7 @@ def _empty(folder: Path) -> None:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Turn SIGTERM into an exception, so that what is under way is cleaned up."""
+    """Turn SIGTERM into an exception, so that unfinished folders are removed."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -5,8 +5,8 @@ Decides: how many rows make a block. Never: reads anything.
     for block in grouped(rows):                              # rows: LabelledText, one after the other
         block.texts, block.labels, block.label_of, block.place(0)
 
-Where blocks begin is a function of the file alone, so that several processes that read the same file can share the
-blocks out among themselves by number.
+The file alone decides where a block begins. Several processes that read the same file can therefore divide the blocks
+among themselves by number.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from distrain.text.readers.layout import LabelledText, place
+from distrain.text.readers.columns import LabelledText, place
 from distrain.text.readers.texts import Texts
 
 BLOCK_ROWS = 4096
@@ -29,12 +29,12 @@ class LabelledBlock(NamedTuple):
 
     Attributes:
         texts: their texts.
-        labels: the different labels, as `LabelledText` has them, in order of appearance.
-        label_of: int64 `[n]`: which of these each row has.
-        paths: the file of each.
-        rows: int64 `[n]`: number of each row, from 1; 0 where the file is the row.
-        lines: int64 `[n]`: number of the line it begins on, from 1; 0 where lines mean nothing.
-        empty: int64: which of them have an empty text.
+        labels: distinct labels, as `LabelledText` has them, in order of appearance.
+        label_of: int64 `[n]`: index into `labels` for each row.
+        paths: the file of each row.
+        rows: int64 `[n]`: number of each row, from 1; 0 if a whole file is one row.
+        lines: int64 `[n]`: number of the line that a row begins on, from 1; 0 if the format has no lines.
+        empty: int64: indices of the rows whose text is empty.
     """
 
     texts: Texts

@@ -23,8 +23,8 @@ import numpy as np
 
 from distrain.errors import ConfigurationError, DataError
 from distrain.text.readers.blocks import LabelledBlock, grouped
+from distrain.text.readers.columns import LabelledText, Layout, no_column, place, shown_names
 from distrain.text.readers.delimited_kernel import VISIBLE, PlainRows, short_codes, split_rows
-from distrain.text.readers.layout import LabelledText, Layout, no_column, place, shown_names
 from distrain.text.readers.lines import Tally, num_newlines, read_lines, read_pieces, split_lines
 from distrain.text.readers.texts import Texts
 

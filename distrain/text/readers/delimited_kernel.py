@@ -1,12 +1,12 @@
 """Byte kernel over CSV and TSV: where the rows of a piece of a file begin and end, and its label and text.
 
-Decides: which rows are plain enough for it. Never: repairs, refuses or decodes; the csv module has the last word on
+Decides: which rows are plain enough for the kernel. Never: repairs, refuses or decodes a row. The csv module reads
 every row that is not plain.
 
     rows = PlainRows(*split_rows(raw, len(raw), 44, True, 2, 0, 1, 1))
 
-A row is plain if it has the right number of fields and ends in a line end, every quoted field ends before a separator
-or a line end, and no carriage return stands alone.
+A plain row has the right number of fields and ends in a line end. In a plain row every quoted field ends before a
+separator or a line end, and no carriage return stands alone.
 """
 
 from __future__ import annotations

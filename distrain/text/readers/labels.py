@@ -90,7 +90,7 @@ class Classes:
     Attributes:
         names: class names by class number.
         numbers: label -> class number; of a known set also the names without regard to case.
-        known: the classes are those of a known set.
+        known: whether a known set fixes the classes.
     """
 
     names: tuple[str, ...]

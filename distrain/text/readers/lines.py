@@ -1,14 +1,14 @@
-"""Files as clean lines of text: decompressed, decoded, mended and counted, in bounded memory.
+"""Files as clean lines of text: decompressed, decoded, repaired and counted, in bounded memory.
 
-Decides: compression (by a file's first bytes, not by its name), encoding (UTF-8), and what is mended. Never:
-what a line means.
+Decides: compression (by a file's first bytes, not by its name), encoding (UTF-8), and which bytes are repaired.
+Never: what a line means.
 
     tally = Tally()
     for line in read_lines(Path("train.csv.gz"), tally, max_bytes=2**26):
         ...                                                  # str with its line end
     for piece in read_pieces(Path("train.csv.gz"), tally, max_bytes=2**26):
         ...                                                  # or many lines at once, as bytes
-    tally.sentences(Path("train.csv.gz"))                    # what was mended, for people
+    tally.sentences(Path("train.csv.gz"))                    # what was repaired, for people
 
 Bytes that are not UTF-8 become U+FFFD and NUL bytes become spaces, both counted; a byte order
 mark is dropped.
@@ -48,7 +48,7 @@ _REFUSED = {
 
 @dataclass
 class Tally:
-    """What reading has gone through, and what it mended.
+    """Counts of rows and bytes read, and of lines repaired.
 
     Attributes:
         rows: rows read.
@@ -56,7 +56,7 @@ class Tally:
         invalid: lines with bytes that are not UTF-8.
         nul: lines with NUL bytes.
         empty: rows with an empty text.
-        notes: anything else somebody should know.
+        notes: other sentences for the user.
     """
 
     rows: int = 0
@@ -68,7 +68,7 @@ class Tally:
     _first: dict[str, str] = field(default_factory=dict)
 
     def clean(self, raw: bytes, path: Path, line: int) -> str:
-        """Bytes as text, mended and counted; `path` and `line` (0: none) say where they stood."""
+        """Decode bytes, and repair and count wrong ones; `path` and `line` (0: none) locate the bytes in messages."""
         try:
             text = raw.decode()
         except UnicodeDecodeError:
@@ -82,7 +82,7 @@ class Tally:
         return text
 
     def clean_lines(self, piece: bytes, path: Path, number: int) -> bytes:
-        """Whole lines, of which the first has this number, as valid UTF-8 without NUL; mended lines are counted."""
+        """Make whole lines valid UTF-8 without NUL, and count repaired lines; the first line has this `number`."""
         if number == 1:
             piece = piece.removeprefix(BOM)
         if b"\0" not in piece and (piece.isascii() or _is_utf8(piece)):
@@ -96,7 +96,7 @@ class Tally:
         self._first.setdefault("empty", place)
 
     def sentences(self, path: Path) -> list[str]:
-        """A sentence for each kind of thing that was mended, and the notes."""
+        """A sentence for each kind of repair, and the notes."""
         kinds = {
             "invalid": (self.invalid, "line", "with bytes that are not UTF-8, replaced by U+FFFD"),
             "nul": (self.nul, "line", "with NUL bytes, replaced by spaces"),
@@ -114,7 +114,7 @@ def read_pieces(path: Path, tally: Tally, *, max_bytes: int) -> Iterator[bytes]:
 
     Args:
         path: a file, plain or compressed by gzip or zstd.
-        tally: counts bytes read and what was mended.
+        tally: counts bytes read and lines repaired.
         max_bytes: longest line; pieces are of about `PIECE_BYTES`, or one line where a line is longer.
 
     Raises:
@@ -209,7 +209,7 @@ def _line(path: Path, line: int) -> str:
 
 
 class _CountedFile(io.FileIO):
-    """A file that counts what is read of it."""
+    """A file that counts the bytes read from it."""
 
     def __init__(self, path: Path, tally: Tally) -> None:
         super().__init__(path)

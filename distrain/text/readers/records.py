@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from distrain.errors import ConfigurationError, DataError
-from distrain.text.readers.layout import LabelledText, Layout, no_column, place, shown_names
+from distrain.text.readers.columns import LabelledText, Layout, no_column, place, shown_names
 from distrain.text.readers.lines import Tally, read_lines
 
 _BATCH_BYTES = 4 * 2**20

@@ -6,11 +6,11 @@ Decides: which reader a path takes, and how a folder of files becomes rows. Neve
     tally = Tally()
     for row in read_rows(Path("train.csv.gz"), Layout(label="class", texts=("title", "body")), tally):
         row.label, row.text, row.place                       # place: "train.csv.gz, row 7 (line 9)"
-    tally.sentences(Path("train.csv.gz"))                    # what was mended on the way
+    tally.sentences(Path("train.csv.gz"))                    # what was repaired
 
-Rows count from 1 as a person counts them in the file: a header is row 1, a blank line is no row. What does
-no harm is mended and counted; whatever makes it doubtful which text a label belongs to is an error that
-names file, row and cure. The formats are described in `delimited.py` (CSV, TSV) and `records.py` (JSON
+Rows count from 1 as a person counts them in the file: a header is row 1, a blank line is no row. Harmless faults
+are repaired and counted. If a fault makes the label of a text doubtful, reading ends with an error that names
+file, row and cure. The formats are described in `delimited.py` (CSV, TSV) and `records.py` (JSON
 Lines, Parquet).
 """
 
@@ -22,8 +22,8 @@ from pathlib import Path
 
 from distrain.errors import DataError
 from distrain.text.readers.blocks import LabelledBlock, grouped
+from distrain.text.readers.columns import LabelledText, Layout
 from distrain.text.readers.delimited import delimited_blocks, delimited_rows
-from distrain.text.readers.layout import LabelledText, Layout
 from distrain.text.readers.lines import BOM, READ_ERRORS, Tally, open_bytes, unreadable
 from distrain.text.readers.records import json_rows, parquet_rows
 
@@ -41,9 +41,9 @@ def read_rows(
         path: .csv (also any unknown name), .tsv, .jsonl or .ndjson, .parquet, or a folder of one folder per
             class. Text files may be compressed by gzip or zstd. Files of a folder come sorted by class and
             by name.
-        layout: which columns to take; a folder has none.
-        tally: counts rows and bytes, and what was mended.
-        max_row_bytes: longest row; a few times this is held.
+        layout: which columns to take; ignored for a folder.
+        tally: counts rows, bytes and repaired lines.
+        max_row_bytes: longest row, in bytes. Reading holds a few times as much memory.
 
     Raises:
         DataError: the file is missing, empty, damaged or not of its kind, or a row breaks a rule.
@@ -62,9 +62,9 @@ def read_rows(
 def read_blocks(
     path: Path, layout: Layout, tally: Tally, *, max_row_bytes: int = MAX_ROW_BYTES
 ) -> Iterator[LabelledBlock]:
-    """The rows of `read_rows` in blocks, and several times faster where a file is plain CSV or TSV.
+    """The rows of `read_rows` in blocks, several times faster if a file is plain CSV or TSV.
 
-    Of a text in a block only the words are what they are in `read_rows`: see `Texts`.
+    A text in a block has the same words as in `read_rows`, but other characters may lie between them: see `Texts`.
     """
     rows_before = tally.rows
     reader = _reader(path)
@@ -110,7 +110,7 @@ def _reader(path: Path) -> _Reader:
 
 
 def _folder_rows(path: Path, layout: Layout, tally: Tally, max_row_bytes: int) -> Iterator[LabelledText]:
-    """Files of `path/<class>/`, sorted by class and by name; hidden ones are left out."""
+    """Files of `path/<class>/`, sorted by class and by name, without hidden files."""
     folders = [folder for folder in _entries(path) if folder.is_dir()]
     for ignored in (folder for folder in folders if folder.name in IGNORED_FOLDERS):
         tally.notes.append(f"{ignored} is left out: its texts have no label.")

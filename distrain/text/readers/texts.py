@@ -1,12 +1,12 @@
-"""Many texts as one stretch of UTF-8, without a Python object for each.
+"""Many texts in one buffer of UTF-8, without a Python object for each text.
 
 Decides: how a block of texts lies in memory. Never: what a word is, or where a text came from.
 
     texts = Texts.of(["The cat", "the Café"])
     texts.select(np.array([1])).to_list()              # ["the Café"]
 
-A text need not be written as it was meant: only its words count. In a stretch cut out of a CSV file, quotes are doubled
-and several columns are joined by what stood between them; neither is part of a word.
+Only the words of a text count. A text cut out of a CSV file may hold doubled quotes, and separators between columns;
+neither is part of a word.
 """
 
 from __future__ import annotations

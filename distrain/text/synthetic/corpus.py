@@ -1,4 +1,4 @@
-"""Labelled text out of nothing, of any size: a Zipf vocabulary of made-up words, with classes to be learnt.
+"""Made-up labelled text of any size: a Zipf vocabulary of made-up words, with classes that a model can learn.
 
 Decides: the language that text is drawn from, and the files. Never: reads anything, or holds more than some
 megabytes.
@@ -9,14 +9,14 @@ megabytes.
     ('train.csv', 100, 10)
 
 A row is `"3","Title words","Text. Words of text"`: no header, every field quoted, the class counted from 1.
-Three things tell a class, so that a model has something to gain from each step it takes beyond chance:
+Three properties depend on the class, so that better models score better:
 
-* its own words, mixed with those of other classes (`TOPIC_SHARE`, `TOPIC_PURITY` of the kernel);
-* pairs of words that all classes use equally, but couple differently (`PAIR_SHARE`): only bigrams see them;
-* and it is wrong in some rows (`LABEL_NOISE`), so that no honest model is right in all.
+* topic words of the class, mixed with topic words of other classes (`TOPIC_SHARE`, `TOPIC_PURITY` of the kernel);
+* pairs of words that all classes use equally often, but pair differently (`PAIR_SHARE`): only bigrams show them;
+* the label itself, which is wrong in some rows (`LABEL_NOISE`), so that no honest model is right in all.
 
-Each row is drawn from its own stream of random numbers, keyed by (seed, file, row): a file is a function of
-its settings alone, whatever the size of the blocks that it is written in.
+Each row is drawn from a stream of random numbers of its own, keyed by (seed, file, row). A file therefore depends on
+its settings alone, and not on the size of the blocks that are written.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ import numpy as np
 from distrain.config import SynthConfig
 from distrain.errors import ConfigurationError
 from distrain.files import atomic_write
-from distrain.text.synthetic.kernel import fill_block
+from distrain.text.synthetic.corpus_kernel import fill_block
 
 VOCABULARY = 50_000
 TOPIC_WORDS = 400  # words of a class

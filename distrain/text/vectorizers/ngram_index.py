@@ -6,8 +6,8 @@ Decides: how n-grams are numbered while rows are walked. Never: which are kept, 
     row_splits, numbers = index.find(row_splits, ranks)
     keys = index.keys[numbers]
 
-The n-gram that is in the most rows has number 0: what is looked up most lies close together, and what is in a certain
-number of rows or more are the first numbers. Takes 17 to 23 bytes an n-gram, up to 28 where there are few.
+The n-gram in the most rows has the smallest number. Frequent n-grams therefore lie close together in memory, and a
+bound on rows is a bound on numbers. The index takes 17 to 23 bytes an n-gram, and up to 28 if there are few n-grams.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 
 from distrain.text.vectorizers.ngram_kernels import by_falling_rows, find_ngrams, find_pairs, index_ngrams
-from distrain.text.vectorizers.words import random_key
+from distrain.text.vectorizers.tokenizer import random_key
 
 _MANY = 2**22
 

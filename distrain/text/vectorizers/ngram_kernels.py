@@ -6,9 +6,9 @@ Decides: nothing but the layout of its tables. Never: checks its input, keeps st
     unigrams, slots = index_ngrams(keys, 2, 8, seed)
     found = find_ngrams(row_splits, ranks, unigrams, keys, slots, seed)
 
-A word's rank is its place among the kept words in UTF-8 order, -1 for a word that is not kept. An n-gram is a
-number, its key: `rank << 32` for one word, `rank << 32 | rank of the second + 1` for two. As a space sorts before
-every word character, keys sort as the n-grams' text does.
+A word's rank is its index among the kept words in UTF-8 order, -1 for a word that is not kept. The key of an n-gram is
+a number: `rank << 32` for one word, `rank << 32 | rank of the second + 1` for two. A space sorts before every word
+character, so keys sort as the texts of the n-grams do.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def part_pairs(
         num_parts: number of parts.
 
     Returns:
-        int64: keys, each part's in the order of the rows, and below 0 (the top bit set) where another row begins than
-        that of the key before; and the number of keys of each part, int64 `[num_parts]`.
+        The keys, int64, part after part, each part in the order of the rows. The top bit is set (the key is below 0)
+        if the key before belongs to another row. Then the number of keys of each part, int64 `[num_parts]`.
     """
     keys = _pair_keys(row_splits, ranks)
     sizes = np.zeros(num_parts, np.int64)
@@ -94,8 +94,8 @@ def count_pairs(pairs: np.ndarray, row: int, table: np.ndarray, count: int, seed
     Args:
         pairs: of one part, as `part_pairs` gives them.
         row: number of the row before, from 1; 0 for none.
-        table: int64 `[slots, 2]`, `slots` a power of two, with room for all pairs: key (0: free), and the number of
-            the last row with it << 32 | rows with it.
+        table: int64 `[slots, 2]`, where `slots` is a power of two with room for all pairs. Column 0 is the key, 0 if
+            the slot is free. Column 1 is (number of the last row with the key) << 32 | (rows with the key).
         count: slots taken.
         seed: of the hash.
 
@@ -175,8 +175,8 @@ def index_ngrams(keys: np.ndarray, num_words: int, size: int, seed: np.uint64) -
     """Tables by which distinct n-grams are found: words by rank, and pairs by hash in `size` slots, a power of two.
 
     Returns:
-        int32 `[num_words]`: the number of each word (its place in `keys`), -1 for none; and uint32 `[size]`: bits of a
-        pair's hash, then its number + 1; 0 is free.
+        The number of each word (its index in `keys`), int32 `[num_words]`, -1 for none. Then the hash table of pairs,
+        uint32 `[size]`: bits of the hash, followed by number + 1; 0 is a free slot.
     """
     unigrams, slots = np.full(num_words, -1, np.int32), np.zeros(size, np.uint32)
     shift, bits = _shift(size), _number_bits(len(keys))
@@ -194,7 +194,7 @@ def index_ngrams(keys: np.ndarray, num_words: int, size: int, seed: np.uint64) -
 
 @compiled
 def find_pairs(pairs: np.ndarray, keys: np.ndarray, slots: np.ndarray, seed: np.uint64) -> np.ndarray:
-    """The number of each pair, int32; -1 for what is not there, or is no pair.
+    """The number of each pair, int32; -1 for a pair that is not kept, and for 0.
 
     Args:
         pairs: int64: keys, 0 for none.

@@ -1,18 +1,18 @@
 """The n-gram pipeline: words and pairs of words, TF-IDF, the best by F-test.
 
-Decides: which n-grams are kept and chosen, and their weights. Never: what a word is (`words.py`), writes data.
+Decides: which n-grams are kept and chosen, and their weights. Never: what a word is (`tokenizer.py`), writes data.
 
     vectorizer, rows = learn_ngrams(store, top_k=20_000)     # store: a filled TokenStore
     rows = vectorizer.transform(["new text"])                # rows.columns, rows.values
 
-The features and values are those of scikit-learn's `TfidfVectorizer(ngram_range=(1, 2), min_df=2,
-strip_accents="unicode")` followed by `SelectKBest(f_classif)`: kept are the n-grams in at least `min_df` rows;
-weights are count x (ln((1 + rows) / (1 + rows with it)) + 1); rows are divided by their L2 norm over all kept
-n-grams; chosen are the `top_k` of largest F value, ties as `anova.best` rules.
+Features and values equal scikit-learn's `TfidfVectorizer(ngram_range=(1, 2), min_df=2, strip_accents="unicode")`
+followed by `SelectKBest(f_classif)`. An n-gram in at least `min_df` rows is kept. Its weight in a row is
+`count x (ln((1 + rows) / (1 + rows with the n-gram)) + 1)`, divided by the L2 norm of the row over all kept n-grams.
+The `top_k` n-grams of largest F value become features; `f_test.best` breaks ties.
 
-Learning walks over integers on disk: rows with each pair of kept words; the kept n-grams of each row, spilled, and
-the sums by class of those that may be chosen; the rows. Besides the memory bound, a kept n-gram takes what its index
-does, and 12 bytes more while they are saved.
+Learning walks three times over integers on disk. The first walk counts the rows with each pair of kept words. The
+second walk spills the kept n-grams of each row, and sums the candidates by class. The third walk weighs the rows.
+Besides the memory bound, each kept n-gram takes the bytes of its index, and 12 bytes more while n-grams are saved.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from distrain.errors import DataError
 from distrain.text.array_exchange import all_gather_arrays, all_to_all_arrays
 from distrain.text.ragged import RaggedFile
 from distrain.text.readers.texts import Texts
-from distrain.text.vectorizers.anova import best, f_scores, least_rows
+from distrain.text.vectorizers.f_test import best, f_scores, least_rows
+from distrain.text.vectorizers.ngram_counts import kept_ngrams
 from distrain.text.vectorizers.ngram_index import NgramIndex
 from distrain.text.vectorizers.ngram_kernels import add_class_sums, weigh_rows
-from distrain.text.vectorizers.pairs import kept_ngrams
-from distrain.text.vectorizers.tokens import NO_WORDS, Progress, TokenBlock, TokenStore
+from distrain.text.vectorizers.token_store import NO_WORDS, Progress, TokenBlock, TokenStore
+from distrain.text.vectorizers.tokenizer import Words, WordTable
 from distrain.text.vectorizers.vectorizer_files import damaged, save_arrays, take_array, take_count, take_words
 from distrain.text.vectorizers.vocabulary import alphabetical, kept_words, word_ranks
-from distrain.text.vectorizers.words import Words, WordTable
 
 _ENOUGH = 2**20  # n-grams tested at first: mostly none of the rest can score as high
 
@@ -193,11 +193,11 @@ def _weights(row_counts: np.ndarray, num_rows: int) -> np.ndarray:
 def _find_and_choose(
     store: TokenStore, index: NgramIndex, top_k: int, progress: Progress | None
 ) -> tuple[RaggedFile, np.ndarray]:
-    """The kept n-grams of every row of this process, on disk; and the keys of those of highest F value over all rows.
+    """Spill the kept n-grams of every row of this process; return the file, and the keys of the chosen n-grams.
 
-    The sums by class are of whole numbers, so that they do not depend on how the rows were shared out. N-grams are
-    tested in the order of their numbers, some in each walk over the rows, until the rest is in too few rows to score
-    as high as those that were chosen so far. The first walk finds the n-grams.
+    The sums by class are whole numbers, so that they do not depend on how processes divide the rows. Each walk over
+    the rows tests some n-grams in the order of their numbers. Walks end when the remaining n-grams are in too few rows
+    to score as high as the chosen n-grams. The first walk also finds the n-grams.
     """
     present = np.flatnonzero(store.class_sizes)
     class_sizes = store.class_sizes[present]
@@ -219,7 +219,7 @@ def _find_and_choose(
         for block in blocks:
             labels = class_numbers[block.labels]
             add_class_sums(block.row_splits, block.ids, labels, index.row_counts, weights, first, scale, sums)
-        scores = np.concatenate([chosen_scores, _team_scores(store, sums, class_sizes, scale)])
+        scores = np.concatenate([chosen_scores, _group_scores(store, sums, class_sizes, scale)])
         keys = np.concatenate([chosen, index.keys[first : first + num_tested]])
         kept = best(scores, keys, top_k)
         chosen, chosen_scores = keys[kept], scores[kept]
@@ -236,8 +236,8 @@ def _found(store: TokenStore, index: NgramIndex, found: RaggedFile, progress: Pr
         yield block._replace(row_splits=row_splits, ids=ngrams)
 
 
-def _team_scores(store: TokenStore, sums: np.ndarray, class_sizes: np.ndarray, scale: float) -> np.ndarray:
-    """F values from the sums of all processes: each adds up its share of the n-grams, and all get all."""
+def _group_scores(store: TokenStore, sums: np.ndarray, class_sizes: np.ndarray, scale: float) -> np.ndarray:
+    """F values from the sums of all processes: each process adds up some of the n-grams, then all gather all."""
     total = reduce(np.add, all_to_all_arrays(store.group, store.scratch, "sums", sums))
     scores = f_scores(total, class_sizes, scale=scale)
     return np.concatenate(all_gather_arrays(store.group, store.scratch, "scores", scores))

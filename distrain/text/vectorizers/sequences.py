@@ -1,12 +1,12 @@
 """The sequence pipeline: the most frequent words as numbers, in text order, cut to length.
 
-Decides: which words are kept and their ids. Never: what a word is (`words.py`), pads, writes data sets.
+Decides: which words are kept and their ids. Never: what a word is (`tokenizer.py`), pads, writes data sets.
 
     vectorizer, rows = learn_sequences(store, top_k=20_000, max_length=500)      # store: a filled TokenStore
     vectorizer.transform(["new text"]).columns
 
-Id 0 is padding (never in a row: batches pad), 1 an unknown word, 2 the most frequent word, and so on; of
-equally frequent words the alphabetically earlier (by code point) comes first.
+Id 0 is padding, which batches add and rows never hold. Id 1 is an unknown word, id 2 the most frequent word, and so on.
+Equally frequent words come in alphabetical order, by code point.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ import numpy as np
 from distrain.data.rows import Rows
 from distrain.errors import DataError
 from distrain.text.readers.texts import Texts
-from distrain.text.vectorizers.tokens import NO_WORDS, TokenStore
+from distrain.text.vectorizers.spilled_words import CountedWords
+from distrain.text.vectorizers.token_store import NO_WORDS, TokenStore
+from distrain.text.vectorizers.tokenizer import Words, WordTable
 from distrain.text.vectorizers.vectorizer_files import damaged, save_arrays, take_count, take_words
 from distrain.text.vectorizers.vocabulary import alphabetical, kept_words, word_ranks
-from distrain.text.vectorizers.word_runs import CountedWords
-from distrain.text.vectorizers.words import Words, WordTable
 
 UNKNOWN = 1
 FIRST_WORD = 2

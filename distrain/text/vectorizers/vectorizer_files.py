@@ -21,7 +21,7 @@ from safetensors.numpy import load_file, save_file
 
 from distrain.errors import DataError
 from distrain.files import read_json_object
-from distrain.text.vectorizers.words import Words
+from distrain.text.vectorizers.tokenizer import Words
 
 HEADER_NAME = "vectorizer.json"
 ARRAYS_NAME = "vectorizer.safetensors"
@@ -68,7 +68,7 @@ def damaged(directory: Path, what: str) -> DataError:
 
 
 def take_array(arrays: Mapping[str, np.ndarray], name: str, dtype: type, directory: Path) -> np.ndarray:
-    """The one-dimensional array `name` of this dtype, as an own, writable array.
+    """A writable copy of the array `name`, which must have one axis and this dtype.
 
     Raises:
         DataError: it is missing or of another kind.

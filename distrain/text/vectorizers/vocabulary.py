@@ -1,12 +1,12 @@
 """Which words are kept: counted in each process and each run, merged, chosen and put in order.
 
-Decides: how counts come together. Never: what a word is, or how often it must occur (the learners say).
+Decides: how counts are merged. Never: what a word is, or how often a word must occur (the learners decide).
 
     words, ranks = kept_words(store, lambda words: words.row_counts >= 2)
     words = words.select(alphabetical(words))                # the same, whoever counted
     store.renumber(word_ranks(store, words))
 
-Each process merges its share of the parts, one at a time; what it keeps of them is then brought together.
+Each process merges some of the parts, one at a time; then all processes gather the kept words.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from distrain.text.array_exchange import all_gather_arrays
-from distrain.text.vectorizers.tokens import TokenStore
-from distrain.text.vectorizers.word_runs import PARTS, CountedWords, load_parts
-from distrain.text.vectorizers.words import Words, WordTable
+from distrain.text.vectorizers.spilled_words import PARTS, CountedWords, load_parts
+from distrain.text.vectorizers.token_store import TokenStore
+from distrain.text.vectorizers.tokenizer import Words, WordTable
 
 
 def kept_words(store: TokenStore, choose: Callable[[CountedWords], np.ndarray]) -> CountedWords:
-    """The words of all rows of the team that are chosen, in no order.
+    """The chosen words of all rows of the group, in no order.
 
     Args:
         store: finished.
@@ -67,7 +67,7 @@ def word_ranks(store: TokenStore, words: CountedWords) -> list[np.ndarray]:
 
 
 def _merged(store: TokenStore) -> Iterator[CountedWords]:
-    """All words with their counts in all rows of the team, in the parts that are this process's share."""
+    """Words with their counts in all rows of the group, for the parts that this process merges."""
     if store.only_run:
         yield store.only_run
         return

@@ -1,4 +1,4 @@
-"""`prepare` end to end on small data: what comes out, what is refused, and what a stop leaves behind."""
+"""`prepare` end to end on small data: results, refusals, and what a stop leaves behind."""
 
 import csv
 import gzip
@@ -173,7 +173,7 @@ def test_two_runs_give_the_same_bytes_and_replace(tmp_path):
 
 
 def test_who_may_read_one_file_may_read_all(tmp_path):
-    """Another user trains on it, as the one of a container does."""
+    """Another user may train on the data set, such as the user of a container."""
     Result(train=write_csv(tmp_path / "a.csv", rows(30)), out=tmp_path / "out")
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert len({path.stat().st_mode for path in [tmp_path / "a.csv", *files]}) == 1

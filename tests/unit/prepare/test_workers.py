@@ -19,7 +19,7 @@ from distrain.errors import DataError
 from distrain.prepare.pipeline import prepare
 from distrain.prepare.worker_pool import pack, unpack
 from distrain.text.readers import lines
-from distrain.text.vectorizers import pairs, tokens
+from distrain.text.vectorizers import ngram_counts, token_store
 
 
 def relay_of(process):
@@ -75,9 +75,9 @@ def test_any_number_of_processes_and_any_memory_give_the_same_bytes(table, vecto
         # First few blocks of many rows and much memory; then blocks of a few rows and little memory.
         expected = prepared(folder, 1, **given_settings)
         patch.setattr(lines, "PIECE_BYTES", piece)
-        patch.setattr(tokens, "_TABLE_SHARE", share * 2**10)
-        patch.setattr(pairs, "_PART_PAIRS", at_once)
-        patch.setattr(pairs, "_MAX_AT_ONCE", at_once)
+        patch.setattr(token_store, "_TABLE_SHARE", share * 2**10)
+        patch.setattr(ngram_counts, "_PART_PAIRS", at_once)
+        patch.setattr(ngram_counts, "_MAX_AT_ONCE", at_once)
         for size in (1, 2, 3):
             assert prepared(folder, size, **given_settings) == expected
 

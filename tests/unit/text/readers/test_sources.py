@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from distrain.errors import ConfigurationError, DataError
 from distrain.text.readers import lines
-from distrain.text.readers.layout import Layout
+from distrain.text.readers.columns import Layout
 from distrain.text.readers.lines import Tally
 from distrain.text.readers.sources import read_blocks, read_rows
 from distrain.text.readers.texts import Texts
-from distrain.text.vectorizers.words import WordTable
+from distrain.text.vectorizers.tokenizer import WordTable
 
 PLAIN = Layout()
 

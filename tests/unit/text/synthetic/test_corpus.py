@@ -1,4 +1,4 @@
-"""Synthetic text: its format as the csv module reads it, its statistics, what a linear model makes of it."""
+"""Synthetic text: its format as the csv module reads it, its statistics, and the accuracy of a linear model."""
 
 from __future__ import annotations
 

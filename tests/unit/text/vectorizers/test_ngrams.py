@@ -22,10 +22,10 @@ from sklearn.feature_selection import SelectKBest, f_classif
 from distrain.errors import DataError
 from distrain.text.readers.texts import Texts
 from distrain.text.vectorizers import ngrams
-from distrain.text.vectorizers.anova import best, f_scores, least_rows
+from distrain.text.vectorizers.f_test import best, f_scores, least_rows
 from distrain.text.vectorizers.load_vectorizer import load_vectorizer
 from distrain.text.vectorizers.ngrams import learn_ngrams
-from distrain.text.vectorizers.tokens import TokenStore
+from distrain.text.vectorizers.token_store import TokenStore
 
 SHARED = Path(__file__).parents[5] / "shared" / "data"
 

@@ -14,7 +14,7 @@ from distrain.errors import DataError
 from distrain.text.readers.texts import Texts
 from distrain.text.vectorizers.load_vectorizer import load_vectorizer
 from distrain.text.vectorizers.sequences import learn_sequences
-from distrain.text.vectorizers.tokens import TokenStore
+from distrain.text.vectorizers.token_store import TokenStore
 
 
 def learn(folder, texts, labels=None, **settings):

@@ -1,12 +1,12 @@
-"""Rows of made-up text, drawn word by word straight into bytes: the inner loop of `synth.py`.
+"""Rows of made-up text, drawn word by word straight into bytes: the inner loop of `corpus.py`.
 
 Decides: which word comes next, and where a sentence ends. Never: which words there are, or
 what a file is called.
 
     next_row, num_bytes = fill_block(block, longest_row, 0, 100, np.uint64(0), *language)
 
-A random number of 64 bits serves one word: bits 0-19 choose the word, 20-31 the class or the pair, 32-47 the
-kind of draw, 48-63 the punctuation.
+One random number of 64 bits decides one word. Bits 0-19 choose the word, bits 20-31 the class or the pair, bits 32-47
+the kind of draw, bits 48-63 the punctuation.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Which columns of a file hold the label and the texts, and what a row of it is.
+"""Which columns of a file hold the label and the texts, and one row that was read from them.
 
-Decides: how columns are named and how a row's place is told to people. Never: reads anything.
+Decides: how columns are named, and how messages name the location of a row. Never: reads anything.
 
     layout = Layout(label="class", texts=("title", "2"))
     layout.has_names                                                       # True: "class" and "title" are
@@ -25,10 +25,10 @@ class Layout:
     """Which columns hold what.
 
     Attributes:
-        label: name or number (from 0) of the label's column; by default the one named "label" where columns
-            have names, else the first.
-        texts: names or numbers of the texts' columns, joined by one space; by default "text" in JSON Lines
-            and Parquet, and all but the label in CSV and TSV.
+        label: name or number (from 0) of the label column. The default is the column named "label" if columns
+            have names, else the first column.
+        texts: names or numbers of the text columns, which one space joins. The default is "text" in JSON Lines
+            and Parquet, and every column but the label in CSV and TSV.
         escaped_newlines: CSV and TSV write a newline as a backslash and an n.
     """
 
@@ -38,19 +38,19 @@ class Layout:
 
     @property
     def has_names(self) -> bool:
-        """A column is asked for by name, so that a CSV must begin with a header."""
+        """Whether a column is selected by name, so that a CSV file must begin with a header."""
         return not all(name.isdecimal() for name in (self.label or "0", *(self.texts or ())))
 
 
 class LabelledText(NamedTuple):
-    """One text with its label as they stood in a file.
+    """One text and its label, as a file holds them.
 
     Attributes:
         label: as written, without white space around it; may be empty.
         text: the text columns, joined; may be empty.
         path: the file.
-        row: number of the row from 1; 0 where the file is the row.
-        line: number of the line it begins on, from 1; 0 where lines mean nothing.
+        row: number of the row from 1; 0 if the whole file is one row.
+        line: number of the line that the row begins on, from 1; 0 if the format has no lines.
     """
 
     label: str
@@ -61,12 +61,12 @@ class LabelledText(NamedTuple):
 
     @property
     def place(self) -> str:
-        """Where it stood, for messages."""
+        """The location of the row, for messages."""
         return place(self.path, self.row, self.line)
 
 
 def place(path: Path, row: int, line: int = 0) -> str:
-    """Where a row stands, for messages: with the line only where its number differs from the row's."""
+    """The location of a row, for messages; the line appears only if its number differs from the row number."""
     where = f"{path}, row {row:,}" if row else str(path)
     return f"{where} (line {line:,})" if line not in (0, row) else where
 

@@ -5,9 +5,9 @@ Decides: nothing but the layout of words and of the table. Never: checks its inp
     known, words = split_words(raw, starts, ends, ascii_fold, fold, key, room)
     row, word, count = number_words(SplitWords(*words), 0, 0, 0, slots, pool, info, count, True, ids)
 
-A word is its folded UTF-8 in units of eight bytes, uint64, the first byte on top and zeros behind the last: words
-compare as their units do, and most are compared, hashed and found by a single one. NUL is no word character, so no two
-words have the same units.
+A word is its folded UTF-8 in units of eight bytes, as `uint64`. A unit holds its first byte in its highest bits, and
+zeros follow the last byte. Words compare as their units do, and one unit is enough for most words. NUL is no word
+character, so no two words have the same units.
 """
 
 from __future__ import annotations
@@ -211,17 +211,18 @@ def number_words(
         row: row to begin at;
         word: word to begin at, in this row or at its end.
         first_row: number of the first row.
-        slots: uint64 `[slots, 2]`, a power of two, at most half full: first unit, 31 bits of hash << 32 | number + 1;
-            0 is free. Changed in place, as are the next two.
-        pool: uint64: room for the units of known words.
-        info: int32 `[room + 1, 4]`: of each known word its start in `pool`, the last row with it + 1, the rows with
-            it, and how often it occurs; the line behind the last word tells where the next starts.
+        slots: uint64 `[slots, 2]`, a power of two, at most half full, changed in place. Column 0 is the first unit,
+            column 1 is 31 bits of hash << 32 | number + 1, or 0 if the slot is free.
+        pool: uint64, changed in place: room for the units of known words.
+        info: int32 `[room + 1, 4]`, changed in place. For each known word, a row holds: start in `pool`; last row with
+            the word, plus 1; number of rows with the word; occurrences. The row after the last word holds
+            the start of the next word.
         count: words in the table.
-        add: number unknown words, and count all; otherwise they are -1, and nothing is changed.
-        ids: int32, one for each word: filled with the words' numbers.
+        add: if True, number unknown words and count all words; if False, unknown words are -1 and nothing changes.
+        ids: int32, one for each word, filled with the numbers of the words.
 
     Returns:
-        (row, word, words in the table): where it stopped; `row` is the number of rows when it is done.
+        (row, word, words in the table) of the first word that did not fit; `row` is the number of rows if all did.
     """
     mask = len(slots) - 1
     low, half = np.uint64(0xFFFFFFFF), np.uint64(32)

@@ -4,9 +4,9 @@ Decides: how pairs are counted in bounded memory, and by whom. Never: what a wor
 
     keys, row_counts = kept_ngrams(store, word_rows, min_df=2)
 
-Pairs are parted on disk; then each process counts its share of the parts, those of all rows, in a table that mostly
-fits into the processor's nearer caches. A part is a range of first words, so that the parts' n-grams one after the
-other are all n-grams in order.
+Pairs are partitioned on disk by ranges of their first word. Each process then counts some of the partitions over all
+rows, in a table that mostly fits into the processor's nearer caches. The n-grams of one partition after the other are
+all n-grams in order.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import numpy as np
 from distrain.text.array_exchange import all_gather_arrays
 from distrain.text.ragged import append_array, map_array, read_array
 from distrain.text.vectorizers.ngram_kernels import count_pairs, part_pairs, refill, take_pairs
-from distrain.text.vectorizers.tokens import Progress, TokenStore
-from distrain.text.vectorizers.words import random_key
+from distrain.text.vectorizers.token_store import Progress, TokenStore
+from distrain.text.vectorizers.tokenizer import random_key
 
 _PART_PAIRS = 2**16  # in a part, where they are not too many: a table of 1 or 2 MiB
 _MAX_PARTS = 2**9
@@ -69,7 +69,7 @@ def kept_ngrams(
 
 
 class _PartedPairs:
-    """The pairs of all rows of the team on disk: those of each part, of each block of rows, side by side.
+    """The pairs of all rows of the group on disk, ordered by block of rows, then by part.
 
     Args:
         store: this process's rows.
@@ -153,7 +153,7 @@ def _with_words(
 
 
 def _joined(store: TokenStore, shares: list[list[int]], name: str) -> np.ndarray:
-    """What is kept of all parts, which processes in turn have counted, mapped; `shares` says how much of each."""
+    """Map the kept arrays of all parts, which the processes counted in turn; `shares` holds the sizes by process."""
     size, dtype = len(shares), np.dtype(_KEPT[name])
     joined = store.scratch / f"all-{name}-{store.group.rank}"
     with joined.open("wb") as file, ExitStack() as stack:

@@ -1,7 +1,7 @@
 """The training text as integers on disk: read and tokenized once, walked as often as a learner needs.
 
-Decides: how word numbers are spilled, and in what blocks they come back. Never: what a word is (`words.py`),
-which words are kept (`vocabulary.py`), what is written to the data set.
+Decides: how word numbers are spilled, and in what blocks they come back. Never: what a word is (`tokenizer.py`),
+which words are kept (`vocabulary.py`), what the data set holds.
 
     store = TokenStore(scratch, memory_mib=1024)       # scratch: an existing, empty folder
     for texts, labels in blocks:                       # a few thousand rows each
@@ -10,9 +10,9 @@ which words are kept (`vocabulary.py`), what is written to the data set.
     store.num_rows, store.median_words_per_row()
     vectorizer, rows = learn_ngrams(store, top_k=20_000)       # rows: the training rows, walked once
 
-Words are numbered in runs: when the dictionary of distinct words has taken its share of the memory it is written to
-disk, and the next row begins a new one. In a team each process has a store of its own, with its share of the rows;
-what `finish` sums up is of all.
+Words are numbered with one dictionary after another. When a dictionary of distinct words has filled its part of the
+memory, the store writes the dictionary to disk. The next row begins a new dictionary. Each process of a group
+has a store for some of the rows; `finish` sums counts over all stores.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from distrain.cluster.process_group import ProcessGroup, SingleProcess
 from distrain.errors import DataError
 from distrain.text.ragged import BLOCK_VALUES, RaggedFile, append_array, read_array
 from distrain.text.readers.texts import Texts
-from distrain.text.vectorizers.word_runs import CountedWords, load_run, save_run, table_words
-from distrain.text.vectorizers.words import WordTable, random_key
+from distrain.text.vectorizers.spilled_words import CountedWords, load_run, save_run, table_words
+from distrain.text.vectorizers.tokenizer import WordTable, random_key
 
 Progress = Callable[[str, float], None]  # (what is being done, share of it done: 0..1), called now and then
 NO_WORDS = (
@@ -45,7 +45,7 @@ class TokenBlock(NamedTuple):
     """A block of consecutive training rows.
 
     Attributes:
-        first_row: number of its first row among those of this store.
+        first_row: number of the first row, counted within this store.
         row_splits: int64 `[n + 1]`, from 0.
         ids: int32 `[row_splits[-1]]`: word numbers in text order, or what another file holds of the same rows.
         labels: int32 `[n]`.
@@ -61,14 +61,14 @@ class TokenStore:
     """The training rows of this process as word numbers, spilled to `scratch`.
 
     Args:
-        scratch: an existing, empty folder for temporary files, the same for all of a team (about two thirds of the
-            text's size, and three times that while n-grams are learnt); the caller removes it.
-        memory_mib: bound in MiB on what learners hold at a time, beside the words and n-grams that are kept.
-        group: who else has a share of the rows.
+        scratch: an existing, empty folder for temporary files, the same on all processes. It grows to about two thirds
+            of the text's size, and three times as much while n-grams are learnt. The caller removes the folder.
+        memory_mib: bound in MiB on the memory of a learner, besides the kept words and n-grams.
+        group: the processes that divide the rows.
 
     Attributes:
         block_rows: rows of each block that was added.
-        num_rows: rows of all stores of the team, after `finish`, as are the next three.
+        num_rows: rows of all stores of the group, set by `finish`, as are the next three.
         num_words: words in all rows.
         longest_row: words in the longest row.
         class_sizes: int64 `[largest label + 1]`: rows of each class.
@@ -121,7 +121,7 @@ class TokenStore:
         self._own_rows += texts.num_rows
 
     def finish(self) -> None:
-        """No more rows come: sum up over the team."""
+        """End the input, and sum counts over the group."""
         if self.group.size > 1 or len(self._tables) > 1:
             self._spill_words()
         own = {"lengths": sorted(self._rows_by_length.items()), "classes": self.class_sizes.tolist()}
@@ -146,7 +146,7 @@ class TokenStore:
 
     @property
     def only_run(self) -> CountedWords | None:
-        """All words of the team, where they are in memory: one process, one run."""
+        """All words of the group if they are in memory: one process with one dictionary; else None."""
         only = self._tables[0] if len(self._tables) == 1 else None
         return table_words(only) if isinstance(only, WordTable) else None
 
@@ -156,7 +156,7 @@ class TokenStore:
             yield table_words(table) if isinstance(table, WordTable) else load_run(table)
 
     def run_stems(self) -> list[Path]:
-        """The files of all runs of the team, for `word_runs.load_parts`."""
+        """The files of all dictionaries of the group, for `spilled_words.load_parts`."""
         counts = self.group.all_gather_bytes(str(len(self._tables)).encode())
         return [self._stem(rank, run) for rank, count in enumerate(counts) for run in range(int(count))]
 
@@ -180,7 +180,7 @@ class TokenStore:
     def reported_blocks(
         self, doing: str, progress: Progress | None, other: RaggedFile | None = None, *, at_once: int = BLOCK_VALUES
     ) -> Iterator[TokenBlock]:
-        """`blocks`, reporting what is being done and the share of the rows walked."""
+        """The same as `blocks`, with calls of `progress(doing, fraction of the rows walked)`."""
         for block in self.blocks(other, at_once=at_once):
             if progress:
                 progress(doing, block.first_row / self._own_rows)

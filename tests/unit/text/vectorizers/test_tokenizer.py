@@ -17,11 +17,11 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from distrain.text.ragged import BLOCK_VALUES, RaggedFile
 from distrain.text.readers.texts import Texts
-from distrain.text.vectorizers.tokens import TokenStore
+from distrain.text.vectorizers.spilled_words import CountedWords, table_words
+from distrain.text.vectorizers.token_store import TokenStore
+from distrain.text.vectorizers.tokenizer import CHUNK_BYTES, Words, WordTable
+from distrain.text.vectorizers.tokenizer_kernels import SplitWords, number_words, pack_words
 from distrain.text.vectorizers.vocabulary import alphabetical
-from distrain.text.vectorizers.word_kernels import SplitWords, number_words, pack_words
-from distrain.text.vectorizers.word_runs import CountedWords, table_words
-from distrain.text.vectorizers.words import CHUNK_BYTES, Words, WordTable
 
 analyze = TfidfVectorizer(strip_accents="unicode").build_analyzer()
 

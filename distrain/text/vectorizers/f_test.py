@@ -1,13 +1,13 @@
 """Which features tell the classes apart: one-way ANOVA F-test from per-class sums, and the k best by it.
 
-Decides: the score, and who is kept at the cut. Never: reads rows.
+Decides: the score, and which features are kept at the cut. Never: reads rows.
 
     scores = f_scores(sums, class_sizes)
     kept = best(scores, keys, 20_000)            # ascending
-    least_rows(scores[kept].min(), class_sizes)  # what is in fewer rows scores less
+    least_rows(scores[kept].min(), class_sizes)  # features in fewer rows score less
 
-The rule at the cut: scores that agree to 40 bits (about 12 digits) are equal, as less is rounding, and of
-equal scores the feature of the larger key is kept.
+Scores that agree to 40 bits (about 12 digits) count as equal, because smaller differences are rounding. Among equal
+scores at the cut, features with larger keys are kept.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _ROUNDING = 1e-6  # of scores, far more than there is
 def f_scores(sums: np.ndarray, class_sizes: np.ndarray, *, scale: float = 1.0) -> np.ndarray:
     """F value of each feature: variance between classes over variance within them.
 
-    The formula, and the order of its sums, are those of `sklearn.feature_selection.f_oneway` (Heiman, Research
-    Methods in Statistics, 2002, p. 394), so that scores that are nothing but rounding come out alike.
+    Formula and order of summation follow `sklearn.feature_selection.f_oneway` (Heiman, Research Methods in
+    Statistics, 2002, p. 394), so that scores that are nothing but rounding agree, too.
 
     Args:
         sums: `[features, classes, 2]`: each class's sum of values, and of their squares, times `scale`.
@@ -78,12 +78,12 @@ def best(scores: np.ndarray, keys: np.ndarray, k: int) -> np.ndarray:
 
 
 def least_rows(score: float, class_sizes: np.ndarray) -> int:
-    """Rows that a feature must be in, at least, to have this score; 0 where there is no telling.
+    """The smallest number of rows that a feature with this score can be in; 0 if there is no bound.
 
-    With values other than 0 in n rows, n_c of them in class c of N_c rows, the squares between the classes are at most
-    the sum over the classes of (class sum)^2 / N_c, which by Cauchy and Schwarz is at most (sum of squares) x n_c / N_c
-    for each: together at most r = n / (smallest N_c) of all squares. So the score is at most r / (1 - r) times
-    (rows - classes) / (classes - 1).
+    Let a feature be other than 0 in n rows, n_c of them in class c, which has N_c rows. The squares between the classes
+    are at most the sum over c of (class sum)^2 / N_c. By Cauchy and Schwarz each term is at most
+    (sum of squares of c) x n_c / N_c. The terms together are at most the share r = n / (smallest N_c) of all squares.
+    The score is therefore at most r / (1 - r) times (rows - classes) / (classes - 1).
     """
     if not 0 < score < np.inf:
         return 0

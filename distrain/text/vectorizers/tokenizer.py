@@ -1,16 +1,17 @@
-"""Text to words, and words to numbers: the one tokenizer of both text pipelines.
+"""Text to words, and words to numbers: the tokenizer of both text pipelines.
 
-Decides: what a word is. Lower-case, decompose (NFKD), drop combining characters, then every run of two or more
-word characters (letters, digits, underscore) is a word: the words of scikit-learn's
-`TfidfVectorizer(strip_accents="unicode")`. Never: chooses words, touches files.
+Decides: what a word is. Never: chooses words, touches files.
 
     table = WordTable()
     row_splits, ids = table.rows(Texts.of(["The cat", "the Café"]), add=True)   # [0, 2, 4], [0, 1, 0, 2]
     table.words.to_list()                                                       # [b"the", b"cat", b"cafe"]
 
-Folding works character by character, which is exact but for the one rule of Unicode lower-casing that looks
-around itself, the final sigma: where a capital sigma stands, texts are lower-cased by Python first. A character's
-folded form is looked up in a table that is filled as characters turn up.
+Text is lower-cased and decomposed (NFKD), and combining characters are dropped. Two or more word characters in a row
+(letters, digits, underscore) are then a word. scikit-learn's `TfidfVectorizer(strip_accents="unicode")` gives the same
+words.
+
+Folding works character by character, with a table that is filled as characters appear. Lower-casing depends on
+neighbours in one case only, the Greek final sigma: Python lower-cases texts with a capital sigma first.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from functools import cache
 import numpy as np
 
 from distrain.text.readers.texts import Texts
-from distrain.text.vectorizers.word_kernels import (
+from distrain.text.vectorizers.tokenizer_kernels import (
     Fold,
     SplitWords,
     hash_words,

@@ -1,11 +1,11 @@
-"""The words of a run on disk, in parts that can be merged one at a time.
+"""Words of one dictionary on disk, in parts that can be merged one at a time.
 
-Decides: the files, and which part a word is in. Never: which words are kept.
+Decides: the files, and the part of a word. Never: which words are kept.
 
     save_run(scratch / "words-0-0", table_words(table), key)
     some = load_parts(scratch / "words-0-0")(7)
 
-Which part a word is in depends on its bytes and the key alone: the same for all runs that are to be merged.
+The part of a word depends on its bytes and the key alone, so that all dictionaries put a word into the same part.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import NamedTuple
 import numpy as np
 
 from distrain.text.ragged import map_array
-from distrain.text.vectorizers.word_kernels import hash_words, select_words
-from distrain.text.vectorizers.words import WordTable
+from distrain.text.vectorizers.tokenizer import WordTable
+from distrain.text.vectorizers.tokenizer_kernels import hash_words, select_words
 
 PARTS = 256
 _HASH_BITS = 31
