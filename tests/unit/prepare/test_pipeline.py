@@ -45,6 +45,10 @@ def write_csv(path, table):
     return path
 
 
+def labels_of(part):
+    return part.read(0, part.num_rows).labels
+
+
 class Result:
     """The data set made, with what was printed."""
 
@@ -55,7 +59,7 @@ class Result:
         self.output = output.getvalue()
 
     def labels(self, part):
-        return [self.dataset.classes[number] for number in self.dataset.parts[part].labels]
+        return [self.dataset.classes[number] for number in labels_of(self.dataset.parts[part])]
 
     def ids(self, part):
         return self.dataset.parts[part].read(0, self.dataset.parts[part].num_rows).columns.tolist()
@@ -475,7 +479,7 @@ def test_real_text(tmp_path, name, num_train, num_test):
     assert (parts["train"].num_rows, parts["test"].num_rows) == (num_train, num_test)
     for part in ("train", "test"):
         with (folder / f"{part}.csv").open(newline="", encoding="utf-8") as file:
-            assert [int(row[0]) - 1 for row in csv.reader(file)] == parts[part].labels.tolist()
+            assert [int(row[0]) - 1 for row in csv.reader(file)] == labels_of(parts[part]).tolist()
     assert result.dataset.num_features == 20_000
     assert re.search(rf"auto: {num_train:,} rows .*: n-grams", result.output)
 
