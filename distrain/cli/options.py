@@ -2,6 +2,7 @@
 
 Decides: how a setting looks in a help text. Never: repeats a default, a type or a range.
 
+    >>> from distrain.config import SynthConfig
     >>> parser = argparse.ArgumentParser()
     >>> add_settings(parser, SynthConfig)
     >>> given_settings(parser.parse_args(["--out", "text", "--rows", "100"]), SynthConfig)

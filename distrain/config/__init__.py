@@ -9,13 +9,15 @@ Decides: names, defaults and allowed values of settings. Never: reads data, look
 
 from distrain.config.plan import PlanConfig
 from distrain.config.setting import Setting, settings_of
-from distrain.config.text import DATASETS, PrepareConfig, SynthConfig
+from distrain.config.text import DATASETS, MAX_DEFAULT_WORKERS, MIN_BYTES_PER_WORKER, PrepareConfig, SynthConfig
 from distrain.config.train import DEFAULT_GLOBAL_BATCH_SIZE, DROPOUT_RATES, TrainConfig, train_config
 
 __all__ = [
     "DATASETS",
     "DEFAULT_GLOBAL_BATCH_SIZE",
     "DROPOUT_RATES",
+    "MAX_DEFAULT_WORKERS",
+    "MIN_BYTES_PER_WORKER",
     "PlanConfig",
     "PrepareConfig",
     "Setting",

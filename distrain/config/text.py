@@ -18,6 +18,10 @@ from distrain.errors import ConfigurationError
 VECTORIZERS = ("auto", "ngram", "sequence")
 DATASETS = ("ag_news", "dbpedia", "yelp_polarity", "yelp_full", "amazon_polarity", "amazon_full")
 
+# Limits of the default number of workers.
+MAX_DEFAULT_WORKERS = 8  # a worker then spends about a third of its time on rows of the others
+MIN_BYTES_PER_WORKER = 16 << 20  # with less text, starting a process takes longer than the process saves
+
 
 @dataclass(frozen=True)
 class SynthConfig:
@@ -105,7 +109,8 @@ class PrepareConfig:
     workers: int | None = setting(
         "number of processes; the prepared data does not depend on it; under mpirun, the processes of mpirun work",
         default=None,
-        default_text="one per core, at most 8, at least 16 MiB of text each",
+        default_text=f"one per core, at most {MAX_DEFAULT_WORKERS}, "
+        f"at least {MIN_BYTES_PER_WORKER >> 20} MiB of text each",
         at_least=1,
         at_most=256,
         metavar="N",

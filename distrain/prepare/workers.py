@@ -21,13 +21,10 @@ from pathlib import Path
 from distrain.cluster.error_relay import ErrorRelay, relayed_errors
 from distrain.cluster.process_group import ProcessGroup, SingleProcess
 from distrain.cluster.world import find_world
-from distrain.config import PrepareConfig
+from distrain.config import MAX_DEFAULT_WORKERS, MIN_BYTES_PER_WORKER, PrepareConfig
 from distrain.errors import ConfigurationError
 from distrain.prepare.staging import staged
 from distrain.prepare.worker_pool import WorkerPool
-
-MAX_WORKERS = 8  # the default limit: a worker then spends about a third of its time on rows of the others
-_BYTES_PER_WORKER = 2**24  # with less text, starting a process takes longer than it saves
 
 
 @contextmanager
@@ -63,7 +60,7 @@ def gathered_group(config: PrepareConfig) -> Iterator[ProcessGroup]:
 def _num_workers(config: PrepareConfig) -> int:
     """Return the number of cores, or fewer if the text is too small for all of them."""
     size = config.train.stat().st_size if config.train.is_file() else 0
-    return max(1, min(len(os.sched_getaffinity(0)), MAX_WORKERS, size // _BYTES_PER_WORKER))
+    return max(1, min(len(os.sched_getaffinity(0)), MAX_DEFAULT_WORKERS, size // MIN_BYTES_PER_WORKER))
 
 
 @contextmanager
