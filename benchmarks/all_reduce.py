@@ -2,9 +2,9 @@
 
     python benchmarks/all_reduce.py [--ranks 2] [--rounds 5] [--megabytes 0.1 1 5 64]
 
-distrain's backends are timed as a step of ranks on several machines uses them, inside a compiled function and without
-shared memory; bare `MPI.Allreduce` sums NumPy buffers in place. Launches take turns, one of each way a round; a row
-holds medians over the rounds of each launch's median.
+A compiled function calls distrain's backends without shared memory, like ranks on several machines. Bare
+`MPI.Allreduce` sums NumPy buffers in place. A round launches each way once. A row holds medians over the rounds of each
+launch's median.
 """
 
 from __future__ import annotations

@@ -2,13 +2,17 @@
 
     python benchmarks/ranks_step.py [--rounds 5] [--batches 128 512 2048 8192] [--text DIR]
 
-The batch is per rank (weak scaling). "Compute" is the very step without its reduction, on cached batches;
-"all-reduce" is what the step takes longer with it: what is not hidden; "data" is what it takes longer when batches
-come from the real loader, shuffled, instead, on average. "Bare" is `MPI.Allreduce` in place of as many bytes as the
-step would have to send: "alone" of a buffer that stays in the cache, by ranks that do nothing else; "in the step" what
-the same takes where a step takes its own, after computing, of a buffer that waits ready: it too finds other things in
-the cache, and a rank that computes longer. Ratios are those of "all-reduce" to these. Efficiency is the whole step of
-one rank over that of two. All of a launch take turns, launches take turns; a row holds medians over the rounds.
+The batch is per rank (weak scaling). The columns are:
+
+- compute: the step without its reduction, on cached batches.
+- all-reduce: extra time of the step with its reduction, hidden parts excluded.
+- data: extra mean time with shuffled batches from the real loader.
+- bare alone: `MPI.Allreduce` of as many bytes as the step sends, on a buffer in the cache, by otherwise idle ranks.
+- bare in the step: the same `MPI.Allreduce` after a step's computation, with a cold cache and ranks that arrive late.
+- ratio: all-reduce over each bare time.
+- efficiency: the whole step of one rank over the whole step of two ranks.
+
+Within a launch all measurements alternate, and launches alternate. A row holds medians over the rounds.
 """
 
 from __future__ import annotations

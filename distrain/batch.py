@@ -1,10 +1,10 @@
-"""What one replica is fed in one step, and which batch a model is being called on.
+"""The batch of one replica in one step, and the current batch while a step calls a model.
 
 Decides: the fields of a batch. Never: how batches are made or used; imports no TensorFlow.
 
-    with feeding(batch):                       # around a call of the model, in a training step
+    with feeding(batch):                       # a training step calls the model in this context
         outputs = model(batch.features, training=True)
-    current_batch().first_position             # inside a layer: keys its random numbers
+    current_batch().first_position             # a layer keys its random numbers by the position
 
 The fields hold NumPy arrays on the host and tensors inside a compiled step.
 """
@@ -24,13 +24,13 @@ Memory = Callable[[tuple[int, ...], Any], np.ndarray]  # shape, dtype -> an arra
 class SparseRows(NamedTuple):
     """Sparse rows of one batch in row order.
 
-    The last row always has an entry (a zero, if need be), so that a sum over `row_ids` has as many rows as the batch.
+    The last row always has an entry, a zero if necessary, so that a sum over `row_ids` has as many rows as the batch.
 
     Attributes:
         row_ids: int32 `[nnz]`, ascending: the row of each entry.
         columns: int32 `[nnz]`: the column of each entry.
         values: float32 `[nnz]`.
-        first_entry: int64 scalar: entries of all rows before, from the beginning of the epoch; dropout keys on it.
+        first_entry: int64 scalar: entries of all earlier rows of the epoch; a key of dropout.
     """
 
     row_ids: Any
@@ -40,7 +40,7 @@ class SparseRows(NamedTuple):
 
 
 class WordRows(NamedTuple):
-    """Rows of word ids, one after the other without padding: what a step computes is in proportion to the words.
+    """Rows of word ids, one after the other with little padding: the work of a step is proportional to the words.
 
     Each row begins at a multiple of `pad_multiple` tokens and ends with at least `pad_multiple` padding tokens. So a
     layer that reads neighbouring tokens, or pools `pad_multiple` tokens into one, keeps the rows apart.
@@ -48,10 +48,10 @@ class WordRows(NamedTuple):
     Attributes:
         words: int32 `[packed_tokens]`: word ids, with id 0 for padding.
         row_ids: int32 `[packed_tokens / pad_multiple]`, ascending: the row of each chunk of `pad_multiple` tokens.
-        first_token: int64 scalar: packed tokens of all earlier rows of the epoch; dropout keys on it.
-        order: int32 `[words]`: the indices of tokens that are no padding, by ascending word id.
-        segments: int32 `[words]`, ascending: for each place of `order`, which of `touched` the word is.
-        touched: int32 `[m]`: the words present, ascending.
+        first_token: int64 scalar: packed tokens of all earlier rows of the epoch; a key of dropout.
+        order: int32 `[words]`: indices of the words among the packed tokens, by ascending word id.
+        segments: int32 `[words]`, ascending: for each entry of `order`, the index of its word in `touched`.
+        touched: int32 `[m]`: the distinct word ids, ascending.
     """
 
     words: Any
@@ -63,16 +63,16 @@ class WordRows(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What one replica is fed in one step.
+    """The batch of one replica in one step.
 
     Attributes:
         features: an array `[b, ...]`, `SparseRows`, or a dict of these by input name; or `WordRows`.
         labels: `[b, ...]`.
         weights: float32 `[b]`; a single 0 for an empty batch.
-        epoch: int64 scalar; dropout keys on it.
-        first_position: int64 scalar: where the batch stands in the epoch; dropout and audits key on it.
+        epoch: int64 scalar, a key of dropout.
+        first_position: int64 scalar: position of the first example in the epoch, a key of dropout and audits.
         global_weight: float32 scalar: sum of the weights of all replicas in this step.
-        step_flags: float32 `[3]`: what its process tells all others with this step, see `step_flags`.
+        step_flags: float32 `[3]`: flags that the process sends to all others, see `step_flags`.
     """
 
     features: Any
@@ -85,12 +85,12 @@ class Batch(NamedTuple):
 
 
 def step_flags(replica: int, *, stop: bool = False, failed: bool = False) -> np.ndarray:
-    """What a process tells all others with a step.
+    """Return the flags that a process sends to all others with a step, float32 `[3]`.
 
     Args:
-        replica: the replica that is fed, from 0.
-        stop: the process was asked to stop.
-        failed: it has nothing to feed and no way to go on.
+        replica: number of the replica, from 0.
+        stop: whether the process received a request to stop.
+        failed: whether the process cannot continue.
     """
     return np.array([stop, failed, replica + 1], np.float32)
 

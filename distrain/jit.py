@@ -1,6 +1,6 @@
-"""One way to compile a kernel: kept on disk for the next process where that can be, and free of the interpreter's lock.
+"""One way to compile a kernel: cached on disk for the next process if possible, and without the interpreter's lock.
 
-Decides: how kernels are compiled. Never: what they do.
+Decides: how kernels are compiled. Never: what a kernel computes.
 
     @compiled
     def total(values: np.ndarray) -> float: ...
@@ -17,8 +17,8 @@ Function = TypeVar("Function", bound=Callable)
 
 
 def compiled(function: Function) -> Function:
-    """Compile `function` when it is first called, for the types that it is called with."""
+    """Compile `function` at its first call, for the types of the arguments."""
     try:
         return cast(Function, njit(cache=True, nogil=True)(function))
-    except RuntimeError:  # neither the package's folder nor the user's cache can be written, as in a sealed container
+    except RuntimeError:  # a read-only container: no folder for the cache
         return cast(Function, njit(nogil=True)(function))

@@ -1,13 +1,13 @@
-"""Metrics as sums: what every replica adds up, and the figure that comes out of the total.
+"""Metrics as sums: every replica sums states, and the total gives the result.
 
-Decides: how a Keras metric is taken apart into sums, and put together again. Never: sums over replicas or steps itself.
+Decides: how a Keras metric becomes sums, and how sums become a result. Never: sums over replicas or steps.
 
     metrics = MetricSums(["accuracy"], labels, outputs)
     sums = metrics.of_batch(labels, outputs, weights)     # inside a compiled step: a list of tensors
     metrics.results(total_of_all_sums)                    # {"accuracy": 0.875}
 
-A metric's state must be additive: the state of two batches together is the sum of their states. This holds for all
-metrics that Keras ships. A figure is therefore exact however the examples were divided.
+A metric's state must be additive: the state of two batches together is the sum of both states. This holds for all
+metrics of Keras. So a result is exact for any division of the examples.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from distrain.errors import ConfigurationError
 
 
 class MetricSums:
-    """A set of Keras metrics, used without their own state.
+    """A set of Keras metrics, whose own states stay unused.
 
     Args:
-        metrics: names or `keras.metrics.Metric` objects; "accuracy" is read as Keras does, from the shapes.
-        labels: labels of some batch, to build the metrics with.
-        outputs: the model's outputs for it.
+        metrics: names or `keras.metrics.Metric` objects; as in Keras, shapes decide what "accuracy" means.
+        labels: labels of a sample batch, which build the metrics.
+        outputs: the model's outputs for the sample batch.
 
     Raises:
-        ConfigurationError: a metric is unknown, or does not take these labels and outputs.
+        ConfigurationError: a metric is unknown, or does not accept these labels and outputs.
     """
 
     def __init__(self, metrics: Sequence[Any], labels: Any, outputs: Any) -> None:
         self._metrics = []
         for given in metrics:
             metric = _metric(given, labels, outputs)
-            try:  # as a step will; some metrics make their variables only now
+            try:  # as in a step; some metrics create their variables only now
                 metric.update_state(labels, outputs, sample_weight=tf.ones(len(labels)))
             except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
                 raise ConfigurationError(f"The metric {metric.name!r} does not fit this model: {error}") from error
@@ -48,7 +48,7 @@ class MetricSums:
         self._initial = [[v.numpy() for v in metric.variables] for metric in self._metrics]
 
     def of_batch(self, labels: Any, outputs: Any, weights: Any) -> list[Any]:
-        """What this batch adds to the sums: one tensor per state variable of all metrics."""
+        """Return this batch's contribution to the sums: one tensor per state variable of all metrics."""
         added = []
         for metric, initial in zip(self._metrics, self._initial, strict=True):
             state = [tf.constant(value) for value in initial]
@@ -57,14 +57,14 @@ class MetricSums:
         return added
 
     def results(self, sums: Sequence[np.ndarray]) -> dict[str, float]:
-        """The figures that come out of summed `of_batch` tensors, by metric name."""
-        figures = {}
+        """Return the results of summed `of_batch` tensors, by metric name."""
+        results_by_name = {}
         remaining = list(sums)
         for metric, initial in zip(self._metrics, self._initial, strict=True):
             own, remaining = remaining[: len(initial)], remaining[len(initial) :]
             state = [tf.constant(before + total, before.dtype) for before, total in zip(initial, own, strict=True)]
-            figures[metric.name] = float(metric.stateless_result(state))
-        return figures
+            results_by_name[metric.name] = float(metric.stateless_result(state))
+        return results_by_name
 
 
 def _metric(given: Any, labels: Any, outputs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The contract of `Distribution`: each operation once on this process; what came of it is written down.
+"""The contract of `Distribution`: runs each operation once on this process and writes the results.
 
 write_contract(choose, folder, apart=..., collectives=...)      # folder/contract.RANK.npz and .json; a judge reads them
 """
@@ -29,13 +29,13 @@ def write_contract(
     apart: Callable[[], AbstractContextManager[None]],
     collectives: Any,
 ) -> None:
-    """Call everything, and write what it gives.
+    """Call every operation and write the results.
 
     Args:
-        choose: compression -> the distribution.
-        folder: where to.
-        apart: a context in which ranks find no memory that they could share.
-        collectives: the backend's module, for what is sent; None where there is none.
+        choose: function from a compression to the distribution.
+        folder: folder for the results.
+        apart: context in which ranks find no memory to share.
+        collectives: the backend's module, whose buffers are counted; None in one process.
     """
     run_on_all_ranks = Notes()
     arrays = {}

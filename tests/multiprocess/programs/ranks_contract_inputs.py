@@ -113,7 +113,7 @@ def full(*, replica: int, occasion: int) -> Tensors:
 
 
 def rounding(*, replica: int, occasion: int) -> Tensors:
-    """Numbers whose sum depends on the order of adding: what is the same on all ranks was added once."""
+    """Numbers whose sum depends on the order: equal sums on all ranks prove one common order."""
     rng = np.random.default_rng([replica, occasion])
     indices = rng.integers(0, 40, 60)
     return Tensors(

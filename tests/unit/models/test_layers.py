@@ -17,7 +17,7 @@ from distrain.models.sparse_product import sparse_product
 
 
 def at(position, epoch=0):
-    """A batch that stands at `position` of its epoch; dropout needs no more of it."""
+    """A batch at `position` of its epoch; dropout reads no other field."""
     return Batch(None, None, None, tf.constant(epoch, tf.int64), tf.constant(position, tf.int64), None, None)
 
 

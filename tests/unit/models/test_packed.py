@@ -22,7 +22,7 @@ EMPTY = np.zeros(0, np.int32)
 
 @pytest.fixture(autouse=True, scope="module")
 def float64():
-    """Differences are then those of the arithmetic, not of its rounding."""
+    """Compute in float64, so that rounding hides no difference."""
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float64")
     yield

@@ -1,4 +1,4 @@
-"""Metrics as sums: however the data is cut, the figure is the one Keras gives on all data."""
+"""Metrics as sums: any division of the data gives Keras' result on all data."""
 
 from __future__ import annotations
 

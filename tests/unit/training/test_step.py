@@ -132,7 +132,7 @@ def test_a_step_that_weighs_nothing_changes_nothing():
 
 
 def test_clipping_acts_on_the_global_gradient():
-    """The norm of the whole gradient is cut, not that of a part of the batch."""
+    """Clipping limits the norm of the whole gradient, not of a part of the batch."""
     examples = array_examples(X, Y)
     task, specs = task_of(examples, optimizer=keras.optimizers.SGD(1.0, global_clipnorm=0.01))
     before = weights_of(task)
@@ -164,7 +164,7 @@ def test_accumulated_batches_make_one_step_of_their_union(features, accumulation
 
 @pytest.mark.parametrize("accumulation_steps", [1, 2])
 def test_several_steps_in_a_call_are_those_steps(accumulation_steps):
-    """Five steps, one of which is left over; each sees the weights that the one before it left."""
+    """Five steps in calls of 1, 2 or 4: each step starts from the weights of the step before."""
     examples = array_examples(X, Y, WEIGHTS)
     ends = []
     for at_once in (1, 2, 4):
