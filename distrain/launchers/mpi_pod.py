@@ -40,13 +40,9 @@ _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 
 
 def run_launcher(arguments: Sequence[str]) -> int:
-    """Wait for the workers of the hostfile, then run multi_node.sh with these arguments.
-
-    Returns:
-        Exit code of multi_node.sh.
+    """Wait for the workers of the hostfile, then run multi_node.sh with these arguments, and return its exit code.
 
     Raises:
-        ConfigurationError: The hostfile is missing, or DISTRAIN_RENDEZVOUS_SECONDS is not a number.
         RankError: A worker does not answer.
         StopRequested: A signal came before there were ranks.
     """
@@ -94,10 +90,7 @@ def _stopped(stop: StopRequest) -> StopRequested:
 
 
 def run_worker() -> int:
-    """Run sshd until it ends, or until the ranks have saved after a signal.
-
-    Returns:
-        42 after a signal.
+    """Run sshd; return 42 when the ranks have saved after a signal.
 
     Raises:
         RankError: sshd ended by itself.

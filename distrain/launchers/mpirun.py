@@ -93,12 +93,9 @@ def run_job(command: Sequence[str]) -> int:
 
 
 def watch(mpirun: subprocess.Popen[bytes], stop: StopRequest, has_failed: Callable[[], bool]) -> None:
-    """Relay a request to stop until mpirun ends; kill mpirun when it hangs.
+    """Relay a request to stop until mpirun ends; kill an mpirun that hangs after `has_failed`.
 
-    Args:
-        mpirun: The started process.
-        stop: The request.
-        has_failed: Whether a message told of a failure. Without one, ranks on other hosts may still run.
+    Without a message of a failure, an mpirun without local ranks may have ranks on other hosts.
     """
     is_sent = False
     repeat_at = 0.0

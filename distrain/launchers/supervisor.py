@@ -45,13 +45,7 @@ _FINAL_MESSAGE = re.compile(rb"distrain: (error|stopped|interrupted)|distrain \w
 
 
 def start(command: Sequence[str | Path], *, signal_at_death: signal.Signals, **options: Any) -> subprocess.Popen[bytes]:
-    """Start a command without standard input.
-
-    Args:
-        command: Program and arguments.
-        signal_at_death: Signal that the kernel sends to the command when this process dies.
-        options: Further arguments of `subprocess.Popen`.
-    """
+    """Start a command without standard input, which the kernel signals when this process dies."""
     libc = ctypes.CDLL(None)  # loaded here, because the child may not load it between fork and exec
 
     def ask_for_signal() -> None:
@@ -133,14 +127,10 @@ def accepts_connection(address: tuple[str, int]) -> bool:
 
 
 def exit_code_of(run: Callable[[], int], *, prefix: str = "") -> int:
-    """Run a launcher's main function, and write the message of an error.
-
-    Args:
-        run: Returns the exit code.
-        prefix: Text before each message.
+    """Run a launcher's main function, and write the message of an error after `prefix`.
 
     Returns:
-        Exit code of `run` or of the error that `run` raised; 130 after a second SIGINT.
+        Exit code that `run` returned, or of the error that `run` raised; 130 after a second SIGINT.
     """
     try:
         return run()
