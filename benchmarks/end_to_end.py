@@ -192,7 +192,7 @@ def main() -> None:
     if options.rivals is None:
         options.rivals = installed
     for rival in set(packages) - set(installed):
-        console.print(f"{rival} is left out. Install its packages with: pip install 'distrain[bench]'")
+        console.print(f"{rival} is left out. Install its packages with: pip install 'distrain[bench]'", markup=False)
     options.rivals = [rival for rival in options.rivals if rival in installed]
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         work = Path(folder)
