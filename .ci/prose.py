@@ -3,8 +3,8 @@
     $ python .ci/prose.py                      # all Markdown and Python files of the repository
     $ python .ci/prose.py README.md distrain   # these only
 
-Decides: what counts as a sentence, and which sentences are refused: those of more than 25 words, and those with a
-chain that has no noun, such as "the one". Never: rewrites anything. Code, tables, headings and addresses do not count.
+Decides: where a sentence begins and ends, and which sentences are refused. A refused sentence has more than 25 words,
+or a chain of pronouns without a noun (`CHAINS`). Never: rewrites a sentence, or checks code, tables and headings.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Finding(NamedTuple):
 
 
 def check_text(path: Path, blocks: Iterator[tuple[int, str]]) -> Iterator[Finding]:
-    """Yield what is refused in blocks of (line, prose)."""
+    """Yield the refused sentences in blocks of (line, prose)."""
     for line, block in blocks:
         text = _ADDRESS.sub("]", _CODE.sub("code", block))
         text = _ABBREVIATION.sub(lambda match: match.group(0).replace(".", ""), text)
@@ -114,7 +114,7 @@ def files_of(names: list[str]) -> list[Path]:
 
 
 def main(names: list[str]) -> int:
-    """Print what is refused; returns 1 if anything is."""
+    """Print the refused sentences; return 1 if there are any."""
     findings = [finding for path in files_of(names) for finding in check_file(path)]
     for path, line, why, sentence in findings:
         print(f"{path.relative_to(ROOT)}:{line}: {why}: {sentence[:160]}")

@@ -59,8 +59,12 @@ say "ruff format --check"
 say "mypy"
 "$python" -m mypy --no-error-summary
 say "lint-imports"
-"$venv/bin/lint-imports" --no-cache >"$venv/lint-imports.log" ||
-  { cat "$venv/lint-imports.log" >&2; fail 1 "an import goes up: see the contracts in pyproject.toml"; }
+imports=$("$venv/bin/lint-imports" --no-cache) ||
+  { printf '%s\n' "$imports" >&2; fail 1 "an import breaks a contract in pyproject.toml"; }
+say "prose"
+"$python" .ci/prose.py
+say "mkdocs build --strict"
+"$python" -m mkdocs build --quiet --strict --site-dir "$venv/site"
 say "pytest"
 # The odd form: an empty array is an unset variable to bash 3.2, which macOS ships.
 exec "$python" -m pytest ${tests[@]+"${tests[@]}"} ${arguments[@]+"${arguments[@]}"}
