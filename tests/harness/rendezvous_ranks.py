@@ -1,4 +1,4 @@
-"""Ranks for the tests of the rendezvous: their environments, programs that join, and what stands at the port."""
+"""Ranks for the tests of the rendezvous: environments, programs that join, and stores at the port."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from distrain.errors import ConfigurationError, RankError
 
 ROOT = Path(__file__).parents[2]
 HOROVODRUN = Path(sys.executable).parent / "horovodrun"
-SECONDS = 120  # no process of a test may take longer
+SECONDS = 120  # limit of each process of a test
 
-# Joins, says what Horovod's core would read, and leaves.
+# Joins the rendezvous, prints the variables that Horovod's core reads, and exits.
 JOIN = """
 import json, os, sys
 from distrain.cluster.rendezvous import rendezvous
@@ -31,13 +31,13 @@ from distrain.errors import DistrainError
 from distrain.cluster.world import find_world
 try:
     with rendezvous(find_world(os.environ), os.environ):
-        told = {name: value for name, value in os.environ.items() if name.startswith("HOROVOD_")}
-    print(json.dumps(told))
+        variables = {name: value for name, value in os.environ.items() if name.startswith("HOROVOD_")}
+    print(json.dumps(variables))
 except DistrainError as error:
     print(error, file=sys.stderr)
     sys.exit(error.exit_code)
 """
-# Joins by Horovod's core itself, and adds up 2 to the power of each rank.
+# Joins by Horovod's core itself, and sums 2 to the power of each rank.
 REDUCE = """
 import os, sys
 import horovod.tensorflow as hvd
@@ -65,7 +65,7 @@ def clean_environment():
 
 
 def task(rank, size, port, **more):
-    """The environment of one task of `srun -n SIZE` on one host."""
+    """Return the environment of one task of `srun -n SIZE` on one host."""
     numbers = {"SLURM_PROCID": rank, "SLURM_LOCALID": rank, "SLURM_NODEID": 0, "SLURM_STEP_NUM_TASKS": size}
     names = {"SLURM_JOB_ID": 7, "SLURM_STEP_ID": 0, "SLURM_STEP_NODELIST": "n1", "SLURM_STEP_TASKS_PER_NODE": size}
     rendezvous = {"DISTRAIN_RENDEZVOUS": f"127.0.0.1:{port}"}
@@ -73,14 +73,14 @@ def task(rank, size, port, **more):
 
 
 def pod(index, num_pods, port, **more):
-    """The environment of one pod of an Indexed Job."""
+    """Return the environment of one pod of an Indexed Job."""
     numbers = {"JOB_COMPLETION_INDEX": index, "DISTRAIN_NUM_PODS": num_pods, "HOROVOD_HOSTNAME": f"pod-{index}"}
     rendezvous = {"DISTRAIN_RENDEZVOUS": f"127.0.0.1:{port}"}
     return {name: str(value) for name, value in {**numbers, **rendezvous, **more}.items()}
 
 
 def by_hand(rank, size, port, **more):
-    """The environment that horovodrun --gloo gives one of its processes."""
+    """Return the environment that `horovodrun --gloo` sets for one process."""
     numbers = {"HOROVOD_RANK": rank, "HOROVOD_SIZE": size, "HOROVOD_LOCAL_RANK": rank, "HOROVOD_LOCAL_SIZE": size}
     rendezvous = {"HOROVOD_GLOO_RENDEZVOUS_ADDR": "127.0.0.1", "HOROVOD_GLOO_RENDEZVOUS_PORT": port}
     return {name: str(value) for name, value in {**numbers, **rendezvous, **more}.items()}
@@ -88,7 +88,7 @@ def by_hand(rank, size, port, **more):
 
 @contextmanager
 def starting():
-    """`start(program, environ)` starts a process; what still runs after the context is killed."""
+    """Yield `start(program, environ)`, which starts a process; the end of the context kills all processes."""
     started = []
 
     def begin(program, environ):
@@ -111,7 +111,7 @@ def starting():
 
 
 def ended(process):
-    """Exit code, standard output and standard error of a process that must end by itself."""
+    """Wait until a process ends by itself; return exit code, standard output and standard error."""
     out, err = process.communicate(timeout=SECONDS)
     return process.returncode, out, err
 
@@ -146,7 +146,7 @@ def wait_for_claim(port, rank, scope="distrain-7-0"):
 
 @contextmanager
 def horovods_own_server():
-    """What horovodrun --gloo runs; port and what it keeps."""
+    """Run the server of `horovodrun --gloo`; yield its port and its values."""
     http_server = pytest.importorskip("horovod.runner.http.http_server")
     server = http_server.RendezvousHTTPServer(("127.0.0.1", 0), http_server.RendezvousHandler, 0)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
@@ -158,7 +158,7 @@ def horovods_own_server():
 
 
 def all_join(environs):
-    """Every rank in a thread of its own; what Horovod's core would read in each, or the error."""
+    """Join all ranks, each in a thread; return for each the variables that Horovod's core reads, or the error."""
 
     def join(environ):
         environ.setdefault("DISTRAIN_RENDEZVOUS_SECONDS", "30")

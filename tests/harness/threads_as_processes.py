@@ -1,4 +1,4 @@
-"""Threads that stand for processes: each has a rank, and they exchange bytes at a barrier."""
+"""Threads in place of processes: each has a rank, and all exchange bytes at a barrier."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from distrain.cluster.process_group import ProcessGroup
 
 
 @dataclass
-class Meeting:
-    """Where `size` threads exchange bytes."""
+class Exchange:
+    """The memory and the barrier through which `size` threads exchange bytes."""
 
     size: int
     barrier: threading.Barrier = field(init=False)
-    places: list[bytes] = field(init=False)
+    contents: list[bytes] = field(init=False)
 
     def __post_init__(self):
         self.barrier = threading.Barrier(self.size, timeout=60)
-        self.places = [b""] * self.size
+        self.contents = [b""] * self.size
 
     def process(self, rank):
         return Process(rank, self.size, self)
@@ -28,18 +28,18 @@ class Meeting:
 
 @dataclass(frozen=True)
 class Process(ProcessGroup):
-    """One of them."""
+    """A process group, as one thread sees it."""
 
     rank: int
     size: int
-    meeting: Meeting
+    shared: Exchange
 
     def all_gather_bytes(self, content):
-        self.meeting.places[self.rank] = content
-        self.meeting.barrier.wait()
-        heard = list(self.meeting.places)
-        self.meeting.barrier.wait()
-        return heard
+        self.shared.contents[self.rank] = content
+        self.shared.barrier.wait()
+        received = list(self.shared.contents)
+        self.shared.barrier.wait()
+        return received
 
 
 @dataclass(frozen=True)
@@ -55,18 +55,18 @@ class FunctionGroup(ProcessGroup):
 
 
 def on_all(size, action):
-    """What `action(process)` gives or raises on each of `size` processes."""
-    meeting = Meeting(size)
+    """Return the result or the error of `action(process)` on each of `size` threads."""
+    exchange = Exchange(size)
 
     results = [None] * size
 
     def run(rank):
         try:
-            results[rank] = action(meeting.process(rank))
+            results[rank] = action(exchange.process(rank))
         except Exception as error:
             results[rank] = error
 
-    # Daemons: where one fails and the others wait for it, the test fails too, and does not hang.
+    # Daemon threads let the test fail instead of hanging when threads wait for a failed thread.
     threads = [threading.Thread(target=run, args=(rank,), daemon=True) for rank in range(size)]
     for thread in threads:
         thread.start()

@@ -1,4 +1,4 @@
-"""Ranks that no launcher brings together find each other: in real processes."""
+"""Ranks of launchers that do not connect them find each other, in real processes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from distrain.errors import ConfigurationError
 
 @pytest.fixture
 def start():
-    """`start(program, environ)` starts a process; what still runs after the test is killed."""
+    """Yield `start(program, environ)`, which starts a process; the end of the test kills all processes."""
     with starting() as start:
         yield start
 
@@ -82,7 +82,7 @@ def test_one_process_and_mpi_need_no_rendezvous():
             assert environ == before
 
 
-def test_horovods_core_is_told_of_every_host_and_the_environment_is_as_before():
+def test_horovods_core_gets_every_host_and_the_environment_is_restored():
     port = free_port()
     hosts = ["a", "a", "b"]
     environs = [
@@ -101,24 +101,24 @@ def test_horovods_core_is_told_of_every_host_and_the_environment_is_as_before():
     inside = all_join(environs)
     assert environs == before
     names = ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE", "CROSS_RANK", "CROSS_SIZE", "HOSTNAME", "CONTROLLER")
-    assert [[told[f"HOROVOD_{name}"] for name in names] for told in inside] == [
+    assert [[variables[f"HOROVOD_{name}"] for name in names] for variables in inside] == [
         ["0", "3", "0", "2", "0", "2", "a", "gloo"],
         ["1", "3", "1", "2", "0", "1", "a", "gloo"],
         ["2", "3", "0", "1", "1", "2", "b", "gloo"],
     ]
-    assert {told["HOROVOD_GLOO_RENDEZVOUS_ADDR"] for told in inside} == {"127.0.0.1"}
-    assert {told["HOROVOD_GLOO_RENDEZVOUS_PORT"] for told in inside} == {str(port)}
-    assert {told["HOROVOD_GLOO_IFACE"] for told in inside} == {"lo"}
+    assert {variables["HOROVOD_GLOO_RENDEZVOUS_ADDR"] for variables in inside} == {"127.0.0.1"}
+    assert {variables["HOROVOD_GLOO_RENDEZVOUS_PORT"] for variables in inside} == {str(port)}
+    assert {variables["HOROVOD_GLOO_IFACE"] for variables in inside} == {"lo"}
 
 
 def test_an_interface_of_the_users_choice_stays():
     port = free_port()
     inside = all_join([task(rank, 2, port, HOROVOD_GLOO_IFACE="ib0") for rank in range(2)])
-    assert {told["HOROVOD_GLOO_IFACE"] for told in inside} == {"ib0"}
+    assert {variables["HOROVOD_GLOO_IFACE"] for variables in inside} == {"ib0"}
 
 
 def test_two_runs_after_each_other_on_horovods_own_server():
-    """A command may be the second in a script under horovodrun; nothing of the first is left."""
+    """The second command of a script under horovodrun finds no values of the first command."""
     with horovods_own_server() as (port, kept):
         for _ in range(2):
             environs = [by_hand(rank, 3, port) for rank in range(3)]
@@ -129,14 +129,14 @@ def test_two_runs_after_each_other_on_horovods_own_server():
 def test_another_jobs_rendezvous_on_the_same_port_is_waited_for():
     port = free_port()
     with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(all_join, [task(rank, 3, port) for rank in range(2)])  # its third rank comes late
+        first = pool.submit(all_join, [task(rank, 3, port) for rank in range(2)])  # the third rank is late
         wait_for_listener(port)
         other = pool.submit(all_join, [task(rank, 2, port, SLURM_JOB_ID="8") for rank in range(2)])
         time.sleep(1)
         assert not first.done()
         assert not other.done()
         assert not isinstance(all_join([task(2, 3, port)])[0], Exception)
-        assert not any(isinstance(told, Exception) for told in (*first.result(SECONDS), *other.result(SECONDS)))
+        assert not any(isinstance(joined, Exception) for joined in (*first.result(SECONDS), *other.result(SECONDS)))
 
 
 @pytest.mark.parametrize("value", ["soon", "0", "-1", "nan", "inf", "1e9"])
@@ -148,7 +148,7 @@ def test_impossible_seconds(value):
 
 
 @pytest.mark.parametrize("given", [{}, {"HOROVOD_GLOO_RENDEZVOUS_ADDR": "h", "HOROVOD_GLOO_RENDEZVOUS_PORT": "x"}])
-def test_ranks_by_hand_without_a_rendezvous(given):
+def test_ranks_that_were_set_by_hand_without_a_rendezvous(given):
     (error,) = all_join([{"HOROVOD_RANK": "1", "HOROVOD_SIZE": "2", **given}])
     assert isinstance(error, ConfigurationError)
     assert "HOROVOD_RANK=1 and HOROVOD_SIZE=2 are set, but" in str(error)

@@ -1,4 +1,4 @@
-"""Ranks that do not come, come twice or are lost while they join: all end with one message, in real processes."""
+"""Ranks that are missing, come twice or are lost while they join: all end with one message, in real processes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from distrain.errors import RankError
 
 @pytest.fixture
 def start():
-    """`start(program, environ)` starts a process; what still runs after the test is killed."""
+    """Yield `start(program, environ)`, which starts a process; the end of the test kills all processes."""
     with starting() as start:
         yield start
 
@@ -63,7 +63,7 @@ def test_a_rank_that_never_comes_ends_all_with_one_message(start):
 
 
 class _SlowStore(Store):
-    """Takes its time to say what rank 0 found."""
+    """A store that returns the verdict of rank 0 slowly."""
 
     def get(self, path):
         if path.endswith("/all"):
@@ -71,8 +71,8 @@ class _SlowStore(Store):
         return super().get(path)
 
 
-def test_rank_0_whose_time_ends_while_it_asks_says_who_is_missing():
-    """And not that it did not come to itself."""
+def test_rank_0_names_the_missing_ranks_if_its_deadline_passes_during_a_request():
+    """Rank 0 does not report that it is missing itself."""
     with _SlowStore(("127.0.0.1", 0), size=2) as store:
         threading.Thread(target=store.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         (error,) = all_join([by_hand(0, 2, store.server_address[1], DISTRAIN_RENDEZVOUS_SECONDS="0.3")])
@@ -80,7 +80,7 @@ def test_rank_0_whose_time_ends_while_it_asks_says_who_is_missing():
     assert str(error).startswith("Rank(s) 1 of 2 did not come to the rendezvous within 0.3 s")
 
 
-def test_ranks_that_believe_in_different_worlds_all_end():
+def test_ranks_with_different_worlds_all_end():
     port = free_port()
     errors = all_join([task(0, 2, port), task(1, 3, port)])
     assert {type(error) for error in errors} == {RankError}
@@ -90,7 +90,7 @@ def test_ranks_that_believe_in_different_worlds_all_end():
     assert {error.reporting_rank for error in errors} == {0}
 
 
-def test_two_ranks_in_one_place_all_end():
+def test_ranks_with_one_local_rank_on_one_host_all_end():
     port = free_port()
     errors = all_join([pod(index, 2, port, HOROVOD_HOSTNAME="one-name") for index in range(2)])
     assert ["Ranks 0 and 1 both have local rank 0 on one-name" in str(error) for error in errors] == [True] * 2
@@ -98,11 +98,11 @@ def test_two_ranks_in_one_place_all_end():
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_the_same_rank_twice(start, rank):
-    """The first keeps the place; the second ends at once, whoever hosts the store."""
+    """The first process keeps the rank and the second ends at once, for both kinds of store."""
     with ExitStack() as stack:
         for environment in (task, by_hand):
             port = free_port() if environment is task else stack.enter_context(horovods_own_server())[0]
-            size = 2 + rank  # one is missing, so that the first waits
+            size = 2 + rank  # a rank is missing, so that the first process waits
             waiting = [start(JOIN, environment(number, size, port)) for number in range(rank + 1)]
             for number in range(rank + 1):
                 wait_for_claim(port, number, "distrain-7-0" if environment is task else "distrain")
@@ -116,7 +116,7 @@ def test_the_same_rank_twice(start, rank):
 
 
 def test_the_same_rank_twice_at_the_same_moment(start):
-    """However they fall together, they do not both go on, and nobody waits for ever."""
+    """In any order of their requests, a single process goes on, and no process waits forever."""
     with horovods_own_server() as (port, _):
         environ = by_hand(1, 2, port, DISTRAIN_RENDEZVOUS_SECONDS="5")
         ranks = [start(JOIN, environ), start(JOIN, environ), start(JOIN, {**environ, **by_hand(0, 2, port)})]
@@ -125,7 +125,7 @@ def test_the_same_rank_twice_at_the_same_moment(start):
         assert sorted(codes[:2]) == [0, 5]
 
 
-def test_a_claim_that_is_overwritten_ends_the_one_that_was_there(start):
+def test_a_process_ends_if_another_overwrites_its_claim(start):
     with horovods_own_server() as (port, kept):
         first = start(JOIN, by_hand(1, 2, port))
         wait_for_claim(port, 1, "distrain")
@@ -159,10 +159,10 @@ NOT_A_CLAIM = [
 ]
 
 
-@pytest.mark.parametrize("rubbish", NOT_A_CLAIM)
-def test_rubbish_in_place_of_claims_does_not_count(rubbish):
+@pytest.mark.parametrize("value", NOT_A_CLAIM)
+def test_invalid_values_do_not_count_as_claims(value):
     fields = {"token": 1, "host": [], "process": "x", "address": None, "world": {"rank": "0"}}
-    for content in (rubbish, json.dumps(fields).encode()):
+    for content in (value, json.dumps(fields).encode()):
         with horovods_own_server() as (port, kept):
             kept["distrain"] = {"0": content, "1": content, "all": content}
             environs = [by_hand(rank, 2, port) for rank in range(2)]
@@ -170,7 +170,7 @@ def test_rubbish_in_place_of_claims_does_not_count(rubbish):
             assert kept == {}
 
 
-def test_what_an_earlier_run_left_is_not_believed():
+def test_a_verdict_of_an_earlier_run_does_not_count():
     with horovods_own_server() as (port, kept):
         old = {"token": "old", "host": "h", "process": 1, "address": "127.0.0.1", "world": {"rank": 0, "size": 2}}
         kept["distrain"] = {"all": json.dumps({"claims": [old, old], "error": "of long ago"}).encode()}

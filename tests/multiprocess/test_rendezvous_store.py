@@ -1,4 +1,4 @@
-"""The store at the rendezvous: strangers with rubbish, its bounds, where it listens."""
+"""The store of the rendezvous: invalid requests of unknown peers, its limits, and its addresses."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from distrain.cluster.rendezvous_store import Store
 
 @pytest.fixture
 def start():
-    """`start(program, environ)` starts a process; what still runs after the test is killed."""
+    """Yield `start(program, environ)`, which starts a process; the end of the test kills all processes."""
     with starting() as start:
         yield start
 
 
-RUBBISH = [
+INVALID_REQUESTS = [
     b"",
     b"\x00\xff\x16\x03\x01 no request at all\r\n\r\n",
     b"A" * 100_000,
@@ -42,21 +42,21 @@ RUBBISH = [
 ]
 
 
-def test_a_stranger_with_rubbish_does_no_harm(start):
+def test_an_unknown_peer_with_invalid_requests_does_no_harm(start):
     port = free_port()
     first = start(JOIN, task(0, 2, port))
     wait_for_listener(port)
     with ExitStack() as stack:
         values = [b"PUT /mine/%d HTTP/1.1\r\nContent-Length: 1\r\n\r\nx" % number for number in range(200)]
-        for rubbish in RUBBISH + values:
-            stranger = stack.enter_context(
+        for request in INVALID_REQUESTS + values:
+            peer = stack.enter_context(
                 socket.create_connection(("127.0.0.1", port), timeout=5, source_address=("127.0.0.2", 0))
             )
-            stranger.sendall(rubbish)  # and stays there
-        for rubbish in RUBBISH:
-            with socket.create_connection(("127.0.0.1", port), timeout=5) as stranger:
-                stranger.sendall(rubbish)
-                stranger.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # hangs up
+            peer.sendall(request)  # and stays connected
+        for request in INVALID_REQUESTS:
+            with socket.create_connection(("127.0.0.1", port), timeout=5) as peer:
+                peer.sendall(request)
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset, not a close
         second = start(JOIN, task(1, 2, port))
         results = [ended(process) for process in (first, second)]
     assert [(code, err) for code, _, err in results] == [(0, "")] * 2
@@ -69,7 +69,7 @@ def status_of(port, request):
         return connection.makefile("rb").readline().split()[1:2]
 
 
-def test_the_store_has_bounds():
+def test_the_store_has_limits():
     store = Store(("127.0.0.1", 0), size=2)
     port = store.server_address[1]
     threading.Thread(target=store.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
@@ -83,7 +83,7 @@ def test_the_store_has_bounds():
         assert status_of(port, b"DELETE /s/k HTTP/1.1\r\n\r\n") == [b"200"]
         assert get(port, "/s/k") is None
         assert [status_of(port, put % (b"%d" % n, 1, b"x")) for n in range(97)].count([b"507"]) == 1
-        assert status_of(port, put % (b"0", 1, b"y")) == [b"200"]  # a key that is there may change
+        assert status_of(port, put % (b"0", 1, b"y")) == [b"200"]  # an existing key may change
     finally:
         store.shutdown()
         store.server_close()
@@ -98,8 +98,8 @@ def answers(address, port):
 
 
 @pytest.mark.parametrize(("hosts", "everywhere"), [(["a", "a"], False), (["a", "b"], True)])
-def test_the_store_listens_where_the_others_look_for_it_and_only_while_they_join(hosts, everywhere):
-    """On one host on its own address. A loopback address among several hosts is only rank 0's own view of its name."""
+def test_the_store_listens_where_other_ranks_look_and_only_while_they_join(hosts, everywhere):
+    """Other hosts cannot reach a loopback address, so with several hosts the store listens on all addresses."""
     port = free_port()
     local = {"SLURM_STEP_TASKS_PER_NODE": "2"} if len(set(hosts)) == 1 else {"SLURM_STEP_TASKS_PER_NODE": "1(x2)"}
     places = [

@@ -23,7 +23,7 @@ from distrain.text.vectorizers import ngram_counts, token_store
 
 
 def relay_of(process):
-    return ErrorRelay(process, end_peers=process.meeting.barrier.abort)
+    return ErrorRelay(process, end_peers=process.shared.barrier.abort)
 
 
 def tree(folder):
