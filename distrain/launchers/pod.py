@@ -44,7 +44,7 @@ from distrain.launchers.supervisor import GO_ON, StderrRelay, exit_code_of, poll
 if TYPE_CHECKING:
     from distrain.config import TrainConfig
 
-# All ranks learn of a lost rank within a minute (distrain/cluster/heartbeat.py), and then exit.
+# All ranks learn of a lost rank within a minute (distrain/cluster/failure_detector.py), and then exit.
 ENDING_SECONDS = 75.0
 # A rank exits with these codes because it knows the cause, so they count before the codes of ranks that followed.
 _KNOWN_CAUSES = ERROR_BY_EXIT_CODE.keys() - {RankError.exit_code}
