@@ -1,0 +1,29 @@
+"""Files that a test writes, and the rows or the error that a reader makes of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from distrain.errors import DataError
+from distrain.text.readers.columns import Layout
+from distrain.text.readers.lines import Tally
+from distrain.text.readers.sources import read_rows
+
+PLAIN = Layout()
+
+
+def read(path, layout=PLAIN, **limits):
+    tally = Tally()
+    return [(row.label, row.text) for row in read_rows(path, layout, tally, **limits)], tally
+
+
+def refused(path, layout=PLAIN, error=DataError, **limits):
+    with pytest.raises(error) as caught:
+        read(path, layout, **limits)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+def write(path, content):
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
