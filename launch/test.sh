@@ -6,13 +6,16 @@ usage() {
   cat <<'TEXT'
 Usage: launch/test.sh [--fast] [PYTEST ARGUMENT ...]
 
-  --fast  lint, types and unit tests only: under two minutes, and no building of Horovod
+  --fast  lint, types, prose, documentation and unit tests only; does not build Horovod
 
-All other arguments go to pytest, for example: launch/test.sh tests/unit/data -k shards
+All other arguments go to pytest, for example: launch/test.sh --fast tests/unit/data -k shards
 TEXT
 }
 
-tests=()
+repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$repository"
+
+fast="" named=""
 arguments=()
 for argument in "$@"; do
   case $argument in
@@ -20,14 +23,16 @@ for argument in "$@"; do
       usage
       exit 0
       ;;
-    --fast) tests=(tests/unit) ;;
-    *) arguments+=("$argument") ;;
+    --fast) fast=yes ;;
+    *)
+      [ ! -e "${argument%%::*}" ] || named=yes # a path, which stands in place of all tests
+      arguments+=("$argument")
+      ;;
   esac
 done
 
-repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+[ -z "$fast" ] || [ -n "$named" ] || arguments+=(tests/unit)
 source "$repository/launch/setup_venv.sh"
-cd "$repository"
 export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-2} # TensorFlow's own notes would drown a failure
 
 # What checks k8s/, in an environment of its own: it pins packages of which .venv has other versions.
@@ -45,7 +50,7 @@ setup_manifest_checks() {
 }
 
 setup_venv dev
-if [ -z "${tests[*]-}" ]; then
+if [ -z "$fast" ]; then
   "$repository/launch/install_horovod.sh"
   setup_manifest_checks
 fi
@@ -64,7 +69,7 @@ imports=$("$venv/bin/lint-imports" --no-cache) ||
 say "prose"
 "$python" .ci/prose.py
 say "mkdocs build --strict"
-"$python" -m mkdocs build --quiet --strict --site-dir "$venv/site"
+NO_MKDOCS_2_WARNING=1 "$python" -m mkdocs build --quiet --strict --site-dir "$venv/site"
 say "pytest"
 # The odd form: an empty array is an unset variable to bash 3.2, which macOS ships.
-exec "$python" -m pytest ${tests[@]+"${tests[@]}"} ${arguments[@]+"${arguments[@]}"}
+exec "$python" -m pytest ${arguments[@]+"${arguments[@]}"}

@@ -1,1 +1,1 @@
-"""Text and arrays in, batches out: sources, vectorizers, shards, the plan."""
+"""Rows on disk or in memory to the batches of a step: plan, order, shards, loader."""

@@ -21,7 +21,7 @@ import tensorflow as tf
 from distrain.cluster.process_group import ProcessGroup
 from distrain.cluster.world import World
 from distrain.distribution.collectives.device_all_reduce import DeviceCollectives, device_all_reduce
-from distrain.distribution.collectives.host_all_reduce import Gradient, HostCollectives, Rows, host_all_reduce
+from distrain.distribution.collectives.host_all_reduce import Gradient, GradientRows, HostCollectives, host_all_reduce
 from distrain.distribution.single import SingleDevice
 
 
@@ -84,7 +84,7 @@ class MultiProcess(SingleDevice):
         def reduce(*arrays: np.ndarray) -> list[np.ndarray]:
             given = iter(arrays)
             own: list[Gradient] = [
-                next(given) if height is None else Rows(next(given), next(given), height) for height in heights
+                next(given) if height is None else GradientRows(next(given), next(given), height) for height in heights
             ]
             return host_all_reduce(self._host_collectives, own, list(given), fp16=fp16)
 

@@ -1,1 +1,1 @@
-"""Text or arrays to a data set on disk."""
+"""Labelled text to a data set on disk."""

@@ -20,6 +20,9 @@ from distrain.errors import ConfigurationError
 from distrain.training.job import TrainingJob
 from distrain.training.run import Result, run_job
 
+# `fit` takes data and model as arguments of its own; the rest describes the models that distrain ships.
+_NOT_OF_FIT = {"data", "model", "units", "embedding", "blocks", "filters", "dropout"}
+
 
 def fit(
     build_model: Callable[[], Any],
@@ -61,7 +64,7 @@ def fit(
     for name, part in (("train", train), ("validation", validation)):
         if part is not None and not (isinstance(part, tuple) and len(part) in (2, 3)):
             raise ConfigurationError(f"{name} must be a tuple (x, y) or (x, y, weights).")
-    unknown = set(settings) - set(TrainConfig.__dataclass_fields__)
+    unknown = set(settings) - (set(TrainConfig.__dataclass_fields__) - _NOT_OF_FIT)
     if unknown:
         raise ConfigurationError(f"{', '.join(sorted(unknown))}: no such setting of distrain.fit.")
     examples = array_examples(*train)

@@ -1,4 +1,4 @@
-"""When a run saves a checkpoint, and what the checkpoint holds.
+"""What a checkpoint of a run holds.
 
 Decides: the content of a checkpoint of a run, which checkpoints are kept, that no step is saved twice. Never: whether
 training goes on.

@@ -2,7 +2,7 @@
 
 Decides: which rows of a gradient travel, and in which buffers. Never: how buffers travel; the collectives do.
 
-    sums = host_all_reduce(collectives, [matrix, Rows(values, indices, 20_000)], [loss])
+    sums = host_all_reduce(collectives, [matrix, GradientRows(values, indices, 20_000)], [loss])
 
 The gradient of an embedding, or of a first layer over sparse rows, has zeros in most rows. Of such a matrix only rows
 travel that are non-zero on some rank. The ranks first agree on these rows, a byte a row. Then they sum the rows
@@ -25,7 +25,7 @@ MIN_ROWS = 1024  # a matrix of fewer rows travels whole: there is nothing to sav
 MAX_UNION = 0.75  # fraction of the rows above which all rows travel; a guess, as no other value was measured
 
 
-class Rows(NamedTuple):
+class GradientRows(NamedTuple):
     """Some rows of a gradient; rows that `indices` name twice add up.
 
     Attributes:
@@ -39,7 +39,7 @@ class Rows(NamedTuple):
     num_rows: int
 
 
-Gradient = np.ndarray | Rows
+Gradient = np.ndarray | GradientRows
 
 
 class HostCollectives(Protocol):
@@ -107,7 +107,7 @@ def _travelling_rows(collectives: HostCollectives, gradients: Sequence[Gradient]
     sparse = [
         index
         for index, gradient in enumerate(gradients)
-        if isinstance(gradient, Rows) or (gradient.ndim > 1 and len(gradient) >= MIN_ROWS and gradient.size > 0)
+        if isinstance(gradient, GradientRows) or (gradient.ndim > 1 and len(gradient) >= MIN_ROWS and gradient.size > 0)
     ]
     if not sparse:
         return travelling
@@ -122,7 +122,7 @@ def _travelling_rows(collectives: HostCollectives, gradients: Sequence[Gradient]
 
 
 def _mask(gradient: Gradient) -> np.ndarray:
-    if isinstance(gradient, Rows):
+    if isinstance(gradient, GradientRows):
         mask = np.zeros(gradient.num_rows, np.uint8)
         mask[gradient.indices] = 1
         return mask
@@ -131,11 +131,11 @@ def _mask(gradient: Gradient) -> np.ndarray:
 
 
 def _values(tensor: Gradient) -> np.ndarray:
-    return tensor.values if isinstance(tensor, Rows) else tensor
+    return tensor.values if isinstance(tensor, GradientRows) else tensor
 
 
 def _shape(tensor: Gradient) -> tuple[int, ...]:
-    return (tensor.num_rows, *tensor.values.shape[1:]) if isinstance(tensor, Rows) else tensor.shape
+    return (tensor.num_rows, *tensor.values.shape[1:]) if isinstance(tensor, GradientRows) else tensor.shape
 
 
 def _width(tensor: Gradient) -> int:
@@ -149,7 +149,7 @@ def _travelling_size(tensor: Gradient, rows: np.ndarray | None) -> int:
 
 def _pack(tensor: Gradient, rows: np.ndarray | None, part: np.ndarray) -> None:
     """Fill `part` with the rows of `tensor`."""
-    if isinstance(tensor, Rows):
+    if isinstance(tensor, GradientRows):
         indices = tensor.indices if rows is None else np.searchsorted(rows, tensor.indices)
         width = _width(tensor)
         add_rows(indices, tensor.values.reshape(len(tensor.indices), width), part.reshape(-1, width))
