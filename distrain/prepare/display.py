@@ -3,8 +3,8 @@
 Decides: how progress looks. Never: how data is prepared.
 
     with Display(Console()) as display:
-        display.show("reading train.csv", 0.5, "3,300 rows  2.1 MB/s")      # share done; None where nobody
-        knows display.say("auto: 6,600 rows / 31 words per row = 212 < 1,500: n-grams")
+        display.show("reading train.csv", 0.5, "3,300 rows  2.1 MB/s")
+        display.say("auto: 6,600 rows / 31 words per row = 212 < 1,500: n-grams")
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-_LINE_SECONDS = 30.0  # without a terminal, a long task writes a line this often
-_DOING_WIDTH = 28
+_LINE_SECONDS = 30.0  # without a terminal, a long phase prints a line in this interval
+_DOING_WIDTH = 28  # characters
 
 
 class Display:
-    """Shows one task after the other on `console`; use it as a context manager."""
+    """Shows one phase after another on `console`; use the display as a context manager."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -48,33 +48,39 @@ class Display:
     def __exit__(self, *exception: object) -> None:
         self._bar.stop()
 
-    def show(self, doing: str, share: float | None, detail: str = "") -> None:
-        """Show the current phase and its progress; the next phase leaves a line of this one behind."""
+    def show(self, doing: str, fraction: float | None, detail: str = "") -> None:
+        """Show the current phase and its progress, and finish the preceding phase.
+
+        Args:
+            doing: name of the phase.
+            fraction: part of the phase that is done, 0..1; None if unknown.
+            detail: further figures, such as a rate.
+        """
         now = time.monotonic()
         if doing != self._doing:
             self.finish()
             self._doing, self._started, self._line_at = doing, now, now
             self._bar.reset(self._task, total=1.0, description=doing[:_DOING_WIDTH], visible=True, detail=detail)
         self._detail = detail
-        self._bar.update(self._task, completed=share or 0.0, total=None if share is None else 1.0, detail=detail)
+        self._bar.update(self._task, completed=fraction or 0.0, total=None if fraction is None else 1.0, detail=detail)
         if not self._console.is_terminal and now - self._line_at >= _LINE_SECONDS:
             self._line_at = now
-            self._line("" if share is None else f"{share:.0%}", now)
+            self._line("" if fraction is None else f"{fraction:.0%}", now)
 
     def finish(self) -> None:
-        """End the current phase, and leave its line behind."""
+        """End the current phase, and print its line."""
         if self._doing:
             self._line("", time.monotonic())
             self._bar.update(self._task, visible=False)
             self._doing = ""
 
     def say(self, text: str) -> None:
-        """A line of its own."""
+        """Print `text` on a line of its own."""
         self.finish()
         self._console.print(Text(text))
 
     def table(self, title: str, header: list[str], rows: list[list[str]]) -> None:
-        """A small table; all but the first column are numbers."""
+        """Print a small table; the first column is text, and all other columns are numbers."""
         self.finish()
         table = Table(title=Text(title), title_justify="left")
         for number, name in enumerate(header):
@@ -83,9 +89,9 @@ class Display:
             table.add_row(*map(Text, row))
         self._console.print(table)
 
-    def _line(self, share: str, now: float) -> None:
-        pieces = [f"{self._doing:{_DOING_WIDTH}}", share, self._detail, f"{now - self._started:.1f} s"]
-        self._console.print(Text("  ".join(piece for piece in pieces if piece)))
+    def _line(self, fraction: str, now: float) -> None:
+        fields = [f"{self._doing:{_DOING_WIDTH}}", fraction, self._detail, f"{now - self._started:.1f} s"]
+        self._console.print(Text("  ".join(field for field in fields if field)))
 
 
 class ReadingDisplay:
@@ -93,8 +99,8 @@ class ReadingDisplay:
 
     Args:
         display: the display to use.
-        path: file or folder that is read.
-        size: bytes to read; None if unknown.
+        path: the file or folder that is being read.
+        size: number of bytes to read; None if unknown.
     """
 
     def __init__(self, display: Display, path: Path, size: int | None) -> None:
@@ -104,7 +110,7 @@ class ReadingDisplay:
         self._started = time.monotonic()
 
     def update(self, rows: int, num_bytes: int) -> None:
-        """So many rows and bytes are read."""
+        """Show the number of rows and bytes read so far."""
         seconds = max(time.monotonic() - self._started, 1e-9)
-        share = min(1.0, num_bytes / self._size) if self._size else None
-        self._display.show(self._doing, share, f"{rows:,} rows  {num_bytes / 1e6 / seconds:,.1f} MB/s")
+        fraction = min(1.0, num_bytes / self._size) if self._size else None
+        self._display.show(self._doing, fraction, f"{rows:,} rows  {num_bytes / 1e6 / seconds:,.1f} MB/s")

@@ -1,7 +1,7 @@
 """The texts that `distrain prepare` works on: read, labelled, and split into training and test.
 
-Decides: which rows are trained on and which are held out, the class number of a row, and the process that works on a
-row. Never: how a file is read, how a vectorizer learns.
+Decides: which rows are held out, the class number of a row, and the process that works on a row. Never: how a file is
+read, or how a vectorizer learns.
 
     training = read_training(config, store, held_out, display)      # fills the store, and `held_out`
     texts, labels = next(read_test(config, training.classes, Tally(), display, group, block_rows))
@@ -10,8 +10,8 @@ Without test rows a fixed part of the training rows is held out, by a hash of (s
 first row of each class is always trained on, because a model can learn nothing about a class without rows. Held-out
 texts wait in a scratch file, so that the input is read once.
 
-Every process of a group reads all rows, so that all see the same classes, row numbers and errors. Each process works
-on its own blocks of rows, chosen by number.
+Every process of a group reads all rows, so that all processes find the same classes, row numbers and errors. Each
+process works on its own blocks of rows, chosen by number.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ from distrain.text.readers.sources import read_blocks, size_on_disk
 from distrain.text.readers.texts import Texts
 from distrain.text.vectorizers.token_store import TokenStore
 
-_ROWS_IN_MEMORY = 16  # the longest row may take this part of the memory: a few copies of it are held
+_ROWS_IN_MEMORY = 16  # the longest row may take memory / 16, because a reader holds a few copies of a row
 
-TextBlock = tuple[Texts, np.ndarray]  # texts, and the class number of each (int32)
+TextBlock = tuple[Texts, np.ndarray]  # texts, and the class number of each text (int32)
 
 
 class Training(NamedTuple):
-    """What reading the training file found.
+    """Results of reading the training file.
 
     Attributes:
         classes: all classes.
-        class_numbers: class number of each number in the store, int32.
-        first_class: number in the store of the first row's class.
-        hint: what to say where the first row may be a header, else empty.
-        tally: counts, held-out rows included.
+        class_numbers: class number of each label number in the store, int32.
+        first_class: label number in the store of the first row.
+        hint: sentence for messages if the first row may be a header, else empty.
+        tally: counts of read rows, held-out rows included.
     """
 
     classes: Classes
@@ -64,10 +64,10 @@ class HeldOut:
 
     Args:
         directory: an existing folder.
-        rank: of this process; names the files.
+        rank: rank of this process, for the names of the files.
 
     Attributes:
-        block_rows: rows of each block that was added.
+        block_rows: number of rows of each added block.
     """
 
     def __init__(self, directory: Path, rank: int) -> None:
@@ -76,15 +76,15 @@ class HeldOut:
         self._numbers = RaggedFile(directory, f"held-out-numbers-{rank}")
 
     def add(self, texts: Texts, numbers: np.ndarray) -> None:
-        """Append a block: texts, and the number in the store of each one's class."""
-        pieces = [texts.raw[start:end] for start, end in zip(texts.starts.tolist(), texts.ends.tolist(), strict=True)]
-        splits = np.cumsum([0, *map(len, pieces)])
-        self._texts.append(splits, np.frombuffer(b"".join(pieces), np.uint8))
+        """Append a block: texts, and the label number in the store of each text."""
+        contents = [texts.raw[start:end] for start, end in zip(texts.starts.tolist(), texts.ends.tolist(), strict=True)]
+        splits = np.cumsum([0, *map(len, contents)])
+        self._texts.append(splits, np.frombuffer(b"".join(contents), np.uint8))
         self._numbers.append(np.arange(len(numbers) + 1), numbers)
         self.block_rows.append(len(numbers))
 
     def blocks(self, class_numbers: np.ndarray) -> Iterator[TextBlock]:
-        """All rows in order, in blocks of no certain size."""
+        """Yield all rows in order, in blocks of any size."""
         numbers = np.concatenate([np.empty(0, np.int32), *(values for _, values in self._numbers.blocks())])
         done = 0
         for splits, octets in self._texts.blocks():
@@ -94,7 +94,7 @@ class HeldOut:
 
 
 def check_inputs(config: PrepareConfig) -> None:
-    """Look at the first rows of each input, so that a wrong path or column shows before anything is made."""
+    """Read the first rows of each input, so that a wrong path or column fails before any file is created."""
     for path in filter(None, (config.train, config.test)):
         if path.is_dir() and config.out.resolve().is_relative_to(path.resolve()):
             raise ConfigurationError(f"--out {config.out} lies inside the input {path}. Choose a folder elsewhere.")
@@ -102,15 +102,15 @@ def check_inputs(config: PrepareConfig) -> None:
 
 
 def read_training(config: PrepareConfig, store: TokenStore, held_out: HeldOut, display: Display) -> Training:
-    """Fill the store with the training rows, and `held_out` with those that are not to be trained on."""
+    """Read the training file: fill `store` with training rows and `held_out` with test rows of this process."""
     learner = LabelLearner()
     classes = known_classes(KNOWN_SETS[config.dataset]) if config.dataset else None
     tally = Tally()
     seen: set[int] = set()
     first_class, hint = 0, ""
-    for place, block in enumerate(_read_shown(config, config.train, tally, display)):
+    for block_number, block in enumerate(_read_shown(config, config.train, tally, display)):
         numbers = _numbers(block, classes.number if classes else learner.number)
-        if place == 0:
+        if block_number == 0:
             first_class, hint = int(numbers[0]), header_hint(block)
         new = [
             int(index)
@@ -118,7 +118,7 @@ def read_training(config: PrepareConfig, store: TokenStore, held_out: HeldOut, d
             if number not in seen
         ]
         seen.update(numbers[new].tolist())
-        if place % store.group.size == store.group.rank:
+        if block_number % store.group.size == store.group.rank:
             out = np.zeros(len(numbers), np.bool_)
             if config.test is None:
                 before = tally.rows - len(numbers)
@@ -134,20 +134,20 @@ def read_training(config: PrepareConfig, store: TokenStore, held_out: HeldOut, d
     return Training(classes, class_numbers, first_class, hint, tally)
 
 
-def is_held_out(index: int, share: float, seed: int) -> bool:
-    """Whether row `index` (from 0) belongs to the held-out `share`, by a hash of (seed, index)."""
+def is_held_out(index: int, fraction: float, seed: int) -> bool:
+    """Return whether row `index` (from 0) is in the held-out `fraction` of the rows, by a hash of (seed, index)."""
     digest = hashlib.blake2b(f"{seed} {index}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") < share * 2**64
+    return int.from_bytes(digest, "big") < fraction * 2**64
 
 
 def read_test(
     config: PrepareConfig, classes: Classes, tally: Tally, display: Display, group: ProcessGroup, block_rows: list[int]
 ) -> Iterator[TextBlock]:
-    """This process's blocks of the rows of `config.test`; `block_rows` is told how many rows each has."""
+    """Yield this process's blocks of the rows of `config.test`, and append each block's size to `block_rows`."""
     assert config.test is not None
-    for place, block in enumerate(_read_shown(config, config.test, tally, display)):
+    for block_number, block in enumerate(_read_shown(config, config.test, tally, display)):
         numbers = _numbers(block, classes.number)
-        if place % group.size == group.rank:
+        if block_number % group.size == group.rank:
             block_rows.append(len(numbers))
             yield block.texts, numbers
 
@@ -168,19 +168,19 @@ def _read_shown(config: PrepareConfig, path: Path, tally: Tally, display: Displa
 
 
 def _numbers(block: LabelledBlock, number: Callable[[str], int]) -> np.ndarray:
-    """The number of each row's label, int32."""
+    """Return the number of each row's label, int32; `number` numbers a label."""
     numbers = np.empty(len(block.labels), np.int32)
-    for place, label in enumerate(block.labels):
+    for index, label in enumerate(block.labels):
         try:
-            numbers[place] = number(label)
+            numbers[index] = number(label)
         except DataError as error:
-            row = int(np.argmax(block.label_of == place))
-            raise DataError(f"{block.place(row)}: {error}{header_hint(block, row)}") from None
+            row = int(np.argmax(block.label_of == index))
+            raise DataError(f"{block.location(row)}: {error}{header_hint(block, row)}") from None
     return numbers[block.label_of]
 
 
 def header_hint(block: LabelledBlock, row: int = 0) -> str:
-    """What to say of a first row that looks wrong."""
+    """Return a sentence for messages if `row` is the first row of a file, else an empty string."""
     if block.rows[row] != 1 or block.lines[row] != 1:
         return ""
     return " If this row is a header, name the columns with --label-column and --text-columns."

@@ -1,14 +1,14 @@
-"""The straight line of `distrain prepare`: labelled text to vectorized shards on disk.
+"""The steps of `distrain prepare`: from labelled text to vectorized shards on disk.
 
-Decides: which vectorizer is used, and what the user reads about the result. Never: how a file is read, what a word
-is, how a shard looks.
+Decides: which vectorizer is used, and which results are printed. Never: how a file is read, what a word is, or
+how a shard is laid out.
 
     prepare(PrepareConfig(train="train.csv", test="test.csv", out="data"), console=Console())
     open_dataset(Path("data"))
 
-The training text is read once and tokenized once; the vectorizer learns from the integers. The data set is built in a
-folder next to `out`, which is then renamed, so that `out` is either complete or untouched. The same input and settings
-give the same bytes.
+Each process reads the training text once, and tokenizes its own rows once; the vectorizer learns from the integers.
+The data set is built in a folder next to `out`. A rename replaces `out`, so that `out` is either complete or
+untouched. The same input and settings give the same bytes.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ SEQUENCE_RATIO = 1500
 
 
 def prepare(config: PrepareConfig, *, console: Console, group: ProcessGroup | None = None) -> None:
-    """Make the data set that `config` asks for.
+    """Prepare the data set that `config` describes.
 
     Args:
         config: all settings.
-        console: where progress and results go.
-        group: the processes that share the work, each of which must call this with the same settings; their chief
-            alone prints. By default this process, with as many others as `config.workers` asks for.
+        console: console for progress and results; only the chief prints.
+        group: the processes that divide the work. Each process must call this with the same settings. By default
+            `workers.gathered_group` finds or starts the processes.
 
     Raises:
         DataError: the text cannot be used; the message names the file and the row.
@@ -67,7 +67,7 @@ def prepare(config: PrepareConfig, *, console: Console, group: ProcessGroup | No
     warnings: list[str] = []
     try:
         _prepare(config, group, console if group.rank == 0 else Console(quiet=True), warnings)
-    finally:  # not earlier, because a live bar may be drawn on the same terminal
+    finally:  # after the display has ended, because its live bar may use the same terminal
         for warning in warnings if group.rank == 0 else ():
             _LOG.warning(warning)
 
@@ -127,7 +127,7 @@ def _prepare(config: PrepareConfig, group: ProcessGroup, console: Console, warni
 
 
 def _check_training(config: PrepareConfig, training: Training, store: TokenStore, warnings: list[str]) -> None:
-    """Refuse what nothing can be learnt from; add a sentence to `warnings` for each thing that looks wrong."""
+    """Raise DataError if no model can learn from the rows; append a message to `warnings` for each suspicious fact."""
     path, names = config.train, training.classes.names
     sizes = np.zeros(len(names), np.int64)
     sizes[training.class_numbers[: len(store.class_sizes)]] = store.class_sizes
@@ -170,7 +170,7 @@ def _warn_of_input(config: PrepareConfig, path: Path, tally: Tally, part: str, w
 
 
 def _choose_vectorizer(wanted: str, store: TokenStore) -> tuple[str, str]:
-    """The vectorizer's kind, and a line that says why."""
+    """Return the vectorizer's kind, and a line with the reason."""
     if wanted != "auto":
         return wanted, f"{wanted}: as asked for by --vectorizer"
     words = max(1.0, store.median_words_per_row())
@@ -200,7 +200,7 @@ def _vectorized(blocks: Iterable[TextBlock], vectorizer: Vectorizer) -> Iterator
 
 
 def _details(config: PrepareConfig, why: str, vectorizer: Path) -> dict[str, object]:
-    """What the index notes; its digest covers the vectorizer through the checksums."""
+    """Return the details for the index. Their checksums make the data set's digest cover the vectorizer."""
     return {
         "dataset": config.dataset,
         "vectorizer": why,

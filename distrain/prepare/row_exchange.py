@@ -1,4 +1,4 @@
-"""Rows that several processes made, in the order of the input.
+"""The rows of several processes, brought into the order of the input.
 
 Decides: how rows travel between processes. Never: what a row holds.
 
@@ -27,26 +27,28 @@ _FIELDS = {"lengths": np.int32, "labels": np.int32, "columns": np.int32, "values
 def in_order(
     group: ProcessGroup, scratch: Path, name: str, rows: Iterator[Rows], block_rows: list[int], *, has_values: bool
 ) -> Iterator[Rows]:
-    """The rows of all processes in the order of the input, in all processes: mapped from files, unless there is one.
+    """Yield the rows of all processes in the order of the input, in each process.
+
+    Several processes exchange rows through files.
 
     Args:
-        group: who has made rows.
-        scratch: an existing folder, the same for all.
-        name: of the temporary files in it.
+        group: the processes with rows.
+        scratch: an existing folder, the same for all processes.
+        name: prefix of the temporary files in `scratch`.
         rows: this process's rows, in blocks of any size.
-        block_rows: rows of each of this process's blocks of the input; looked at when `rows` has ended.
-        has_values: whether rows have values beside columns.
+        block_rows: number of rows of each input block of this process; complete when `rows` has ended.
+        has_values: whether rows have values as well as columns.
     """
     if group.size == 1:
         yield from rows
         return
     _save(scratch, f"{name}-rows-{group.rank}", rows)
-    counts = [json.loads(share) for share in group.all_gather_bytes(json.dumps(block_rows).encode())]
-    shares = [
-        _blocks(scratch, f"{name}-rows-{rank}", share, has_values=has_values) for rank, share in enumerate(counts)
+    counts = [json.loads(content) for content in group.all_gather_bytes(json.dumps(block_rows).encode())]
+    rows_by_rank = [
+        _blocks(scratch, f"{name}-rows-{rank}", sizes, has_values=has_values) for rank, sizes in enumerate(counts)
     ]
-    for place in range(sum(map(len, counts))):
-        yield next(shares[place % group.size])
+    for index in range(sum(map(len, counts))):
+        yield next(rows_by_rank[index % group.size])
 
 
 def _save(scratch: Path, stem: str, blocks: Iterator[Rows]) -> None:
@@ -60,7 +62,7 @@ def _save(scratch: Path, stem: str, blocks: Iterator[Rows]) -> None:
 
 
 def _blocks(scratch: Path, stem: str, block_rows: list[int], *, has_values: bool) -> Iterator[Rows]:
-    """The rows of one process in blocks of so many."""
+    """Yield the rows of one process in blocks of `block_rows` rows."""
     lengths, labels, columns, values = (
         map_array(_path(scratch, stem, field), dtype) for field, dtype in _FIELDS.items()
     )

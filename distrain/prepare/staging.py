@@ -27,11 +27,11 @@ from distrain.files import exclusive_lock, swap_folder
 
 @contextmanager
 def staged(out: Path) -> Iterator[tuple[Path, Path]]:
-    """Yields two new folders: one that becomes `out` when the block ends well, one for temporary files.
+    """Yield two new folders: the first becomes `out` if the block succeeds, the second takes temporary files.
 
     Raises:
-        ConfigurationError: `out` holds anything but a prepared data set, cannot be written, or is being
-            prepared by another process.
+        ConfigurationError: `out` holds other files than a prepared data set, `out` cannot be written, or another
+            process is preparing `out`.
     """
     out = out.resolve()
     work = out.with_name(f".{out.name}.preparing")
@@ -52,7 +52,7 @@ def staged(out: Path) -> Iterator[tuple[Path, Path]]:
             finally:
                 _restore(out, work)
                 shutil.rmtree(work, ignore_errors=True)
-    except BrokenPipeError:  # of the output that a person reads, not of a file
+    except BrokenPipeError:  # from standard output, and not from a file
         raise
     except OSError as error:
         raise ConfigurationError(
@@ -62,7 +62,7 @@ def staged(out: Path) -> Iterator[tuple[Path, Path]]:
 
 
 def _restore(out: Path, work: Path) -> None:
-    """Put back what was there before, if a stop came between the two renames."""
+    """Rename the older data set back if a process stopped between the two renames."""
     if (work / "old").exists() and not out.exists():
         (work / "old").rename(out)
 

@@ -15,19 +15,19 @@ from typing import IO, Any
 
 import numpy as np
 
-BLOCK_VALUES = 2**16  # numbers in a block read back: what stays near the processor, or one row where a row is longer
-_LENGTHS_READ = 2**18
+BLOCK_VALUES = 2**16  # numbers in a block: 256 KiB of int32 fit into a processor's second-level cache
+_LENGTHS_READ = 2**18  # row lengths read at a time: 1 MiB
 
 
 class RaggedFile:
     """Ragged rows on disk.
 
-    How the rows come back does not depend on how they were handed in. The files are made new.
+    The calls of `append` do not affect how `blocks` cuts the rows. Existing files are emptied.
 
     Args:
         directory: an existing folder.
         name: stem of the two files in it.
-        dtype: of the values.
+        dtype: dtype of the values.
     """
 
     def __init__(self, directory: Path, name: str, dtype: Any = np.int32) -> None:
@@ -38,12 +38,12 @@ class RaggedFile:
             path.write_bytes(b"")
 
     def append(self, row_splits: np.ndarray, values: np.ndarray) -> None:
-        """Add rows: row_splits int64 `[n + 1]` from 0, and their values."""
+        """Add rows: their row splits, int64 `[n + 1]` from 0, and their values `[row_splits[-1]]`."""
         append_array(self._lengths, np.diff(row_splits).astype(np.int32))
         append_array(self._values, np.ascontiguousarray(values, self._dtype))
 
     def blocks(self, at_once: int = BLOCK_VALUES) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yields (row_splits int64 from 0, values) over all rows in order, at most `at_once` values or one row."""
+        """Yield (row splits int64 from 0, values) of all rows in order: at most `at_once` values, or one longer row."""
         with self._lengths.open("rb") as lengths_file, self._values.open("rb") as values_file:
             while len(lengths := read_array(lengths_file, np.int32, _LENGTHS_READ)):
                 ends = lengths.cumsum(dtype=np.int64)
@@ -56,19 +56,19 @@ class RaggedFile:
 
 
 def append_array(path: Path, array: np.ndarray) -> None:
-    """Write an array's numbers behind those in the file."""
+    """Append an array's numbers to a file."""
     with path.open("ab") as file:
         file.write(array.data)
 
 
 def map_array(path: Path, dtype: Any) -> np.ndarray:
-    """All numbers in a file, which is read where they are looked at."""
-    if not path.stat().st_size:  # nothing cannot be mapped
+    """Map the numbers of a file into memory."""
+    if not path.stat().st_size:  # the system cannot map an empty file
         return np.empty(0, dtype)
-    # Copied on write, as kernels would be compiled once more for arrays that cannot be written.
+    # Mode "c" makes a writable array. For a read-only array numba would compile each kernel once more.
     return np.memmap(path, dtype, mode="c").view(np.ndarray)
 
 
 def read_array(file: IO[bytes], dtype: Any, count: int) -> np.ndarray:
-    """The next `count` numbers of an open file, fewer at its end."""
+    """Return the next `count` numbers of an open file, or fewer at the file's end."""
     return np.fromfile(file, dtype, count)

@@ -3,7 +3,7 @@
 Decides: how many rows make a block. Never: reads anything.
 
     for block in grouped(rows):                              # rows: LabelledText, one after the other
-        block.texts, block.labels, block.label_of, block.place(0)
+        block.texts, block.labels, block.label_of, block.location(0)
 
 The file alone decides where a block begins. Several processes that read the same file can therefore divide the blocks
 among themselves by number.
@@ -17,19 +17,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from distrain.text.readers.columns import LabelledText, place
+from distrain.text.readers.columns import LabelledText, location
 from distrain.text.readers.texts import Texts
 
-BLOCK_ROWS = 4096
-BLOCK_CHARACTERS = 2**20
+BLOCK_ROWS = 4096  # rows in a block at most
+BLOCK_CHARACTERS = 2**20  # a block ends with the row that reaches this size
 
 
 class LabelledBlock(NamedTuple):
     """Consecutive rows of a file or folder.
 
     Attributes:
-        texts: their texts.
-        labels: distinct labels, as `LabelledText` has them, in order of appearance.
+        texts: the texts of the rows.
+        labels: distinct labels in order of appearance.
         label_of: int64 `[n]`: index into `labels` for each row.
         paths: the file of each row.
         rows: int64 `[n]`: number of each row, from 1; 0 if a whole file is one row.
@@ -45,13 +45,13 @@ class LabelledBlock(NamedTuple):
     lines: np.ndarray
     empty: np.ndarray
 
-    def place(self, index: int) -> str:
-        """Where row `index` of the block stood, for messages."""
-        return place(self.paths[index], int(self.rows[index]), int(self.lines[index]))
+    def location(self, index: int) -> str:
+        """Return the location of row `index` of the block, for messages."""
+        return location(self.paths[index], int(self.rows[index]), int(self.lines[index]))
 
 
 def grouped(rows: Iterable[LabelledText]) -> Iterator[LabelledBlock]:
-    """Blocks of rows that come one by one."""
+    """Yield blocks of the rows."""
     waiting: list[LabelledText] = []
     characters = 0
     for row in rows:

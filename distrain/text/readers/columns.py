@@ -3,8 +3,8 @@
 Decides: how columns are named, and how messages name the location of a row. Never: reads anything.
 
     layout = Layout(label="class", texts=("title", "2"))
-    layout.has_names                                                       # True: "class" and "title" are
-    LabelledText("4", "Linux ...", Path("a.csv"), row=7, line=9).place     # "a.csv, row 7 (line 9)"
+    layout.has_names                                                       # True: "class" is no number
+    LabelledText("4", "Linux ...", Path("a.csv"), row=7, line=9).location     # "a.csv, row 7 (line 9)"
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class LabelledText(NamedTuple):
     """One text and its label, as a file holds them.
 
     Attributes:
-        label: as written, without white space around it; may be empty.
-        text: the text columns, joined; may be empty.
+        label: the label as written, without white space around it; may be empty.
+        text: the text columns, joined by spaces; may be empty.
         path: the file.
         row: number of the row from 1; 0 if the whole file is one row.
         line: number of the line that the row begins on, from 1; 0 if the format has no lines.
@@ -60,23 +60,23 @@ class LabelledText(NamedTuple):
     line: int
 
     @property
-    def place(self) -> str:
-        """The location of the row, for messages."""
-        return place(self.path, self.row, self.line)
+    def location(self) -> str:
+        """Return the location of the row, for messages."""
+        return location(self.path, self.row, self.line)
 
 
-def place(path: Path, row: int, line: int = 0) -> str:
-    """The location of a row, for messages; the line appears only if its number differs from the row number."""
+def location(path: Path, row: int, line: int = 0) -> str:
+    """Return the location of a row, for messages. It names the line only if line and row have different numbers."""
     where = f"{path}, row {row:,}" if row else str(path)
     return f"{where} (line {line:,})" if line not in (0, row) else where
 
 
 def shown_names(names: Sequence[str]) -> str:
-    """Column names for a message, the first few of them."""
+    """Return the first few column names, for a message."""
     shown = ", ".join(repr(name[:_SHOWN_CHARACTERS]) for name in names[:_SHOWN_NAMES])
     return shown + (", ..." if len(names) > _SHOWN_NAMES else "")
 
 
 def no_column(path: Path, name: str, columns: str) -> ConfigurationError:
-    """The error for a column that does not exist; `columns` says which do."""
+    """Return the error for a column that does not exist; `columns` is a clause about the existing columns."""
     return ConfigurationError(f"{path} has no column {name!r}: {columns}. Correct --label-column or --text-columns.")

@@ -7,8 +7,8 @@ Decides: which dialects are read, where a row ends, which rows are refused. Neve
     blocks = delimited_blocks(Path("train.csv"), Layout(), Tally(), 2**26, tabs=False)     # the same, faster
 
 CSV follows RFC 4180: fields may be quoted, a quote inside is doubled. TSV has no quotes, as IANA registered
-it: a field holds neither tab nor line end. A header is row 1; it is expected when a column is asked for by
-name. Blank lines are no rows.
+the format: a field holds neither tab nor line end. If a column is selected by name, the first row must be a header.
+The header is row 1. Blank lines are no rows.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ import numpy as np
 
 from distrain.errors import ConfigurationError, DataError
 from distrain.text.readers.blocks import LabelledBlock, grouped
-from distrain.text.readers.columns import LabelledText, Layout, no_column, place, shown_names
+from distrain.text.readers.columns import LabelledText, Layout, location, no_column, shown_names
 from distrain.text.readers.delimited_kernel import VISIBLE, PlainRows, short_codes, split_rows
-from distrain.text.readers.lines import Tally, num_newlines, read_lines, read_pieces, split_lines
+from distrain.text.readers.lines import Tally, num_newlines, read_chunks, read_lines, split_lines
 from distrain.text.readers.texts import Texts
 
 _TOO_LONG = "row too long"
 
 
 class _Columns(NamedTuple):
-    """What the first row says of all.
+    """The columns of a file, as its first row defines them.
 
     Attributes:
-        width: fields of a row.
-        label: the label's field.
-        texts: the texts' fields, in the order asked for.
+        width: number of fields of each row.
+        label: index of the label's field.
+        texts: indices of the texts' fields, in the order of the layout.
     """
 
     width: int
@@ -48,7 +48,7 @@ class _Columns(NamedTuple):
 def delimited_rows(
     path: Path, layout: Layout, tally: Tally, max_row_bytes: int, *, tabs: bool
 ) -> Iterator[LabelledText]:
-    """The rows of a CSV file, or of a TSV file with `tabs`; see `sources.read_rows`."""
+    """Yield the rows of a CSV file, or of a TSV file if `tabs`; see `sources.read_rows`."""
     lines = read_lines(path, tally, max_bytes=max_row_bytes)
     return _parsed(path, layout, lines, max_row_bytes, tabs)
 
@@ -56,19 +56,19 @@ def delimited_rows(
 def delimited_blocks(
     path: Path, layout: Layout, tally: Tally, max_row_bytes: int, *, tabs: bool
 ) -> Iterator[LabelledBlock]:
-    """The same rows in blocks; see `sources.read_blocks`.
+    """Yield the rows of `delimited_rows` in blocks; see `sources.read_blocks`.
 
-    A compiled kernel cuts plain rows; from the first row on that is not plain, the csv module reads.
+    A compiled kernel cuts plain rows. From the first row that is not plain, the csv module reads all rows.
     """
-    pieces = read_pieces(path, tally, max_bytes=max_row_bytes)
-    head = next(pieces, b"")
+    chunks = read_chunks(path, tally, max_bytes=max_row_bytes)
+    head = next(chunks, b"")
     start, columns = _first_row(path, layout, head, tabs)
     number, line, rest = int(start > 0), num_newlines(head[:start]), head[start:]
     is_plain = columns is not None and columns.texts == [*range(columns.texts[0], columns.texts[-1] + 1)]
     if columns is not None and is_plain:
-        # At the file's end a row may do without a line end.
-        for piece in chain([b""], pieces, [b"\n"]):
-            rest += piece
+        # The last row of a file may lack a line end; the appended newline ends that row.
+        for chunk in chain([b""], chunks, [b"\n"]):
+            rest += chunk
             if len(rest) > max_row_bytes:
                 break
             found = _split(rest, columns, tabs)
@@ -79,12 +79,15 @@ def delimited_blocks(
             rest = rest[found.end :]
             if found.is_odd:
                 break
-    lines = chain(split_lines(rest), chain.from_iterable(map(split_lines, pieces)))
+    lines = chain(split_lines(rest), chain.from_iterable(map(split_lines, chunks)))
     yield from grouped(_parsed(path, layout, lines, max_row_bytes, tabs, columns, number, line))
 
 
 def _first_row(path: Path, layout: Layout, head: bytes, tabs: bool) -> tuple[int, _Columns | None]:
-    """Where the rows begin in the first piece of a file, and its columns; None: the csv module is to find them."""
+    """Return the index of the first row in a file's first chunk, and the columns.
+
+    The columns are None if the csv module cannot read the first row from the chunk alone.
+    """
     reader = _reader(split_lines(head), tabs)
     try:
         fields = next(filter(None, reader), None)
@@ -113,7 +116,7 @@ def _split(raw: bytes, columns: _Columns, tabs: bool) -> PlainRows:
 
 
 def _labels(raw: bytes, fields: np.ndarray, tabs: bool) -> tuple[list[str], np.ndarray]:
-    """The different labels in `fields` `[n, 2]` in order of appearance, and which of them each row has."""
+    """Return the distinct labels in `fields` `[n, 2]` in order of appearance, and the index of each row's label."""
     codes = short_codes(np.frombuffer(raw, np.uint8), fields)
     if codes.all():
         _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
@@ -123,12 +126,12 @@ def _labels(raw: bytes, fields: np.ndarray, tabs: bool) -> tuple[list[str], np.n
     else:
         every = [raw[start:end] for start, end in fields.tolist()]
         written = list(dict.fromkeys(every))
-        number = {field: place for place, field in enumerate(written)}
+        number = {field: index for index, field in enumerate(written)}
         field_of = np.array([number[field] for field in every])
     # Fields that differ in quotes or white space are one label.
     meant = [(field.decode() if tabs else _unquoted(field.decode())).strip() for field in written]
     labels = list(dict.fromkeys(meant))
-    numbers = {label: place for place, label in enumerate(labels)}
+    numbers = {label: index for index, label in enumerate(labels)}
     return labels, np.array([numbers[label] for label in meant])[field_of]
 
 
@@ -140,7 +143,7 @@ def _plain_block(
     raw: bytes, found: PlainRows, path: Path, number: int, line: int, layout: Layout, tabs: bool
 ) -> LabelledBlock:
     num_rows = len(found.lines)
-    # The two characters are no part of a word, and what replaces them is as long.
+    # An escaped newline belongs to no word. Two spaces replace it, so that all offsets stay valid.
     texts = Texts(raw.replace(b"\\n", b"  ") if layout.escaped_newlines else raw, *found.texts.T)
     empty = []
     for row in np.flatnonzero((found.holds & VISIBLE) == 0).tolist():
@@ -173,9 +176,9 @@ def _parsed(
     number: int = 0,
     line: int = 0,
 ) -> Iterator[LabelledText]:
-    """The rows in `lines`, which stand behind `number` rows and `line` lines."""
-    # The module's own limit, 131,072 characters a field, is less than real reviews have. It is process-wide,
-    # so it is only ever raised; `_Feed` bounds rows instead.
+    """Yield the rows in `lines`; `number` rows and `line` lines of the file precede them."""
+    # Real reviews exceed the csv module's default limit of 131,072 characters a field. The limit is process-wide,
+    # so this function only raises the limit; `_Feed` bounds rows instead.
     csv.field_size_limit(max(csv.field_size_limit(), max_row_bytes))
     feed = _Feed(lines, max_row_bytes)
     reader = _reader(feed, tabs)
@@ -186,7 +189,7 @@ def _parsed(
         try:
             fields = next(reader, None)
         except csv.Error as error:
-            raise _broken(place(path, number + 1, line), str(error), feed.ended, max_row_bytes) from None
+            raise _broken(location(path, number + 1, line), str(error), feed.ended, max_row_bytes) from None
         if fields is None:
             break
         if not fields:
@@ -199,7 +202,7 @@ def _parsed(
         if len(fields) != columns.width:
             count = f"{len(fields)} column{'s' * (len(fields) != 1)}, but the first row has {columns.width}"
             cure = "Replace tabs inside fields." if tabs else "Quote fields that hold commas or line ends."
-            raise DataError(f"{place(path, number, line)} has {count}. {cure}")
+            raise DataError(f"{location(path, number, line)} has {count}. {cure}")
         text = " ".join([fields[column] for column in columns.texts])
         if layout.escaped_newlines:
             text = text.replace("\\n", "\n")
@@ -209,12 +212,12 @@ def _parsed(
 
 
 class _Feed:
-    """Lines on their way into the csv parser, which asks for more of them while a quote is open."""
+    """Feeds lines to the csv parser, which takes more lines while a quote is open, and bounds the size of a row."""
 
     def __init__(self, lines: Iterator[str], max_characters: int) -> None:
         self._lines = lines
         self._max_characters = max_characters
-        self.row_characters = 0  # handed over since the row began; who reads rows sets it back
+        self.row_characters = 0  # characters fed since the row began; `_parsed` resets the count for each row
         self.ended = False
 
     def __iter__(self) -> Iterator[str]:
@@ -227,7 +230,7 @@ class _Feed:
 
 
 def _broken(where: str, error: str, ended: bool, max_row_bytes: int) -> DataError:
-    """What the csv parser stumbled over, for people."""
+    """Return the error for a row that the csv parser refuses."""
     cure = "Close the quote; a quote inside a quoted field is doubled."
     if ended:
         return DataError(f"{where}: a quote that opens in this row is never closed. {cure}")
@@ -244,7 +247,15 @@ def _broken(where: str, error: str, ended: bool, max_row_bytes: int) -> DataErro
 
 
 def _positions(path: Path, layout: Layout, names: list[str] | None, width: int, tabs: bool) -> tuple[int, list[int]]:
-    """Columns of the label and of the texts, from 0, in a file of `width` columns; `names` is its header."""
+    """Return the indices of the label column and of the text columns.
+
+    Args:
+        path: the file, for messages.
+        layout: columns to select.
+        names: column names of the header; None without a header.
+        width: number of columns.
+        tabs: whether tabs separate the columns.
+    """
     if width < 2:
         separator = "tabs" if tabs else "commas (end the file's name with .tsv for tabs)"
         raise DataError(f"{path}, row 1 has only one column. A label and a text are needed, separated by {separator}.")

@@ -1,4 +1,4 @@
-"""Byte kernel over CSV and TSV: where the rows of a piece of a file begin and end, and its label and text.
+"""Byte kernel over CSV and TSV: find the rows in a chunk of a file, and the label and the texts in each row.
 
 Decides: which rows are plain enough for the kernel. Never: repairs, refuses or decodes a row. The csv module reads
 every row that is not plain.
@@ -6,7 +6,9 @@ every row that is not plain.
     rows = PlainRows(*split_rows(raw, len(raw), 44, True, 2, 0, 1, 1))
 
 A plain row has the right number of fields and ends in a line end. In a plain row every quoted field ends before a
-separator or a line end, and no carriage return stands alone.
+separator or a line end, and every carriage return precedes a newline.
+
+`split_rows` has more than 80 lines, because a split would pass all its local state between functions.
 """
 
 from __future__ import annotations
@@ -19,20 +21,20 @@ from distrain.jit import compiled
 
 _NEWLINE, _RETURN, _QUOTE = 10, 13, 34
 
-VISIBLE, HIGH = 1, 2  # bits of what a text holds: ASCII that is no white space; bytes beyond ASCII
+VISIBLE, HIGH = 1, 2  # flags of a text: it holds ASCII other than white space; it holds bytes beyond ASCII
 
 
 class PlainRows(NamedTuple):
-    """Where rows stand in a piece of a file.
+    """Offsets of rows in a chunk of a file.
 
     Attributes:
-        lines: int64 `[n]`: newlines in the piece before each row.
-        labels: int64 `[n, 2]`: start and end of the label's field, quotes included.
-        texts: int64 `[n, 2]`: start and end of the texts, from the first one's quote to the last one's.
+        lines: int64 `[n]`: newlines in the chunk before each row.
+        labels: int64 `[n, 2]`: start and end in bytes of the label's field, quotes included.
+        texts: int64 `[n, 2]`: start and end in bytes of the text fields together, quotes included.
         holds: uint8 `[n]`: `VISIBLE`, `HIGH`, both or neither.
-        end: where the last of these rows ends.
+        end: offset in bytes behind the last of these rows.
         num_lines: newlines before `end`.
-        is_odd: the row that begins there is not plain; else it is not whole.
+        is_odd: True if the row that begins at `end` is not plain, False if the row is incomplete.
     """
 
     lines: np.ndarray
@@ -48,12 +50,12 @@ class PlainRows(NamedTuple):
 def _holds(byte: np.uint8) -> int:
     if byte >= 128:
         return HIGH
-    return 0 if 9 <= byte <= 13 or 28 <= byte <= 32 else VISIBLE  # what Python calls white space
+    return 0 if 9 <= byte <= 13 or 28 <= byte <= 32 else VISIBLE  # the ASCII white space of `str.isspace`
 
 
 @compiled
 def short_codes(raw: np.ndarray, fields: np.ndarray) -> np.ndarray:
-    """A number for each field `[n, 2]` of up to seven bytes, another for other bytes, int64; 0 for longer ones."""
+    """Return an int64 code for each field `[n, 2]` of up to seven bytes, distinct for distinct bytes; else 0."""
     codes = np.zeros(len(fields), np.int64)
     for row in range(len(fields)):
         if fields[row, 1] - fields[row, 0] <= 7:
@@ -74,20 +76,20 @@ def split_rows(
     first_text: int,
     last_text: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int, int, bool]:
-    """The plain rows from the start, until one is not plain or not whole.
+    """Find the plain rows from the start of `raw` up to the first row that is not plain or incomplete.
 
     Args:
-        raw: uint8: bytes of a file; a row begins with the first.
-        most: newlines in `raw`, or more.
+        raw: uint8: bytes of a file; the first byte begins a row.
+        most: upper bound on the newlines in `raw`.
         separator: byte between fields.
         has_quotes: whether fields may be quoted.
-        width: fields of a row.
-        label: field of the label.
-        first_text: first field of the texts, which stand side by side;
-        last_text: and the last.
+        width: number of fields of a row.
+        label: index of the label's field.
+        first_text: index of the first text field; text fields are adjacent.
+        last_text: index of the last text field.
 
     Returns:
-        What `PlainRows` holds; a plain tuple, as a signal that comes while numba makes a named one ends the process.
+        The fields of `PlainRows`, as a plain tuple: a signal while numba builds a named tuple ends the process.
     """
     lines = np.empty(most, np.int64)
     labels = np.empty((most, 2), np.int64)
@@ -124,7 +126,7 @@ def split_rows(
                     at += 1
                 field_end = at
             if at == stop:
-                break  # not whole
+                break  # the row is incomplete
             if field == label:
                 labels[rows, 0], labels[rows, 1] = field_start, field_end
             if field == first_text:

@@ -1,11 +1,11 @@
 """Labels as class numbers, and the six known data sets.
 
 Decides: which class a label names, in what order the classes are numbered, which labels are refused. Never:
-reads files, or knows where in a file a label stood (the caller adds that to the message).
+reads files, or names the location of a label (the caller adds the location to a message).
 
     learner = LabelLearner()
     [learner.number(label) for label in ("sport", "art", "sport")]     # [0, 1, 0]: in order of appearance
-    classes, order = learner.finish()                                  # order [1, 0]: those as class numbers
+    classes, order = learner.finish()                                  # order [1, 0]: class of each number
     classes.names, classes.number("art")                               # ("art", "sport"), 0
 
 Classes are learnt from training rows only. Labels that are all integers sort by value, others
@@ -24,7 +24,7 @@ import numpy as np
 from distrain.errors import DataError
 
 MAX_CLASSES = 65_536  # more distinct labels than this are texts or row numbers, not classes
-MAX_LABEL_CHARACTERS = 1_000
+MAX_LABEL_CHARACTERS = 1_000  # longer labels are texts
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 _SHOWN = 60  # characters of a wrong label that a message quotes
 
@@ -34,11 +34,11 @@ class KnownSet:
     """A published text classification data set.
 
     Attributes:
-        classes: class names in label order; the label of the first is 1.
+        classes: class names in label order; label 1 is the first class.
         train_rows: published number of training rows.
         test_rows: published number of test rows.
-        escaped_newlines: its files write a newline as a backslash and an n. The reviews do; AG News writes a
-            lone backslash, so that a backslash and an n may begin a word there.
+        escaped_newlines: whether the set's files write a newline as a backslash and an n. The review sets do. AG News
+            writes a lone backslash, so that a backslash and an n may begin a word.
     """
 
     classes: tuple[str, ...]
@@ -85,11 +85,11 @@ KNOWN_SETS = MappingProxyType(
 
 @dataclass(frozen=True)
 class Classes:
-    """Class names with their numbers, and which labels mean them.
+    """Class names, their numbers, and the labels of each class.
 
     Attributes:
         names: class names by class number.
-        numbers: label -> class number; of a known set also the names without regard to case.
+        numbers: class number of each label; for a known set also the class number of each case-folded name.
         known: whether a known set fixes the classes.
     """
 
@@ -98,10 +98,10 @@ class Classes:
     known: bool
 
     def number(self, label: str) -> int:
-        """The class number of a label.
+        """Return the class number of a label.
 
         Raises:
-            DataError: the label is missing or no class.
+            DataError: the label is empty or names no class.
         """
         number = self.numbers.get(label)
         if number is None and self.known:
@@ -126,7 +126,7 @@ class Classes:
 
 
 def known_classes(known: KnownSet) -> Classes:
-    """The classes of a known set: numbers from 1, or names in any case."""
+    """Return the classes of a known set, whose labels are numbers from 1 or names in any case."""
     numbers = {str(number + 1): number for number in range(len(known.classes))}
     names = {name.casefold(): number for number, name in enumerate(known.classes)}
     return Classes(known.classes, numbers | names, known=True)
@@ -139,10 +139,10 @@ class LabelLearner:
         self._numbers: dict[str, int] = {}
 
     def number(self, label: str) -> int:
-        """The number of a label; one not seen before gets the next.
+        """Return the number of a label; a new label gets the next number.
 
         Raises:
-            DataError: the label is missing or cannot be a class name, or there are too many.
+            DataError: the label is empty or cannot be a class name, or there are too many labels.
         """
         number = self._numbers.get(label)
         if number is None:
@@ -154,7 +154,7 @@ class LabelLearner:
         return number
 
     def finish(self) -> tuple[Classes, np.ndarray]:
-        """The classes, and the class number of each number given out: int32 `[classes]`."""
+        """Return the classes, and the class number of each number that `number` returned, int32 `[classes]`."""
         if all(map(_INTEGER.fullmatch, self._numbers)):
             names = sorted(self._numbers, key=lambda name: (int(name), name))
         else:
@@ -165,7 +165,7 @@ class LabelLearner:
 
 
 def _check(label: str) -> None:
-    """Refuse what cannot be the name of a class."""
+    """Raise DataError if the label cannot be the name of a class."""
     if not label:
         raise DataError("the label is missing. Every row needs one; add it or remove the row.")
     if len(label) > MAX_LABEL_CHARACTERS:

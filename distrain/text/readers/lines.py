@@ -6,12 +6,12 @@ Never: what a line means.
     tally = Tally()
     for line in read_lines(Path("train.csv.gz"), tally, max_bytes=2**26):
         ...                                                  # str with its line end
-    for piece in read_pieces(Path("train.csv.gz"), tally, max_bytes=2**26):
-        ...                                                  # or many lines at once, as bytes
-    tally.sentences(Path("train.csv.gz"))                    # what was repaired, for people
+    for chunk in read_chunks(Path("train.csv.gz"), tally, max_bytes=2**26):
+        ...                                                  # many lines at once, as bytes
+    tally.sentences(Path("train.csv.gz"))                    # messages about repaired lines
 
-Bytes that are not UTF-8 become U+FFFD and NUL bytes become spaces, both counted; a byte order
-mark is dropped.
+Bytes that are not UTF-8 become U+FFFD, and NUL bytes become spaces. A `Tally` counts both. A byte order mark is
+dropped.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ import zstandard
 from distrain.errors import DataError
 
 _BUFFER = 2**20
-PIECE_BYTES = 2**20
-_ZSTD_PIECE = 2**10  # zstd grows what it is fed up to 2**15 times: 32 MiB at most
-_ZSTD_MAX_WINDOW = 2**27  # what the zstd command itself accepts without --long
+CHUNK_BYTES = 2**20
+_ZSTD_CHUNK = 2**10  # zstd expands its input up to 2**15 times, here to 32 MiB at most
+_ZSTD_MAX_WINDOW = 2**27  # bytes; the zstd command accepts as much without --long
 READ_ERRORS = (OSError, EOFError, zlib.error, zstandard.ZstdError)
 BOM = b"\xef\xbb\xbf"
 _REFUSED = {
@@ -56,7 +56,7 @@ class Tally:
         invalid: lines with bytes that are not UTF-8.
         nul: lines with NUL bytes.
         empty: rows with an empty text.
-        notes: other sentences for the user.
+        notes: other messages for the user.
     """
 
     rows: int = 0
@@ -68,7 +68,7 @@ class Tally:
     _first: dict[str, str] = field(default_factory=dict)
 
     def clean(self, raw: bytes, path: Path, line: int) -> str:
-        """Decode bytes, and repair and count wrong ones; `path` and `line` (0: none) locate the bytes in messages."""
+        """Decode bytes, and repair and count invalid bytes; messages name `path` and `line` (0: no line)."""
         try:
             text = raw.decode()
         except UnicodeDecodeError:
@@ -81,22 +81,22 @@ class Tally:
             self._first.setdefault("nul", _line(path, line))
         return text
 
-    def clean_lines(self, piece: bytes, path: Path, number: int) -> bytes:
+    def clean_lines(self, chunk: bytes, path: Path, number: int) -> bytes:
         """Make whole lines valid UTF-8 without NUL, and count repaired lines; the first line has this `number`."""
         if number == 1:
-            piece = piece.removeprefix(BOM)
-        if b"\0" not in piece and (piece.isascii() or _is_utf8(piece)):
-            return piece
-        lines = enumerate(piece.split(b"\n"), start=number)
+            chunk = chunk.removeprefix(BOM)
+        if b"\0" not in chunk and (chunk.isascii() or _is_utf8(chunk)):
+            return chunk
+        lines = enumerate(chunk.split(b"\n"), start=number)
         return "\n".join([self.clean(line, path, at) for at, line in lines]).encode()
 
-    def count_empty(self, place: str) -> None:
+    def count_empty(self, location: str) -> None:
         """Count a row with an empty text."""
         self.empty += 1
-        self._first.setdefault("empty", place)
+        self._first.setdefault("empty", location)
 
     def sentences(self, path: Path) -> list[str]:
-        """A sentence for each kind of repair, and the notes."""
+        """Return a message for each kind of repair, and the notes."""
         kinds = {
             "invalid": (self.invalid, "line", "with bytes that are not UTF-8, replaced by U+FFFD"),
             "nul": (self.nul, "line", "with NUL bytes, replaced by spaces"),
@@ -109,30 +109,30 @@ class Tally:
         ] + self.notes
 
 
-def read_pieces(path: Path, tally: Tally, *, max_bytes: int) -> Iterator[bytes]:
-    """A text file in pieces of whole lines, split at newlines only: valid UTF-8 without NUL.
+def read_chunks(path: Path, tally: Tally, *, max_bytes: int) -> Iterator[bytes]:
+    """Yield a text file in chunks of whole lines, split at newlines only: valid UTF-8 without NUL.
 
     Args:
         path: a file, plain or compressed by gzip or zstd.
         tally: counts bytes read and lines repaired.
-        max_bytes: longest line; pieces are of about `PIECE_BYTES`, or one line where a line is longer.
+        max_bytes: longest line allowed. A chunk has about `CHUNK_BYTES`, or holds one longer line.
 
     Raises:
         DataError: the file cannot be read, is damaged, cut short or no UTF-8 text, or a line is too long.
     """
-    # At most half a line's bound, so that only the first line of a piece can be too long.
-    size = max(1, min(PIECE_BYTES, max_bytes // 2))
+    # With reads of at most half a line's bound, only the first line of a chunk can be too long.
+    size = max(1, min(CHUNK_BYTES, max_bytes // 2))
     number, rest = 1, [b""]
     try:
         with open_bytes(path, tally) as file:
             while raw := file.read(size):
                 end = raw.rfind(b"\n") + 1
                 if end:
-                    piece = b"".join([*rest, raw[:end]])
+                    chunk = b"".join([*rest, raw[:end]])
                     rest = [raw[end:]]
-                    _check_line(path, number, piece.find(b"\n") + 1, max_bytes)
-                    yield tally.clean_lines(piece, path, number)
-                    number += num_newlines(piece)
+                    _check_line(path, number, chunk.find(b"\n") + 1, max_bytes)
+                    yield tally.clean_lines(chunk, path, number)
+                    number += num_newlines(chunk)
                 else:
                     rest.append(raw)
                     _check_line(path, number, sum(map(len, rest)), max_bytes)
@@ -151,28 +151,28 @@ def _check_line(path: Path, number: int, num_bytes: int, max_bytes: int) -> None
 
 
 def read_lines(path: Path, tally: Tally, *, max_bytes: int) -> Iterator[str]:
-    """The lines of a text file with their ends, as `read_pieces` reads it."""
-    for piece in read_pieces(path, tally, max_bytes=max_bytes):
-        yield from split_lines(piece)
+    """Yield the lines of a text file with their line ends; see `read_chunks`."""
+    for chunk in read_chunks(path, tally, max_bytes=max_bytes):
+        yield from split_lines(chunk)
 
 
-def split_lines(piece: bytes) -> Iterator[str]:
-    """The lines of one piece, with their ends."""
-    yield from io.StringIO(piece.decode(), newline="\n")
+def split_lines(chunk: bytes) -> Iterator[str]:
+    """Yield the lines of one chunk with their line ends."""
+    yield from io.StringIO(chunk.decode(), newline="\n")
 
 
 def num_newlines(raw: bytes) -> int:
-    """How many newlines there are; four times as fast as `bytes.count`, where lines are of some 200 bytes."""
+    """Count newlines, four times as fast as `bytes.count` for lines of about 200 bytes."""
     return int(np.count_nonzero(np.frombuffer(raw, np.uint8) == 10))
 
 
 @contextmanager
 def open_bytes(path: Path, tally: Tally) -> Iterator[BinaryIO]:
-    """A file's bytes, decompressed on the way.
+    """Open a file for reading, and decompress its bytes if need be.
 
     Raises:
-        DataError: the file is of a kind that is no text.
-        Exception: one of `READ_ERRORS`, now or while reading; see `unreadable`.
+        DataError: the file's first bytes show that the file is no text.
+        Exception: one of `READ_ERRORS`, from opening or reading; see `unreadable`.
     """
     with io.BufferedReader(_CountedFile(path, tally), _BUFFER) as disk:
         head = disk.peek(4)
@@ -189,7 +189,7 @@ def open_bytes(path: Path, tally: Tally) -> Iterator[BinaryIO]:
 
 
 def unreadable(path: Path, error: Exception) -> DataError:
-    """The error for a file that `open_bytes` or reading from it failed on."""
+    """Return the error for a file that cannot be opened or read; `error` is one of `READ_ERRORS`."""
     if isinstance(error, OSError) and error.strerror:
         return DataError(f"{path} cannot be read: {error.strerror}. Check the path and your permissions.")
     what = "ends too early" if isinstance(error, EOFError) else f"is damaged ({error})"
@@ -227,7 +227,7 @@ class _ZstdFile(io.RawIOBase):
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_MAX_WINDOW)
-        self._frame: Any = None  # between frames
+        self._frame: Any = None  # None between frames
         self._waiting = memoryview(b"")
 
     def readable(self) -> bool:
@@ -235,24 +235,24 @@ class _ZstdFile(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         while not self._waiting:
-            piece = self._file.read(_ZSTD_PIECE)
-            if not piece:
+            chunk = self._file.read(_ZSTD_CHUNK)
+            if not chunk:
                 if self._frame is not None:
                     raise EOFError
                 return 0
-            self._waiting = memoryview(self._decompress(piece))
+            self._waiting = memoryview(self._decompress(chunk))
         count = min(len(buffer), len(self._waiting))
         buffer[:count] = self._waiting[:count]
         self._waiting = self._waiting[count:]
         return count
 
-    def _decompress(self, piece: bytes) -> bytes:
+    def _decompress(self, chunk: bytes) -> bytes:
         texts = []
-        while piece:
+        while chunk:
             if self._frame is None:
                 self._frame = self._decompressor.decompressobj()
-            texts.append(self._frame.decompress(piece))
+            texts.append(self._frame.decompress(chunk))
             if not self._frame.eof:
                 break
-            piece, self._frame = self._frame.unused_data, None
+            chunk, self._frame = self._frame.unused_data, None
         return b"".join(texts)

@@ -4,8 +4,8 @@ Decides: which keys and values make a row. Never: how bytes become text (`lines.
 
     rows = json_rows(Path("train.jsonl"), Layout(texts=("title", "body")), Tally(), 2**26)
 
-The label is under "label" and the text under "text" unless a layout says otherwise. Null is an empty text; a
-whole number has no decimal point.
+By default the key "label" holds the label, and the key "text" the text. Null becomes an empty text. A whole number
+is written without a decimal point.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from distrain.errors import ConfigurationError, DataError
-from distrain.text.readers.columns import LabelledText, Layout, no_column, place, shown_names
+from distrain.text.readers.columns import LabelledText, Layout, location, no_column, shown_names
 from distrain.text.readers.lines import Tally, read_lines
 
 _BATCH_BYTES = 4 * 2**20
@@ -24,7 +24,7 @@ _BATCH_ROWS = 4096
 
 
 def json_rows(path: Path, layout: Layout, tally: Tally, max_row_bytes: int) -> Iterator[LabelledText]:
-    """The rows of a JSON Lines file; see `sources.read_rows`. A row's number is its line's."""
+    """Yield the rows of a JSON Lines file, numbered by line; see `sources.read_rows`."""
     label_key, text_keys = layout.label or "label", layout.texts or ("text",)
     for number, line in enumerate(read_lines(path, tally, max_bytes=max_row_bytes), start=1):
         if line.isspace():
@@ -33,24 +33,24 @@ def json_rows(path: Path, layout: Layout, tally: Tally, max_row_bytes: int) -> I
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise DataError(
-                f"{place(path, number)} is not JSON ({error}). JSON Lines holds one object a line."
+                f"{location(path, number)} is not JSON ({error}). JSON Lines holds one object a line."
             ) from None
         if not isinstance(record, dict):
             raise DataError(
-                f"{place(path, number)} is a JSON {type(record).__name__}, not an object. "
+                f"{location(path, number)} is a JSON {type(record).__name__}, not an object. "
                 "JSON Lines holds one object a line."
             )
         for key in (label_key, *text_keys):
             if key not in record:
                 raise DataError(
-                    f"{place(path, number)} has no key {key!r}: it has {shown_names([*record]) or 'none'}. "
+                    f"{location(path, number)} has no key {key!r}: it has {shown_names([*record]) or 'none'}. "
                     "--label-column and --text-columns name the keys."
                 )
         yield _labelled_text(record, label_key, text_keys, path, number)
 
 
 def parquet_rows(path: Path, layout: Layout, tally: Tally, max_row_bytes: int) -> Iterator[LabelledText]:
-    """The rows of a Parquet file, read in batches; see `sources.read_rows`."""
+    """Yield the rows of a Parquet file, read in batches; see `sources.read_rows`."""
     try:
         import pyarrow
         import pyarrow.parquet
@@ -79,7 +79,7 @@ def parquet_rows(path: Path, layout: Layout, tally: Tally, max_row_bytes: int) -
                     text = _labelled_text(record, label_name, text_names, path, row)
                     if len(text.text) > max_row_bytes:
                         raise DataError(
-                            f"{text.place} has a text over {max_row_bytes / 2**20:,.0f} MiB. "
+                            f"{text.location} has a text over {max_row_bytes / 2**20:,.0f} MiB. "
                             "A larger --memory-mib allows longer texts."
                         )
                     yield text
@@ -88,13 +88,13 @@ def parquet_rows(path: Path, layout: Layout, tally: Tally, max_row_bytes: int) -
 
 
 def _batch_rows(metadata: Any) -> int:
-    """Rows of a Parquet file that are about 4 MiB, by its own account."""
+    """Return a number of rows that takes about 4 MiB, according to the file's metadata."""
     num_bytes = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
     return max(1, min(_BATCH_ROWS, _BATCH_BYTES * metadata.num_rows // max(1, num_bytes)))
 
 
 def _column_values(column: Any) -> list[object]:
-    """A Parquet column as Python values; text as bytes, since nothing has checked that it is UTF-8."""
+    """Return a Parquet column as Python values; texts are bytes, because nothing has checked their encoding."""
     import pyarrow
 
     if pyarrow.types.is_dictionary(column.type):
@@ -113,7 +113,7 @@ def _labelled_text(
         value = record[key]
         if isinstance(value, str):
             return value
-        if value is None or value != value:  # not a number: how tables mark a missing value
+        if value is None or value != value:  # NaN marks a missing value in tables
             return ""
         if isinstance(value, bool):
             return str(value).lower()
@@ -122,6 +122,6 @@ def _labelled_text(
         if isinstance(value, float):
             return repr(value)
         kind = type(value).__name__
-        raise DataError(f"{place(path, row)}: {key!r} holds a {kind}. Labels and texts are text or numbers.")
+        raise DataError(f"{location(path, row)}: {key!r} holds a {kind}. Labels and texts are text or numbers.")
 
     return LabelledText(plain(label_key).strip(), " ".join([plain(key) for key in text_keys]), path, row, 0)

@@ -1,16 +1,16 @@
-"""Labelled texts out of files, one after the other, in bounded memory.
+"""Labelled texts from files, read in bounded memory.
 
-Decides: which reader a path takes, and how a folder of files becomes rows. Never: what class a label names
-(`labels.py`), what happens to a text, or how bytes become text (`lines.py`).
+Decides: which reader reads a path, and how a folder of files becomes rows. Never: what class a label names
+(`labels.py`), or how bytes become text (`lines.py`).
 
     tally = Tally()
     for row in read_rows(Path("train.csv.gz"), Layout(label="class", texts=("title", "body")), tally):
-        row.label, row.text, row.place                       # place: "train.csv.gz, row 7 (line 9)"
-    tally.sentences(Path("train.csv.gz"))                    # what was repaired
+        row.label, row.text, row.location                       # location: "train.csv.gz, row 7 (line 9)"
+    tally.sentences(Path("train.csv.gz"))                    # messages about repaired lines
 
-Rows count from 1 as a person counts them in the file: a header is row 1, a blank line is no row. Harmless faults
-are repaired and counted. If a fault makes the label of a text doubtful, reading ends with an error that names
-file, row and cure. The formats are described in `delimited.py` (CSV, TSV) and `records.py` (JSON
+Rows count from 1 as a person counts rows in the file: a header is row 1, a blank line is no row. Readers repair and
+count harmless faults. If a fault makes the label of a text doubtful, reading ends with an error that names file, row
+and cure. The formats are described in `delimited.py` (CSV, TSV) and `records.py` (JSON
 Lines, Parquet).
 """
 
@@ -28,32 +28,32 @@ from distrain.text.readers.lines import BOM, READ_ERRORS, Tally, open_bytes, unr
 from distrain.text.readers.records import json_rows, parquet_rows
 
 MAX_ROW_BYTES = 64 * 2**20
-IGNORED_FOLDERS = ("unsup",)  # aclImdb/train/unsup holds reviews that nobody labelled
+IGNORED_FOLDERS = ("unsup",)  # aclImdb/train/unsup holds reviews without labels
 _COMPRESSED_SUFFIXES = (".gz", ".zst")
 
 
 def read_rows(
     path: Path, layout: Layout, tally: Tally, *, max_row_bytes: int = MAX_ROW_BYTES
 ) -> Iterator[LabelledText]:
-    """The rows of a file, or of a folder with one folder of files per class, in order.
+    """Yield the rows of a file, or of a folder with one folder of files per class, in order.
 
     Args:
         path: .csv (also any unknown name), .tsv, .jsonl or .ndjson, .parquet, or a folder of one folder per
             class. Text files may be compressed by gzip or zstd. Files of a folder come sorted by class and
             by name.
-        layout: which columns to take; ignored for a folder.
+        layout: columns to read; ignored for a folder.
         tally: counts rows, bytes and repaired lines.
-        max_row_bytes: longest row, in bytes. Reading holds a few times as much memory.
+        max_row_bytes: longest row allowed, in bytes. Reading takes a few times as much memory.
 
     Raises:
         DataError: the file is missing, empty, damaged or not of its kind, or a row breaks a rule.
-        ConfigurationError: a column that is asked for does not exist, or pyarrow is needed and not installed.
+        ConfigurationError: a column of the layout does not exist, or pyarrow is needed and not installed.
     """
     rows_before = tally.rows
     for row in _reader(path)(path, layout, tally, max_row_bytes):
         tally.rows += 1
         if not row.text or row.text.isspace():
-            tally.count_empty(row.place)
+            tally.count_empty(row.location)
         yield row
     if tally.rows == rows_before:
         raise DataError(f"{path} holds no rows. Each row needs a label and a text.")
@@ -62,7 +62,7 @@ def read_rows(
 def read_blocks(
     path: Path, layout: Layout, tally: Tally, *, max_row_bytes: int = MAX_ROW_BYTES
 ) -> Iterator[LabelledBlock]:
-    """The rows of `read_rows` in blocks, several times faster if a file is plain CSV or TSV.
+    """Yield the rows of `read_rows` in blocks, several times faster if a file is plain CSV or TSV.
 
     A text in a block has the same words as in `read_rows`, but other characters may lie between them: see `Texts`.
     """
@@ -76,14 +76,14 @@ def read_blocks(
     for block in blocks:
         tally.rows += block.texts.num_rows
         for index in block.empty.tolist():
-            tally.count_empty(block.place(index))
+            tally.count_empty(block.location(index))
         yield block
     if tally.rows == rows_before:
         raise DataError(f"{path} holds no rows. Each row needs a label and a text.")
 
 
 def size_on_disk(path: Path) -> int | None:
-    """Bytes to be read, for a progress bar; None for a folder, which is not walked twice."""
+    """Return the size of a file in bytes for a progress bar, or None for a folder, to avoid a second walk."""
     return path.stat().st_size if path.is_file() else None
 
 
@@ -110,7 +110,7 @@ def _reader(path: Path) -> _Reader:
 
 
 def _folder_rows(path: Path, layout: Layout, tally: Tally, max_row_bytes: int) -> Iterator[LabelledText]:
-    """Files of `path/<class>/`, sorted by class and by name, without hidden files."""
+    """Yield the files of `path/<class>/`, sorted by class and by name, without hidden files."""
     folders = [folder for folder in _entries(path) if folder.is_dir()]
     for ignored in (folder for folder in folders if folder.name in IGNORED_FOLDERS):
         tally.notes.append(f"{ignored} is left out: its texts have no label.")

@@ -6,7 +6,7 @@ Decides: how a block of texts lies in memory. Never: what a word is, or where a 
     texts.select(np.array([1])).to_list()              # ["the Café"]
 
 Only the words of a text count. A text cut out of a CSV file may hold doubled quotes, and separators between columns;
-neither is part of a word.
+neither quotes nor separators belong to a word.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class Texts(NamedTuple):
 
     Attributes:
         raw: UTF-8; lone surrogates are allowed, as Python's "surrogatepass" writes them.
-        starts: int64 `[n]`: where each text starts in `raw`, ascending;
-        ends: int64 `[n]`: and ends.
+        starts: int64 `[n]`, ascending: index in `raw` of each text's first byte.
+        ends: int64 `[n]`: index in `raw` behind each text's last byte.
     """
 
     raw: bytes
@@ -36,17 +36,17 @@ class Texts(NamedTuple):
         return len(self.starts)
 
     def select(self, rows: np.ndarray | slice) -> Texts:
-        """Some of the texts, by mask, numbers or slice."""
+        """Return the texts that a mask, indices or a slice selects."""
         return Texts(self.raw, self.starts[rows], self.ends[rows])
 
     def to_list(self) -> list[str]:
-        """The texts as Python strings."""
+        """Return the texts as Python strings."""
         bounds = zip(self.starts.tolist(), self.ends.tolist(), strict=True)
         return [self.raw[start:end].decode(errors="surrogatepass") for start, end in bounds]
 
     @staticmethod
     def of(texts: Sequence[str]) -> Texts:
-        """The texts of Python strings."""
-        pieces = [text.encode(errors="surrogatepass") for text in texts]
-        ends = np.fromiter(map(len, pieces), np.int64, len(pieces)).cumsum()
-        return Texts(b"".join(pieces), np.concatenate([np.zeros(1, np.int64), ends])[:-1], ends)
+        """Return the block that holds these strings."""
+        encoded = [text.encode(errors="surrogatepass") for text in texts]
+        ends = np.fromiter(map(len, encoded), np.int64, len(encoded)).cumsum()
+        return Texts(b"".join(encoded), np.concatenate([np.zeros(1, np.int64), ends])[:-1], ends)

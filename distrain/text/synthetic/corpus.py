@@ -13,7 +13,7 @@ Three properties depend on the class, so that better models score better:
 
 * topic words of the class, mixed with topic words of other classes (`TOPIC_SHARE`, `TOPIC_PURITY` of the kernel);
 * pairs of words that all classes use equally often, but pair differently (`PAIR_SHARE`): only bigrams show them;
-* the label itself, which is wrong in some rows (`LABEL_NOISE`), so that no honest model is right in all.
+* the label itself, which is wrong in some rows (`LABEL_NOISE`), so that no model can predict all labels.
 
 Each row is drawn from a stream of random numbers of its own, keyed by (seed, file, row). A file therefore depends on
 its settings alone, and not on the size of the blocks that are written.
@@ -34,7 +34,7 @@ from distrain.files import atomic_write
 from distrain.text.synthetic.corpus_kernel import fill_block
 
 VOCABULARY = 50_000
-TOPIC_WORDS = 400  # words of a class
+TOPIC_WORDS = 400  # number of words of a class
 PAIR_WORDS = 64  # first words, and as many second words, of all pairs
 COMMON_WORDS = 200  # the most frequent words belong to no class, as "the" and "of" do not
 LENGTH_SPREAD = 0.5  # standard deviation of the logarithm of a row's length: as in news and reviews
@@ -43,7 +43,7 @@ BLOCK_BYTES = 4 << 20
 
 _ONSETS = (*"bcdfghjklmnprstvwz", "ch", "sh", "th")
 _VOWELS = "aeiou"
-_ZIPF_TABLE = 1 << 20  # fine enough that even the rarest of the words has its place in it
+_ZIPF_TABLE = 1 << 20  # entries; enough for the rarest word to have an entry
 _SMALL_TABLE = 1 << 10
 
 
@@ -67,16 +67,16 @@ class Written:
 
 
 class _Language(NamedTuple):
-    """All that rows are drawn from, as arrays for the kernel.
+    """The words and tables that rows are drawn from, as arrays for the kernel.
 
     Attributes:
         letters: uint8 `[VOCABULARY, longest]`: the letters of each word, most frequent word first.
-        num_letters: uint8 `[VOCABULARY]`.
-        zipf: uint16 `[_ZIPF_TABLE]`: a word for each of equally likely numbers.
+        num_letters: uint8 `[VOCABULARY]`: number of letters of each word.
+        zipf: uint16 `[_ZIPF_TABLE]`: a word for each equally likely number.
         topics: uint16 `[classes, TOPIC_WORDS]`: the words of each class.
-        topic_zipf: uint16 `[_SMALL_TABLE]`: which of a class's words.
+        topic_zipf: uint16 `[_SMALL_TABLE]`: index of a word within its class.
         pairs: uint16 `[2, PAIR_WORDS]`: first and second words of pairs.
-        pair_zipf: uint16 `[_SMALL_TABLE]`: which of the first words.
+        pair_zipf: uint16 `[_SMALL_TABLE]`: index of a first word.
         lengths: int64 `[_SMALL_TABLE]`: words in a row.
     """
 
@@ -101,11 +101,11 @@ def write_synthetic(
 ) -> Written:
     """Write `train.csv` and `test.csv` of made-up labelled text, in constant memory.
 
-    The same settings give the same bytes. Both files are written beside their names and renamed when whole.
+    The same settings give the same bytes. Each file appears under its name only when complete.
 
     Args:
-        out: the folder, made if it is missing; files of these names in it are replaced.
-        rows: number of training rows, at least `classes`: each class occurs.
+        out: the folder, created if missing; existing files of these names are replaced.
+        rows: number of training rows, at least `classes`, so that each class occurs.
         classes: number of classes, 2 to 1,000.
         words_per_row: mean number of words in a row, title and text together, 2 to 100,000.
         seed: another seed gives another language and other rows; 0 to 2**63 - 1.

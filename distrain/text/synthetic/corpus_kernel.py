@@ -1,12 +1,13 @@
 """Rows of made-up text, drawn word by word straight into bytes: the inner loop of `corpus.py`.
 
-Decides: which word comes next, and where a sentence ends. Never: which words there are, or
-what a file is called.
+Decides: which word comes next, and where a sentence ends. Never: which words there are, or how a file is named.
 
     next_row, num_bytes = fill_block(block, longest_row, 0, 100, np.uint64(0), *language)
 
 One random number of 64 bits decides one word. Bits 0-19 choose the word, bits 20-31 the class or the pair, bits 32-47
 the kind of draw, bits 48-63 the punctuation.
+
+`fill_block` has more than 80 lines, because a split would pass all its local state between functions.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from distrain.jit import compiled
 
 LABEL_NOISE = 0.05  # share of rows that carry the label of another class
 TOPIC_SHARE = 0.12  # share of draws that give a word of some class
-TOPIC_PURITY = 0.55  # share of those that come from the row's own class, the rest from any class
+TOPIC_PURITY = 0.55  # share of topic words from the row's own class; other topic words come from any class
 PAIR_SHARE = 0.04  # share of draws that give a pair of words
 SENTENCE_END = 1 / 12  # share of words that end a sentence
 
@@ -39,7 +40,7 @@ def _mix(value: np.uint64) -> np.uint64:
 
 @compiled
 def _put_number(block: np.ndarray, end: int, number: int) -> int:
-    """Write decimal digits; returns the new end."""
+    """Write decimal digits from index `end`; return the index behind them."""
     power = 1
     while number // power >= 10:
         power *= 10
@@ -66,13 +67,13 @@ def fill_block(
     pair_zipf: np.ndarray,
     lengths: np.ndarray,
 ) -> tuple[int, int]:
-    """Write rows from `row` on until `rows` or a full block; returns (next row, bytes used)."""
+    """Write rows from `row` up to `rows` or a full block; return the next row, and the bytes used."""
     golden = np.uint64(0x9E3779B97F4A7C15)  # SplitMix64's increment
     num_classes = len(topics)
     end = 0
     while row < rows and end + longest_row <= len(block):
         state = _mix(_mix(stream + golden) + np.uint64(row))
-        # Each run of `num_classes` rows holds every class once, from a random one on.
+        # Each `num_classes` consecutive rows hold every class once, starting with a random class.
         turn = _mix(_mix(stream + golden) ^ _mix(np.uint64(row // num_classes) + golden))
         label = int((turn >> np.uint64(32)) + np.uint64(row)) % num_classes
         state += golden
@@ -80,7 +81,7 @@ def fill_block(
         left = lengths[int(draw & np.uint64(0x3FF))]
         title_ends = left - max(left // 8, 1)
         shown = label
-        # The first row of each class is left right, so that each class occurs.
+        # The first row of each class keeps its label, so that each class occurs.
         if row >= num_classes and int((draw >> np.uint64(16)) & np.uint64(0xFFFF)) < _NOISE_BELOW:
             others = int(draw >> np.uint64(40)) % (num_classes - 1)
             shown = (label + 1 + others) % num_classes

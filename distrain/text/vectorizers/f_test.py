@@ -1,4 +1,4 @@
-"""Which features tell the classes apart: one-way ANOVA F-test from per-class sums, and the k best by it.
+"""Which features separate the classes: a one-way ANOVA F-test from sums by class, and the k best scores.
 
 Decides: the score, and which features are kept at the cut. Never: reads rows.
 
@@ -17,17 +17,17 @@ import numpy as np
 from distrain.jit import compiled
 
 _SCORE_BITS = 40
-_ROUNDING = 1e-6  # of scores, far more than there is
+_ROUNDING = 1e-6  # relative error allowed for a score; the real error is far smaller
 
 
 def f_scores(sums: np.ndarray, class_sizes: np.ndarray, *, scale: float = 1.0) -> np.ndarray:
-    """F value of each feature: variance between classes over variance within them.
+    """Return the F value of each feature: the variance between classes over the variance within classes.
 
     Formula and order of summation follow `sklearn.feature_selection.f_oneway` (Heiman, Research Methods in
-    Statistics, 2002, p. 394), so that scores that are nothing but rounding agree, too.
+    Statistics, 2002, p. 394). Scores that consist of rounding errors alone therefore agree, too.
 
     Args:
-        sums: `[features, classes, 2]`: each class's sum of values, and of their squares, times `scale`.
+        sums: `[features, classes, 2]`: sum of a class's values, and sum of their squares, both times `scale`.
         class_sizes: `[classes]`: rows of each class, all above 0.
         scale: a power of two.
 
@@ -42,7 +42,7 @@ def f_scores(sums: np.ndarray, class_sizes: np.ndarray, *, scale: float = 1.0) -
 
 @compiled
 def _sums_of_squares(sums: np.ndarray, class_sizes: np.ndarray, unit: float) -> tuple[np.ndarray, np.ndarray]:
-    """Sums of squares between the classes and within them, for each feature."""
+    """Return the sums of squares between classes and within classes, float64 `[features]` each."""
     num_rows = class_sizes.sum()
     between, within = np.empty(len(sums)), np.empty(len(sums))
     for feature in range(len(sums)):
@@ -59,12 +59,12 @@ def _sums_of_squares(sums: np.ndarray, class_sizes: np.ndarray, unit: float) -> 
 
 
 def best(scores: np.ndarray, keys: np.ndarray, k: int) -> np.ndarray:
-    """Places of the `k` features of highest score, ascending, int64; NaN counts as the lowest score.
+    """Return the indices of the `k` features of highest score, ascending, int64; NaN counts as the lowest score.
 
     Args:
         scores: float64 `[features]`.
-        keys: `[features]`: of equal scores, the features of the largest keys are taken.
-        k: how many.
+        keys: integers `[features]`: among equal scores the features with the largest keys are taken.
+        k: number of features to take.
     """
     fraction, exponent = np.frexp(scores)
     rounded = np.ldexp(np.round(np.ldexp(fraction, _SCORE_BITS)), exponent - _SCORE_BITS)
@@ -78,15 +78,15 @@ def best(scores: np.ndarray, keys: np.ndarray, k: int) -> np.ndarray:
 
 
 def least_rows(score: float, class_sizes: np.ndarray) -> int:
-    """The smallest number of rows that a feature with this score can be in; 0 if there is no bound.
+    """Return the smallest number of rows that a feature with this score can occur in; 0 if there is no bound.
 
     Let a feature be other than 0 in n rows, n_c of them in class c, which has N_c rows. The squares between the classes
     are at most the sum over c of (class sum)^2 / N_c. By Cauchy and Schwarz each term is at most
-    (sum of squares of c) x n_c / N_c. The terms together are at most the share r = n / (smallest N_c) of all squares.
-    The score is therefore at most r / (1 - r) times (rows - classes) / (classes - 1).
+    (sum of squares of c) x n_c / N_c. All terms together are at most the fraction r = n / (smallest N_c) of all
+    squares. The score is therefore at most r / (1 - r) times (rows - classes) / (classes - 1).
     """
     if not 0 < score < np.inf:
         return 0
     num_classes, num_rows = len(class_sizes), int(class_sizes.sum())
-    share = score / (score + (num_rows - num_classes) / (num_classes - 1))
-    return int(share * class_sizes.min() * (1 - _ROUNDING))
+    fraction = score / (score + (num_rows - num_classes) / (num_classes - 1))
+    return int(fraction * class_sizes.min() * (1 - _ROUNDING))

@@ -1,6 +1,6 @@
 """Opens a saved vectorizer of either kind.
 
-Decides: which class reads the folder. Never: learns.
+Decides: which class reads the folder. Never: learns a vectorizer.
 
     vectorizer = load_vectorizer(Path("data/vectorizer"))
     rows = vectorizer.transform(["new text"])
@@ -19,7 +19,7 @@ Vectorizer = NgramVectorizer | SequenceVectorizer
 
 
 def load_vectorizer(directory: Path) -> Vectorizer:
-    """The vectorizer saved in `directory`.
+    """Return the vectorizer that is saved in `directory`.
 
     Raises:
         DataError: a file is missing or damaged.

@@ -1,12 +1,12 @@
-"""Which n-grams are kept: the words, and the pairs of neighbouring words that are in enough rows.
+"""The kept n-grams: the words, and the pairs of neighbouring words that occur in enough rows.
 
-Decides: how pairs are counted in bounded memory, and by whom. Never: what a word is, which n-grams become features.
+Decides: how pairs are counted in bounded memory, and which process counts a pair. Never: what a word is, or which
+n-grams become features.
 
     keys, row_counts = kept_ngrams(store, word_rows, min_df=2)
 
-Pairs are partitioned on disk by ranges of their first word. Each process then counts some of the partitions over all
-rows, in a table that mostly fits into the processor's nearer caches. The n-grams of one partition after the other are
-all n-grams in order.
+Pairs are partitioned on disk by ranges of their first word. Each process then counts some parts over all rows, in a
+table that mostly fits into the processor's nearer caches. The parts, one after the other, hold all n-grams in order.
 """
 
 from __future__ import annotations
@@ -20,65 +20,66 @@ import numpy as np
 
 from distrain.text.array_exchange import all_gather_arrays
 from distrain.text.ragged import append_array, map_array, read_array
-from distrain.text.vectorizers.ngram_kernels import count_pairs, part_pairs, refill, take_pairs
+from distrain.text.vectorizers.ngram_kernels import count_pairs, partition_pairs, refill, take_pairs
 from distrain.text.vectorizers.token_store import Progress, TokenStore
 from distrain.text.vectorizers.tokenizer import random_key
 
-_PART_PAIRS = 2**16  # in a part, where they are not too many: a table of 1 or 2 MiB
+_PART_PAIRS = 2**16  # pairs in a part if `_MAX_PARTS` suffice: a table takes 1 or 2 MiB
 _MAX_PARTS = 2**9
-_MAX_AT_ONCE = 2**23  # pairs parted at once: a part of so many is worth reading by itself
-_PAIR_BYTES = 64  # memory that one of them takes
-_LEAST_SLOTS, _MAX_SLOTS = 2**12, 2**20  # of a table before it grows
+_MAX_AT_ONCE = 2**23  # pairs partitioned at once: a read of one part is then long enough to be fast
+_PAIR_BYTES = 64  # memory for one pair while pairs are partitioned
+_MIN_SLOTS, _MAX_SLOTS = 2**12, 2**20  # slots of a table before the table grows
 _KEPT = {"keys": np.int64, "rows": np.int32}
 
 
 def kept_ngrams(
     store: TokenStore, word_rows: np.ndarray, *, min_df: int, progress: Progress | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The kept words, and the pairs of them that are in `min_df` rows.
+    """Return the kept words, and the pairs of kept words in at least `min_df` rows.
 
     Args:
-        store: its words renumbered by rank; -1 for one that is not kept.
-        word_rows: rows that hold each kept word, by rank.
-        min_df: rows that a pair must be in.
-        progress: called now and then.
+        store: the rows, with words renumbered by rank, and -1 for a word that is not kept.
+        word_rows: number of rows that hold each kept word, by rank.
+        min_df: smallest number of rows with a pair that is kept.
+        progress: function to call repeatedly; see `Progress`.
 
     Returns:
-        Keys, int64, ascending, and rows with each, int32: the same in all processes, and mapped from files.
+        Keys, int64, ascending, and the number of rows with each key, int32. Both are mapped from files and equal in
+        all processes.
     """
     num_parts = 2 ** (min(_MAX_PARTS, 1 + store.num_words // _PART_PAIRS).bit_length() - 1)
-    # Parts of about as many words, to be of about as many pairs.
+    # Parts with equally many occurrences of words have about equally many pairs.
     before = np.cumsum(word_rows, dtype=np.int64) - word_rows
     part_of = (before * num_parts // max(1, int(word_rows.sum(dtype=np.int64)))).astype(np.uint16)
     first_words = np.searchsorted(part_of, np.arange(num_parts + 1)).tolist()
-    parted = _PartedPairs(store, part_of, num_parts, progress)
+    partitions = _PartitionedPairs(store, part_of, num_parts, progress)
     own = [_kept_file(store.scratch, store.group.rank, name) for name in _KEPT]
     for path in own:
         path.write_bytes(b"")
     sizes = []
     counter = _PairCounter()
     for part in range(store.group.rank, num_parts, store.group.size):
-        counted = counter.count(parted.pieces(part), parted.sizes[part], min_df)
+        counted = counter.count(partitions.blocks(part), partitions.sizes[part], min_df)
         kept = _with_words(*counted, word_rows, *first_words[part : part + 2])
         for path, array in zip(own, kept, strict=True):
             append_array(path, array)
         sizes.append(len(kept[0]))
-    shares = [json.loads(share) for share in store.group.all_gather_bytes(json.dumps(sizes).encode())]
-    parted.remove()
-    return _joined(store, shares, "keys"), _joined(store, shares, "rows")
+    sizes_by_rank = [json.loads(content) for content in store.group.all_gather_bytes(json.dumps(sizes).encode())]
+    partitions.remove()
+    return _joined(store, sizes_by_rank, "keys"), _joined(store, sizes_by_rank, "rows")
 
 
-class _PartedPairs:
+class _PartitionedPairs:
     """The pairs of all rows of the group on disk, ordered by block of rows, then by part.
 
     Args:
         store: this process's rows.
         part_of: uint16: part of each first word.
         num_parts: number of parts.
-        progress: called now and then.
+        progress: function to call repeatedly; see `Progress`.
 
     Attributes:
-        sizes: pairs of each part.
+        sizes: number of pairs in each part.
     """
 
     def __init__(self, store: TokenStore, part_of: np.ndarray, num_parts: int, progress: Progress | None) -> None:
@@ -86,16 +87,16 @@ class _PartedPairs:
         self._file(self._rank).write_bytes(b"")
         sizes = [np.zeros(1, np.int64)]
         at_once = min(_MAX_AT_ONCE, store.memory_bytes // _PAIR_BYTES)
-        for block in store.reported_blocks("parting pairs of words", progress, at_once=at_once):
-            pairs, part_sizes = part_pairs(block.row_splits, block.ids, part_of, num_parts)
+        for block in store.reported_blocks("partitioning pairs of words", progress, at_once=at_once):
+            pairs, part_sizes = partition_pairs(block.row_splits, block.ids, part_of, num_parts)
             append_array(self._file(self._rank), pairs)
             sizes.append(part_sizes)
         splits = np.concatenate(sizes).cumsum()
         self._splits = all_gather_arrays(store.group, store.scratch, "pair-splits", splits)
         self.sizes: list[int] = sum(np.diff(splits).reshape(-1, num_parts).sum(0) for splits in self._splits).tolist()
 
-    def pieces(self, part: int) -> Iterator[np.ndarray]:
-        """The pairs of a part as `part_pairs` gives them, block by block."""
+    def blocks(self, part: int) -> Iterator[np.ndarray]:
+        """Yield the pairs of a part block by block, as `partition_pairs` returns them."""
         for rank, splits in enumerate(self._splits):
             with self._file(rank).open("rb") as file:
                 starts, ends = (bounds[part :: self._num_parts].tolist() for bounds in (splits[:-1], splits[1:]))
@@ -104,7 +105,7 @@ class _PartedPairs:
                     yield read_array(file, np.int64, end - start)
 
     def remove(self) -> None:
-        """Remove what this process has written; all must have read it."""
+        """Remove the file of this process; call this when all processes have read the file."""
         self._file(self._rank).unlink()
 
     def _file(self, rank: int) -> Path:
@@ -116,13 +117,19 @@ class _PairCounter:
 
     def __init__(self) -> None:
         self._seed = random_key()
-        self._room = np.zeros((_LEAST_SLOTS, 2), np.int64)
+        self._room = np.zeros((_MIN_SLOTS, 2), np.int64)
 
-    def count(self, pieces: Iterable[np.ndarray], size: int, min_df: int) -> tuple[np.ndarray, np.ndarray]:
-        """The pairs that are in `min_df` rows, in no order, and the rows with each; of `size` pairs in all."""
+    def count(self, blocks: Iterable[np.ndarray], size: int, min_df: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the pairs in at least `min_df` rows, in no order, and the number of rows with each pair.
+
+        Args:
+            blocks: the pairs of one part.
+            size: number of pairs in all blocks.
+            min_df: smallest number of rows with a pair.
+        """
         table = self._empty_table(min(_slots(size), _MAX_SLOTS))
         count = row = 0
-        for pairs in pieces:
+        for pairs in blocks:
             if _slots(count + len(pairs)) > len(table):
                 larger = np.zeros((_slots(count + len(pairs)), 2), np.int64)
                 refill(table, larger, self._seed)
@@ -139,27 +146,27 @@ class _PairCounter:
 
 
 def _slots(pairs: int) -> int:
-    """Slots for so many pairs, a power of two: at most three quarters are taken."""
-    return max(_LEAST_SLOTS, 2 ** (pairs * 4 // 3).bit_length())
+    """Return the number of slots for `pairs` pairs, a power of two that leaves a quarter of the slots free."""
+    return max(_MIN_SLOTS, 2 ** (pairs * 4 // 3).bit_length())
 
 
 def _with_words(
     pairs: np.ndarray, rows: np.ndarray, word_rows: np.ndarray, first: int, last: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of which the first word has a rank from `first` to below `last`, and these words, by key."""
+    """Merge the pairs whose first word has a rank in [first, last) with these words; return keys and row counts."""
     keys = np.concatenate([np.arange(first, last, dtype=np.int64) << 32, pairs])
     order = np.argsort(keys)
     return keys[order], np.concatenate([word_rows[first:last], rows])[order].astype(np.int32)
 
 
-def _joined(store: TokenStore, shares: list[list[int]], name: str) -> np.ndarray:
-    """Map the kept arrays of all parts, which the processes counted in turn; `shares` holds the sizes by process."""
-    size, dtype = len(shares), np.dtype(_KEPT[name])
+def _joined(store: TokenStore, sizes_by_rank: list[list[int]], name: str) -> np.ndarray:
+    """Join the kept arrays of all parts in a file, and map the file; `sizes_by_rank` holds the sizes of the parts."""
+    size, dtype = len(sizes_by_rank), np.dtype(_KEPT[name])
     joined = store.scratch / f"all-{name}-{store.group.rank}"
     with joined.open("wb") as file, ExitStack() as stack:
         opened = [stack.enter_context(_kept_file(store.scratch, rank, name).open("rb")) for rank in range(size)]
-        for part in range(sum(map(len, shares))):
-            file.write(opened[part % size].read(dtype.itemsize * shares[part % size][part // size]))
+        for part in range(sum(map(len, sizes_by_rank))):
+            file.write(opened[part % size].read(dtype.itemsize * sizes_by_rank[part % size][part // size]))
     return map_array(joined, dtype)
 
 

@@ -1,6 +1,7 @@
-"""The n-gram pipeline: words and pairs of words, TF-IDF, the best by F-test.
+"""The n-gram pipeline: words and pairs of words, TF-IDF values, and a choice of features by F-test.
 
-Decides: which n-grams are kept and chosen, and their weights. Never: what a word is (`tokenizer.py`), writes data.
+Decides: which n-grams are kept and chosen, and their weights. Never: decides what a word is (`tokenizer.py`), or
+writes data sets.
 
     vectorizer, rows = learn_ngrams(store, top_k=20_000)     # store: a filled TokenStore
     rows = vectorizer.transform(["new text"])                # rows.columns, rows.values
@@ -33,13 +34,13 @@ from distrain.text.readers.texts import Texts
 from distrain.text.vectorizers.f_test import best, f_scores, least_rows
 from distrain.text.vectorizers.ngram_counts import kept_ngrams
 from distrain.text.vectorizers.ngram_index import NgramIndex
-from distrain.text.vectorizers.ngram_kernels import add_class_sums, weigh_rows
+from distrain.text.vectorizers.tfidf_kernels import add_class_sums, weigh_rows
 from distrain.text.vectorizers.token_store import NO_WORDS, Progress, TokenBlock, TokenStore
 from distrain.text.vectorizers.tokenizer import Words, WordTable
 from distrain.text.vectorizers.vectorizer_files import damaged, save_arrays, take_array, take_count, take_words
 from distrain.text.vectorizers.vocabulary import alphabetical, kept_words, word_ranks
 
-_ENOUGH = 2**20  # n-grams tested at first: mostly none of the rest can score as high
+_ENOUGH = 2**20  # n-grams in the first test: mostly no other n-gram can score high enough
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,10 +50,10 @@ class NgramVectorizer:
     Attributes:
         words: the kept words, in UTF-8 order.
         keys: int64, ascending: the kept n-grams as `ngram_kernels` numbers them.
-        row_counts: int32, as long as `keys`: training rows that hold each.
-        num_rows: training rows.
-        chosen: int64, ascending: places in `keys` of the n-grams that became columns.
-        index: finds the kept n-grams.
+        row_counts: int32, as long as `keys`: number of training rows that hold each n-gram.
+        num_rows: number of training rows.
+        chosen: int64, ascending: indices in `keys` of the n-grams that became columns.
+        index: index that finds the kept n-grams.
     """
 
     kind = "ngram"
@@ -65,28 +66,28 @@ class NgramVectorizer:
 
     @property
     def num_features(self) -> int:
-        """Number of chosen n-grams: columns are below this."""
+        """Number of chosen n-grams, and thus of columns."""
         return len(self.chosen)
 
     def feature_names(self) -> list[str]:
-        """The chosen n-grams in column order, which is alphabetical (by code point)."""
+        """Return the chosen n-grams in column order, which is alphabetical (by code point)."""
         words = [word.decode() for word in self.words.to_list()]
         firsts, seconds = _ranks_of(self.keys[self.chosen])
         pairs = zip(firsts.tolist(), seconds.tolist(), strict=True)
         return [words[first] if second < 0 else f"{words[first]} {words[second]}" for first, second in pairs]
 
     def transform(self, texts: Sequence[str] | Texts) -> Rows:
-        """TF-IDF rows of `texts`; labels are zeros. A text without a chosen n-gram gives an empty row."""
+        """Return the TF-IDF rows of `texts`, with labels 0. A text without a chosen n-gram gives an empty row."""
         block = texts if isinstance(texts, Texts) else Texts.of(texts)
         found = self.index.find(*self._table.rows(block, add=False))
         return Rows(*self.weigh(*found), np.zeros(block.num_rows, np.int32))
 
     def weigh(self, row_splits: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Row splits, columns and TF-IDF values of rows that `index` has found."""
+        """Return row splits, columns and TF-IDF values of rows that `index.find` returned."""
         return weigh_rows(row_splits, numbers, self.index.row_counts, self._weights, self._columns)
 
     def save(self, directory: Path) -> None:
-        """Write `vectorizer.json` and its arrays into `directory`, which is made if need be."""
+        """Write `vectorizer.json` and its arrays into `directory`, and create the folder if need be."""
         header = {"kind": self.kind, "num_rows": self.num_rows, "num_features": self.num_features}
         arrays = {
             "word_pool": self.words.pool,
@@ -99,10 +100,12 @@ class NgramVectorizer:
 
     @staticmethod
     def from_arrays(header: dict[str, Any], arrays: dict[str, np.ndarray], directory: Path) -> NgramVectorizer:
-        """What `save` wrote, checked to be in range, as kernels index memory by it.
+        """Return the vectorizer that `save` wrote.
+
+        Kernels index memory with these numbers, so this checks that all numbers are in range.
 
         Raises:
-            DataError: the arrays break a rule; `directory` is named.
+            DataError: the arrays break a rule; the message names `directory`.
         """
         words = take_words(arrays, directory)
         keys = take_array(arrays, "keys", np.int64, directory)
@@ -144,14 +147,14 @@ def learn_ngrams(
     """Choose the n-grams of the training rows.
 
     Args:
-        store: the training rows; its scratch folder takes another temporary file.
-        top_k: n-grams chosen, at most.
-        min_df: rows that an n-gram must be in.
-        progress: called now and then.
+        store: the training rows; learning writes temporary files into the store's scratch folder.
+        top_k: largest number of chosen n-grams.
+        min_df: smallest number of rows with an n-gram that is kept.
+        progress: function to call repeatedly; see `Progress`.
 
     Returns:
-        The vectorizer, and the training rows in order: made as they are walked, to be walked once, and the same
-        as `transform` of their text, bit by bit.
+        The vectorizer, and an iterator over the training rows in order. The rows equal `transform` of their texts, bit
+        by bit.
 
     Raises:
         DataError: no text has a word, or no n-gram is in `min_df` rows.
@@ -176,12 +179,12 @@ def learn_ngrams(
 
 
 def _ranks_of(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Ranks of the first and the second word of n-grams; -1 where there is no second."""
+    """Return the ranks of the first and the second word of n-grams; -1 for a missing second word."""
     return keys >> 32, (keys & 0xFFFFFFFF) - 1
 
 
 def _weights(row_counts: np.ndarray, num_rows: int) -> np.ndarray:
-    """The weight of an n-gram that is in 0, 1, 2, ... rows, up to the most that any is in.
+    """Return the weight of an n-gram in 0, 1, 2, ... rows, up to the largest row count.
 
     scikit-learn's smooth IDF, in its order of operations: ln((1 + rows) / (1 + rows with it)) + 1.
     """
@@ -204,8 +207,8 @@ def _find_and_choose(
     class_numbers = np.zeros(len(store.class_sizes), np.int32)
     class_numbers[present] = np.arange(len(present))
     weights = _weights(index.row_counts, store.num_rows)
-    scale = 2.0 ** (62 - store.num_rows.bit_length())  # a value is at most 1, and so is its square
-    at_once = max(1, store.memory_bytes // (3 * (16 * len(present) + 64)))  # 64: what the scores themselves take
+    scale = 2.0 ** (62 - store.num_rows.bit_length())  # values and their squares are at most 1
+    at_once = max(1, store.memory_bytes // (3 * (16 * len(present) + 64)))  # 64: bytes of an n-gram's scores
     found = RaggedFile(store.scratch, f"ngrams-{store.group.rank}")
     chosen, chosen_scores = np.empty(0, np.int64), np.empty(0)
     first, last = 0, len(index)
@@ -237,7 +240,7 @@ def _found(store: TokenStore, index: NgramIndex, found: RaggedFile, progress: Pr
 
 
 def _group_scores(store: TokenStore, sums: np.ndarray, class_sizes: np.ndarray, scale: float) -> np.ndarray:
-    """F values from the sums of all processes: each process adds up some of the n-grams, then all gather all."""
+    """Return F values from the sums of all processes: a reduce-scatter of sums, then an all-gather of scores."""
     total = reduce(np.add, all_to_all_arrays(store.group, store.scratch, "sums", sums))
     scores = f_scores(total, class_sizes, scale=scale)
     return np.concatenate(all_gather_arrays(store.group, store.scratch, "scores", scores))

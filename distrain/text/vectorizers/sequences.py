@@ -1,6 +1,7 @@
-"""The sequence pipeline: the most frequent words as numbers, in text order, cut to length.
+"""The sequence pipeline: the most frequent words as numbers, in text order, cut to a maximum length.
 
-Decides: which words are kept and their ids. Never: what a word is (`tokenizer.py`), pads, writes data sets.
+Decides: which words are kept, and their ids. Never: decides what a word is (`tokenizer.py`), pads rows, or writes
+data sets.
 
     vectorizer, rows = learn_sequences(store, top_k=20_000, max_length=500)      # store: a filled TokenStore
     vectorizer.transform(["new text"]).columns
@@ -38,7 +39,7 @@ class SequenceVectorizer:
 
     Attributes:
         words: the kept words; word `i` has id `i + 2`.
-        max_length: ids in a row, at most: the smaller of the length asked for and the longest training row.
+        max_length: largest number of ids in a row: the requested length, or the longest training row if shorter.
     """
 
     kind = "sequence"
@@ -47,7 +48,7 @@ class SequenceVectorizer:
 
     @property
     def vocabulary_size(self) -> int:
-        """Ids are below this: the kept words, padding and the unknown word."""
+        """Number of ids: the kept words, padding and the unknown word."""
         return len(self.words) + FIRST_WORD
 
     @property
@@ -56,23 +57,23 @@ class SequenceVectorizer:
         return self.vocabulary_size
 
     def transform(self, texts: Sequence[str] | Texts) -> Rows:
-        """The first `max_length` word ids of each text; labels are zeros. No words give an empty row."""
+        """Return the first `max_length` word ids of each text, with labels 0; no words give an empty row."""
         block = texts if isinstance(texts, Texts) else Texts.of(texts)
         row_splits, numbers = self._table.rows(block, add=False)
         ids = np.where(numbers < 0, UNKNOWN, numbers + FIRST_WORD).astype(np.int32)
         return _cut(row_splits, ids, np.zeros(block.num_rows, np.int32), self.max_length)
 
     def save(self, directory: Path) -> None:
-        """Write `vectorizer.json` and its arrays into `directory`, which is made if need be."""
+        """Write `vectorizer.json` and its arrays into `directory`, and create the folder if need be."""
         header = {"kind": self.kind, "max_length": self.max_length, "num_features": self.num_features}
         save_arrays(directory, header, {"word_pool": self.words.pool, "word_ends": self.words.ends})
 
     @staticmethod
     def from_arrays(header: dict[str, Any], arrays: dict[str, np.ndarray], directory: Path) -> SequenceVectorizer:
-        """What `save` wrote, checked.
+        """Return the vectorizer that `save` wrote, after a check.
 
         Raises:
-            DataError: the arrays break a rule; `directory` is named.
+            DataError: the arrays break a rule; the message names `directory`.
         """
         words = take_words(arrays, directory)
         if header.get("num_features") != len(words) + FIRST_WORD:
@@ -89,11 +90,11 @@ def learn_sequences(store: TokenStore, *, top_k: int, max_length: int) -> tuple[
 
     Args:
         store: the training rows.
-        top_k: words kept, at most.
-        max_length: ids kept of a row, at most.
+        top_k: largest number of kept words.
+        max_length: largest number of ids in a row.
 
     Returns:
-        The vectorizer, and the training rows in order: made as they are walked, to be walked once.
+        The vectorizer, and an iterator over the training rows in order.
 
     Raises:
         DataError: no text has a word.
@@ -115,7 +116,7 @@ def learn_sequences(store: TokenStore, *, top_k: int, max_length: int) -> tuple[
 
 
 def _kth_largest(counts: np.ndarray, k: int) -> int:
-    """Words that occur less often are not among the `k` most frequent."""
+    """Return the `k`-th largest count, or 1 if there are at most `k` counts."""
     return int(np.partition(counts, len(counts) - k)[len(counts) - k]) if k < len(counts) else 1
 
 
@@ -125,7 +126,7 @@ def _training_rows(store: TokenStore, max_length: int) -> Iterator[Rows]:
 
 
 def _cut(row_splits: np.ndarray, ids: np.ndarray, labels: np.ndarray, max_length: int) -> Rows:
-    """The first `max_length` ids of each row."""
+    """Return the first `max_length` ids of each row."""
     lengths = np.diff(row_splits)
     place_in_row = np.arange(len(ids)) - np.repeat(row_splits[:-1], lengths)
     cut_splits = np.concatenate([[0], np.minimum(lengths, max_length)]).cumsum(dtype=np.int64)

@@ -1,6 +1,6 @@
 """Words of one dictionary on disk, in parts that can be merged one at a time.
 
-Decides: the files, and the part of a word. Never: which words are kept.
+Decides: the files, and which part a word belongs to. Never: which words are kept.
 
     save_run(scratch / "words-0-0", table_words(table), key)
     some = load_parts(scratch / "words-0-0")(7)
@@ -18,7 +18,8 @@ import numpy as np
 
 from distrain.text.ragged import map_array
 from distrain.text.vectorizers.tokenizer import WordTable
-from distrain.text.vectorizers.tokenizer_kernels import hash_words, select_words
+from distrain.text.vectorizers.tokenizer_kernels import hash_words
+from distrain.text.vectorizers.word_table_kernels import select_words
 
 PARTS = 256
 _HASH_BITS = 31
@@ -29,11 +30,11 @@ class CountedWords(NamedTuple):
     """Distinct words with their counts.
 
     Attributes:
-        units: uint64: words as `word_kernels` packs them;
-        ends: int64 `[n]`: where each ends.
-        row_counts: integers `[n]`: rows that hold each.
-        counts: integers `[n]`: how often each occurs.
-        numbers: int64 `[n]`: the number of each in its run.
+        units: uint64: all words' units, as `tokenizer_kernels` packs words.
+        ends: int64 `[n]`: index in `units` behind each word.
+        row_counts: integers `[n]`: number of rows that hold each word.
+        counts: integers `[n]`: number of occurrences of each word.
+        numbers: int64 `[n]`: number of each word in its dictionary.
     """
 
     units: np.ndarray
@@ -42,14 +43,14 @@ class CountedWords(NamedTuple):
     counts: np.ndarray
     numbers: np.ndarray
 
-    def select(self, places: np.ndarray) -> CountedWords:
-        """Some of them, by place."""
-        units, ends = select_words(self.units, self.ends, places)
-        return CountedWords(units, ends, self.row_counts[places], self.counts[places], self.numbers[places])
+    def select(self, indices: np.ndarray) -> CountedWords:
+        """Return the words at `indices`, in that order."""
+        units, ends = select_words(self.units, self.ends, indices)
+        return CountedWords(units, ends, self.row_counts[indices], self.counts[indices], self.numbers[indices])
 
 
 def table_words(table: WordTable) -> CountedWords:
-    """What a table holds."""
+    """Return the words of a table, with their counts."""
     return CountedWords(*table.units, table.row_counts, table.counts, np.arange(len(table)))
 
 
@@ -63,13 +64,13 @@ def save_run(stem: Path, words: CountedWords, key: np.uint64) -> None:
 
 
 def load_run(stem: Path) -> CountedWords:
-    """All words of a run, mapped from its files."""
+    """Return all words of a run, mapped from files."""
     fields = zip(CountedWords._fields, _DTYPES, strict=True)
     return CountedWords(*(map_array(_file(stem, name), dtype) for name, dtype in fields))
 
 
 def load_parts(stem: Path) -> Callable[[int], CountedWords]:
-    """A function that gives the words of one part of a run."""
+    """Return a function that returns the words of one part of a run."""
     words, part_ends = load_run(stem), [0, *map_array(_file(stem, "parts"), np.int64).tolist()]
 
     def part(number: int) -> CountedWords:

@@ -1,6 +1,6 @@
 """The training text as integers on disk: read and tokenized once, walked as often as a learner needs.
 
-Decides: how word numbers are spilled, and in what blocks they come back. Never: what a word is (`tokenizer.py`),
+Decides: how word numbers are spilled, and how rows are cut into blocks. Never: what a word is (`tokenizer.py`),
 which words are kept (`vocabulary.py`), what the data set holds.
 
     store = TokenStore(scratch, memory_mib=1024)       # scratch: an existing, empty folder
@@ -31,14 +31,14 @@ from distrain.text.readers.texts import Texts
 from distrain.text.vectorizers.spilled_words import CountedWords, load_run, save_run, table_words
 from distrain.text.vectorizers.tokenizer import WordTable, random_key
 
-Progress = Callable[[str, float], None]  # (what is being done, share of it done: 0..1), called now and then
+Progress = Callable[[str, float], None]  # (current phase, fraction done: 0..1), called repeatedly
 NO_WORDS = (
     "No training text has a word (two or more letters or digits), so there is nothing to learn from. "
     "Check the text columns."
 )
-_MAX_ROWS = 2**31 - 2  # row numbers are packed beside counts
+_MAX_ROWS = 2**31 - 2  # a row number and a count share an int64
 _MAX_RUN_WORDS = 2**30  # occurrences in a run are counted in 32 bits
-_TABLE_SHARE = 4  # part of the memory that the dictionary may take; twice that while it grows
+_TABLE_DIVISOR = 4  # a dictionary may take memory / 4, and memory / 2 while the dictionary grows
 
 
 class TokenBlock(NamedTuple):
@@ -47,8 +47,8 @@ class TokenBlock(NamedTuple):
     Attributes:
         first_row: number of the first row, counted within this store.
         row_splits: int64 `[n + 1]`, from 0.
-        ids: int32 `[row_splits[-1]]`: word numbers in text order, or what another file holds of the same rows.
-        labels: int32 `[n]`.
+        ids: int32 `[row_splits[-1]]`: word numbers in text order, or the values of another file for the same rows.
+        labels: int32 `[n]`: class number of each row.
     """
 
     first_row: int
@@ -67,11 +67,11 @@ class TokenStore:
         group: the processes that divide the rows.
 
     Attributes:
-        block_rows: rows of each block that was added.
-        num_rows: rows of all stores of the group, set by `finish`, as are the next three.
-        num_words: words in all rows.
-        longest_row: words in the longest row.
-        class_sizes: int64 `[largest label + 1]`: rows of each class.
+        block_rows: number of rows of each added block.
+        num_rows: number of rows in all stores of the group, set by `finish`.
+        num_words: number of words in all rows of the group, set by `finish`.
+        longest_row: number of words in the longest row of the group, set by `finish`.
+        class_sizes: int64 `[largest label + 1]`: rows of each class; `finish` sums them over the group.
     """
 
     def __init__(self, scratch: Path, *, memory_mib: int, group: ProcessGroup | None = None) -> None:
@@ -83,7 +83,7 @@ class TokenStore:
         self.class_sizes = np.zeros(0, np.int64)
         self._own_rows = self._run_words = 0
         self._rows_by_length: dict[int, int] = {}
-        self._tables: list[WordTable | Path] = []  # a run's words: in memory, or the stem of their files
+        self._tables: list[WordTable | Path] = []  # words of each run: in memory, or the stem of their files
         self._tokens: list[RaggedFile] = []
         self._ranks: list[np.ndarray] = []
         self._part_key = np.frombuffer(self.group.broadcast(random_key().tobytes()), np.uint64)[0]
@@ -94,11 +94,11 @@ class TokenStore:
         """Tokenize and append a block of rows.
 
         Args:
-            texts: one text a row; may be empty.
+            texts: one text for each row; a text may be empty.
             labels: integers `[texts.num_rows]`: class numbers from 0.
 
         Raises:
-            ValueError: labels are negative, or not one a text.
+            ValueError: a label is negative, or texts and labels differ in number.
             DataError: more than 2**31 - 2 rows in all.
         """
         labels = np.ascontiguousarray(labels, np.int32)
@@ -125,18 +125,18 @@ class TokenStore:
         if self.group.size > 1 or len(self._tables) > 1:
             self._spill_words()
         own = {"lengths": sorted(self._rows_by_length.items()), "classes": self.class_sizes.tolist()}
-        shares = [json.loads(share) for share in self.group.all_gather_bytes(json.dumps(own).encode())]
-        self.class_sizes = _sum([np.array(share["classes"], np.int64) for share in shares])
+        totals = [json.loads(content) for content in self.group.all_gather_bytes(json.dumps(own).encode())]
+        self.class_sizes = _sum([np.array(total["classes"], np.int64) for total in totals])
         self._rows_by_length = {}
-        for share in shares:
-            for length, rows in share["lengths"]:
+        for total in totals:
+            for length, rows in total["lengths"]:
                 self._rows_by_length[length] = self._rows_by_length.get(length, 0) + rows
         self.num_rows = sum(self._rows_by_length.values())
         self.num_words = sum(length * rows for length, rows in self._rows_by_length.items())
         self.longest_row = max(self._rows_by_length, default=0)
 
     def median_words_per_row(self) -> float:
-        """Exact median number of words per row: the mean of the middle two where rows are even; 0 without rows."""
+        """Return the exact median number of words per row, or 0 without rows."""
         if not self.num_rows:
             return 0.0
         lengths = np.array(sorted(self._rows_by_length), np.int64)
@@ -146,29 +146,31 @@ class TokenStore:
 
     @property
     def only_run(self) -> CountedWords | None:
-        """All words of the group if they are in memory: one process with one dictionary; else None."""
+        """All words of the group if one process holds them in one dictionary in memory, else None."""
         only = self._tables[0] if len(self._tables) == 1 else None
         return table_words(only) if isinstance(only, WordTable) else None
 
     def runs(self) -> Iterator[CountedWords]:
-        """The words of each run of this store."""
+        """Yield the words of each run of this store."""
         for table in self._tables:
             yield table_words(table) if isinstance(table, WordTable) else load_run(table)
 
     def run_stems(self) -> list[Path]:
-        """The files of all dictionaries of the group, for `spilled_words.load_parts`."""
+        """Return the file stems of all dictionaries of the group, for `spilled_words.load_parts`."""
         counts = self.group.all_gather_bytes(str(len(self._tables)).encode())
         return [self._stem(rank, run) for rank, count in enumerate(counts) for run in range(int(count))]
 
     def renumber(self, ranks: list[np.ndarray]) -> None:
-        """From now on word `i` of run `r` is `ranks[r][i]` (int32)."""
+        """Replace the number of word `i` of run `r` by `ranks[r][i]` (int32) in all later walks."""
         self._ranks = ranks
         self._tables = []
 
     def blocks(self, other: RaggedFile | None = None, *, at_once: int = BLOCK_VALUES) -> Iterator[TokenBlock]:
-        """All rows of this store in order, renumbered; with the rows of `other`, one for each here, in their place.
+        """Yield all rows of this store in order, renumbered.
 
-        At most `at_once` words come at once, or one row.
+        Args:
+            other: a file with a row for each row of this store; its values replace the word numbers.
+            at_once: largest number of words in a block; a longer row is a block of its own.
         """
         first_row = 0
         with self._labels.open("rb") as labels_file:
@@ -180,7 +182,7 @@ class TokenStore:
     def reported_blocks(
         self, doing: str, progress: Progress | None, other: RaggedFile | None = None, *, at_once: int = BLOCK_VALUES
     ) -> Iterator[TokenBlock]:
-        """The same as `blocks`, with calls of `progress(doing, fraction of the rows walked)`."""
+        """Yield from `blocks`, and call `progress(doing, fraction of the rows walked)`."""
         for block in self.blocks(other, at_once=at_once):
             if progress:
                 progress(doing, block.first_row / self._own_rows)
@@ -194,10 +196,10 @@ class TokenStore:
                 yield row_splits, ranks[ids]
 
     def _open_run(self) -> WordTable:
-        """The table of the run that the next rows belong to."""
+        """Return the table for the next rows, and begin a new run if the table is full."""
         table = self._tables[-1] if self._tables else None
         if isinstance(table, WordTable):
-            if table.num_bytes <= self.memory_bytes // _TABLE_SHARE and self._run_words < _MAX_RUN_WORDS:
+            if table.num_bytes <= self.memory_bytes // _TABLE_DIVISOR and self._run_words < _MAX_RUN_WORDS:
                 return table
             self._spill_words()
         self._tokens.append(RaggedFile(self.scratch, f"tokens-{self.group.rank}-{len(self._tables)}"))
@@ -218,7 +220,7 @@ class TokenStore:
 
 
 def _sum(counts: list[np.ndarray]) -> np.ndarray:
-    """The sum of arrays of different lengths, int64."""
+    """Return the sum of arrays of different lengths, int64."""
     total = np.zeros(max(map(len, counts)), np.int64)
     for count in counts:
         total[: len(count)] += count

@@ -29,13 +29,12 @@ from distrain.text.vectorizers.tokenizer_kernels import (
     Fold,
     SplitWords,
     hash_words,
-    number_words,
     pack_words,
-    rehash,
     split_words,
 )
+from distrain.text.vectorizers.word_table_kernels import number_words, rehash
 
-CHUNK_BYTES = 2**18  # what is tokenized at once: small enough to stay near the processor, a text more at most
+CHUNK_BYTES = 2**18  # bytes tokenized at once, fitting a second-level cache; a chunk holds at least one text
 _CODE_POINTS = 0x110000
 _SIGMA = "\N{GREEK CAPITAL LETTER SIGMA}".encode()
 
@@ -46,7 +45,7 @@ class Words:
 
     Attributes:
         pool: uint8 `[bytes]`: the words' UTF-8, one after the other.
-        ends: int64 `[n]`: where each word ends in `pool`.
+        ends: int64 `[n]`: index in `pool` behind each word.
     """
 
     pool: np.ndarray
@@ -56,7 +55,7 @@ class Words:
         return len(self.ends)
 
     def to_list(self) -> list[bytes]:
-        """The words in order, each as UTF-8."""
+        """Return the words in order, each as UTF-8."""
         pool, start, words = self.pool.tobytes(), 0, []
         for end in self.ends.tolist():
             words.append(pool[start:end])
@@ -65,28 +64,28 @@ class Words:
 
     @staticmethod
     def from_list(words: Sequence[bytes]) -> Words:
-        """The reverse of `to_list`."""
+        """Return the words of a list, as `to_list` returns it."""
         ends = np.cumsum([len(word) for word in words], dtype=np.int64)
         return Words(np.frombuffer(bytearray().join(words), np.uint8), ends)
 
     @staticmethod
     def from_units(units: np.ndarray, ends: np.ndarray) -> Words:
-        """Words of which `word_kernels` packed the bytes; `ends` is of `units`."""
+        """Return the words that `tokenizer_kernels` packed; `ends` indexes `units`."""
         octets = units.astype(">u8").view(np.uint8)
         is_letter = octets != 0
         return Words(octets[is_letter], np.cumsum(is_letter, dtype=np.int64)[8 * ends - 1])
 
 
 def random_key() -> np.uint64:
-    """An odd number to key a hash with.
+    """Return an odd number, uint64, to key a hash.
 
-    It only places things in tables, so that no result depends on it, and nobody can write text that collides.
+    The key determines slots of tables alone, and no result. A random key keeps authors of text from forcing collisions.
     """
     return np.uint64(int.from_bytes(os.urandom(8), "little") | 1)
 
 
 def fold(character: str) -> str:
-    """What one character becomes: its lower-case decomposition without combining marks; a space ends a word."""
+    """Return the lower-case decomposition of a character without combining marks; a space ends a word."""
     decomposed = unicodedata.normalize("NFKD", character.lower())
     kept = (part for part in decomposed if not unicodedata.combining(part))
     return "".join(part if part.isalnum() or part == "_" else " " for part in kept)
@@ -102,7 +101,7 @@ class _FoldTable:
             lengths=np.zeros(_CODE_POINTS, np.uint8),
             pool=np.zeros(0, np.uint8),
         )
-        self.growth = 1  # bytes that a byte becomes, at most
+        self.growth = 1  # largest ratio of folded bytes to bytes of a character, rounded up
         self.learn("".join(map(chr, range(128))))
         self.ascii = np.zeros(256, np.uint8)
         for code_point in range(128):
@@ -114,12 +113,12 @@ class _FoldTable:
         known, starts, lengths, pool = self.table
         new = code_points[~known[code_points]]
         folded = [fold(chr(code_point)).encode() for code_point in new.tolist()]
-        sizes = np.array([len(piece) for piece in folded], np.int64)
+        sizes = np.array([len(form) for form in folded], np.int64)
         starts[new] = len(pool) + np.cumsum(sizes) - sizes
         lengths[new] = sizes
         known[new] = True
         self.table = self.table._replace(pool=np.concatenate([pool, np.frombuffer(b"".join(folded), np.uint8)]))
-        # A character takes one byte in ASCII, two or more else.
+        # A character takes one byte in ASCII, and at least two bytes otherwise.
         widths = np.where(new < 128, 1, 2)
         self.growth = max(self.growth, int((-(-sizes // widths)).max(initial=0)))
 
@@ -132,10 +131,10 @@ def _fold_table() -> _FoldTable:
 class WordTable:
     """Numbers words in the order in which they first appear, and counts them: a hash table.
 
-    Takes 60 to 110 MB a million distinct words of eight bytes. For one thread at a time.
+    A million distinct words of eight bytes take 60 to 110 MB. One thread at a time may use a table.
 
     Args:
-        words: distinct words to begin with; they keep their numbers.
+        words: distinct words that the table holds from the start, with unchanged numbers.
     """
 
     def __init__(self, words: Words | None = None) -> None:
@@ -153,52 +152,52 @@ class WordTable:
 
     @property
     def num_bytes(self) -> int:
-        """Memory taken."""
+        """Size of the table in memory, in bytes."""
         return self._slots.nbytes + self._pool.nbytes + self._info.nbytes
 
     @property
     def units(self) -> tuple[np.ndarray, np.ndarray]:
-        """The words so far, by number: units uint64, and where each ends, int64."""
+        """Units of the words so far, uint64, and the index behind each word, int64, ordered by number."""
         ends = self._info[1 : self._count + 1, 0].astype(np.int64)
         return self._pool[: self._info[self._count, 0]], ends
 
     @property
     def words(self) -> Words:
-        """The words so far, by number."""
+        """The words so far, ordered by number."""
         return Words.from_units(*self.units)
 
     @property
     def row_counts(self) -> np.ndarray:
-        """Rows that hold each word, int32 (a view)."""
+        """Number of rows that hold each word, int32 (a view)."""
         return self._info[: self._count, 2]
 
     @property
     def counts(self) -> np.ndarray:
-        """How often each word occurs, int32 (a view)."""
+        """Number of occurrences of each word, int32 (a view)."""
         return self._info[: self._count, 3]
 
     def add(self, units: np.ndarray, ends: np.ndarray, *, add: bool = True) -> np.ndarray:
-        """Numbers (int32) of packed words, counted as one row of their own; as `rows` does with `add`."""
+        """Return the numbers of packed words, int32, like `rows` does for one text with these words."""
         words = SplitWords(units, ends, hash_words(units, ends, self._key), np.array([0, len(ends)]))
         return self._number(words, 0, add)
 
     def rows(self, texts: Texts, *, add: bool, first_row: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """All of `chunks` at once: row_splits int64 `[n + 1]`, ids int32."""
+        """Return the results of `chunks` in one: row splits int64 `[n + 1]`, and ids int32."""
         parts = list(self.chunks(texts, add=add, first_row=first_row))
         lengths = [np.diff(row_splits) for row_splits, _ in parts]
         row_splits = np.concatenate([[0], *lengths]).cumsum(dtype=np.int64)
         return row_splits, np.concatenate([np.empty(0, np.int32), *(ids for _, ids in parts)])
 
     def chunks(self, texts: Texts, *, add: bool, first_row: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Numbers of the words of each text, in bounded chunks of texts.
+        """Yield the numbers of the words of each text, in bounded chunks of texts.
 
         Args:
             texts: any text; a lone surrogate separates words.
-            add: number unknown words, and count all; otherwise unknown ones are -1.
-            first_row: number of the first text among all that are added.
+            add: if True, number unknown words and count all words; if False, unknown words are -1.
+            first_row: number of the first text among all added texts.
 
         Yields:
-            row_splits int64 `[rows + 1]` from 0, and ids int32: the words of a text in order.
+            Row splits, int64 `[rows + 1]` from 0, and the ids of the words in text order, int32.
         """
         if _SIGMA in texts.raw:
             texts = Texts.of([text.lower() for text in texts.to_list()])

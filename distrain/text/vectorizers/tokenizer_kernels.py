@@ -1,13 +1,14 @@
-"""Byte kernels of the tokenizer: fold and cut text into words, and number words in a hash table.
+"""Byte kernels of the tokenizer: fold text, cut text into words, and hash and pack words.
 
-Decides: nothing but the layout of words and of the table. Never: checks its input, keeps state.
+Decides: the layout of words. Never: checks its input, keeps state, numbers words (`word_table_kernels.py`).
 
     known, words = split_words(raw, starts, ends, ascii_fold, fold, key, room)
-    row, word, count = number_words(SplitWords(*words), 0, 0, 0, slots, pool, info, count, True, ids)
 
 A word is its folded UTF-8 in units of eight bytes, as `uint64`. A unit holds its first byte in its highest bits, and
 zeros follow the last byte. Words compare as their units do, and one unit is enough for most words. NUL is no word
 character, so no two words have the same units.
+
+`split_words` has more than 80 lines, because a split would pass all its local state between functions.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ import numpy as np
 from distrain.jit import compiled
 
 _SPACE = 32
-_AHEAD = 64  # look-ups begun at once
 
 
 class SplitWords(NamedTuple):
@@ -27,9 +27,9 @@ class SplitWords(NamedTuple):
 
     Attributes:
         units: uint64: all words' units, one after the other.
-        ends: int64 `[words]`: where each word ends in `units`.
-        hashes: int64 `[words]`: 31 bits each.
-        row_splits: int64 `[rows + 1]` over words.
+        ends: int64 `[words]`: index in `units` behind each word.
+        hashes: int64 `[words]`: hash of each word, 31 bits.
+        row_splits: int64 `[rows + 1]`: row splits over words.
     """
 
     units: np.ndarray
@@ -39,12 +39,12 @@ class SplitWords(NamedTuple):
 
 
 class Fold(NamedTuple):
-    """What each code point becomes.
+    """The folded form of each code point.
 
     Attributes:
-        known: bool: whether the next three say it.
-        starts: int32: where its folded form starts in `pool`;
-        lengths: uint8: how many bytes it has.
+        known: bool `[code points]`: whether the folded form is in the table.
+        starts: int32 `[code points]`: index in `pool` of the folded form's first byte.
+        lengths: uint8 `[code points]`: number of bytes of the folded form.
         pool: uint8: folded forms in UTF-8; a space ends a word.
     """
 
@@ -56,14 +56,14 @@ class Fold(NamedTuple):
 
 @compiled
 def _mix(state: np.uint64, unit: np.uint64, key: np.uint64) -> np.uint64:
-    # The product carries upwards only, and a short word stands on top of its unit.
+    # A product carries towards high bits only. The shift brings the high bits, which hold a short word, down first.
     state = (state ^ unit ^ (unit >> np.uint64(32))) * key
     return state ^ (state >> np.uint64(32))
 
 
 @compiled
 def hash_words(units: np.ndarray, ends: np.ndarray, key: np.uint64) -> np.ndarray:
-    """The hash of each word, int64 of 31 bits, as `split_words` makes it."""
+    """Return the hash of each word, int64 of 31 bits, equal to the hash of `split_words`."""
     hashes = np.empty(len(ends), np.int64)
     start = 0
     for number in range(len(ends)):
@@ -77,14 +77,14 @@ def hash_words(units: np.ndarray, ends: np.ndarray, key: np.uint64) -> np.ndarra
 
 @compiled
 def pack_words(pool: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Words as units, and where each ends, of words as bytes: `pool` uint8, `ends` int64."""
+    """Pack words of bytes (`pool` uint8, `ends` int64); return the units, and the index behind each word."""
     units = np.zeros(len(pool) // 8 + len(ends), np.uint64)
     unit_ends = np.empty(len(ends), np.int64)
     start, used = 0, 0
     for number in range(len(ends)):
         for at in range(start, ends[number]):
-            place = used + (at - start) // 8
-            units[place] |= np.uint64(pool[at]) << np.uint64(56 - 8 * ((at - start) % 8))
+            index = used + (at - start) // 8
+            units[index] |= np.uint64(pool[at]) << np.uint64(56 - 8 * ((at - start) % 8))
         used += (ends[number] - start + 7) // 8
         unit_ends[number] = used
         start = ends[number]
@@ -93,15 +93,15 @@ def pack_words(pool: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 @compiled
 def _decode(raw: np.ndarray, at: int) -> tuple[int, int]:
-    """Code point of the valid UTF-8 sequence of two to four bytes at `at`, and where the next begins."""
+    """Return the code point of the valid UTF-8 sequence of two to four bytes at `at`, and the index behind it."""
     byte = int(raw[at])
     code_point, size = byte & 0x1F, 2
     if byte >= 0xF0:
         code_point, size = byte & 0x07, 4
     elif byte >= 0xE0:
         code_point, size = byte & 0x0F, 3
-    for place in range(at + 1, at + size):
-        code_point = code_point << 6 | (int(raw[place]) & 0x3F)
+    for index in range(at + 1, at + size):
+        code_point = code_point << 6 | (int(raw[index]) & 0x3F)
     return code_point, at + size
 
 
@@ -119,18 +119,18 @@ def split_words(
 
     Args:
         raw: uint8: valid UTF-8, lone surrogates allowed.
-        starts: int64 `[n]`: where each text starts in `raw`;
-        ends: int64 `[n]`: and ends.
-        ascii_fold: uint8 `[256]`: what an ASCII word character becomes; 0 for anything else.
-        fold: of all characters.
-        key: odd: keys the hash.
-        room: bytes that all texts have at most when folded.
+        starts: int64 `[n]`: index in `raw` of each text's first byte.
+        ends: int64 `[n]`: index in `raw` behind each text.
+        ascii_fold: uint8 `[256]`: folded form of each ASCII word character; 0 for any other byte.
+        fold: folded forms of all characters.
+        key: odd key of the hash.
+        room: upper bound on the bytes of all folded texts.
 
     Returns:
-        Whether all characters were known, and what `SplitWords` holds; without meaning if not. A plain tuple, as a
-        signal that comes while numba makes a named one ends the process.
+        Whether all characters were known, and the fields of `SplitWords`, which are valid only then. The fields are a
+        plain tuple, because a signal while numba builds a named tuple ends the process.
     """
-    # A word takes three bytes or more with what ends it, but for the last of a text.
+    # A word and its separator take at least three bytes, except for the last word of a text.
     most = room // 3 + len(starts) + 1
     units = np.empty(most + room // 8, np.uint64)
     word_ends = np.empty(most, np.int64)
@@ -163,12 +163,12 @@ def split_words(
                 code_point, at = _decode(raw, at)
                 if not fold.known[code_point]:
                     return False, (units, word_ends, hashes, row_splits)
-            for place in range(fold.starts[code_point], fold.starts[code_point] + fold.lengths[code_point]):
-                piece = fold.pool[place]
-                if piece != _SPACE:
-                    unit = unit << eight | np.uint64(piece)
+            for index in range(fold.starts[code_point], fold.starts[code_point] + fold.lengths[code_point]):
+                letter = fold.pool[index]
+                if letter != _SPACE:
+                    unit = unit << eight | np.uint64(letter)
                     filled += 1
-                    characters += (piece & 0xC0) != 0x80  # not a continuation byte
+                    characters += (letter & 0xC0) != 0x80  # not a continuation byte
                     if filled == 8:
                         units[used] = unit
                         state = _mix(state, unit, key)
@@ -189,124 +189,3 @@ def split_words(
                     characters, unit, filled, state = 0, np.uint64(0), 0, key
         row_splits[row + 1] = words
     return True, (units[:used], word_ends[:words], hashes[:words], row_splits)
-
-
-@compiled
-def number_words(
-    words: SplitWords,
-    row: int,
-    word: int,
-    first_row: int,
-    slots: np.ndarray,
-    pool: np.ndarray,
-    info: np.ndarray,
-    count: int,
-    add: bool,
-    ids: np.ndarray,
-) -> tuple[int, int, int]:
-    """Number words, and count them, from `word` of `row` on until one does not fit.
-
-    Args:
-        words: the words.
-        row: row to begin at;
-        word: word to begin at, in this row or at its end.
-        first_row: number of the first row.
-        slots: uint64 `[slots, 2]`, a power of two, at most half full, changed in place. Column 0 is the first unit,
-            column 1 is 31 bits of hash << 32 | number + 1, or 0 if the slot is free.
-        pool: uint64, changed in place: room for the units of known words.
-        info: int32 `[room + 1, 4]`, changed in place. For each known word, a row holds: start in `pool`; last row with
-            the word, plus 1; number of rows with the word; occurrences. The row after the last word holds
-            the start of the next word.
-        count: words in the table.
-        add: if True, number unknown words and count all words; if False, unknown words are -1 and nothing changes.
-        ids: int32, one for each word, filled with the numbers of the words.
-
-    Returns:
-        (row, word, words in the table) of the first word that did not fit; `row` is the number of rows if all did.
-    """
-    mask = len(slots) - 1
-    low, half = np.uint64(0xFFFFFFFF), np.uint64(32)
-    # Most look-ups miss the processor's nearest cache: a loop without branches has many on their way at once.
-    ahead = np.empty(_AHEAD, np.uint64)
-    fetched = word
-    for at_row in range(row, len(words.row_splits) - 1):
-        row_mark = first_row + at_row + 1
-        for number in range(max(word, words.row_splits[at_row]), words.row_splits[at_row + 1]):
-            if number == fetched:
-                fetched = min(number + _AHEAD, len(words.ends))
-                for place in range(number, fetched):
-                    ahead[place - number] = slots[words.hashes[place] & mask, 1]
-                for place in range(fetched - number):
-                    ahead[place] = info[max(int(ahead[place] & low) - 1, 0), 2]
-            start = words.ends[number - 1] if number else 0
-            size = words.ends[number] - start
-            code = np.uint64(words.hashes[number])
-            slot = words.hashes[number] & mask
-            found = -1
-            while True:
-                entry = slots[slot, 1]
-                if entry == 0:
-                    break
-                if slots[slot, 0] == words.units[start] and entry >> half == code:
-                    known = int(entry & low) - 1
-                    known_start = info[known, 0]
-                    if info[known + 1, 0] - known_start == size:
-                        same = 1
-                        while same < size and pool[known_start + same] == words.units[start + same]:
-                            same += 1
-                        if same == size:
-                            found = known
-                            break
-                slot = (slot + 1) & mask
-            if add:
-                if found < 0:
-                    used = info[count, 0]
-                    if 2 * (count + 1) > len(slots) or count + 1 == len(info) or used + size > len(pool):
-                        return at_row, number, count
-                    for at in range(size):
-                        pool[used + at] = words.units[start + at]
-                    slots[slot, 0] = words.units[start]
-                    slots[slot, 1] = code << half | np.uint64(count + 1)
-                    found = count
-                    count += 1
-                    info[found, 1] = info[found, 2] = info[found, 3] = 0
-                    info[count, 0] = used + size
-                if info[found, 1] != row_mark:
-                    info[found, 1] = row_mark
-                    info[found, 2] += 1
-                info[found, 3] += 1
-            ids[number] = found
-    return len(words.row_splits) - 1, len(words.ends), count
-
-
-@compiled
-def rehash(slots: np.ndarray, size: int) -> np.ndarray:
-    """The same table in `size` slots, a power of two."""
-    larger = np.zeros((size, 2), np.uint64)
-    for place in range(len(slots)):
-        if slots[place, 1]:
-            slot = np.int64(slots[place, 1] >> np.uint64(32)) & (size - 1)
-            while larger[slot, 1]:
-                slot = (slot + 1) & (size - 1)
-            larger[slot, 0] = slots[place, 0]
-            larger[slot, 1] = slots[place, 1]
-    return larger
-
-
-@compiled
-def select_words(units: np.ndarray, ends: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Units, and where each ends, of the words at `places`, in that order."""
-    chosen_ends = np.empty(len(places), np.int64)
-    used = 0
-    for number in range(len(places)):
-        start = ends[places[number] - 1] if places[number] else 0
-        used += ends[places[number]] - start
-        chosen_ends[number] = used
-    chosen = np.empty(used, np.uint64)
-    used = 0
-    for number in range(len(places)):
-        start = ends[places[number] - 1] if places[number] else 0
-        for at in range(start, ends[places[number]]):
-            chosen[used] = units[at]
-            used += 1
-    return chosen, chosen_ends

@@ -1,6 +1,6 @@
 """A vectorizer on disk: a folder with a JSON header and arrays in safetensors, neither of which can run code.
 
-Decides: file names, and what counts as damaged. Never: what the arrays mean.
+Decides: file names, and when a file is damaged. Never: what the arrays mean.
 
     save_arrays(folder, {"kind": "ngram"}, {"keys": keys})
     header, arrays = load_arrays(folder)
@@ -37,11 +37,13 @@ def save_arrays(directory: Path, header: Mapping[str, object], arrays: Mapping[s
     save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, directory / ARRAYS_NAME)
     text = json.dumps({"format": _FORMAT, "version": _VERSION, **header}, indent=2)
     (directory / HEADER_NAME).write_text(text + "\n", encoding="utf-8")
-    shutil.copymode(directory / HEADER_NAME, directory / ARRAYS_NAME)  # safetensors lets nobody but the owner read
+    shutil.copymode(
+        directory / HEADER_NAME, directory / ARRAYS_NAME
+    )  # safetensors makes files that only their owner can read
 
 
 def load_arrays(directory: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The header and the arrays as they were saved.
+    """Return the header and the arrays that `save_arrays` wrote.
 
     Raises:
         DataError: a file is missing, unreadable or of another format.
@@ -63,15 +65,15 @@ def load_arrays(directory: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]
 
 
 def damaged(directory: Path, what: str) -> DataError:
-    """The error for contents that break a rule."""
+    """Return the error for contents that break a rule; `what` is a clause that names the rule."""
     return DataError(f"{Path(directory) / ARRAYS_NAME}: {what}; the file is damaged: {_CURE}.")
 
 
 def take_array(arrays: Mapping[str, np.ndarray], name: str, dtype: type, directory: Path) -> np.ndarray:
-    """A writable copy of the array `name`, which must have one axis and this dtype.
+    """Return a writable copy of the array `name`, which must have one axis and this dtype.
 
     Raises:
-        DataError: it is missing or of another kind.
+        DataError: the array is missing, or has another shape or dtype.
     """
     array = arrays.get(name)
     if array is None or array.ndim != 1 or array.dtype != dtype:
@@ -80,10 +82,10 @@ def take_array(arrays: Mapping[str, np.ndarray], name: str, dtype: type, directo
 
 
 def take_count(header: Mapping[str, Any], name: str, directory: Path) -> int:
-    """The whole number `name` of the header, at least 1.
+    """Return the whole number `name` of the header, from 1 to 2**31 - 1.
 
     Raises:
-        DataError: it is missing or something else.
+        DataError: the header holds no such number.
     """
     count = header.get(name)
     if type(count) is not int or not 1 <= count < 2**31:
@@ -92,10 +94,10 @@ def take_count(header: Mapping[str, Any], name: str, directory: Path) -> int:
 
 
 def take_words(arrays: dict[str, np.ndarray], directory: Path) -> Words:
-    """The words in loaded arrays, as both vectorizers save them.
+    """Return the words that both kinds of vectorizer save in `arrays`.
 
     Raises:
-        DataError: they are missing, do not fit together or are not UTF-8.
+        DataError: the arrays of the words are missing, do not fit together or are not UTF-8.
     """
     pool = take_array(arrays, "word_pool", np.uint8, directory)
     ends = take_array(arrays, "word_ends", np.int64, directory)

@@ -1,12 +1,12 @@
-"""Which words are kept: counted in each process and each run, merged, chosen and put in order.
+"""The kept words: merged from the counts of all dictionaries, chosen and put in order.
 
 Decides: how counts are merged. Never: what a word is, or how often a word must occur (the learners decide).
 
     words, ranks = kept_words(store, lambda words: words.row_counts >= 2)
-    words = words.select(alphabetical(words))                # the same, whoever counted
+    words = words.select(alphabetical(words))                # the same for any number of processes
     store.renumber(word_ranks(store, words))
 
-Each process merges some of the parts, one at a time; then all processes gather the kept words.
+Each process merges some parts of the dictionaries, one at a time. Then all processes gather the kept words.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from distrain.text.vectorizers.tokenizer import Words, WordTable
 
 
 def kept_words(store: TokenStore, choose: Callable[[CountedWords], np.ndarray]) -> CountedWords:
-    """The chosen words of all rows of the group, in no order.
+    """Return the chosen words of all rows of the group, in no order.
 
     Args:
-        store: finished.
-        choose: mask over the words it is given: all of them, or one part of all.
+        store: a finished store.
+        choose: function that returns a mask over its words, which are all words or one part of all words.
     """
     kept = [words.select(np.flatnonzero(choose(words))) for words in _merged(store)]
     own = _joined(kept)
     arrays = [
         all_gather_arrays(store.group, store.scratch, f"kept-{name}", array) for name, array in own._asdict().items()
     ]
-    return _joined([CountedWords(*share) for share in zip(*arrays, strict=True)])
+    return _joined([CountedWords(*fields) for fields in zip(*arrays, strict=True)])
 
 
 def alphabetical(words: CountedWords) -> np.ndarray:
-    """Places of the words in the order of their UTF-8."""
+    """Return the indices of the words in UTF-8 order, int64 `[n]`."""
     first = np.concatenate([[0], words.ends[:-1]])
-    # Words compare as their units do. Three of them tell nearly all apart; the rest is left to Python.
+    # Words compare as their units do. Three units distinguish nearly all words; Python sorts the remaining words.
     columns = [
         np.where(first + unit < words.ends, words.units[np.minimum(first + unit, len(words.units) - 1)], 0)
         for unit in range(3)
@@ -49,14 +49,14 @@ def alphabetical(words: CountedWords) -> np.ndarray:
     if same.any():
         groups = np.concatenate([[0], np.cumsum(~same)])
         for group in np.unique(groups[1:][same]).tolist():
-            places = order[groups == group]
-            texts = Words.from_units(*words.select(places)[:2]).to_list()
-            order[groups == group] = places[sorted(range(len(texts)), key=texts.__getitem__)]
+            indices = order[groups == group]
+            texts = Words.from_units(*words.select(indices)[:2]).to_list()
+            order[groups == group] = indices[sorted(range(len(texts)), key=texts.__getitem__)]
     return order
 
 
 def word_ranks(store: TokenStore, words: CountedWords) -> list[np.ndarray]:
-    """For each run of the store, the place in `words` of each of its words, int32; -1 where it is not kept."""
+    """Return an int32 array for each dictionary of the store: the index in `words` of each word, -1 for none."""
     table = WordTable()
     table.add(words.units, words.ends)
     ranks = []
@@ -67,7 +67,7 @@ def word_ranks(store: TokenStore, words: CountedWords) -> list[np.ndarray]:
 
 
 def _merged(store: TokenStore) -> Iterator[CountedWords]:
-    """Words with their counts in all rows of the group, for the parts that this process merges."""
+    """Yield the words and their counts in all rows of the group, for the parts that this process merges."""
     if store.only_run:
         yield store.only_run
         return
@@ -75,21 +75,21 @@ def _merged(store: TokenStore) -> Iterator[CountedWords]:
     for part in range(store.group.rank, PARTS, store.group.size):
         table = WordTable()
         runs = [part_of(part) for part_of in parts_of]
-        places = [table.add(run.units, run.ends) for run in runs]
+        indices = [table.add(run.units, run.ends) for run in runs]
         row_counts, counts = np.zeros(len(table), np.int64), np.zeros(len(table), np.int64)
-        for run, place in zip(runs, places, strict=True):
-            row_counts[place] += run.row_counts  # a word is in a run once
-            counts[place] += run.counts
+        for run, index in zip(runs, indices, strict=True):
+            row_counts[index] += run.row_counts  # a run holds a word at most once
+            counts[index] += run.counts
         yield CountedWords(*table.units, row_counts, counts, np.arange(len(table)))
 
 
-def _joined(pieces: list[CountedWords]) -> CountedWords:
-    if len(pieces) == 1:
-        return pieces[0]
-    starts = np.cumsum([0, *(len(piece.units) for piece in pieces)])
-    ends = np.concatenate([piece.ends + start for piece, start in zip(pieces, starts, strict=False)])
+def _joined(parts: list[CountedWords]) -> CountedWords:
+    if len(parts) == 1:
+        return parts[0]
+    starts = np.cumsum([0, *(len(part.units) for part in parts)])
+    ends = np.concatenate([part.ends + start for part, start in zip(parts, starts, strict=False)])
     return CountedWords(
-        np.concatenate([piece.units for piece in pieces]),
+        np.concatenate([part.units for part in parts]),
         ends,
-        *(np.concatenate(arrays) for arrays in list(zip(*pieces, strict=True))[2:]),
+        *(np.concatenate(arrays) for arrays in list(zip(*parts, strict=True))[2:]),
     )

@@ -64,7 +64,9 @@ tables = st.lists(st.tuples(st.sampled_from(["1", "2", " 3"]), texts, texts), mi
     st.sampled_from([4, 2**14]),
     st.sampled_from([5, 100]),
 )
-def test_any_number_of_processes_and_any_memory_give_the_same_bytes(table, vectorizer, has_test, piece, share, at_once):
+def test_any_number_of_processes_and_any_memory_give_the_same_bytes(
+    table, vectorizer, has_test, chunk_bytes, divisor, at_once
+):
     table = [("1", "the of ab", "the"), ("2", "the of ab", "of ab"), *table]  # at least two texts of each class
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         folder = Path(name)
@@ -74,8 +76,8 @@ def test_any_number_of_processes_and_any_memory_give_the_same_bytes(table, vecto
         patch.setattr(dataset_writer, "SHARD_BYTES", 150)
         # First few blocks of many rows and much memory; then blocks of a few rows and little memory.
         expected = prepared(folder, 1, **given_settings)
-        patch.setattr(lines, "PIECE_BYTES", piece)
-        patch.setattr(token_store, "_TABLE_SHARE", share * 2**10)
+        patch.setattr(lines, "CHUNK_BYTES", chunk_bytes)
+        patch.setattr(token_store, "_TABLE_DIVISOR", divisor * 2**10)
         patch.setattr(ngram_counts, "_PART_PAIRS", at_once)
         patch.setattr(ngram_counts, "_MAX_AT_ONCE", at_once)
         for size in (1, 2, 3):
@@ -83,7 +85,7 @@ def test_any_number_of_processes_and_any_memory_give_the_same_bytes(table, vecto
 
 
 def test_all_ranks_raise_the_same_error_for_a_wrong_row(tmp_path, monkeypatch):
-    monkeypatch.setattr(lines, "PIECE_BYTES", 64)
+    monkeypatch.setattr(lines, "CHUNK_BYTES", 64)
     table = [(str(n % 2), "some words of text") for n in range(50)] + [("", "no label")] + [("1", "text")] * 50
     config = PrepareConfig(train=write_csv(tmp_path / "a.csv", table), out=tmp_path / "out")
     failures = on_all(3, lambda process: prepare(config, console=Console(quiet=True), group=relay_of(process)))

@@ -23,12 +23,12 @@ def test_csv_without_header_is_label_then_texts(tmp_path):
     assert (tally.rows, tally.empty, tally.num_bytes) == (3, 1, path.stat().st_size)
 
 
-def test_places_count_rows_as_people_do(tmp_path):
+def test_locations_count_rows_as_people_do(tmp_path):
     path = write(tmp_path / "a.csv", 'label,text\n1,"a\nb"\n\n2,c\n')
     rows = list(read_rows(path, Layout(label="label"), Tally()))
     assert [(row.row, row.line) for row in rows] == [(2, 2), (3, 5)]
-    assert rows[0].place == f"{path}, row 2"
-    assert rows[1].place == f"{path}, row 3 (line 5)"
+    assert rows[0].location == f"{path}, row 2"
+    assert rows[1].location == f"{path}, row 3 (line 5)"
 
 
 # The csv module writes; no NUL (we mend it), no lone surrogates (not UTF-8).

@@ -25,7 +25,7 @@ def seen_by_row(path, layout, limit):
     try:
         for row in read_rows(path, layout, tally, max_row_bytes=limit):
             _, ids = table.rows(Texts.of([row.text]), add=True)
-            seen.append((row.label, ids.tolist(), row.place, row.text == "" or row.text.isspace()))
+            seen.append((row.label, ids.tolist(), row.location, row.text == "" or row.text.isspace()))
     except (DataError, ConfigurationError) as error:
         return seen, str(error), tally
     return seen, None, tally
@@ -39,27 +39,39 @@ def seen_by_block(path, layout, limit):
             splits, ids = table.rows(block.texts, add=True)
             for row in range(block.texts.num_rows):
                 words = ids[splits[row] : splits[row + 1]].tolist()
-                seen.append((block.labels[block.label_of[row]], words, block.place(row), row in block.empty))
+                seen.append((block.labels[block.label_of[row]], words, block.location(row), row in block.empty))
     except (DataError, ConfigurationError) as error:
         return seen, str(error), tally
     return seen, None, tally
 
 
-plain_pieces = ["1", "2", " 3 ", "label", "text", "a longer label", "some words", "the Café", "ΟΔΟΣ", "x\\nab", "中文"]
+plain_fragments = [
+    "1",
+    "2",
+    " 3 ",
+    "label",
+    "text",
+    "a longer label",
+    "some words",
+    "the Café",
+    "ΟΔΟΣ",
+    "x\\nab",
+    "中文",
+]
 
 
-hard_pieces = [",", ",", '"', '""', '","', "\t", "\n", "\n", "\r\n", "\r", "\0", " ", "\u00a0", "\udcff"]
+hard_fragments = [",", ",", '"', '""', '","', "\t", "\n", "\n", "\r\n", "\r", "\0", " ", "\u00a0", "\udcff"]
 
 
 whole_rows = ["1,some words\n", '"2","Title","Text, ""of"" it"\n', "1\ttext\n"]
 
 
-pieces = st.sampled_from([*plain_pieces, *hard_pieces, *whole_rows])
+fragments = st.sampled_from([*plain_fragments, *hard_fragments, *whole_rows])
 
 
 @settings(max_examples=400, deadline=None)
 @given(
-    st.lists(pieces, min_size=1, max_size=25).map("".join),
+    st.lists(fragments, min_size=1, max_size=25).map("".join),
     st.sampled_from(
         [PLAIN, Layout(label="label"), Layout(label="1", texts=("0",), escaped_newlines=True), Layout("2")]
     ),
@@ -67,11 +79,11 @@ pieces = st.sampled_from([*plain_pieces, *hard_pieces, *whole_rows])
     st.sampled_from([4, 30, 2**20]),
     st.sampled_from([60, 2**26]),
 )
-def test_blocks_hold_what_rows_hold(text, layout, name, piece, limit):
+def test_blocks_hold_what_rows_hold(text, layout, name, chunk_bytes, limit):
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         path = write(Path(folder) / name, text.encode(errors="surrogateescape"))
         rows, error, tally = seen_by_row(path, layout, limit)
-        patch.setattr(lines, "PIECE_BYTES", piece)
+        patch.setattr(lines, "CHUNK_BYTES", chunk_bytes)
         block_rows, block_error, block_tally = seen_by_block(path, layout, limit)
     # A block is handed on only when it is whole, so that an error may come before the rows in front of it.
     assert block_rows == rows if error is None else block_rows == rows[: len(block_rows)]

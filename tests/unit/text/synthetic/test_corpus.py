@@ -51,7 +51,7 @@ def test_every_field_is_quoted_as_the_csv_module_quotes(tmp_path):
     assert again.read_bytes() == written.train.read_bytes()
 
 
-def test_counts_and_sizes_are_told_truly(tmp_path):
+def test_counts_and_sizes_are_right(tmp_path):
     written = write_synthetic(tmp_path / "a" / "b", rows=505)
     assert (written.rows, written.test_rows) == (505, 50)
     assert len(read_rows(written.test)) == 50
@@ -141,7 +141,7 @@ def test_settings_out_of_range_are_named_and_nothing_is_written(tmp_path, settin
     assert not (tmp_path / "out").exists()
 
 
-def test_out_that_is_a_file_is_told(tmp_path):
+def test_out_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "out").write_text("a file")
     with pytest.raises(ConfigurationError, match=r"out: cannot write there .*--out"):
         write_synthetic(tmp_path / "out", rows=100)

@@ -29,7 +29,7 @@ def test_what_cannot_be_chosen_is_not_tested(tmp_path, monkeypatch):
         monkeypatch.setattr(ngrams, "_ENOUGH", enough)
         doings.append([])
         vectorizer, _ = learn(
-            tmp_path / str(enough), texts, labels, top_k=2, progress=lambda doing, share: doings[-1].append(doing)
+            tmp_path / str(enough), texts, labels, top_k=2, progress=lambda doing, fraction: doings[-1].append(doing)
         )
         assert len(vectorizer.keys) > 900
         assert vectorizer.feature_names() == ["bad", "good"]
@@ -49,13 +49,15 @@ def test_little_memory_spills_and_changes_nothing(tmp_path):
             labels,
             memory_bytes=memory_bytes,
             top_k=500,
-            progress=lambda doing, share, name=name: walks[name].append((doing, share)),
+            progress=lambda doing, fraction, name=name: walks[name].append((doing, fraction)),
         )
     assert not any((tmp_path / "plenty").glob("words-0-*.units"))
     assert len(list((tmp_path / "little").glob("words-0-*.units"))) > 2
-    partings = {name: [doing for doing, _ in walk].count("parting pairs of words") for name, walk in walks.items()}
-    assert partings["plenty"] <= 3
-    assert partings["little"] > 20
+    partitionings = {
+        name: [doing for doing, _ in walk].count("partitioning pairs of words") for name, walk in walks.items()
+    }
+    assert partitionings["plenty"] <= 3
+    assert partitionings["little"] > 20
     assert walks["plenty"].count(("testing n-grams", 1.0)) == 0
     assert walks["little"].count(("testing n-grams", 1.0)) > 4
     (plenty, plenty_rows), (little, little_rows) = learnt["plenty"], learnt["little"]

@@ -20,8 +20,9 @@ from distrain.text.readers.texts import Texts
 from distrain.text.vectorizers.spilled_words import CountedWords, table_words
 from distrain.text.vectorizers.token_store import TokenStore
 from distrain.text.vectorizers.tokenizer import CHUNK_BYTES, Words, WordTable
-from distrain.text.vectorizers.tokenizer_kernels import SplitWords, number_words, pack_words
+from distrain.text.vectorizers.tokenizer_kernels import SplitWords, pack_words
 from distrain.text.vectorizers.vocabulary import alphabetical
+from distrain.text.vectorizers.word_table_kernels import number_words
 
 analyze = TfidfVectorizer(strip_accents="unicode").build_analyzer()
 
@@ -97,7 +98,7 @@ def test_tables_grow_and_tell_half_a_million_words_apart():
     assert np.array_equal(table.rows(texts, add=False)[1], ids)
 
 
-def test_equal_hashes_are_told_apart_by_their_bytes():
+def test_equal_hashes_are_distinguished_by_their_bytes():
     names = [b"one", b"two", b"one", b"six", b"sixty is long", b"two", b"sixty is lonG", b"sixty is long"]
     words = Words.from_list(names)
     units, ends = pack_words(words.pool, words.ends)
@@ -117,7 +118,7 @@ def test_words_are_ordered_by_their_bytes(names, long):
     names = [("same beginning of four units " if long else "").encode() + name.encode() for name in names]
     table = WordTable(Words.from_list(names))
     words = table_words(table)
-    assert [names[place] for place in alphabetical(words)] == sorted(names)
+    assert [names[index] for index in alphabetical(words)] == sorted(names)
     assert isinstance(words, CountedWords)
 
 
