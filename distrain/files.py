@@ -9,12 +9,14 @@ Decides: the order of write, sync and rename, and when a JSON file is refused. N
     {'epochs': 3}
 
 A process may be killed between any two lines, and a full disk may refuse any write. A reader then finds the old
-content or the new content. Only a file whose name begins with a dot and ends in `.tmp` or `.old` may remain.
+content or the new content. A temporary file or folder whose name begins with a dot may remain; the next write to the
+same path removes it.
 """
 
 from __future__ import annotations
 
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -44,6 +46,7 @@ def atomic_write(path: Path, *, durable: bool = True, suffix: str = ".tmp") -> I
     """
     tmp_path = path.with_name(f".{path.name}.{os.getpid()}{suffix}")  # the process number keeps two writers apart
     tmp_path.unlink(missing_ok=True)
+    _remove_leftovers(path, suffix)
     try:
         yield tmp_path
         if durable:
@@ -54,6 +57,14 @@ def atomic_write(path: Path, *, durable: bool = True, suffix: str = ".tmp") -> I
         raise
     if durable:
         _sync(path.parent)
+
+
+def _remove_leftovers(path: Path, suffix: str) -> None:
+    """Remove temporary files for `path` of processes that no longer live on this machine."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*{suffix}"):
+        process = leftover.name.removeprefix(f".{path.name}.").removesuffix(suffix)
+        if process.isdecimal() and not Path("/proc", process).exists() and Path("/proc/self").exists():
+            leftover.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -30,7 +30,7 @@ from distrain.errors import ConfigurationError
 
 _ACCEPTED: dict[type, tuple[type, ...]] = {
     Path: (str, os.PathLike),
-    str: (str,),
+    str: (str, os.PathLike),
     int: (Integral,),
     float: (Real,),
     bool: (bool,),
@@ -161,7 +161,7 @@ def settings_of(config: type) -> tuple[Setting, ...]:
 
 
 def check_settings(config: Any) -> None:
-    """Check each field of a frozen dataclass, and convert paths and tuples.
+    """Check each field of a frozen dataclass, and convert values such as NumPy numbers to the type of their setting.
 
     Raises:
         ConfigurationError: a value has the wrong type or breaks the rule of its setting.
@@ -170,7 +170,7 @@ def check_settings(config: Any) -> None:
     for one in settings_of(kind):
         value = getattr(config, one.name)
         one.check(value)
-        if value is not None and one.kind in (Path, tuple):
+        if value is not None:
             object.__setattr__(config, one.name, one.kind(value))
 
 

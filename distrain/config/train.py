@@ -28,7 +28,9 @@ DEFAULT_GLOBAL_BATCH_SIZE = 128  # Google's text classification guide trains wit
 class TrainConfig:
     """Settings of `distrain train`; `settings_of(TrainConfig)` lists them with their help texts."""
 
-    data: Path = setting("prepared data, or a folder of arrays", metavar="DIR", may_differ=True, may_change=True)
+    data: Path = setting(
+        "prepared data; train also takes a folder of arrays", metavar="DIR", may_differ=True, may_change=True
+    )
     run: Path = setting(
         "run directory, made if it is missing; the chief alone uses it",
         metavar="DIR",

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from distrain.aligned_memory import aligned_empty
-from distrain.jit import compiled
+from distrain.distribution.row_sums import add_rows
 
 
 def dense(gradient: Any) -> Any:
@@ -37,19 +37,3 @@ def dense(gradient: Any) -> Any:
     matrix = tf.numpy_function(scatter, [gradient.indices, gradient.values], gradient.dtype, stateful=False)
     matrix.set_shape(shape)
     return matrix
-
-
-@compiled
-def add_rows(indices: np.ndarray, values: np.ndarray, sums: np.ndarray) -> None:
-    """Set `sums` to zero, then add each row of `values` to the row of `sums` at its index.
-
-    Args:
-        indices: int32 or int64 `[m]`, below n.
-        values: `[m, width]`.
-        sums: `[n, width]`.
-    """
-    sums[:] = 0
-    for number in range(len(indices)):
-        own, total = values[number], sums[indices[number]]
-        for column in range(len(own)):
-            total[column] += own[column]

@@ -42,7 +42,7 @@ def log_to_stderr(level: str, *, rank: int) -> Iterator[None]:
     _PACKAGE.addHandler(handler)
     _PACKAGE.propagate = False  # a library that gives the root logger a handler would print each line twice
     _PACKAGE.setLevel(level.upper())
-    limit_log_to_chief(rank)
+    _limit_to_chief(rank)
     try:
         yield
     finally:
@@ -51,7 +51,22 @@ def log_to_stderr(level: str, *, rank: int) -> Iterator[None]:
         _PACKAGE.propagate = before[1]
 
 
-def limit_log_to_chief(rank: int) -> None:
+@contextmanager
+def log_of_run(rank: int) -> Iterator[None]:
+    """Let the chief alone log warnings of a run; write the log to standard error if the program handles no log.
+
+    Args:
+        rank: rank of this process.
+    """
+    if not _PACKAGE.hasHandlers():
+        with log_to_stderr("warning", rank=rank):
+            yield
+    else:
+        _limit_to_chief(rank)
+        yield
+
+
+def _limit_to_chief(rank: int) -> None:
     """Let a process log errors only, unless its rank is 0: all ranks would log the same warnings."""
     if rank > 0:
         _PACKAGE.setLevel(logging.ERROR)

@@ -23,7 +23,7 @@ from distrain.cluster.world import find_world
 from distrain.config import TrainConfig
 from distrain.errors import DistrainError
 from distrain.keras_backend import require_tensorflow
-from distrain.reporting.logs import limit_log_to_chief
+from distrain.reporting.logs import log_of_run
 from distrain.reporting.reporter import Reporter, RunReporter
 from distrain.training.epochs import make_actions, train_epochs
 from distrain.training.job import TrainingJob, open_job
@@ -91,8 +91,7 @@ def run_job(
         return reporter(run) if reporter else RunReporter(run, num_epochs=config.epochs, prometheus=config.prometheus)
 
     failure: DistrainError | None = None
-    with stop_requests() if stop is None else nullcontext(stop) as stop:
-        limit_log_to_chief(find_world(os.environ).rank)
+    with stop_requests() if stop is None else nullcontext(stop) as stop, log_of_run(find_world(os.environ).rank):
         distribution = choose(config, os.environ)
         with detect_failures(distribution.group) as detector:
             try:

@@ -31,6 +31,7 @@ def loaded_by(code):
         "import runpy; sys.argv = ['distrain', '--help']; runpy.run_module('distrain', run_name='__main__')",
         "import distrain; distrain.BatchGenerator, distrain.fit, distrain.TrainConfig, distrain.epoch_order",
         "from distrain.cli.main import main; main(['plan', '--data', 'absent', '--replicas', '2'])",
+        "import distrain.planning.audit, distrain.planning.table, distrain.prepare.pipeline",
     ],
 )
 def test_no_tensorflow_is_loaded(code):

@@ -69,6 +69,14 @@ class TestAtomicWrite:
             assert path.read_text() == text
         assert names(tmp_path) == ["a.txt"]
 
+    def test_leftovers_of_dead_processes_are_removed_and_others_stay(self, tmp_path):
+        path = tmp_path / "a"
+        dead, alive = 2**22 + 1, os.getppid()  # Linux numbers processes up to 2**22
+        for name in (f".a.{dead}.tmp", f".a.{alive}.tmp", f".b.{dead}.tmp", f".a.{dead}.keras", ".a.b.tmp"):
+            (tmp_path / name).write_text("")
+        write_json(path, {})
+        assert names(tmp_path) == sorted(["a", f".a.{alive}.tmp", f".b.{dead}.tmp", f".a.{dead}.keras", ".a.b.tmp"])
+
     def test_the_mode_is_that_of_any_new_file(self, tmp_path):
         (tmp_path / "plain").write_text("")
         write_json(tmp_path / "written", {})

@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from distrain.aligned_memory import ALIGNMENT, aligned_empty, rounded_up
-from distrain.distribution.gradients import add_rows
+from distrain.distribution.row_sums import add_rows
 from distrain.jit import compiled
 
 MIN_ROWS = 1024  # a matrix of fewer rows travels whole: there is nothing to save

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from distrain.config import TrainConfig, train_config
@@ -145,3 +147,11 @@ def test_data_and_run_must_be_given(missing):
     given = {"data": "d", "run": "r"} | {missing: None}
     with pytest.raises(ConfigurationError, match=f"--{missing} is None"):
         train_config(given)
+
+
+def test_numbers_of_numpy_and_paths_become_plain_values():
+    config = TrainConfig(
+        data="d", run="r", epochs=np.int64(3), learning_rate=np.float32(0.5), seed=np.uint8(7), resume=Path("runs/1")
+    )
+    values = {name: getattr(config, name) for name in ("epochs", "learning_rate", "seed", "resume")}
+    assert json.dumps(values) == '{"epochs": 3, "learning_rate": 0.5, "seed": 7, "resume": "runs/1"}'

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from distrain.reporting.logs import LEVELS, limit_log_to_chief, log_to_stderr
+from distrain.reporting.logs import LEVELS, log_of_run, log_to_stderr
 
 PACKAGE = logging.getLogger("distrain")
 
@@ -57,13 +57,17 @@ def test_the_logger_is_given_back(capsys, caplog):
     assert capsys.readouterr().err == ""
 
 
-def test_from_python_the_chief_logs_as_python_does(caplog):
-    limit_log_to_chief(0)
-    log_one_of_each()
-    assert caplog.messages == ["100% of warning", "100% of error"]
+@pytest.mark.parametrize(("rank", "logged"), [(0, ["100% of warning", "100% of error"]), (1, ["100% of error"])])
+def test_a_program_that_handles_logs_gets_the_log_of_a_run(caplog, capsys, rank, logged):
+    with log_of_run(rank):
+        log_one_of_each()
+    assert caplog.messages == logged
+    assert capsys.readouterr().err == ""
 
 
-def test_from_python_other_ranks_log_errors_only(caplog):
-    limit_log_to_chief(1)
-    log_one_of_each()
-    assert caplog.messages == ["100% of error"]
+@pytest.mark.parametrize(("rank", "logged"), [(0, ["warning", "error"]), (1, ["error"])])
+def test_a_run_in_a_program_that_handles_no_log_writes_to_standard_error(capsys, monkeypatch, rank, logged):
+    monkeypatch.setattr(PACKAGE, "propagate", False)  # pytest handles what reaches the root logger
+    with log_of_run(rank):
+        log_one_of_each()
+    assert capsys.readouterr().err.splitlines() == [f"distrain: {it}: 100% of {it}" for it in logged]
