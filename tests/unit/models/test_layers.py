@@ -155,7 +155,7 @@ def test_sparse_dense_against_numpy(layer, on_gpu, monkeypatch):
     gradients = tape.gradient(loss, [layer.kernel.value, layer.bias.value, rows.values])
     np.testing.assert_allclose(got.numpy(), outputs, atol=1e-5)
     for gradient, expected in zip(gradients, (of_kernel, of_bias, of_values), strict=True):
-        np.testing.assert_allclose(tf.convert_to_tensor(gradient), expected, atol=1e-5)
+        np.testing.assert_allclose(gradient.numpy(), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
@@ -168,9 +168,6 @@ def test_products_of_any_precision(dtype, kind):
         tape.watch(given)
         product = sparse_product(rows, given, on_gpu=kind == "gpu")
     gradient = tape.gradient(product, given)
-    if kind == "cpu":
-        assert np.array_equal(gradient.indices, np.flatnonzero(np.any(MATRIX != 0, axis=0)))  # each once
-    gradient = tf.convert_to_tensor(gradient)
     assert product.dtype == gradient.dtype == given.dtype
     precision = {"float16": 1e-2, "bfloat16": 1e-1, "float32": 1e-5, "float64": 1e-12}[dtype]
     np.testing.assert_allclose(tf.cast(product, tf.float64), MATRIX.astype(np.float64) @ kernel, atol=precision)
