@@ -18,7 +18,6 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from distrain.aligned_memory import ALIGNMENT, aligned_empty, rounded_up
-from distrain.distribution.row_sums import add_rows
 from distrain.jit import compiled
 
 MIN_ROWS = 1024  # a matrix of fewer rows travels whole: there is nothing to save
@@ -152,7 +151,7 @@ def _pack(tensor: Gradient, rows: np.ndarray | None, part: np.ndarray) -> None:
     if isinstance(tensor, GradientRows):
         indices = tensor.indices if rows is None else np.searchsorted(rows, tensor.indices)
         width = _width(tensor)
-        add_rows(indices, tensor.values.reshape(len(tensor.indices), width), part.reshape(-1, width))
+        _add_rows(indices, tensor.values.reshape(len(tensor.indices), width), part.reshape(-1, width))
     elif rows is None:
         part[:] = tensor.ravel()
     else:
@@ -180,6 +179,22 @@ def _nonzero_rows(matrix: np.ndarray) -> np.ndarray:
             bits |= matrix[row, column]
         mask[row] = bits != 0
     return mask
+
+
+@compiled
+def _add_rows(indices: np.ndarray, values: np.ndarray, sums: np.ndarray) -> None:
+    """Set `sums` to zero, then add each row of `values` to the row of `sums` at its index.
+
+    Args:
+        indices: int32 or int64 `[m]`, below n.
+        values: `[m, width]`.
+        sums: `[n, width]`.
+    """
+    sums[:] = 0
+    for number in range(len(indices)):
+        own, total = values[number], sums[indices[number]]
+        for column in range(len(own)):
+            total[column] += own[column]
 
 
 @compiled
