@@ -18,7 +18,7 @@ from commands import ENVIRONMENT, SMALL_MODEL, SYSTEM, run_python
 from distrain.reporting.liveness import sign_of_life
 from distrain.reporting.status import read_status
 
-SETTINGS = {"global_batch_size": 64, "epochs": 3, "patience": 0, **SMALL_MODEL}  # 6 steps an epoch
+SETTINGS = {"global_batch_size": 64, "epochs": 3, "patience": 0}  # 6 steps an epoch
 OCCASIONS = [["step", 1], ["step", 3], ["step", 6], ["evaluation", 0], ["epoch", 0], ["step", 8], ["step", 18]]
 
 
@@ -30,7 +30,7 @@ def digest(run: Path) -> str:
 def runs(many_runs, text, tmp_path_factory):
     """A folder of runs at 1 and 2 replicas, interrupted or not; the "moved" runs start at 1 and end at 2 replicas."""
     out = tmp_path_factory.mktemp("resume")
-    kinds = {"ngram": {"data": text["ngram"]}, "sequence": {"data": text["sequence"]}}
+    kinds = {name: {"data": text[name], **SMALL_MODEL} for name in ("ngram", "sequence")}
     kinds |= {"dropout": {"case": "stock_dropout"}, "seen": {"case": "seen"}}
     whole = ("ngram", "sequence", "dropout")
 
