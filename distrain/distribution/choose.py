@@ -123,8 +123,8 @@ def idle_settings(world: World, *, on_gpu: bool) -> dict[str, str]:
     """Return variables that MPI and Horovod read at their start, so that waiting takes no core from the step.
 
     A rank that waits in Open MPI yields its core to the step or the loader. If ranks sum in shared memory, Horovod's
-    thread wakes 50 times a second, not a thousand times: over Gloo, steps of two ranks became 15 to 30% shorter
-    (2026-11-21, benchmarks/LOG.md).
+    thread wakes 50 times a second, not a thousand times. Over Gloo, cycles of 10 and 50 ms made steps of two ranks 9 to
+    27% shorter (2026-11-21, benchmarks/LOG.md).
     """
     settings = {"OMPI_MCA_mpi_yield_when_idle": "1"}
     if world.local_size == world.size <= MAX_RANKS and not on_gpu:
