@@ -16,6 +16,7 @@ import pytest
 from concurrent_launches import MAX_LAUNCHES, selected_parameters
 from launching import environment, run_ranks
 from rank_runs import Ranks
+from rendezvous_ranks import starting
 from rich.console import Console
 
 from distrain.config import PrepareConfig
@@ -30,6 +31,13 @@ SECONDS = 600  # bound on one launch, on a machine with other work
 Key = tuple[str, str, int]  # launcher, strategy, number of ranks
 ALONE: Key = ("", "single", 1)
 TWO: Key = ("mpirun", "mpi", 2)
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Any]]:
+    """Yield `start(program, environ)`, which starts a process; the end of the test kills all processes."""
+    with starting() as start:
+        yield start
 
 
 @pytest.fixture(scope="session")

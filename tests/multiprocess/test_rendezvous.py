@@ -19,7 +19,6 @@ from rendezvous_ranks import (
     free_port,
     horovods_own_server,
     pod,
-    starting,
     task,
     wait_for_listener,
 )
@@ -27,13 +26,6 @@ from rendezvous_ranks import (
 from distrain.cluster.rendezvous import rendezvous
 from distrain.cluster.world import find_world
 from distrain.errors import ConfigurationError
-
-
-@pytest.fixture
-def start():
-    """Yield `start(program, environ)`, which starts a process; the end of the test kills all processes."""
-    with starting() as start:
-        yield start
 
 
 def test_srun_brings_three_ranks_to_one_sum(start):

@@ -18,20 +18,12 @@ from rendezvous_ranks import (
     free_port,
     horovods_own_server,
     pod,
-    starting,
     task,
     wait_for_claim,
 )
 
 from distrain.cluster.rendezvous_store import Store
 from distrain.errors import RankError
-
-
-@pytest.fixture
-def start():
-    """Yield `start(program, environ)`, which starts a process; the end of the test kills all processes."""
-    with starting() as start:
-        yield start
 
 
 def test_rank_0_that_never_comes(start):

@@ -9,17 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
-from rendezvous_ranks import JOIN, SECONDS, all_join, ended, free_port, get, starting, task, wait_for_listener
+from rendezvous_ranks import JOIN, SECONDS, all_join, ended, free_port, get, task, wait_for_listener
 
 from distrain.cluster.rendezvous_store import Store
-
-
-@pytest.fixture
-def start():
-    """Yield `start(program, environ)`, which starts a process; the end of the test kills all processes."""
-    with starting() as start:
-        yield start
-
 
 INVALID_REQUESTS = [
     b"",

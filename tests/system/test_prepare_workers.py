@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import shutil
 import signal
@@ -13,21 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from prepared_data import tree, write_csv
 from rich.console import Console
 
 from distrain.config import PrepareConfig
 from distrain.errors import DataError, RankError
 from distrain.prepare.pipeline import prepare
-
-
-def tree(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
-def write_csv(path, table):
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows(table)
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import tempfile
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from prepared_data import tree, write_csv
 from rich.console import Console
 from threads_as_processes import on_all
 
@@ -24,16 +24,6 @@ from distrain.text.vectorizers import ngram_counts, token_store
 
 def relay_of(process):
     return ErrorRelay(process, end_peers=process.shared.barrier.abort)
-
-
-def tree(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
-def write_csv(path, table):
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows(table)
-    return path
 
 
 def prepared(folder, size, **settings):
