@@ -139,9 +139,9 @@ class Setting:
         )
 
 
-def setting(help: str, *, default: Any = MISSING, **rules: Any) -> Any:  # noqa: A002 - the name that argparse uses
+def setting(help_text: str, *, default: Any = MISSING, **rules: Any) -> Any:
     """Make a dataclass field of a setting; `rules` are attributes of `Setting`."""
-    metadata = {"setting": Setting(help=help, default=default, **rules)}
+    metadata = {"setting": Setting(help=help_text, default=default, **rules)}
     return dataclasses.field(default=default, metadata=metadata)
 
 

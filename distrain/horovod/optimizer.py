@@ -19,7 +19,7 @@ from distrain.errors import ConfigurationError, RankError
 from distrain.horovod import init
 
 
-def DistributedOptimizer(optimizer: Any, *, compression: str = "none") -> Any:  # noqa: N802 - Horovod's name for it
+def DistributedOptimizer(optimizer: Any, *, compression: str = "none") -> Any:  # noqa: N802 - scripts use Horovod's name
     """Make an optimizer average its gradients over all ranks before it does anything else with them.
 
     Every call of `apply` averages first. So clipping, accumulation, weight decay, moving averages and the skipped steps
