@@ -49,7 +49,8 @@ class Distribution(Protocol):
         """Compile a step: a function from a replica's batches to tensors that are equal on all replicas.
 
         Args:
-            replica_step: called once per local replica with `num_batches` structures of tensors; may call `sum` once.
+            replica_step: called once per local replica with `num_batches` structures of tensors; may call `sum` once
+                per step, and `forward_sum` any number of times before.
             specs: a structure of `tf.TensorSpec` like one batch.
             num_batches: batches of each replica in one call; more than 1 accumulates gradients.
 
@@ -68,6 +69,22 @@ class Distribution(Protocol):
 
         Returns:
             The sums of the gradients, as dense tensors, and of the metrics: bitwise the same on all replicas.
+        """
+
+    def forward_sum(self, tensors: Sequence[Any]) -> list[Any]:
+        """Sum small tensors over all replicas inside the forward pass of a compiled step; gradients pass through.
+
+        The gradient of a tensor is the sum over all replicas of the gradients of its total. Each call costs one
+        collective forward and one backward. All replicas must call this with tensors of the same shapes.
+
+        Args:
+            tensors: floating-point tensors, which always travel in full precision.
+
+        Returns:
+            The sums, bitwise the same on all replicas.
+
+        Raises:
+            ConfigurationError: the call stands inside a loop or a condition of the step's graph.
         """
 
     def synchronize(self, variables: Sequence[Any]) -> None:

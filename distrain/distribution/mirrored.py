@@ -16,6 +16,7 @@ from typing import Any
 import tensorflow as tf
 
 from distrain.cluster.process_group import ProcessGroup, SingleProcess
+from distrain.distribution.forward_sums import differentiable_sum, step_graph
 from distrain.distribution.gradients import dense
 from distrain.distribution.zero_copy import compile_zero_copy
 from distrain.keras_backend import disable_gradient_all_reduce, require_private_hooks, reserve_collective_keys
@@ -59,7 +60,8 @@ class Mirrored:
             def one_replica() -> list[Any]:
                 replica = tf.distribute.get_replica_context().replica_id_in_sync_group
                 first = int(tf.get_static_value(replica)) * num_batches
-                return list(replica_step(batches[first : first + num_batches]))
+                with step_graph():
+                    return list(replica_step(batches[first : first + num_batches]))
 
             outputs = self._strategy.run(one_replica)
             return [self._strategy.experimental_local_results(output)[0] for output in outputs]
@@ -77,6 +79,10 @@ class Mirrored:
             for number, total in zip(numbers, reduced, strict=True):
                 sums[number] = total
         return sums[: len(gradients)], sums[len(gradients) :]
+
+    def forward_sum(self, tensors: Sequence[Any]) -> list[Any]:
+        """Sum each tensor over the replicas; gradients pass through."""
+        return differentiable_sum(lambda given: self.sum([], given)[1], tensors)
 
     def synchronize(self, variables: Sequence[Any]) -> None:
         """Do nothing, as there is one process."""

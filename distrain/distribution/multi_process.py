@@ -22,6 +22,7 @@ from distrain.cluster.process_group import ProcessGroup
 from distrain.cluster.world import World
 from distrain.distribution.collectives.device_all_reduce import DeviceCollectives, device_all_reduce
 from distrain.distribution.collectives.host_all_reduce import Gradient, GradientRows, HostCollectives, host_all_reduce
+from distrain.distribution.forward_sums import differentiable_sum
 from distrain.distribution.single import SingleDevice
 
 
@@ -97,6 +98,11 @@ class MultiProcess(SingleDevice):
         for total, tensor in zip(sums, tensors, strict=True):
             total.set_shape(tensor.shape)
         return list(map(tf.cast, sums[: len(gradients)], dtypes)), sums[len(gradients) :]
+
+    def forward_sum(self, tensors: Sequence[Any]) -> list[Any]:
+        """Sum tensors over all ranks; gradients pass through."""
+        sums = differentiable_sum(lambda given: self.sum([], given)[1], list(map(_at_least_single, tensors)))
+        return [tf.cast(total, tensor.dtype) for total, tensor in zip(sums, tensors, strict=True)]
 
     def synchronize(self, variables: Sequence[Any]) -> None:
         """Set each floating-point variable to its mean over all processes."""

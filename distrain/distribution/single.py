@@ -14,6 +14,7 @@ from typing import Any
 import tensorflow as tf
 
 from distrain.cluster.process_group import ProcessGroup, SingleProcess
+from distrain.distribution.forward_sums import step_graph
 from distrain.distribution.gradients import dense
 from distrain.distribution.zero_copy import compile_zero_copy
 
@@ -46,11 +47,20 @@ class SingleDevice:
         self, replica_step: Callable[[Sequence[Any]], Sequence[Any]], specs: Any, *, num_batches: int = 1
     ) -> Callable[[Sequence[Any]], list[Any]]:
         """Compile the step for a single replica."""
-        return compile_zero_copy(lambda batches: list(replica_step(batches)), specs, num_batches=num_batches)
+
+        def one_replica(batches: Sequence[Any]) -> list[Any]:
+            with step_graph():
+                return list(replica_step(batches))
+
+        return compile_zero_copy(one_replica, specs, num_batches=num_batches)
 
     def sum(self, gradients: Sequence[Any], metrics: Sequence[Any]) -> tuple[list[Any], list[Any]]:
         """Return the same tensors, gradients as dense tensors."""
         return [dense(gradient) for gradient in gradients], list(metrics)
+
+    def forward_sum(self, tensors: Sequence[Any]) -> list[Any]:
+        """Return the same tensors."""
+        return list(tensors)
 
     def synchronize(self, variables: Sequence[Any]) -> None:
         """Do nothing, as there is one process."""

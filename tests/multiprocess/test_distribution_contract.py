@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from launching import needs_horovod, needs_mpi
 from ranks_contract_inputs import CASES, CONTENTS, Rows, contents, variables
+from ranks_forward_sums import expected_forward_sums
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -162,6 +163,19 @@ class TestContract:
                         np.testing.assert_allclose(sums, wanted, rtol=1e-5, atol=1e-5)
                     else:
                         np.testing.assert_array_equal(sums, wanted)
+
+    def test_sums_inside_the_forward_pass_are_exact_and_so_are_their_gradients(self, ranks, strategy, num_replicas):
+        """On parallel branches, in 60 steps, two in a call: a rank that took another order would hang or be wrong."""
+        expected = expected_forward_sums(num_replicas)
+        kinds = ["forward"]
+        kinds += ["forward and shared"] if strategy in ("horovod", "mpi") else []
+        kinds += ["forward on device none", "forward on device fp16"] if strategy == "horovod" else []
+        for arrays in ranks.arrays("contract"):
+            for kind in kinds:
+                for name, wanted in expected.items():
+                    found = arrays[f"{kind}/{name}"]
+                    assert found.dtype == wanted.dtype
+                    np.testing.assert_array_equal(found, wanted, err_msg=f"{kind}, {name}")
 
     def test_each_replica_is_fed_by_one_process(self, ranks, strategy, num_replicas):
         facts = ranks.facts("contract")

@@ -17,6 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from ranks_contract_inputs import CASES, CONTENTS, Rows, Tensors, contents, variables
+from ranks_forward_sums import forward_sums
 from ranks_notes import Notes
 
 from distrain.distribution.base import Distribution
@@ -44,6 +45,7 @@ def write_contract(
         for name in CASES:
             sums = _sums(sharing, name, run_on_all_ranks, collectives)
             arrays |= {f"shared/{key}": array for key, array in sums.items()}
+        arrays |= {f"forward and shared/{key}": each for key, each in forward_sums(sharing).items()}
     with apart():
         _write_what_travels(choose, folder, arrays, run_on_all_ranks, collectives)
 
@@ -60,6 +62,7 @@ def _write_what_travels(
     for name in CASES:
         arrays |= _sums(distribution, name, notes[name], collectives)
     arrays |= {f"two batches/0/{key}": value for key, value in _sum_of_two_batches(distribution).items()}
+    arrays |= {f"forward/{key}": each for key, each in forward_sums(distribution).items()}
     if collectives is not None:
         halving = choose("fp16")
         for name in ("rounding", "figures"):
@@ -70,6 +73,7 @@ def _write_what_travels(
             on_gpu = choose(compression)
             sums = [_sums(on_gpu, name, Notes(), collectives) for name in ("dense", "few_rows", "all_rows", "rounding")]
             arrays |= {f"device {compression}/{key}": value for each in sums for key, value in each.items()}
+            arrays |= {f"forward on device {compression}/{key}": each for key, each in forward_sums(on_gpu).items()}
         collectives.on_device = on_device
     arrays |= {f"variables/{name}": value for name, value in _synchronized(distribution).items()}
     facts = {
