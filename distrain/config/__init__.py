@@ -7,14 +7,17 @@ Decides: names, defaults and allowed values of settings. Never: reads data, look
     20000
 """
 
+from distrain.config.optimizer import DEFAULT_LEARNING_RATE
 from distrain.config.plan import PlanConfig
+from distrain.config.run import DEFAULT_GLOBAL_BATCH_SIZE
 from distrain.config.setting import Setting, settings_of
 from distrain.config.text import DATASETS, MAX_DEFAULT_WORKERS, MIN_BYTES_PER_WORKER, PrepareConfig, SynthConfig
-from distrain.config.train import DEFAULT_GLOBAL_BATCH_SIZE, DROPOUT_RATES, TrainConfig, train_config
+from distrain.config.train import DROPOUT_RATES, TrainConfig, train_config
 
 __all__ = [
     "DATASETS",
     "DEFAULT_GLOBAL_BATCH_SIZE",
+    "DEFAULT_LEARNING_RATE",
     "DROPOUT_RATES",
     "MAX_DEFAULT_WORKERS",
     "MIN_BYTES_PER_WORKER",

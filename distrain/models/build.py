@@ -19,6 +19,7 @@ import keras
 
 from distrain.config import DROPOUT_RATES, TrainConfig
 from distrain.errors import ConfigurationError
+from distrain.models.optimizers import ChooseOptimizer, default_optimizer
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,14 @@ class CompiledModel:
     metrics: Sequence[Any]
 
 
-def text_model(kind: str, *, num_features: int, num_classes: int, config: TrainConfig) -> CompiledModel:
+def text_model(
+    kind: str,
+    *,
+    num_features: int,
+    num_classes: int,
+    config: TrainConfig,
+    choose_optimizer: ChooseOptimizer = default_optimizer,
+) -> CompiledModel:
     """Return the shipped model for prepared text: `NgramMLP` for n-grams, `SepCNN` for sequences."""
     dropout = dropout_rate(config, kind)
     if kind == "ngram":
@@ -58,7 +66,7 @@ def text_model(kind: str, *, num_features: int, num_classes: int, config: TrainC
             dropout=dropout,
         )
     loss = keras.losses.BinaryCrossentropy() if num_classes == 2 else keras.losses.SparseCategoricalCrossentropy()
-    return CompiledModel(model, keras.optimizers.Adam(config.learning_rate), loss, ["accuracy"])
+    return CompiledModel(model, choose_optimizer(None), loss, ["accuracy"])
 
 
 def dropout_rate(config: TrainConfig, kind: str) -> float:
@@ -72,24 +80,25 @@ def user_model(
     optimizer: Any = None,
     loss: Any = None,
     metrics: Sequence[Any] | None = None,
-    learning_rate: float = TrainConfig.learning_rate,
+    choose_optimizer: ChooseOptimizer = default_optimizer,
 ) -> CompiledModel:
     """Return a user's model. Missing arguments come from `model.compile`, else from defaults: Adam and no metrics.
 
     Raises:
-        ConfigurationError: the function returns no Keras model, or there is no loss.
+        ConfigurationError: the function returns no Keras model, or there is no loss, or a setting has no effect.
     """
     model = build_model()
     if not isinstance(model, keras.Model):
         raise ConfigurationError(f"build_model returned {type(model).__name__}; it must return a keras.Model.")
     compiled = bool(getattr(model, "compiled", False))
     if optimizer is None:
-        optimizer = model.optimizer if compiled else keras.optimizers.Adam(learning_rate)
+        optimizer = model.optimizer if compiled else None
     elif isinstance(optimizer, keras.optimizers.Optimizer):
         # An optimizer belongs to the scope that created it, so this scope creates a copy with the same settings.
         optimizer = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
     else:
         optimizer = keras.optimizers.get(optimizer)
+    optimizer = choose_optimizer(optimizer)
     if optimizer.gradient_accumulation_steps:
         raise ConfigurationError(
             "The optimizer has gradient_accumulation_steps, which loses the gradients that remain at the end of an "

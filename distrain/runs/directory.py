@@ -25,8 +25,15 @@ from distrain.runs.checkpoint import Checkpoint, checkpoint_path, list_checkpoin
 _LOG = logging.getLogger(__name__)
 
 # A resumed run must keep the settings that decide its weights. It may change where, how fast and how long it trains.
-_MAY_CHANGE = {setting.name for setting in settings_of(TrainConfig) if setting.may_change}
+_SETTINGS = {setting.name: setting for setting in settings_of(TrainConfig)}
+_MAY_CHANGE = {name for name, setting in _SETTINGS.items() if setting.may_change}
 _MAY_CHANGE |= {"num_replicas", "replica_batch_size"}
+
+# How to keep a value that settings led to, by its name in `config.json`.
+_CURES = {
+    "scheduled_steps": "The learning rate falls over these steps: give the same --epochs and the same global batch",
+    "learning_rate_factor": "--scale-learning-rate multiplies by the number of replicas: give the same number",
+}
 
 
 def open_run(config: TrainConfig, resolved: Mapping[str, Any], *, vectorizer: Path | None) -> Checkpoint | None:
@@ -182,11 +189,13 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _check_same_run(run: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     for name in now:
-        if name in _MAY_CHANGE or before.get(name) == now[name]:
+        value = before.get(name, _SETTINGS[name].default if name in _SETTINGS else None)
+        if name in _MAY_CHANGE or value == now[name]:
             continue
-        difference = "other data" if name == "data_digest" else f"{name} = {before.get(name)!r}, not {now[name]!r}"
+        difference = f"{name} = {_shown(name, value)}, not {_shown(name, now[name])}"
         raise CheckpointError(
-            f"{run} was made with {difference}. Give the same settings to go on, or choose another --run for a new one."
+            f"{run} was made with {'other data' if name == 'data_digest' else difference}. "
+            f"{_CURES.get(name, 'Give the same settings')} to go on, or choose another --run for a new one."
         )
     batches_before, batches_now = (of["num_replicas"] * of.get("accumulation_steps", 1) for of in (before, now))
     if now["batch_size"] is not None and batches_before != batches_now:
@@ -196,6 +205,11 @@ def _check_same_run(run: Path, before: Mapping[str, Any], now: Mapping[str, Any]
             f"with --global-batch-size {batches_before * before['replica_batch_size']} if the number of replicas is to "
             "vary."
         )
+
+
+def _shown(name: str, value: Any) -> str:
+    default = _SETTINGS[name].shown_default if name in _SETTINGS else ""
+    return default if value is None and default else repr(value)
 
 
 def _remove_later(checkpoint: Checkpoint, directory: Path) -> None:

@@ -69,7 +69,7 @@ def fit(
         raise ConfigurationError(f"{', '.join(sorted(unknown))}: no such setting of distrain.fit.")
     examples = array_examples(*train)
     job = TrainingJob(
-        build=_builder(build_model, optimizer, loss, metrics, settings.get("learning_rate", TrainConfig.learning_rate)),
+        build=_builder(build_model, optimizer, loss, metrics),
         train=examples,
         validation=None if validation is None else array_examples(*validation),
         data_digest=examples.digest,
@@ -81,10 +81,10 @@ def fit(
         return run_job(lambda: job, TrainConfig(data=Path(), run=Path(folder) / "run", patience=patience, **settings))
 
 
-def _builder(build_model: Any, optimizer: Any, loss: Any, metrics: Any, learning_rate: float) -> Callable[[], Any]:
-    def build() -> Any:
+def _builder(build_model: Any, optimizer: Any, loss: Any, metrics: Any) -> Callable[..., Any]:
+    def build(**choices: Any) -> Any:
         from distrain.models.build import user_model
 
-        return user_model(build_model, optimizer=optimizer, loss=loss, metrics=metrics, learning_rate=learning_rate)
+        return user_model(build_model, optimizer=optimizer, loss=loss, metrics=metrics, **choices)
 
     return build

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ class TrainingJob:
     """A model, its data, and the callbacks of its user.
 
     Attributes:
-        build: makes a `CompiledModel`; called within the scope of the distribution.
+        build: makes a `CompiledModel`; called within the scope of the distribution. Its keyword `choose_optimizer`
+            receives the user's optimizer, or None, and returns the optimizer of the run; default: Adam for None.
         train: the training examples.
         validation: the examples that evaluate each epoch, or None.
         data_digest: digest of the data; a run resumes only on data with the same digest.
@@ -35,7 +37,7 @@ class TrainingJob:
         callbacks: Keras callbacks.
     """
 
-    build: Callable[[], Any]
+    build: Callable[..., Any]
     train: Examples
     validation: Examples | None
     data_digest: str
@@ -81,12 +83,13 @@ def row_layout(config: TrainConfig, metadata: TextMetadata) -> dict[str, Any]:
     return {"length": metadata.max_length or 1, "pad_multiple": pad_multiple}
 
 
-def model_builder(config: TrainConfig, metadata: TextMetadata) -> Callable[[], Any]:
-    """Return a function that makes the `CompiledModel` for prepared text."""
+def model_builder(config: TrainConfig, metadata: TextMetadata) -> Callable[..., Any]:
+    """Return a function that makes the `CompiledModel` for prepared text; see `TrainingJob.build`."""
     from distrain.models import build
 
     if config.model is None:
-        return lambda: build.text_model(
+        return partial(
+            build.text_model,
             metadata.kind,
             num_features=metadata.num_features,
             num_classes=len(metadata.classes),
@@ -98,7 +101,7 @@ def model_builder(config: TrainConfig, metadata: TextMetadata) -> Callable[[], A
     def build_model() -> Any:
         return function(metadata) if takes_metadata else function()
 
-    return lambda: build.user_model(build_model, learning_rate=config.learning_rate)
+    return partial(build.user_model, build_model)
 
 
 def _text_job(config: TrainConfig) -> TrainingJob:
@@ -130,7 +133,7 @@ def _array_job(config: TrainConfig) -> TrainingJob:
     parts = open_array_folder(config.data)
     function = find_function(config.model)
     return TrainingJob(
-        build=lambda: user_model(function, learning_rate=config.learning_rate),
+        build=partial(user_model, function),
         train=parts["train"],
         validation=parts.get("test"),
         data_digest="|".join(f"{name}:{part.digest}" for name, part in parts.items()),

@@ -18,6 +18,7 @@ import platform
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ from distrain.runs import directory as run_directory
 from distrain.runs.checkpoint import Checkpoint, pack_checkpoint, unpack_checkpoint
 from distrain.runs.progress import Progress, read_progress
 from distrain.training.job import TrainingJob
+from distrain.training.run_length import epoch_plan, schedule_values, total_steps
 
 if TYPE_CHECKING:
     from distrain.distribution.base import Distribution
@@ -86,8 +88,7 @@ class RunSetup:
 
     def epoch_plan(self, position: int = 0) -> EpochPlan:
         """Return the plan of a training epoch from `position`, in examples."""
-        num_microbatches = self.distribution.num_replicas * self.config.accumulation_steps
-        return EpochPlan(self.job.train.num_examples, num_microbatches, self.batch_size, position)
+        return epoch_plan(self.config, self.distribution.num_replicas, self.job.train.num_examples, position)
 
     def metrics_of(self, sums: Any) -> dict[str, float]:
         """Return loss and metrics of the sums of a step."""
@@ -165,6 +166,7 @@ def open_run_directory(
         "num_replicas": distribution.num_replicas,
         "replica_batch_size": config.replica_batch_size(distribution.num_replicas),
         "global_batch_size": config.wanted_global_batch_size,
+        **schedule_values(config, distribution.num_replicas, job.train.num_examples),
     }
     with ExitStack() as lock:
 
@@ -190,15 +192,19 @@ def build_setup(
     """
     import keras
 
+    from distrain.models.optimizers import choose_optimizer
     from distrain.models.state import ModelState
     from distrain.training.task import make_task
 
     sample = sample_batch(job.train)
+    num_replicas = distribution.num_replicas
+    num_steps = total_steps(config, num_replicas, job.train.num_examples)
 
     def build() -> TrainableModel:
         keras.utils.set_random_seed(config.seed % 2**32)
+        choice = partial(choose_optimizer, config=config, num_steps=num_steps, num_replicas=num_replicas)
         return make_task(
-            job.build,
+            partial(job.build, choose_optimizer=choice),
             sample,
             scope=distribution.scope(),
             num_columns=job.train.num_columns,

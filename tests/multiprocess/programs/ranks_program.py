@@ -115,8 +115,8 @@ def train_noted(settings: dict[str, Any], notes: Notes, watcher: Watcher) -> Non
     def noted_job() -> TrainingJob:
         job = open_job(config)
 
-        def build() -> Any:
-            built = job.build()
+        def build(**choices: Any) -> Any:
+            built = job.build(**choices)
             return replace(built, model=notes.of_feeding(built.model))
 
         return replace(job, build=build, callbacks=[watcher])

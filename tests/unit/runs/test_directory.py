@@ -117,9 +117,11 @@ def test_the_number_of_replicas_may_change_with_the_global_batch_kept(config):
         ({"seed": 1}, {}, "seed = 0, not 1"),
         ({"learning_rate": 0.1}, {}, "learning_rate = 0.001, not 0.1"),
         ({"units": 8}, {}, "units = 64, not 8"),
-        ({"global_batch_size": 64}, {}, "global_batch_size = None, not 64"),
+        ({"global_batch_size": 64}, {}, "global_batch_size = 128, not 64"),
         ({"model": "a:b"}, {}, "model"),
         ({}, {"data_digest": "other"}, "other data"),
+        ({}, {"learning_rate_factor": 2.0}, "learning_rate_factor = None, not 2.0. --scale-learning-rate"),
+        ({}, {"scheduled_steps": 9}, "scheduled_steps = None, not 9. The learning rate falls over these steps"),
     ],
 )
 def test_what_decides_the_weights_must_stay(config, change, resolved, words):
