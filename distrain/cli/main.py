@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from distrain.cli import data_commands, run_commands, train_command
 from distrain.cli.error_line import print_error, world_or_alone
-from distrain.cli.options import Formatter, exit_code_table
+from distrain.cli.options import Formatter, Parser, exit_code_table
 from distrain.config import TrainConfig
 from distrain.errors import ConfigurationError, DistrainError
 from distrain.reporting.logs import LEVELS, log_to_stderr
@@ -63,7 +63,7 @@ def train_arguments(arguments: Sequence[str]) -> TrainConfig:
 
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser of all commands."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="distrain",
         description="Exact distributed training for Keras on data larger than memory.",
         epilog=exit_code_table(),

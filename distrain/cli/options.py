@@ -22,6 +22,25 @@ from distrain.errors import ERROR_BY_EXIT_CODE
 Formatter = argparse.RawDescriptionHelpFormatter
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser that refuses an option of one value if the option is given twice; argparse would keep the last."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.register("action", None, _StoreOnce)  # of options and arguments that name no other action
+
+
+class _StoreOnce(argparse.Action):
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        given = vars(namespace).setdefault("given_options", set())
+        if option is not None and self.dest in given:
+            raise argparse.ArgumentError(self, "given twice, but it takes one value; give it once")
+        given.add(self.dest)
+        setattr(namespace, self.dest, values)
+
+
 def add_settings(
     command: argparse.ArgumentParser,
     config: type,
@@ -40,8 +59,15 @@ def add_settings(
     for setting in settings_of(config):
         if only is None or setting.name in only:
             is_required = setting.is_required and not may_be_missing
-            if setting.kind is bool:
-                kind: dict[str, Any] = {"action": "store_const", "const": not setting.default}
+            if setting.is_repeatable:
+                kind: dict[str, Any] = {
+                    "action": "append",
+                    "type": setting.parse,
+                    "metavar": setting.metavar,
+                    "required": is_required,
+                }
+            elif setting.kind is bool:
+                kind = {"action": "store_const", "const": not setting.default}
             else:
                 metavar = setting.metavar or "|".join(setting.choices) or "N"
                 kind = {"type": setting.parse, "metavar": metavar, "required": is_required}

@@ -59,6 +59,7 @@ class Setting:
         rule: words for `pattern` in messages.
         may_differ: whether ranks of one run may have different values.
         may_change: whether a run that goes on may have another value than before.
+        is_repeatable: whether the option may be given several times, each time with one path; `kind` is `tuple`.
     """
 
     help: str
@@ -77,6 +78,7 @@ class Setting:
     rule: str = ""
     may_differ: bool = False
     may_change: bool = False
+    is_repeatable: bool = False
 
     @property
     def is_required(self) -> bool:
@@ -92,6 +94,8 @@ class Setting:
 
     def parse(self, text: str) -> Any:
         """Convert a word of the command line. A word that is not of the setting's type stays text for `check`."""
+        if self.is_repeatable:
+            return Path(text)
         if self.kind is tuple:
             return tuple(text.split(","))
         try:
@@ -99,9 +103,20 @@ class Setting:
         except ValueError:
             return text
 
+    def convert(self, value: Any) -> Any:
+        """Convert an allowed value to the type of the setting."""
+        if self.is_repeatable:
+            return tuple(map(Path, value if isinstance(value, tuple | list) else (value,)))
+        return self.kind(value)
+
     def check(self, value: Any) -> None:
         """Raise `ConfigurationError` with setting, value and rule, unless `value` is allowed."""
         if value is None and self.default is None:
+            return
+        if self.is_repeatable:
+            paths = value if isinstance(value, tuple | list) else (value,)
+            is_allowed = len(paths) > 0 and all(isinstance(path, _ACCEPTED[Path]) for path in paths)
+            require(is_allowed, self._title, value, "of type Path, or several paths")
             return
         require(self._is_of_kind(value), self._title, value, f"of type {self.kind.__name__}")
         require(self._is_in_range(value), self._title, value, self.range_rule())
@@ -171,7 +186,7 @@ def check_settings(config: Any) -> None:
         value = getattr(config, one.name)
         one.check(value)
         if value is not None:
-            object.__setattr__(config, one.name, one.kind(value))
+            object.__setattr__(config, one.name, one.convert(value))
 
 
 def require(condition: bool, name: str, value: object, rule: str) -> None:

@@ -50,18 +50,21 @@ class SynthConfig:
 class PrepareConfig:
     """Settings of `distrain prepare`; `settings_of(PrepareConfig)` lists them with their help texts."""
 
-    train: Path = setting(
-        "training text: a CSV, TSV, JSON Lines or Parquet file, or a folder that holds one folder per class; "
-        "all files but Parquet may be compressed as .gz or .zst",
+    train: tuple[Path, ...] = setting(
+        "training text: a CSV, TSV, JSON Lines or Parquet file, a folder of such files, a quoted pattern such as "
+        "'part-*.csv', or a folder that holds one folder per class; all files but Parquet may be compressed as .gz or "
+        ".zst; give the option once for each of several files",
         metavar="FILE",
+        is_repeatable=True,
     )
     out: Path = setting(
         "folder for the prepared data; prepared data in the folder is replaced, other content is refused",
         metavar="DIR",
     )
-    test: Path | None = setting(
+    test: tuple[Path, ...] | None = setting(
         "test text, in the same forms as --train",
         default=None,
+        is_repeatable=True,
         default_text="hold out training rows, see --holdout",
         metavar="FILE",
     )

@@ -10,7 +10,6 @@ Decides: how progress looks. Never: how data is prepared.
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -95,17 +94,17 @@ class Display:
 
 
 class ReadingDisplay:
-    """Shows how far the reading of one file or folder is.
+    """Shows how far the reading of an input is.
 
     Args:
         display: the display to use.
-        path: the file or folder that is being read.
+        name: name of the file or folder that is being read.
         size: number of bytes to read; None if unknown.
     """
 
-    def __init__(self, display: Display, path: Path, size: int | None) -> None:
+    def __init__(self, display: Display, name: str, size: int | None) -> None:
         self._display = display
-        self._doing = f"reading {path.name}"
+        self._doing = f"reading {name}"
         self._size = size
         self._started = time.monotonic()
 

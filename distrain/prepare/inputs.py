@@ -3,8 +3,10 @@
 Decides: which rows are held out, the class number of a row, and the process that works on a row. Never: how a file is
 read, or how a vectorizer learns.
 
-    training = read_training(config, store, held_out, display)      # fills the store, and `held_out`
-    texts, labels = next(read_test(config, training.classes, Tally(), display, group, block_rows))
+    inputs = find_inputs(config, group)
+    check_inputs(config, inputs)
+    training = read_training(config, inputs, store, held_out, display)      # fills the store, and `held_out`
+    texts, labels = next(read_test(config, inputs, training.classes, Tally(), display, group, block_rows))
 
 Without test rows a fixed part of the training rows is held out, by a hash of (seed, row) that needs no memory. The
 first row of each class is always trained on, because a model can learn nothing about a class without rows. Held-out
@@ -17,6 +19,7 @@ process works on its own blocks of rows, chosen by number.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -30,9 +33,10 @@ from distrain.prepare.display import Display, ReadingDisplay
 from distrain.text.ragged import RaggedFile
 from distrain.text.readers.blocks import LabelledBlock
 from distrain.text.readers.columns import Layout
+from distrain.text.readers.input_files import InputFiles, find_files
 from distrain.text.readers.labels import KNOWN_SETS, Classes, LabelLearner, known_classes
 from distrain.text.readers.lines import Tally
-from distrain.text.readers.sources import read_blocks, size_on_disk
+from distrain.text.readers.several_files import check_columns, read_all_blocks
 from distrain.text.readers.texts import Texts
 from distrain.text.vectorizers.token_store import TokenStore
 
@@ -41,8 +45,20 @@ _ROWS_IN_MEMORY = 16  # the longest row may take memory / 16, because a reader h
 TextBlock = tuple[Texts, np.ndarray]  # texts, and the class number of each text (int32)
 
 
+class Inputs(NamedTuple):
+    """What `distrain prepare` reads.
+
+    Attributes:
+        train: the training text.
+        test: the test text, or None if training rows are held out.
+    """
+
+    train: InputFiles
+    test: InputFiles | None
+
+
 class Training(NamedTuple):
-    """Results of reading the training file.
+    """Results of reading the training text.
 
     Attributes:
         classes: all classes.
@@ -93,22 +109,60 @@ class HeldOut:
             done += rows
 
 
-def check_inputs(config: PrepareConfig) -> None:
-    """Read the first rows of each input, so that a wrong path or column fails before any file is created."""
-    for path in filter(None, (config.train, config.test)):
-        if path.is_dir() and config.out.resolve().is_relative_to(path.resolve()):
-            raise ConfigurationError(f"--out {config.out} lies inside the input {path}. Choose a folder elsewhere.")
-        next(_read(config, path, Tally()))
+def find_inputs(config: PrepareConfig, group: ProcessGroup) -> Inputs:
+    """Return the files that rank 0 finds, so that all processes read the same files in the same order.
+
+    Raises:
+        DataError: a folder or a pattern cannot be read as a list of files.
+        ConfigurationError: a file is given twice, or `config.out` lies inside a folder that is read.
+    """
+    found = []
+    if group.is_chief:
+        for option, given in (("--train", config.train), ("--test", config.test)):
+            for path in given or ():
+                if path.is_dir() and config.out.resolve().is_relative_to(path.resolve()):
+                    raise ConfigurationError(
+                        f"--out {config.out} lies inside the input {path}. Choose a folder elsewhere."
+                    )
+            found.append(find_files(given, option) if given else None)
+    content = json.dumps([[list(map(str, one.paths)), one.notes] if one else None for one in found])
+    train, test = (
+        InputFiles(tuple(map(Path, one[0])), tuple(one[1])) if one else None
+        for one in json.loads(group.broadcast(content.encode()))
+    )
+    assert train is not None
+    return Inputs(train, test)
 
 
-def read_training(config: PrepareConfig, store: TokenStore, held_out: HeldOut, display: Display) -> Training:
-    """Read the training file: fill `store` with training rows and `held_out` with test rows of this process."""
+def check_inputs(config: PrepareConfig, inputs: Inputs) -> list[str]:
+    """Read the first rows of each input, so that a wrong path or column fails before any file is created.
+
+    Returns:
+        Messages for the user.
+    """
+    notes: list[str] = []
+    for files in filter(None, inputs):
+        tally = Tally()
+        check_columns(files.paths, _layout(config), tally, max_row_bytes=_max_row_bytes(config))
+        notes += [*files.notes, *tally.notes]
+        next(_read(config, files, Tally()))
+    if inputs.test is not None:
+        shared = set(inputs.train.paths) & set(inputs.test.paths)
+        if shared and len(shared) < len(inputs.train.paths):
+            notes.append(f"{min(shared)} is training text and test text, so test figures are too good.")
+    return notes
+
+
+def read_training(
+    config: PrepareConfig, inputs: Inputs, store: TokenStore, held_out: HeldOut, display: Display
+) -> Training:
+    """Read the training text: fill `store` with training rows and `held_out` with test rows of this process."""
     learner = LabelLearner()
     classes = known_classes(KNOWN_SETS[config.dataset]) if config.dataset else None
     tally = Tally()
     seen: set[int] = set()
     first_class, hint = 0, ""
-    for block_number, block in enumerate(_read_shown(config, config.train, tally, display)):
+    for block_number, block in enumerate(_read_shown(config, inputs.train, tally, display)):
         numbers = _numbers(block, classes.number if classes else learner.number)
         if block_number == 0:
             first_class, hint = int(numbers[0]), header_hint(block)
@@ -141,26 +195,40 @@ def is_held_out(index: int, fraction: float, seed: int) -> bool:
 
 
 def read_test(
-    config: PrepareConfig, classes: Classes, tally: Tally, display: Display, group: ProcessGroup, block_rows: list[int]
+    config: PrepareConfig,
+    inputs: Inputs,
+    classes: Classes,
+    tally: Tally,
+    display: Display,
+    group: ProcessGroup,
+    block_rows: list[int],
 ) -> Iterator[TextBlock]:
-    """Yield this process's blocks of the rows of `config.test`, and append each block's size to `block_rows`."""
-    assert config.test is not None
-    for block_number, block in enumerate(_read_shown(config, config.test, tally, display)):
+    """Yield this process's blocks of the test text, and append each block's size to `block_rows`."""
+    assert inputs.test is not None
+    for block_number, block in enumerate(_read_shown(config, inputs.test, tally, display)):
         numbers = _numbers(block, classes.number)
         if block_number % group.size == group.rank:
             block_rows.append(len(numbers))
             yield block.texts, numbers
 
 
-def _read(config: PrepareConfig, path: Path, tally: Tally) -> Iterator[LabelledBlock]:
+def _layout(config: PrepareConfig) -> Layout:
     escaped = config.dataset is not None and KNOWN_SETS[config.dataset].escaped_newlines
-    layout = Layout(config.label_column, config.text_columns, escaped)
-    return read_blocks(path, layout, tally, max_row_bytes=config.memory_mib * 2**20 // _ROWS_IN_MEMORY)
+    return Layout(config.label_column, config.text_columns, escaped)
 
 
-def _read_shown(config: PrepareConfig, path: Path, tally: Tally, display: Display) -> Iterator[LabelledBlock]:
-    bar = ReadingDisplay(display, path, size_on_disk(path))
-    for block in _read(config, path, tally):
+def _max_row_bytes(config: PrepareConfig) -> int:
+    return config.memory_mib * 2**20 // _ROWS_IN_MEMORY
+
+
+def _read(config: PrepareConfig, files: InputFiles, tally: Tally) -> Iterator[LabelledBlock]:
+    return read_all_blocks(files.paths, _layout(config), tally, max_row_bytes=_max_row_bytes(config))
+
+
+def _read_shown(config: PrepareConfig, files: InputFiles, tally: Tally, display: Display) -> Iterator[LabelledBlock]:
+    name = files.paths[0].name if len(files.paths) == 1 else f"{len(files.paths):,} files"
+    bar = ReadingDisplay(display, name, files.size)
+    for block in _read(config, files, tally):
         bar.update(tally.rows, tally.num_bytes)
         yield block
     bar.update(tally.rows, tally.num_bytes)

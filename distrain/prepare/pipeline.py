@@ -30,7 +30,7 @@ from distrain.errors import DataError
 from distrain.file_names import VECTORIZER_NAME
 from distrain.files import sha256_of
 from distrain.prepare.display import Display
-from distrain.prepare.inputs import HeldOut, TextBlock, Training, check_inputs, read_test, read_training
+from distrain.prepare.inputs import HeldOut, TextBlock, Training, check_inputs, find_inputs, read_test, read_training
 from distrain.prepare.row_exchange import in_order
 from distrain.prepare.workers import gathered_group, shared_folders
 from distrain.text.readers.labels import KNOWN_SETS
@@ -75,12 +75,13 @@ def prepare(config: PrepareConfig, *, console: Console, group: ProcessGroup | No
 def _prepare(config: PrepareConfig, group: ProcessGroup, console: Console, warnings: list[str]) -> None:
     started = time.monotonic()
     with relayed_errors(group):
-        check_inputs(config)
+        inputs = find_inputs(config, group)
+        warnings += check_inputs(config, inputs)
     with shared_folders(group, config.out) as (new, scratch), Display(console) as display:
         store = TokenStore(scratch, memory_mib=config.memory_mib, group=group)
         held_out = HeldOut(scratch, group.rank)
-        training = read_training(config, store, held_out, display)
-        _check_training(config, training, store, warnings)
+        training = read_training(config, inputs, store, held_out, display)
+        _check_training(config, inputs.train.title, training, store, warnings)
         kind, why = _choose_vectorizer(config.vectorizer, store)
         display.say(why)
         vectorizer, rows = _learn(kind, config, store, display)
@@ -91,7 +92,7 @@ def _prepare(config: PrepareConfig, group: ProcessGroup, console: Console, warni
             texts = held_out.blocks(training.class_numbers)
         else:
             test_block_rows = []
-            texts = read_test(config, training.classes, test_tally, display, group, test_block_rows)
+            texts = read_test(config, inputs, training.classes, test_tally, display, group, test_block_rows)
         test_rows = _vectorized(texts, vectorizer)
         parts = {
             part: in_order(group, scratch, part, own_rows, block_rows, has_values=kind == "ngram")
@@ -112,8 +113,8 @@ def _prepare(config: PrepareConfig, group: ProcessGroup, console: Console, warni
         if group.rank:
             return
         vectorizer.save(new / VECTORIZER_NAME)
-        if config.test is not None:
-            _warn_of_input(config, config.test, test_tally, "test", warnings)
+        if inputs.test is not None:
+            _warn_of_input(config, inputs.test.title, test_tally, "test", warnings)
         writer.finish(vectorizer=VECTORIZER_NAME, details=_details(config, why, new / VECTORIZER_NAME))
         sizes = {part: sum(file.stat().st_size for file in new.glob(f"{part}-*")) for part in parts}
     features = f"{vectorizer.num_features:,}"
@@ -126,28 +127,30 @@ def _prepare(config: PrepareConfig, group: ProcessGroup, console: Console, warni
     display.say(f"done in {time.monotonic() - started:.1f} s")
 
 
-def _check_training(config: PrepareConfig, training: Training, store: TokenStore, warnings: list[str]) -> None:
+def _check_training(
+    config: PrepareConfig, title: str, training: Training, store: TokenStore, warnings: list[str]
+) -> None:
     """Raise DataError if no model can learn from the rows; append a message to `warnings` for each suspicious fact."""
-    path, names = config.train, training.classes.names
+    names = training.classes.names
     sizes = np.zeros(len(names), np.int64)
     sizes[training.class_numbers[: len(store.class_sizes)]] = store.class_sizes
     if np.count_nonzero(sizes) < 2:
         only = names[int(sizes.argmax())]
         raise DataError(
-            f"{path}: all rows are of class {only[:100]!r}, so there is nothing to tell apart. "
+            f"{title}: all rows are of class {only[:100]!r}, so there is nothing to tell apart. "
             f"Check --label-column.{training.hint}"
         )
     if not store.num_words:
         raise DataError(
-            f"{path}: no text holds a word (two or more letters or digits), so there is nothing to learn. "
+            f"{title}: no text holds a word (two or more letters or digits), so there is nothing to learn. "
             "Check --text-columns."
         )
     if config.test is None and training.tally.rows == store.num_rows:
         raise DataError(
-            f"{path}: --holdout {config.holdout:g} of its {store.num_rows:,} rows is none. "
+            f"{title}: --holdout {config.holdout:g} of its {store.num_rows:,} rows is none. "
             "Give the test rows with --test, or use more rows or a larger --holdout."
         )
-    _warn_of_input(config, path, training.tally, "train", warnings)
+    _warn_of_input(config, title, training.tally, "train", warnings)
     for count, what in ((0, "no training row"), (1, "only one training row")):
         few = np.flatnonzero(sizes == count)
         if len(few):
@@ -155,17 +158,17 @@ def _check_training(config: PrepareConfig, training: Training, store: TokenStore
             first_class = training.class_numbers[training.first_class]
             is_header = sizes[first_class] == count == 1 and training.classes.known is False
             hint = training.hint if is_header else ""
-            warnings.append(f"{path}: {len(few):,} of {len(names):,} classes have {what}: {shown}.{hint}")
+            warnings.append(f"{title}: {len(few):,} of {len(names):,} classes have {what}: {shown}.{hint}")
 
 
-def _warn_of_input(config: PrepareConfig, path: Path, tally: Tally, part: str, warnings: list[str]) -> None:
-    warnings.extend(tally.sentences(path))
+def _warn_of_input(config: PrepareConfig, title: str, tally: Tally, part: str, warnings: list[str]) -> None:
+    warnings.extend(tally.sentences(title))
     if config.dataset:
         known = KNOWN_SETS[config.dataset]
         published = known.train_rows if part == "train" else known.test_rows
         if tally.rows != published:
             warnings.append(
-                f"{path} has {tally.rows:,} rows; {config.dataset} as published has {published:,} to {part}."
+                f"{title} has {tally.rows:,} rows; {config.dataset} as published has {published:,} to {part}."
             )
 
 

@@ -25,6 +25,7 @@ from distrain.config import MAX_DEFAULT_WORKERS, MIN_BYTES_PER_WORKER, PrepareCo
 from distrain.errors import ConfigurationError
 from distrain.prepare.staging import staged
 from distrain.prepare.worker_pool import WorkerPool
+from distrain.text.readers.input_files import find_files
 
 
 @contextmanager
@@ -59,7 +60,7 @@ def gathered_group(config: PrepareConfig) -> Iterator[ProcessGroup]:
 
 def _num_workers(config: PrepareConfig) -> int:
     """Return the number of cores, or fewer if the text is too small for all of them."""
-    size = config.train.stat().st_size if config.train.is_file() else 0
+    size = find_files(config.train, "--train").size or 0
     return max(1, min(len(os.sched_getaffinity(0)), MAX_DEFAULT_WORKERS, size // MIN_BYTES_PER_WORKER))
 
 

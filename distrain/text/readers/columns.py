@@ -14,10 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from distrain.errors import ConfigurationError
+from distrain.errors import ConfigurationError, DataError
 
 _SHOWN_NAMES = 20
 _SHOWN_CHARACTERS = 40
+
+
+class NoRows(DataError):  # noqa: N818 - the condition itself; among several files it is none
+    """A file holds no rows."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +24,7 @@ import numpy as np
 
 from distrain.errors import ConfigurationError, DataError
 from distrain.text.readers.blocks import LabelledBlock, grouped
-from distrain.text.readers.columns import LabelledText, Layout, location, no_column, shown_names
+from distrain.text.readers.columns import LabelledText, Layout, NoRows, location, no_column, shown_names
 from distrain.text.readers.delimited_kernel import VISIBLE, PlainRows, short_codes, split_rows
 from distrain.text.readers.lines import Tally, num_newlines, read_chunks, read_lines, split_lines
 from distrain.text.readers.texts import Texts
@@ -81,6 +82,19 @@ def delimited_blocks(
                 break
     lines = chain(split_lines(rest), chain.from_iterable(map(split_lines, chunks)))
     yield from grouped(_parsed(path, layout, lines, max_row_bytes, tabs, columns, number, line))
+
+
+def first_fields(path: Path, max_row_bytes: int, *, tabs: bool) -> list[str] | None:
+    """Return the fields of a file's first row, or None if no row can be read."""
+    lines = read_lines(path, Tally(), max_bytes=max_row_bytes)
+    with suppress(csv.Error):
+        return next(filter(None, _reader(_Feed(lines, max_row_bytes), tabs)), None)
+    return None
+
+
+def text_columns(path: Path, layout: Layout, fields: list[str], *, tabs: bool) -> list[str]:
+    """Return the name of each text column, empty if the columns have no names; `fields` is the first row."""
+    return [fields[at].strip() if layout.has_names else "" for at in _columns(path, layout, fields, tabs).texts]
 
 
 def _first_row(path: Path, layout: Layout, head: bytes, tabs: bool) -> tuple[int, _Columns | None]:
@@ -208,7 +222,7 @@ def _parsed(
             text = text.replace("\\n", "\n")
         yield LabelledText(fields[columns.label].strip(), text, path, number, line)
     if number == 1 and layout.has_names:
-        raise DataError(f"{path} has a header but no rows. Each row needs a label and a text.")
+        raise NoRows(f"{path} has a header but no rows. Each row needs a label and a text.")
 
 
 class _Feed:

@@ -42,6 +42,7 @@ _REFUSED = {
     rb"\xd0\xcf\x11\xe0": "an old spreadsheet. Save it as CSV",
     rb"\xfd7zXZ\0": "compressed with xz. Unpack it; plain, .gz and .zst are read",
     rb"BZh[1-9]1AY&SY": "compressed with bzip2. Unpack it; plain, .gz and .zst are read",
+    rb"PAR1": "a Parquet file. Let its name end in .parquet",
     rb"\xff\xfe|\xfe\xff": "UTF-16 text. Save it as UTF-8",
 }
 
@@ -57,6 +58,7 @@ class Tally:
         nul: lines with NUL bytes.
         empty: rows with an empty text.
         notes: other messages for the user.
+        names_files: whether messages name the file of a line, because several files are read.
     """
 
     rows: int = 0
@@ -65,6 +67,7 @@ class Tally:
     nul: int = 0
     empty: int = 0
     notes: list[str] = field(default_factory=list)
+    names_files: bool = False
     _first: dict[str, str] = field(default_factory=dict)
 
     def clean(self, raw: bytes, path: Path, line: int) -> str:
@@ -74,11 +77,11 @@ class Tally:
         except UnicodeDecodeError:
             text = raw.decode(errors="replace")
             self.invalid += 1
-            self._first.setdefault("invalid", _line(path, line))
+            self._first.setdefault("invalid", self._line(path, line))
         if "\0" in text:
             text = text.replace("\0", " ")
             self.nul += 1
-            self._first.setdefault("nul", _line(path, line))
+            self._first.setdefault("nul", self._line(path, line))
         return text
 
     def clean_lines(self, chunk: bytes, path: Path, number: int) -> bytes:
@@ -95,8 +98,13 @@ class Tally:
         self.empty += 1
         self._first.setdefault("empty", location)
 
-    def sentences(self, path: Path) -> list[str]:
-        """Return a message for each kind of repair, and the notes."""
+    def _line(self, path: Path, line: int) -> str:
+        if line and self.names_files:
+            return f"{path}, line {line:,}"
+        return f"line {line:,}" if line else str(path)
+
+    def sentences(self, path: Path | str) -> list[str]:
+        """Return a message for each kind of repair, and the notes; `path` names the input."""
         kinds = {
             "invalid": (self.invalid, "line", "with bytes that are not UTF-8, replaced by U+FFFD"),
             "nul": (self.nul, "line", "with NUL bytes, replaced by spaces"),
@@ -202,10 +210,6 @@ def _is_utf8(raw: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-def _line(path: Path, line: int) -> str:
-    return f"line {line:,}" if line else str(path)
 
 
 class _CountedFile(io.FileIO):

@@ -22,14 +22,14 @@ from pathlib import Path
 
 from distrain.errors import DataError
 from distrain.text.readers.blocks import LabelledBlock, grouped
-from distrain.text.readers.columns import LabelledText, Layout
+from distrain.text.readers.columns import LabelledText, Layout, NoRows
 from distrain.text.readers.delimited import delimited_blocks, delimited_rows
+from distrain.text.readers.input_files import entries_of, suffix_of
 from distrain.text.readers.lines import BOM, READ_ERRORS, Tally, open_bytes, unreadable
 from distrain.text.readers.records import json_rows, parquet_rows
 
 MAX_ROW_BYTES = 64 * 2**20
 IGNORED_FOLDERS = ("unsup",)  # aclImdb/train/unsup holds reviews without labels
-_COMPRESSED_SUFFIXES = (".gz", ".zst")
 
 
 def read_rows(
@@ -50,26 +50,27 @@ def read_rows(
         ConfigurationError: a column of the layout does not exist, or pyarrow is needed and not installed.
     """
     rows_before = tally.rows
-    for row in _reader(path)(path, layout, tally, max_row_bytes):
+    for row in reader_of(path)(path, layout, tally, max_row_bytes):
         tally.rows += 1
         if not row.text or row.text.isspace():
             tally.count_empty(row.location)
         yield row
     if tally.rows == rows_before:
-        raise DataError(f"{path} holds no rows. Each row needs a label and a text.")
+        raise NoRows(f"{path} holds no rows. Each row needs a label and a text.")
 
 
 def read_blocks(
-    path: Path, layout: Layout, tally: Tally, *, max_row_bytes: int = MAX_ROW_BYTES
+    path: Path, layout: Layout, tally: Tally, *, max_row_bytes: int = MAX_ROW_BYTES, exact: bool = False
 ) -> Iterator[LabelledBlock]:
     """Yield the rows of `read_rows` in blocks, several times faster if a file is plain CSV or TSV.
 
-    A text in a block has the same words as in `read_rows`, but other characters may lie between them: see `Texts`.
+    Unless `exact`, a text in a block has the same words as in `read_rows`, but other characters may lie between them:
+    see `Texts`.
     """
     rows_before = tally.rows
-    reader = _reader(path)
+    reader = reader_of(path)
     blocks: Iterator[LabelledBlock]
-    if isinstance(reader, partial):
+    if isinstance(reader, partial) and not exact:
         blocks = delimited_blocks(path, layout, tally, max_row_bytes, **reader.keywords)
     else:
         blocks = grouped(reader(path, layout, tally, max_row_bytes))
@@ -79,46 +80,38 @@ def read_blocks(
             tally.count_empty(block.location(index))
         yield block
     if tally.rows == rows_before:
-        raise DataError(f"{path} holds no rows. Each row needs a label and a text.")
-
-
-def size_on_disk(path: Path) -> int | None:
-    """Return the size of a file in bytes for a progress bar, or None for a folder, to avoid a second walk."""
-    return path.stat().st_size if path.is_file() else None
+        raise NoRows(f"{path} holds no rows. Each row needs a label and a text.")
 
 
 _Reader = Callable[[Path, Layout, Tally, int], Iterator[LabelledText]]
 
 
-def _reader(path: Path) -> _Reader:
+def reader_of(path: Path) -> _Reader:
+    """Return the function that reads a path; for CSV and TSV it is a `partial`."""
     if path.is_dir():
         return _folder_rows
     if not path.exists():
         raise DataError(f"{path} does not exist. Check the path.")
     if not path.is_file():
         raise DataError(f"{path} is neither a file nor a folder. Save what it delivers to a file first.")
-    name = path.name.lower()
-    for suffix in _COMPRESSED_SUFFIXES:
-        name = name.removesuffix(suffix)
-    if name.endswith((".parquet", ".pq")):
+    suffix = suffix_of(path)
+    if suffix in (".parquet", ".pq"):
         return parquet_rows
-    if name.endswith((".jsonl", ".ndjson", ".json")):
+    if suffix in (".jsonl", ".ndjson", ".json"):
         return json_rows
-    if name.endswith((".tsv", ".tab")):
-        return partial(delimited_rows, tabs=True)
-    return partial(delimited_rows, tabs=False)
+    return partial(delimited_rows, tabs=suffix in (".tsv", ".tab"))
 
 
 def _folder_rows(path: Path, layout: Layout, tally: Tally, max_row_bytes: int) -> Iterator[LabelledText]:
     """Yield the files of `path/<class>/`, sorted by class and by name, without hidden files."""
-    folders = [folder for folder in _entries(path) if folder.is_dir()]
+    folders = [folder for folder in entries_of(path) if folder.is_dir()]
     for ignored in (folder for folder in folders if folder.name in IGNORED_FOLDERS):
         tally.notes.append(f"{ignored} is left out: its texts have no label.")
     folders = [folder for folder in folders if folder.name not in IGNORED_FOLDERS]
     if not folders:
         raise DataError(f"{path} is a folder without folders in it. Each class needs one, holding one file per text.")
     for folder in folders:
-        for file in _entries(folder):
+        for file in entries_of(folder):
             if file.is_dir():
                 raise DataError(
                     f"{file} is a folder inside that of class {folder.name!r}, which should hold texts only. "
@@ -126,13 +119,6 @@ def _folder_rows(path: Path, layout: Layout, tally: Tally, max_row_bytes: int) -
                 )
             if file.is_file():
                 yield LabelledText(folder.name, _read_text(file, tally, max_row_bytes), file, 0, 0)
-
-
-def _entries(folder: Path) -> list[Path]:
-    try:
-        return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    except OSError as error:
-        raise unreadable(folder, error) from None
 
 
 def _read_text(file: Path, tally: Tally, max_bytes: int) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import pytest
 
-from distrain.cli.main import main, train_arguments
+from distrain.cli.main import main, make_parser, train_arguments
 from distrain.cli.options import add_settings, exit_codes, given_settings
 from distrain.config import PlanConfig, PrepareConfig, SynthConfig, TrainConfig, settings_of
 from distrain.errors import ERROR_BY_EXIT_CODE
@@ -87,3 +88,34 @@ def test_exit_codes_come_from_the_errors():
     codes = exit_codes()
     assert list(codes) == [0, *sorted(ERROR_BY_EXIT_CODE)]
     assert codes[3] == "The input or the prepared data is wrong, missing or damaged."
+
+
+ONE_VALUE = [
+    (command, option)
+    for command, parser in make_parser()._subparsers._group_actions[0].choices.items()
+    for action in parser._actions
+    for option in action.option_strings
+    if option.startswith("--") and action.nargs != 0 and option not in ("--train", "--test")
+]
+
+
+@pytest.mark.parametrize(("command", "option"), ONE_VALUE)
+def test_an_option_of_one_value_that_is_given_twice_is_refused(command, option, capsys):
+    value = "info" if option == "--log-level" else "1"
+    with pytest.raises(SystemExit) as caught:
+        main([command, option, value, option, value])
+    assert caught.value.code == 2
+    assert f"{option}: given twice, but it takes one value" in capsys.readouterr().err
+
+
+def test_options_of_all_commands_are_found():
+    assert {command for command, _ in ONE_VALUE} == {
+        "alive", "evaluate", "plan", "predict", "prepare", "report", "synth", "train",
+    }  # fmt: skip
+
+
+def test_files_may_be_given_one_by_one():
+    options = make_parser().parse_args(["prepare", "--train", "a.csv", "--out", "out", "--train", "b.csv"])
+    config = PrepareConfig(**given_settings(options, PrepareConfig))
+    assert config.train == (Path("a.csv"), Path("b.csv"))
+    assert config.test is None

@@ -95,7 +95,7 @@ def test_numpy_numbers_are_numbers():
 
 def test_paths_and_lists_are_converted():
     config = PrepareConfig(train="a.csv", out="b", text_columns=["title", "text"])
-    assert (config.train, config.text_columns) == (Path("a.csv"), ("title", "text"))
+    assert (config.train, config.text_columns) == ((Path("a.csv"),), ("title", "text"))
 
 
 def test_what_ranks_and_resumed_runs_may_change():
