@@ -65,13 +65,18 @@ class WordRows(NamedTuple):
 class Batch(NamedTuple):
     """The batch of one replica in one step.
 
+    A nest is a value, or lists, tuples and dicts of values. A replica without examples of its own is fed one example,
+    which must add nothing; its `num_rows` is 0. The replica then takes part in every collective.
+
     Attributes:
-        features: an array `[b, ...]`, `SparseRows`, or a dict of these by input name; or `WordRows`.
-        labels: `[b, ...]`.
-        weights: float32 `[b]`; a single 0 for an empty batch.
+        features: a nest of arrays `[b, ...]`, `SparseRows` and `WordRows`.
+        labels: a nest of arrays `[b, ...]`; `()` if the data has no labels.
+        weights: floating arrays `[b, ...]` in the structure of `labels`, Keras' `sample_weight` in form; `()` for all
+            labels, or for one label, without weights.
         epoch: int64 scalar, a key of dropout.
         first_position: int64 scalar: position of the first example in the epoch, a key of dropout and audits.
-        global_weight: float32 scalar: sum of the weights of all replicas in this step.
+        num_rows: int32 scalar: examples of this batch that count, b or 0.
+        global_rows: int32 scalar: examples of all replicas and all microbatches in this step.
         step_flags: float32 `[3]`: flags that the process sends to all others, see `step_flags`.
     """
 
@@ -80,7 +85,8 @@ class Batch(NamedTuple):
     weights: Any
     epoch: Any
     first_position: Any
-    global_weight: Any
+    num_rows: Any
+    global_rows: Any
     step_flags: Any
 
 

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
+from distrain.data.array_checks import array_nest
+from distrain.data.nests import map_nest
 from distrain.data.plan import EpochPlan, steps_per_epoch
 from distrain.data.shuffle import epoch_order
 from distrain.data.sources import array_examples
@@ -29,7 +31,7 @@ class BatchGenerator:
 
     Args:
         x: `[n, num_features]` array, `np.memmap` or SciPy sparse matrix; sparse batches are made dense.
-        y: `[n, ...]` labels.
+        y: labels, an array `[n, ...]` or a nest of arrays; None without labels, which then are `()`.
         num_features: width of `x`.
         batch_size: examples per batch; the last batch of an epoch may be shorter.
         rank: number of this replica, 0 .. size - 1.
@@ -61,7 +63,7 @@ class BatchGenerator:
             raise ConfigurationError(f"x has shape {x.shape}, but num_features is {num_features}.")
         array_examples(x, y)  # raises for unsupported types and lengths
         self._x = x.tocsr() if scipy.sparse.issparse(x) else x
-        self._y = np.asanyarray(y)
+        self._y = array_nest(y)
         self._plan = EpochPlan(x.shape[0], size, batch_size)
         self._rank = rank
         self._shuffle = shuffle
@@ -72,15 +74,18 @@ class BatchGenerator:
         """Batches per epoch, the same on every rank: ceil(ceil(n / batch_size) / size)."""
         return self._plan.num_steps
 
-    def epoch(self, epoch: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def epoch(self, epoch: int = 0) -> Iterator[tuple[np.ndarray, Any]]:
         """Yield this rank's `steps_per_epoch` batches (x, y) of one epoch."""
         order = epoch_order(self._plan.num_examples, seed=self._seed, epoch=epoch, shuffle=self._shuffle)
         for step in range(self._plan.num_steps):
             examples = order.examples(self._plan.positions(step, self._rank))
             x = self._x[examples]
-            yield (x.toarray() if scipy.sparse.issparse(x) else np.asarray(x)), np.asarray(self._y[examples])
+            yield (x.toarray() if scipy.sparse.issparse(x) else np.asarray(x)), self._labels(examples)
 
-    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def _labels(self, examples: np.ndarray) -> Any:
+        return map_nest(lambda labels, name: np.asarray(labels[examples]), self._y)
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, Any]]:
         """Yield the batches of epochs 0, 1, 2, ... without end, `steps_per_epoch` batches per epoch."""
         epoch = 0
         while True:

@@ -5,8 +5,8 @@ Decides: what a batch contains. Never: how many replicas there are, or what a st
     for batches in epoch_batches(examples, plan, order, replicas=range(0, 2)):
         ...                                                # one Batch per local replica
 
-A replica without examples in the last step gets one example of weight zero. The replica then takes part in every
-collective and adds exactly nothing.
+A replica without examples in the last step is fed the first example of the step. Its `num_rows` is 0, so the example
+must add exactly nothing, while the replica takes part in every collective.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from distrain.batch import Batch, step_flags
 from distrain.data.collate import RowOffsets, collate
-from distrain.data.examples import Examples, Features
+from distrain.data.examples import Examples, RowNests
 from distrain.data.plan import EpochPlan
 from distrain.data.shuffle import ShuffledOrder, epoch_order
 from distrain.data.window_reader import WindowReader
@@ -31,20 +31,20 @@ def epoch_batches(
     offsets = {name: RowOffsets(row_sizes, order) for name, row_sizes in examples.row_sizes.items()}
     for step in range(plan.num_steps):
         global_positions = plan.global_positions(step)
-        global_weight = np.float32(reader.total_weight(global_positions))
         batches = []
         for replica in replicas:
             own = plan.positions(step, replica)
             fed = own or global_positions[:1]
-            features, labels = reader.read(own) if own else _read_one(examples, order, fed.start)
+            features, labels, weights = reader.read(own) if own else _read_one(examples, order, fed.start)
             batches.append(
                 Batch(
                     collate(features, offsets, fed, examples.num_columns),
                     labels,
-                    reader.weights(own) if own else np.zeros(1, np.float32),
+                    weights,
                     epoch=np.int64(epoch),
                     first_position=np.int64(own.start),
-                    global_weight=global_weight,
+                    num_rows=np.int32(len(own)),
+                    global_rows=np.int32(len(global_positions)),
                     step_flags=step_flags(replica),
                 )
             )
@@ -67,13 +67,12 @@ def sample_batch(examples: Examples) -> Batch:
     return batch
 
 
-def zero_weight_batch(sample: Batch, replica: int) -> Batch:
-    """A batch of weight zero, for a replica that has no examples but must take part in a step."""
-    weights = np.zeros_like(sample.weights)
-    return sample._replace(weights=weights, global_weight=np.float32(0), step_flags=step_flags(replica))
+def idle_batch(sample: Batch, replica: int) -> Batch:
+    """A batch of which no example counts, for a replica that has no examples but must take part in a step."""
+    return sample._replace(num_rows=np.int32(0), step_flags=step_flags(replica))
 
 
-def _read_one(examples: Examples, order: ShuffledOrder, position: int) -> tuple[Features, np.ndarray]:
-    """Features and labels at one position."""
+def _read_one(examples: Examples, order: ShuffledOrder, position: int) -> RowNests:
+    """Features, labels and weights at one position."""
     (example,) = order.examples(range(position, position + 1))
     return examples.load(np.array([[example, example + 1]]), np.zeros(1, np.int64))(0, 1)

@@ -14,11 +14,13 @@ division of the epoch into batches. Random numbers keyed by offsets therefore do
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
 from distrain.batch import SparseRows, WordRows
-from distrain.data.examples import CsrRows, Features, PackedRows
+from distrain.data.examples import CsrRows, Features, PackedRows, RowNests
+from distrain.data.nests import leaves, map_nest
 from distrain.data.row_kernels import order_by_column
 from distrain.data.shuffle import ShuffledOrder, ShuffleWindow
 
@@ -60,28 +62,25 @@ class RowOffsets:
 
 
 def collate(
-    features: Features,
-    offsets: Mapping[str, RowOffsets],
-    positions: range,
-    num_columns: Mapping[str, int],
-    name: str = "",
+    features: Features, offsets: Mapping[str, RowOffsets], positions: range, num_columns: Mapping[str, int]
 ) -> Features:
     """Convert rows of any length to `WordRows` or `SparseRows`; other features stay unchanged.
 
     Args:
-        features: an array, `CsrRows`, `PackedRows`, or a dict of these.
+        features: a nest of arrays, `CsrRows` and `PackedRows`.
         offsets: row offsets by input name.
         positions: positions of the rows in the epoch.
         num_columns: exclusive upper bounds of columns or word ids, by input name.
-        name: input name of `features`.
     """
-    if isinstance(features, dict):
-        return {key: collate(value, offsets, positions, num_columns, key) for key, value in features.items()}
-    if isinstance(features, PackedRows):
-        return word_rows(features, offsets[name].offset_of(positions.start), num_columns[name])
-    if isinstance(features, CsrRows):
-        return sparse_rows(features, offsets[name].offset_of(positions.start), len(positions))
-    return features
+
+    def convert(value: Any, name: str) -> Any:
+        if isinstance(value, PackedRows):
+            return word_rows(value, offsets[name].offset_of(positions.start), num_columns[name])
+        if isinstance(value, CsrRows):
+            return sparse_rows(value, offsets[name].offset_of(positions.start), len(positions))
+        return value
+
+    return map_nest(convert, features)
 
 
 def word_rows(packed: PackedRows, first_token: int, num_words: int) -> WordRows:
@@ -121,20 +120,24 @@ def sparse_rows(rows: CsrRows, first_entry: int, num_rows: int) -> SparseRows:
     return SparseRows(row_ids, columns, values, np.int64(first_entry))
 
 
-def concatenate_features(pieces: list[tuple[Features, np.ndarray]]) -> tuple[Features, np.ndarray]:
-    """Concatenate (features, labels) pieces of the same form."""
+def concatenate_nests(pieces: list[RowNests], sizes: list[int]) -> RowNests:
+    """Concatenate rows of the same structure.
+
+    Args:
+        pieces: features, labels and weights of each piece.
+        sizes: number of rows of each piece.
+    """
     if len(pieces) == 1:
         return pieces[0]
-    labels = [piece_labels for _, piece_labels in pieces]
-    first_rows = np.cumsum([0, *(len(piece) for piece in labels[:-1])])
+    first_rows = np.cumsum([0, *sizes[:-1]])
+    columns = iter(list(zip(*([value for _, value in leaves(piece)] for piece in pieces), strict=True)))
 
-    def join(features: list[Features]) -> Features:
-        if isinstance(features[0], dict):
-            return {name: join([piece[name] for piece in features]) for name in features[0]}
-        if isinstance(features[0], (CsrRows, PackedRows)):
-            row_ids = [piece.row_ids + np.int32(first) for piece, first in zip(features, first_rows, strict=True)]
-            others = zip(*(piece[1:] for piece in features), strict=True)
-            return type(features[0])(np.concatenate(row_ids), *map(np.concatenate, others))
-        return np.concatenate(features)
+    def join(first: Any, name: str) -> Any:
+        values = next(columns)
+        if isinstance(first, (CsrRows, PackedRows)):
+            row_ids = [value.row_ids + np.int32(start) for value, start in zip(values, first_rows, strict=True)]
+            others = zip(*(value[1:] for value in values), strict=True)
+            return type(first)(np.concatenate(row_ids), *map(np.concatenate, others))
+        return np.concatenate(values)
 
-    return join([features for features, _ in pieces]), np.concatenate(labels)
+    return map_nest(join, pieces[0])

@@ -3,7 +3,7 @@
 Decides: what a source must offer. Never: which examples are read, or in which order.
 
     rows = examples.load(np.array([[0, 256]]), np.array([17, 3, 5]))     # three of 256 examples, in this order
-    features, labels = rows(0, 2)                                        # the examples 17 and 3
+    features, labels, weights = rows(0, 2)                               # the examples 17 and 3
 """
 
 from __future__ import annotations
@@ -43,8 +43,9 @@ class PackedRows(NamedTuple):
     words: np.ndarray
 
 
-Features = Any  # np.ndarray | CsrRows | PackedRows | dict[str, Features], by input name
-RowReader = Callable[[int, int], tuple[Features, np.ndarray]]  # (start, stop) -> features and labels
+Features = Any  # a nest of np.ndarray, CsrRows and PackedRows
+RowNests = tuple[Features, Any, Any]  # features, labels and weights; `()` in place of labels or weights that are absent
+RowReader = Callable[[int, int], RowNests]  # (start, stop) -> rows
 
 
 class LoadRows(Protocol):
@@ -59,7 +60,7 @@ class LoadRows(Protocol):
             memory: allocator for large arrays; each array must keep its values until the last call of the reader.
 
         Returns:
-            A reader that copies the loaded examples start .. stop - 1 of 0 .. k - 1 into features and labels.
+            A reader that copies the loaded examples start .. stop - 1 of 0 .. k - 1 into features, labels, weights.
         """
 
 
@@ -70,10 +71,9 @@ class Examples:
     Attributes:
         num_examples: number of examples.
         load: loads some examples of a shuffle window.
-        num_columns: number of columns, or of word ids, by input name. The name is "" for a single input. Dense inputs
-            have no item.
+        num_columns: number of columns, or of word ids, by input name (see `nests`). The name is "" for a single input.
+            Dense inputs have no item.
         digest: hex digest that identifies the data.
-        weights: float32 `[num_examples]`: weight of each example in loss and metrics; None for weight 1.
         will_need: asks the system to read spans, int64 `[s, 2]`, from disk ahead of their use.
         row_sizes: functions by input name that map spans to the entries, or packed tokens, of each row, int64.
     """
@@ -82,6 +82,5 @@ class Examples:
     load: LoadRows
     num_columns: Mapping[str, int]
     digest: str
-    weights: np.ndarray | None = None
     will_need: Callable[[np.ndarray], None] = lambda spans: None
     row_sizes: Mapping[str, Callable[[np.ndarray], np.ndarray]] = field(default_factory=dict)

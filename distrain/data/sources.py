@@ -1,17 +1,17 @@
-"""Sources of examples: arrays, memory maps, SciPy matrices, dicts of inputs, and prepared text.
+"""Sources of examples: nests of arrays, memory maps and SciPy matrices, and prepared text.
 
 Decides: how rows become the arrays of a batch. Never: which rows, or in which order.
 
     >>> examples = array_examples({"age": np.array([30, 40, 50])}, labels=np.array([0, 1, 1]))
-    >>> features, labels = examples.load(np.array([[0, 3]]), np.array([2, 0]))(0, 2)
-    >>> features["age"].tolist(), labels.tolist()
-    ([50, 30], [1, 0])
+    >>> features, labels, weights = examples.load(np.array([[0, 3]]), np.array([2, 0]))(0, 2)
+    >>> features["age"].tolist(), labels.tolist(), weights
+    ([50, 30], [1, 0], ())
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -21,67 +21,58 @@ import scipy.sparse
 
 from distrain.aligned_memory import aligned_copy, aligned_empty
 from distrain.batch import Memory
-from distrain.data.examples import CsrRows, Examples, Features, PackedRows, RowReader
+from distrain.data.array_checks import checked_features, checked_labels, checked_weights, num_rows_of
+from distrain.data.examples import CsrRows, Examples, Features, PackedRows, RowNests, RowReader
+from distrain.data.nests import leaves, map_nest
 from distrain.data.readahead import read_ahead
 from distrain.data.row_kernels import chunks_of_rows, gather_rows, pack_rows, pad_rows, write_row_ids
 from distrain.data.rows import Rows, RowSpan, pick_rows, span_lengths
 from distrain.data.shards import Part
-from distrain.errors import ConfigurationError, DataError
+from distrain.errors import DataError
 
-MAX_INT32 = 2**31 - 1
 DIGEST_BYTES = 2**20
 
 
-def array_examples(features: Features, labels: Any, weights: Any = None) -> Examples:
+def array_examples(features: Any, labels: Any = None, weights: Any = None) -> Examples:
     """Use arrays as examples.
 
+    Each argument is an array or a nest of arrays: lists, tuples and dicts, as the model takes its inputs or gives its
+    outputs. A list or tuple is a nest if it contains an array or a dict. A list of numbers alone is one array.
+
     Args:
-        features: `[n, ...]` array, `np.memmap`, SciPy sparse matrix (kept as CSR), or a dict of these.
-        labels: `[n, ...]` array.
-        weights: `[n]` array of finite weights >= 0, or None.
+        features: arrays `[n, ...]`, memory maps or SciPy sparse matrices (kept as CSR).
+        labels: arrays `[n, ...]` of numbers or booleans. None if the model needs no labels, as with `add_loss` alone.
+        weights: arrays `[n]` or `[n, ...]` of finite weights >= 0, as Keras takes `sample_weight`. Several labels take
+            one array, or weights in the structure of the labels; None in it stands for a label without weights.
 
     Raises:
         ConfigurationError: lengths differ, there are no examples, or a type is not supported.
     """
-    labels = np.asanyarray(labels)
-    if labels.ndim == 0 or len(labels) == 0:
-        raise ConfigurationError("The labels are empty; training needs at least one example.")
-    if isinstance(features, Mapping):
-        inputs = {str(name): _checked(name, value, len(labels)) for name, value in features.items()}
-        if not inputs:
-            raise ConfigurationError("The features are an empty dict; give at least one input.")
-    else:
-        inputs = {"": _checked("x", features, len(labels))}
-    if weights is not None:
-        weights = np.asarray(weights, np.float32)
-        if weights.shape != (len(labels),):
-            raise ConfigurationError(
-                f"The weights have shape {weights.shape}; they must be one per label, ({len(labels)},)."
-            )
-        if not (np.all(np.isfinite(weights)) and np.all(weights >= 0)):
-            raise ConfigurationError("A weight is negative or not finite; weights must be finite numbers >= 0.")
+    labels = checked_labels(labels)
+    has_labels = len(leaves(labels)) > 0
+    features = checked_features(features, num_rows_of(labels, "labels") if has_labels else None)
+    num_examples = num_rows_of(features, "features")
+    rows = (features, labels, checked_weights(weights, labels, num_examples))
+    arrays = leaves(rows)
 
     def load(spans: np.ndarray, indices: np.ndarray, memory: Memory = np.empty) -> RowReader:
         examples = np.concatenate([np.arange(start, stop) for start, stop in spans])[indices]
 
-        def read(start: int, stop: int) -> tuple[Features, np.ndarray]:
-            rows = examples[start:stop]
-            values = {name: _gather(value, rows) for name, value in inputs.items()}
-            return (values if isinstance(features, Mapping) else values[""]), np.asarray(labels[rows])
+        def read(start: int, stop: int) -> RowNests:
+            chosen = examples[start:stop]
+            return map_nest(lambda value, name: _gather(value, chosen), rows)
 
         return read
 
     def will_need(spans: np.ndarray) -> None:
-        for value in inputs.values():
+        for _, value in arrays:
             if isinstance(value, np.ndarray):
                 read_ahead(value, spans.tolist())
 
-    sparse = {name: value for name, value in inputs.items() if scipy.sparse.issparse(value)}
+    sparse = {name: value for name, value in leaves(features) if scipy.sparse.issparse(value)}
     num_columns = {name: value.shape[1] for name, value in sparse.items()}
     row_sizes = {name: partial(_entries, value.indptr) for name, value in sparse.items()}
-    arrays = [*(array for value in inputs.values() for array in _arrays_of(value)), labels]
-    digest = _digest([*arrays, *([] if weights is None else [weights])])
-    return Examples(len(labels), load, num_columns, digest, weights, will_need, row_sizes)
+    return Examples(num_examples, load, num_columns, _digest(rows), will_need, row_sizes)
 
 
 def _entries(row_splits: np.ndarray, spans: np.ndarray) -> np.ndarray:
@@ -89,48 +80,18 @@ def _entries(row_splits: np.ndarray, spans: np.ndarray) -> np.ndarray:
     return np.concatenate([np.diff(row_splits[start : stop + 1]) for start, stop in spans.tolist()]).astype(np.int64)
 
 
-def _arrays_of(value: Any) -> list[np.ndarray]:
-    return [value.indptr, value.indices, value.data] if scipy.sparse.issparse(value) else [value]
-
-
-def _digest(arrays: list[np.ndarray]) -> str:
-    """Hash shapes, dtypes, first and last rows, because hashing arrays larger than memory would delay every start."""
+def _digest(rows: RowNests) -> str:
+    """Hash names, shapes, dtypes, first and last rows: hashing data larger than memory would delay every start."""
     digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(f"{array.dtype.str}{array.shape}".encode())
-        rows = max(1, DIGEST_BYTES // max(1, array.nbytes // max(1, len(array))))
-        for end in (array[:rows], array[-rows:]):
-            digest.update(np.ascontiguousarray(end).tobytes())
+    for name, value in [named for nest in rows for named in leaves(nest)]:
+        digest.update(name.encode())
+        arrays = [value.indptr, value.indices, value.data] if scipy.sparse.issparse(value) else [value]
+        for array in arrays:
+            digest.update(f"{array.dtype.str}{array.shape}".encode())
+            count = max(1, DIGEST_BYTES // max(1, array.nbytes // max(1, len(array))))
+            for end in (array[:count], array[-count:]):
+                digest.update(np.ascontiguousarray(end).tobytes())
     return digest.hexdigest()
-
-
-def _checked(name: object, value: Any, num_examples: int) -> Any:
-    if scipy.sparse.issparse(value):
-        matrix = value.tocsr()
-        try:
-            matrix.check_format(full_check=True)  # row kernels use the matrix' indices without bounds checks
-        except ValueError as error:
-            raise ConfigurationError(f"Input {name!r} is a damaged sparse matrix: {error}.") from None
-        if not matrix.has_canonical_format:
-            matrix = matrix.copy()
-            matrix.sum_duplicates()
-        matrix = scipy.sparse.csr_matrix(
-            (matrix.data.astype(np.float32, copy=False), matrix.indices, matrix.indptr), shape=matrix.shape
-        )
-        if matrix.shape[1] > MAX_INT32:
-            raise ConfigurationError(
-                f"Input {name!r} has {matrix.shape[1]:,} columns; at most {MAX_INT32:,} are possible."
-            )
-        value = matrix
-    else:
-        value = np.asanyarray(value)
-        if value.dtype.kind not in "biuf" or value.ndim == 0:
-            raise ConfigurationError(
-                f"Input {name!r} is {value.dtype} of shape {value.shape}; give numbers of shape [examples, ...]."
-            )
-    if value.shape[0] != num_examples:
-        raise ConfigurationError(f"Input {name!r} has {value.shape[0]:,} rows, but there are {num_examples:,} labels.")
-    return value
 
 
 def _gather(value: Any, rows: np.ndarray) -> Features:
@@ -205,15 +166,13 @@ def _packed_tokens(lengths: Callable[[np.ndarray], np.ndarray], pad_multiple: in
     return chunks_of_rows(lengths(spans), pad_multiple) * pad_multiple
 
 
-def _to_features(
-    rows: Rows, length: int, pad_multiple: int | None, start: int, stop: int
-) -> tuple[Features, np.ndarray]:
-    """Features and labels of rows start .. stop - 1, in aligned memory, which TensorFlow does not copy."""
+def _to_features(rows: Rows, length: int, pad_multiple: int | None, start: int, stop: int) -> RowNests:
+    """Rows start .. stop - 1 without weights, in aligned memory, which TensorFlow does not copy."""
     splits, columns, values, labels = rows.slice(start, stop)
     if values is not None:
         row_ids = aligned_empty(columns.shape, np.int32)
         write_row_ids(splits, row_ids)
-        return CsrRows(row_ids, aligned_copy(columns), aligned_copy(values)), labels
+        return CsrRows(row_ids, aligned_copy(columns), aligned_copy(values)), labels, ()
     if pad_multiple is not None:
-        return PackedRows(*pack_rows(splits, columns, pad_multiple)), labels
-    return pad_rows(splits, columns, length), labels
+        return PackedRows(*pack_rows(splits, columns, pad_multiple)), labels, ()
+    return pad_rows(splits, columns, length), labels, ()

@@ -3,7 +3,7 @@
 Decides: which rows of a shuffle window this process reads, and when. Never: what a batch contains.
 
     reader = WindowReader(examples, plan, order, replicas=range(0, 2))
-    features, labels = reader.read(plan.positions(0, 1))
+    features, labels, weights = reader.read(plan.positions(0, 1))
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from distrain.batch import Memory
-from distrain.data.collate import concatenate_features
-from distrain.data.examples import Examples, Features, RowReader
+from distrain.data.collate import concatenate_nests
+from distrain.data.examples import Examples, RowNests, RowReader
 from distrain.data.plan import EpochPlan
 from distrain.data.shuffle import ShuffledOrder, ShuffleWindow
 
@@ -40,14 +40,15 @@ class WindowReader:
         self._rows: RowReader | None = None
         self._memory = _ReusedMemory()
 
-    def read(self, positions: range) -> tuple[Features, np.ndarray]:
-        """Features and labels at `positions`, which belong to one batch of one of the replicas."""
-        pieces = []
+    def read(self, positions: range) -> RowNests:
+        """Features, labels and weights at `positions`, which belong to one batch of one of the replicas."""
+        pieces, sizes = [], []
         for window, offsets in self._order.windows_of(positions):
             rows = self.load(window)
             start = int(np.searchsorted(self._positions, window.first_position + offsets.start))
             pieces.append(rows(start, start + len(offsets)))
-        return concatenate_features(pieces)
+            sizes.append(len(offsets))
+        return concatenate_nests(pieces, sizes)
 
     def load(self, window: ShuffleWindow) -> RowReader:
         """Load `window` unless `window` is loaded already; return a reader for this process's rows."""
@@ -63,18 +64,6 @@ class WindowReader:
         self._rows = self._examples.load(window.spans, indices, self._memory.reuse())
         self._examples.will_need(self._order.spans_after(window))  # the disk works while steps compute
         return self._rows
-
-    def total_weight(self, positions: range) -> float:
-        """Sum of the weights at `positions`, in float64."""
-        if self._examples.weights is None:
-            return float(len(positions))
-        return float(self.weights(positions).sum(dtype=np.float64))
-
-    def weights(self, positions: range) -> np.ndarray:
-        """Weights at `positions`, float32 `[len(positions)]`."""
-        if self._examples.weights is None:
-            return np.ones(len(positions), np.float32)
-        return self._examples.weights[self._order.examples(positions)]
 
 
 class _ReusedMemory:

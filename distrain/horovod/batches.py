@@ -15,6 +15,8 @@ import keras
 import numpy as np
 import scipy.sparse
 
+from distrain.data.array_checks import array_nest
+from distrain.data.nests import is_nest
 from distrain.data.plan import EpochPlan
 from distrain.data.shuffle import epoch_order
 from distrain.data.sources import array_examples
@@ -64,6 +66,8 @@ class RankBatches(keras.utils.PyDataset):
         if batch_size < 1:
             raise ConfigurationError(f"batch_size is {batch_size}, but it must be at least 1.")
         array_examples(x, y, weights)  # refuses unsupported features and labels
+        if is_nest(array_nest(y)) or (not isinstance(x, Mapping) and is_nest(array_nest(x))) or np.ndim(weights) > 1:
+            raise ConfigurationError("RankBatches takes x as an array or a dict, y as an array, and weights [n].")
         self._x = _indexable(x)
         self._y = np.asanyarray(y)
         self._weights = None if weights is None else np.asarray(weights, np.float32)

@@ -16,7 +16,7 @@ from rich.progress import track
 
 from distrain.batch import Memory
 from distrain.data.batches import epoch_batches
-from distrain.data.examples import Examples, Features, RowReader
+from distrain.data.examples import Examples, RowNests, RowReader
 from distrain.data.plan import EpochPlan
 from distrain.data.shuffle import epoch_order
 from distrain.errors import DataError
@@ -52,7 +52,7 @@ def audit(plan: RunPlan, *, seed: int, epoch: int, console: Console | None = Non
         disable=console is None or not console.is_terminal,
     ):
         for (batch,) in batches:
-            if batch.weights.any():  # an idle replica gets an example of weight zero
+            if batch.num_rows:  # an idle replica is fed an example that does not count
                 np.add.at(counts, batch.features, 1)
     inexact = np.flatnonzero(counts != 1)
     if len(inexact):
@@ -67,7 +67,7 @@ def _load_example_numbers(spans: np.ndarray, indices: np.ndarray, memory: Memory
     span_of = np.searchsorted(ends, indices, side="right")
     numbers = indices - ends[span_of] + spans[span_of, 1]
 
-    def read(start: int, stop: int) -> tuple[Features, np.ndarray]:
-        return numbers[start:stop], numbers[start:stop]
+    def read(start: int, stop: int) -> RowNests:
+        return numbers[start:stop], numbers[start:stop], ()
 
     return read

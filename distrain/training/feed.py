@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
 from distrain.batch import Batch
-from distrain.data.batches import epoch_batches, zero_weight_batch
+from distrain.data.batches import epoch_batches, idle_batch
 from distrain.data.examples import Examples
 from distrain.data.plan import EpochPlan
 from distrain.data.prefetch import PREFETCH_STEPS, prefetched
@@ -31,7 +31,7 @@ def open_epoch(setup: RunSetup, step_flags: StepFlags, progress: Progress) -> Ep
     batches = epoch_batches(setup.job.train, plan, order, replicas=local, epoch=progress.epoch)
     depth = max(PREFETCH_STEPS, 2 * setup.config.steps_per_execution)
     ready = prefetched(batches, depth=depth, in_thread=setup.distribution.prefetches)
-    empty = [zero_weight_batch(setup.sample, number) for number in local]
+    empty = [idle_batch(setup.sample, number) for number in local]
     return EpochSteps(
         plan.num_steps, lambda step: len(plan.global_positions(step)), step_flags.with_failure_batches(ready, empty)
     )
@@ -45,7 +45,7 @@ def open_evaluation(
     plan, order = evaluation_plan(examples, distribution.num_replicas, setup.batch_size)
     batches = epoch_batches(examples, plan, order, replicas=distribution.local_replicas)
     ready = prefetched(batches, in_thread=distribution.prefetches)
-    empty = [zero_weight_batch(setup.sample, replica) for replica in distribution.local_replicas]
+    empty = [idle_batch(setup.sample, replica) for replica in distribution.local_replicas]
     return plan, step_flags.with_failure_batches(ready, empty)
 
 

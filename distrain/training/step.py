@@ -4,10 +4,10 @@ Decides: what one global batch computes. Never: which batch that is, when a step
 
     train = make_train_steps(task, distribution, specs)
     (outcome,) = train([batches_of_the_local_replicas])
-    outcome.sums                # [sum of weighted losses, sum of weights, sums of metrics...]
+    outcome.sums                # [sum of weighted losses, examples, sums of metrics...]
 
-The loss of a step is sum(weight * loss) / sum(weight) over the global batch: each replica divides by the global weight,
-and gradients are summed. Losses that a layer adds (regularization) count once: each replica adds its fraction.
+The loss of a step is sum(weight * loss) / examples over the global batch. Each replica divides by the examples of the
+step, and gradients are summed. Losses that a layer adds (regularization) count once: each replica adds its fraction.
 
 `Batch.step_flags` travel with the gradients, so that all processes know the flags after the same step. If a process
 failed or a loss is not finite, this step and the later steps of the same call leave the weights unchanged.
@@ -24,14 +24,14 @@ import tensorflow as tf
 from distrain.batch import Batch
 from distrain.errors import ConfigurationError
 from distrain.training.metrics import MetricSums
-from distrain.training.task import TrainableModel, call_model, example_losses
+from distrain.training.task import TrainableModel, call_model, example_losses, example_weights
 
 
 class Outcome(NamedTuple):
     """What a step returns, the same on every process.
 
     Attributes:
-        sums: weighted losses, weights, and the metrics' sums, each summed over the global batch.
+        sums: weighted losses, examples, and the metrics' sums, each summed over the global batch.
         num_stops: replicas whose process received a request to stop.
         num_failures: replicas whose process cannot continue.
         num_diverged: replicas with a loss that is not finite.
@@ -147,14 +147,14 @@ def _make_update(task: TrainableModel, *, jit_compile: bool) -> Callable[[Sequen
 
 
 def _gradients(task: TrainableModel, batch: Batch, num_microbatches: int) -> tuple[list[Any], list[Any]]:
-    """Return one microbatch's gradients, and its weighted loss, weight and metric sums."""
+    """Return one microbatch's gradients, and its weighted loss, examples and metric sums."""
     variables = task.model.trainable_variables
     with tf.GradientTape() as tape:
         outputs = call_model(task, batch, training=True)
         losses = example_losses(task.loss, batch.labels, outputs)
-        weighted = tf.reduce_sum(batch.weights * losses)
+        weighted = tf.reduce_sum(example_weights(batch, losses) * losses)
         added = tf.add_n([tf.cast(loss, tf.float32) for loss in task.model.losses] or [tf.zeros(())])
-        mean = tf.math.divide_no_nan(weighted, batch.global_weight)  # all weights of a step may be 0
+        mean = weighted / tf.cast(batch.global_rows, weighted.dtype)
         loss = mean + added / num_microbatches
         loss = task.optimizer.scale_loss(loss)
     gradients = tape.gradient(loss, [v.value for v in variables])
@@ -168,7 +168,8 @@ def make_evaluate_step(task: TrainableModel, replicas: Replicas, specs: Any) -> 
     def replica_step(batches: Sequence[Batch]) -> list[Any]:
         (batch,) = batches
         outputs = call_model(task, batch, training=False)
-        weighted = tf.reduce_sum(batch.weights * example_losses(task.loss, batch.labels, outputs))
+        losses = example_losses(task.loss, batch.labels, outputs)
+        weighted = tf.reduce_sum(example_weights(batch, losses) * losses)
         sums = [weighted, *_weight_and_metrics(task, batch, outputs), _summed_flags(batch, weighted)]
         return replicas.sum([], sums)[1]
 
@@ -177,7 +178,8 @@ def make_evaluate_step(task: TrainableModel, replicas: Replicas, specs: Any) -> 
 
 
 def _weight_and_metrics(task: TrainableModel, batch: Batch, outputs: Any) -> list[Any]:
-    return [tf.reduce_sum(batch.weights), *task.metrics.of_batch(batch.labels, outputs, batch.weights)]
+    weights = example_weights(batch, outputs)
+    return [tf.cast(batch.num_rows, tf.float32), *task.metrics.of_batch(batch.labels, outputs, weights)]
 
 
 def _summed_flags(batch: Batch, weighted_loss: Any) -> Any:
@@ -201,9 +203,7 @@ def _outcomes(
 
 def mean_metrics(sums: Sequence[np.ndarray], metrics: MetricSums) -> dict[str, float]:
     """Return loss and metrics computed from a step's summed outputs."""
-    weight = float(sums[1])
-    loss = float(sums[0]) / weight if weight else 0.0
-    return {"loss": loss, **metrics.results(sums[2:])}
+    return {"loss": float(sums[0]) / float(sums[1]), **metrics.results(sums[2:])}
 
 
 def _of_known_shape(gradient: Any, variable: Any) -> Any:

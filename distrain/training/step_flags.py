@@ -5,7 +5,7 @@ summed together with the gradients.
 
     step_flags = StepFlags(distribution.group, stop)
     train_steps = step_flags.around_steps(compiled_steps, microbatches_per_process=1)
-    batches = step_flags.with_failure_batches(batches, [zero_weight_batch(sample, 0)])
+    batches = step_flags.with_failure_batches(batches, [idle_batch(sample, 0)])
     TrainingLoop(..., train_steps=train_steps, after_step=[..., step_flags.action])
 """
 

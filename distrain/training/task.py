@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from distrain.batch import Batch, SparseRows, feeding
+from distrain.data.nests import map_nest
 from distrain.errors import ConfigurationError
 from distrain.training.metrics import MetricSums
 
@@ -102,15 +103,23 @@ def call_model(task: TrainableModel, batch: Batch, *, training: bool) -> Any:
         return task.model(model_inputs(task.model, batch.features, task.num_columns), training=training)
 
 
-def model_inputs(model: Any, features: Any, num_columns: dict[str, int], name: str = "") -> Any:
+def model_inputs(model: Any, features: Any, num_columns: dict[str, int]) -> Any:
     """Return a model's inputs: `SparseRows` become a `tf.SparseTensor` unless `model.accepts_sparse_rows` is true."""
-    if isinstance(features, dict):
-        return {key: model_inputs(model, value, num_columns, key) for key, value in features.items()}
-    if not isinstance(features, SparseRows) or getattr(model, "accepts_sparse_rows", False):
-        return features
-    indices = tf.stack([features.row_ids, features.columns], axis=1)
-    num_rows = tf.cast(features.row_ids[-1], tf.int64) + 1
-    return tf.SparseTensor(tf.cast(indices, tf.int64), features.values, tf.stack([num_rows, num_columns[name]]))
+
+    def convert(value: Any, name: str) -> Any:
+        if not isinstance(value, SparseRows) or getattr(model, "accepts_sparse_rows", False):
+            return value
+        indices = tf.stack([value.row_ids, value.columns], axis=1)
+        num_rows = tf.cast(value.row_ids[-1], tf.int64) + 1
+        return tf.SparseTensor(tf.cast(indices, tf.int64), value.values, tf.stack([num_rows, num_columns[name]]))
+
+    return map_nest(convert, features)
+
+
+def example_weights(batch: Batch, outputs: Any) -> Any:
+    """Return the weight of each example of the outputs, float32 `[b]`; 0 for the example of an idle replica."""
+    weights = tf.cast(batch.weights, tf.float32) if tf.nest.flatten(batch.weights) else tf.ones(tf.shape(outputs)[:1])
+    return weights * tf.cast(batch.num_rows > 0, tf.float32)
 
 
 def example_losses(loss: Any, labels: Any, outputs: Any) -> Any:

@@ -71,16 +71,17 @@ class Notes:
             collectives.all_reduce_sum = all_reduce_sum
 
     def _note(self, purpose: str, batch: Any) -> None:
-        counts = np.flatnonzero(batch.weights > 0)
         digests = digests_of(batch.features, batch.labels)
-        assert len(digests) == len(batch.weights), (len(digests), batch.weights)
+        weights = np.ones(len(digests)) if isinstance(batch.weights, tuple) else batch.weights
+        assert len(digests) == len(weights) == max(1, batch.num_rows), (len(digests), weights, batch.num_rows)
+        counts = np.flatnonzero(weights[: batch.num_rows] > 0)
         self.fed.append(
             {
                 "purpose": purpose,
                 "epoch": int(batch.epoch),
                 "first_position": int(batch.first_position),
                 "examples": [digests[index] for index in counts],
-                "weights": batch.weights[counts].tolist(),
+                "weights": weights[counts].tolist(),
             }
         )
 

@@ -2,8 +2,7 @@
 
     write_witness(folder / "witness.npz")       # the weights after each epoch, by "epoch/number"
 
-Keras runs `train_on_batch` alone, on whole global batches; distrain defines the order of the examples. An example of
-weight 3 stands three times in Keras's batch.
+Keras runs `train_on_batch` alone, on whole global batches; distrain defines the order of the examples.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ def write_witness(path: Path) -> None:
     """Train, and write the weights."""
     case = arguments("weighted")
     rows, labels, weights = case["train"]
-    times = weights.astype(int)
     model = case["build_model"]()
     model.compile(case["optimizer"], case["loss"])
     size = ARRAYS["global_batch_size"]
@@ -30,7 +28,6 @@ def write_witness(path: Path) -> None:
         order = epoch_order(len(rows), seed=SEED, epoch=epoch)
         for start in range(0, len(rows), size):
             chosen = order.examples(range(start, min(start + size, len(rows))))
-            chosen = np.repeat(chosen, times[chosen])
-            model.train_on_batch(rows[chosen], labels[chosen])
+            model.train_on_batch(rows[chosen], labels[chosen], sample_weight=weights[chosen])
         written |= {f"{epoch}/{number}": weight for number, weight in enumerate(model.get_weights())}
     np.savez(path, **written)

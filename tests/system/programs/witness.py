@@ -1,7 +1,6 @@
 """Trains by plain Keras over the same global batches, and prints the distance to distrain's weights as JSON.
 
-Keras runs `train_on_batch` alone; distrain defines the order of the examples. Weights of examples are whole numbers:
-an example of weight 3 stands three times in Keras's batch.
+Keras runs `train_on_batch` alone; distrain defines the order of the examples.
 """
 
 from __future__ import annotations
@@ -21,16 +20,14 @@ from distrain.models.ngram_mlp import NgramMLP
 G, EPOCHS, SEED, COUNT = 64, 3, 11, 331
 
 
-def by_keras(model: keras.Model, x: np.ndarray, y: np.ndarray, times: np.ndarray | None = None) -> list[np.ndarray]:
+def by_keras(model: keras.Model, x: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None) -> list[np.ndarray]:
     """Return the weights after the epochs by Keras."""
     model.compile(keras.optimizers.Adam(1e-2), "sparse_categorical_crossentropy")
     for epoch in range(EPOCHS):
         order = distrain.epoch_order(COUNT, seed=SEED, epoch=epoch)
         for start in range(0, COUNT, G):
             chosen = order.examples(range(start, min(start + G, COUNT)))
-            if times is not None:
-                chosen = np.repeat(chosen, times[chosen])
-            model.train_on_batch(x[chosen], y[chosen])
+            model.train_on_batch(x[chosen], y[chosen], None if weights is None else weights[chosen])
     return model.get_weights()
 
 
@@ -54,9 +51,9 @@ def stock_layers(weighted: bool) -> float:
     rng = np.random.default_rng(1)
     y = rng.integers(0, 3, COUNT)
     x = (rng.normal(size=(COUNT, 8, 8, 1)) + y[:, None, None, None]).astype(np.float32)
-    times = rng.integers(0, 4, COUNT) if weighted else None
-    expected = by_keras(models_outside.image_model(), x, y, times)
-    return distance(expected, by_distrain(models_outside.image_model, x, y, *([times] if weighted else [])))
+    weights = rng.integers(0, 4, COUNT) if weighted else None
+    expected = by_keras(models_outside.image_model(), x, y, weights)
+    return distance(expected, by_distrain(models_outside.image_model, x, y, *([weights] if weighted else [])))
 
 
 def sparse_rows() -> float:

@@ -29,17 +29,17 @@ def test_features_labels_weights_and_a_test_part(tmp_path):
     assert is_array_folder(tmp_path)
     parts = open_array_folder(tmp_path)
     assert {name: part.num_examples for name, part in parts.items()} == {"train": 6, "test": 2}
-    features, labels = first_rows(parts["train"])
+    features, labels, weights = first_rows(parts["train"])
     assert (features.tolist(), labels.tolist()) == ([[2.0, 3.0], [0.0, 1.0]], [1, 0])
-    assert parts["train"].weights.tolist() == [0.5] * 6
-    assert parts["test"].weights is None
+    assert weights.tolist() == [0.5] * 2
+    assert first_rows(parts["test"])[2] == ()
 
 
 def test_named_inputs_dense_and_sparse(tmp_path):
     save(tmp_path, train__x__left=X, train__y=Y)
     scipy.sparse.save_npz(tmp_path / "train.x.right.npz", scipy.sparse.csr_matrix(X))
     (examples,) = open_array_folder(tmp_path).values()
-    features, _ = first_rows(examples)
+    features, *_ = first_rows(examples)
     assert sorted(features) == ["left", "right"]
     assert dict(examples.num_columns) == {"right": 2}
     assert features["right"].values.tolist() == [2.0, 3.0, 1.0]
@@ -56,7 +56,7 @@ def test_the_features_are_mapped_not_read(tmp_path):
         file.truncate(file.tell() + 2**29)
     (examples,) = open_array_folder(tmp_path).values()
     assert examples.num_examples == 2**29
-    features, _ = examples.load(np.array([[2**29 - 3, 2**29]]), np.array([2]))(0, 1)
+    features, *_ = examples.load(np.array([[2**29 - 3, 2**29]]), np.array([2]))(0, 1)
     assert features.tolist() == [[0.0] * 4]
 
 

@@ -38,17 +38,18 @@ def test_each_example_is_fed_once_with_its_own_weight(n, num_replicas, batch_siz
     seen = {}
     for step, batches in enumerate(steps):
         assert len(batches) == num_replicas
-        total = sum(float(batch.weights.sum(dtype=np.float64)) for batch in batches)
+        total = sum(int(batch.num_rows) for batch in batches)
         for replica, batch in enumerate(batches):
-            assert batch.weights.dtype == np.float32
-            assert len(batch.labels) == len(batch.weights) == len(batch.features) >= 1
+            own_weights = batch.weights if weighted else np.ones(len(batch.labels), np.float32)
+            assert weighted or batch.weights == ()
+            assert len(batch.labels) == len(own_weights) == len(batch.features) == max(1, batch.num_rows)
             assert batch.epoch == 5
-            assert batch.global_weight == pytest.approx(total, rel=1e-6)
+            assert batch.global_rows == total == len(plan.global_positions(step))
             assert batch.features[:, 0].tolist() == batch.labels.tolist()
             if plan.positions(step, replica):
                 assert batch.first_position == plan.positions(step, replica).start
-            for label, weight in zip(batch.labels.tolist(), batch.weights.tolist(), strict=True):
-                if weight > 0:
+            for label, weight in zip(batch.labels.tolist(), own_weights.tolist(), strict=True):
+                if batch.num_rows:
                     assert label not in seen
                     seen[label] = weight
     expected = np.ones(n, np.float32) if weights is None else weights
@@ -56,17 +57,18 @@ def test_each_example_is_fed_once_with_its_own_weight(n, num_replicas, batch_siz
 
 
 def test_short_and_empty_batches_at_the_end():
-    ((a, b, c),) = fed(numbered(5), EpochPlan(5, 3, 4), shuffle=False)
+    ((a, b, c),) = fed(numbered(5, [5, 4, 3, 2, 1]), EpochPlan(5, 3, 4), shuffle=False)
     assert a.labels.tolist() == [0, 1, 2, 3]
     assert b.labels.tolist() == [4]
-    assert c.weights.tolist() == [0.0]  # the replica takes part and adds nothing
-    assert [batch.global_weight for batch in (a, b, c)] == [5.0, 5.0, 5.0]
+    assert (c.labels.tolist(), c.weights.tolist()) == ([0], [5.0])  # the replica takes part
+    assert [batch.num_rows for batch in (a, b, c)] == [4, 1, 0]  # and adds nothing
+    assert [batch.global_rows for batch in (a, b, c)] == [5, 5, 5]
 
 
 def test_zero_weights_are_fed_as_zero():
     ((batch,),) = fed(numbered(3, [0, 2, 0.5]), EpochPlan(3, 1, 8), shuffle=False)
     assert batch.weights.tolist() == [0.0, 2.0, 0.5]
-    assert batch.global_weight == 2.5
+    assert (batch.num_rows, batch.global_rows) == (3, 3)
 
 
 @given(st.integers(1, 150), st.integers(1, 7), st.integers(1, 30), st.data())
@@ -82,7 +84,7 @@ def test_a_process_with_some_replicas_feeds_the_plans_positions(n, num_replicas,
     for step, batches in enumerate(steps):
         for replica, batch in zip(replicas, batches, strict=True):
             own = order.examples(plan.positions(step, replica)).tolist()
-            assert batch.labels[batch.weights > 0].tolist() == own
+            assert batch.labels[: batch.num_rows].tolist() == own
 
 
 def test_first_entry_counts_the_entries_of_all_earlier_rows():
@@ -91,8 +93,8 @@ def test_first_entry_counts_the_entries_of_all_earlier_rows():
     examples = array_examples({"a": matrix, "b": matrix[:, :3].tocsr()}, np.arange(60))
     order = epoch_order(60, seed=4, epoch=1, block=16, run=4).examples(range(60))
     for batch in itertools.chain(*fed(examples, EpochPlan(60, 2, 7), seed=4, epoch=1, block=16, run=4)):
-        if not batch.weights.any():
-            continue  # a zero-weight batch of an idle replica
+        if not batch.num_rows:
+            continue  # the example of an idle replica
         before = order[: batch.first_position]
         assert batch.features["a"].first_entry == matrix[before].nnz
         assert batch.features["b"].first_entry == matrix[before][:, :3].nnz

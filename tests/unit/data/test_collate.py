@@ -95,7 +95,7 @@ def test_the_batches_of_any_plan_make_up_one_stream(examples, num_replicas, batc
     words = []
     for batches in epoch_batches(examples, plan, order, replicas=range(num_replicas), epoch=2):
         for batch in batches:
-            if batch.weights.any():
+            if batch.num_rows:
                 rows = batch.features
                 assert rows.first_token == sum(map(len, words)) + expected_start(order, first_position)
                 num_tokens = 3 * sum(chunks_of_rows(length, 3) for length in lengths_of(batch))
@@ -122,6 +122,6 @@ def test_rows_in_memory_are_packed_too():
     examples = rows_examples(
         Rows(SPLITS, COLUMNS, None, np.zeros(3, np.int32)), kind="sequence", num_features=10, length=9, pad_multiple=3
     )
-    features, _ = examples.load(np.array([[0, 3]]), np.array([0, 2]))(0, 2)
+    features, *_ = examples.load(np.array([[0, 3]]), np.array([0, 2]))(0, 2)
     assert features.words.tolist() == [8, 9, 0, 0, 0, 0, 1, 2, 3, 4, 5, 0, 0, 0, 0]
     assert examples.row_sizes[""](np.array([[2, 3], [0, 2]])).tolist() == [9, 6, 3]

@@ -29,7 +29,7 @@ def test_each_window_is_loaded_once_and_alone():
 
 
 def test_a_replica_loads_only_its_own_rows():
-    """A replica never loads rows of other replicas; an idle replica loads a single example of weight zero."""
+    """A replica never loads rows of other replicas; an idle replica loads a single example that does not count."""
     loaded = []
     examples, plan = numbered(99), EpochPlan(99, 3, 7)
 
@@ -45,7 +45,7 @@ def test_a_replica_loads_only_its_own_rows():
     assert list(itertools.chain(*loaded)) == list(itertools.chain(*own))
     loaded.clear()
     ((idle,),) = epoch_batches(watched, EpochPlan(99, 2, 99), order, replicas=range(1, 2))
-    assert idle.weights.tolist() == [0]
+    assert idle.num_rows == 0
     assert loaded == [[order.examples(range(1))[0]]]
 
 

@@ -18,7 +18,7 @@ from distrain.models.sparse_product import sparse_product
 
 def at(position, epoch=0):
     """A batch at `position` of its epoch; dropout reads no other field."""
-    return Batch(None, None, None, tf.constant(epoch, tf.int64), tf.constant(position, tf.int64), None, None)
+    return Batch(None, None, None, tf.constant(epoch, tf.int64), tf.constant(position, tf.int64), None, None, None)
 
 
 def sparse_rows(matrix, first_entry=0):

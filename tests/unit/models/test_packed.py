@@ -139,7 +139,7 @@ def test_no_gradient_reaches_the_vector_of_no_word():
 
 def dropped(model, rows, position, first_token):
     """Outputs in training, dropout on, of a batch that stands at `position`."""
-    batch = Batch(None, None, None, tf.constant(2, tf.int64), tf.constant(position, tf.int64), None, None)
+    batch = Batch(None, None, None, tf.constant(2, tf.int64), tf.constant(position, tf.int64), None, None, None)
     with feeding(batch):
         return model(
             rows if first_token is None else packed(rows, model.pad_multiple, first_token), training=True

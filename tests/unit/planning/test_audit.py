@@ -137,7 +137,7 @@ def test_the_error_names_an_example(monkeypatch, spoil, words):
 
     def spoiled(*arguments):
         read = load(*arguments)
-        return lambda start, stop: tuple(map(spoil, read(start, stop)))
+        return lambda start, stop: (*map(spoil, read(start, stop)[:2]), ())
 
     monkeypatch.setattr(auditing, "_load_example_numbers", spoiled)
     with pytest.raises(DataError, match=f"epoch 3 {words}"):

@@ -9,7 +9,7 @@ import scipy.sparse
 import tensorflow as tf
 
 from distrain.batch import step_flags
-from distrain.data.batches import epoch_batches, sample_batch, zero_weight_batch
+from distrain.data.batches import epoch_batches, idle_batch, sample_batch
 from distrain.data.plan import EpochPlan
 from distrain.data.shuffle import epoch_order
 from distrain.data.sources import array_examples
@@ -61,8 +61,8 @@ def make_train_step(task, replicas, specs, **settings):
 
 
 def numpy_gradient(kernel, bias, weights):
-    """Of sum(w * mean((x W + b - y)**2)) / sum(w)."""
-    inner = (X @ kernel + bias - Y) * weights[:, None] / weights.sum()  # the 2 of the square over the 2 outputs
+    """Of sum(w * mean((x W + b - y)**2)) / n, as Keras divides."""
+    inner = (X @ kernel + bias - Y) * weights[:, None] / len(weights)  # the 2 of the square over the 2 outputs
     return X.T @ inner, inner.sum(0)
 
 
@@ -77,10 +77,10 @@ def test_one_step_is_gradient_descent_on_the_weighted_mean():
     residual = np.mean((X @ before[0] + before[1] - Y) ** 2, axis=1)
     sums = make_train_step(task, SingleDevice(), specs)(batches_of(examples)[0]).sums
     assert sums[0] == pytest.approx((WEIGHTS * residual).sum(), rel=1e-5)
-    assert sums[1] == WEIGHTS.sum()
+    assert sums[1] == len(WEIGHTS)
     shown = mean_metrics(sums, task.metrics)
-    assert shown["loss"] == pytest.approx(np.average(residual, weights=WEIGHTS), rel=1e-5)
-    assert shown["mean_squared_error"] == pytest.approx(shown["loss"], rel=1e-5)
+    assert shown["loss"] == pytest.approx((WEIGHTS * residual).mean(), rel=1e-5)
+    assert shown["mean_squared_error"] == pytest.approx(np.average(residual, weights=WEIGHTS), rel=1e-5)
     for after, start, gradient in zip(weights_of(task), before, numpy_gradient(*before, WEIGHTS), strict=True):
         np.testing.assert_allclose(after, start - RATE * gradient, atol=1e-6)
 
@@ -98,7 +98,7 @@ def test_uneven_replicas_add_up_to_the_gradient_of_the_whole(num_replicas, batch
         updates = updates + np.concatenate([(a - b).ravel() for a, b in zip(weights_of(task), before, strict=True)])
     expected = np.concatenate([-RATE * gradient.ravel() for gradient in numpy_gradient(*before, WEIGHTS)])
     np.testing.assert_allclose(updates, expected, atol=1e-6)
-    assert sums[1] == WEIGHTS.sum()
+    assert sums[1] == len(WEIGHTS)
 
 
 @pytest.mark.parametrize("num_replicas", [1, 4])
@@ -107,16 +107,16 @@ def test_regularization_counts_once_over_all_replicas(num_replicas):
     task, specs = task_of(array_examples(X, Y), model=lambda: linear(keras.regularizers.L2(0.5)))
     kernel, bias = weights_of(task)
     exact = batches_of(array_examples(X, (X @ kernel + bias).astype(np.float32)))[0][0]
-    exact = exact._replace(global_weight=np.float32(11 * num_replicas))
+    exact = exact._replace(global_rows=np.int32(11 * num_replicas))
     make_train_step(task, Replica(num_replicas), specs)([exact])
     np.testing.assert_allclose(weights_of(task)[0], kernel - RATE * 2 * 0.5 * kernel / num_replicas, atol=1e-6)
 
 
-def test_a_batch_of_weight_zero_adds_nothing():
+def test_the_example_of_an_idle_replica_adds_nothing():
     examples = array_examples(X, Y)
     task, specs = task_of(examples)
     before = weights_of(task)
-    empty = zero_weight_batch(sample_batch(examples), 0)._replace(global_weight=np.float32(8))
+    empty = idle_batch(sample_batch(examples), 0)._replace(global_rows=np.int32(8))
     sums = make_train_step(task, Replica(2), specs)([empty]).sums
     assert [float(np.sum(value)) for value in sums] == [0.0] * len(sums)
     assert all(np.array_equal(a, b) for a, b in zip(weights_of(task), before, strict=True))

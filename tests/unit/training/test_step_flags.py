@@ -20,7 +20,7 @@ from distrain.training.step_flags import StepFlags
 
 
 def batch(replica=0):
-    return Batch(None, None, np.ones(2), 0, 0, 2.0, step_flags(replica))
+    return Batch(None, None, np.ones(2), 0, 0, 2, 2, step_flags(replica))
 
 
 def step_of(process, diverging=()):
