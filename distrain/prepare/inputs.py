@@ -30,6 +30,7 @@ from distrain.cluster.process_group import ProcessGroup
 from distrain.config import PrepareConfig
 from distrain.errors import ConfigurationError, DataError
 from distrain.prepare.display import Display, ReadingDisplay
+from distrain.prepare.spacing import SpacingSample
 from distrain.text.ragged import RaggedFile
 from distrain.text.readers.blocks import LabelledBlock
 from distrain.text.readers.columns import Layout
@@ -66,6 +67,7 @@ class Training(NamedTuple):
         first_class: label number in the store of the first row.
         hint: sentence for messages if the first row may be a header, else empty.
         tally: counts of read rows, held-out rows included.
+        sample: characters of some rows, to see whether words have spaces between them.
     """
 
     classes: Classes
@@ -73,6 +75,7 @@ class Training(NamedTuple):
     first_class: int
     hint: str
     tally: Tally
+    sample: SpacingSample
 
 
 class HeldOut:
@@ -159,10 +162,11 @@ def read_training(
     """Read the training text: fill `store` with training rows and `held_out` with test rows of this process."""
     learner = LabelLearner()
     classes = known_classes(KNOWN_SETS[config.dataset]) if config.dataset else None
-    tally = Tally()
+    tally, sample = Tally(), SpacingSample()
     seen: set[int] = set()
     first_class, hint = 0, ""
     for block_number, block in enumerate(_read_shown(config, inputs.train, tally, display)):
+        sample.add(block.texts)
         numbers = _numbers(block, classes.number if classes else learner.number)
         if block_number == 0:
             first_class, hint = int(numbers[0]), header_hint(block)
@@ -185,7 +189,7 @@ def read_training(
         classes, class_numbers = learner.finish()
     else:
         class_numbers = np.arange(len(classes.names), dtype=np.int32)
-    return Training(classes, class_numbers, first_class, hint, tally)
+    return Training(classes, class_numbers, first_class, hint, tally, sample)
 
 
 def is_held_out(index: int, fraction: float, seed: int) -> bool:

@@ -151,6 +151,8 @@ def _check_training(
             "Give the test rows with --test, or use more rows or a larger --holdout."
         )
     _warn_of_input(config, title, training.tally, "train", warnings)
+    if warning := training.sample.warning(title, store.median_words_per_row()):
+        warnings.append(warning)
     for count, what in ((0, "no training row"), (1, "only one training row")):
         few = np.flatnonzero(sizes == count)
         if len(few):
