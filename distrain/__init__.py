@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from distrain.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from distrain.cluster.world import is_chief
     from distrain.config import PrepareConfig, TrainConfig
     from distrain.data.batch_generator import BatchGenerator, validation_steps
     from distrain.data.plan import EpochPlan, steps_per_epoch
@@ -28,6 +29,7 @@ _MODULES = {
     "TrainConfig": "distrain.config",
     "epoch_order": "distrain.data.shuffle",
     "fit": "distrain.training.fit",
+    "is_chief": "distrain.cluster.world",
     "steps_per_epoch": "distrain.data.plan",
     "validation_steps": "distrain.data.batch_generator",
 }
@@ -39,6 +41,7 @@ __all__ = [
     "TrainConfig",
     "epoch_order",
     "fit",
+    "is_chief",
     "steps_per_epoch",
     "validation_steps",
 ]

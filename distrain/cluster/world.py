@@ -11,6 +11,7 @@ connects or counts processes.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -79,6 +80,17 @@ def find_world(environ: Mapping[str, str]) -> World:
     if launcher:
         return _plain(given, launcher)
     return World()
+
+
+def is_chief() -> bool:
+    """Return whether this process is rank 0 of its job, or works alone: the process that should write files.
+
+    The answer is the same before, inside and after `distrain.fit`, and loads no TensorFlow.
+
+    Raises:
+        ConfigurationError: as `find_world`.
+    """
+    return find_world(os.environ).rank == 0
 
 
 def _launcher(given: Mapping[str, str]) -> str:

@@ -28,6 +28,7 @@ class Progress:
     Attributes:
         epoch: the current epoch, from 0.
         position: examples trained in the current epoch; the next batch starts at this position.
+        epoch_steps: steps trained in the current epoch.
         global_step: optimizer updates over all epochs.
         examples_trained: examples trained over all epochs.
         train_seconds: seconds spent in training steps over all epochs.
@@ -36,6 +37,7 @@ class Progress:
 
     epoch: int = 0
     position: int = 0
+    epoch_steps: int = 0
     global_step: int = 0
     examples_trained: int = 0
     train_seconds: float = 0.0
@@ -49,6 +51,7 @@ class Progress:
         return Progress(
             self.epoch,
             self.position + num_examples,
+            self.epoch_steps + 1,
             self.global_step + 1,
             self.examples_trained + num_examples,
             self.train_seconds + seconds,
@@ -57,7 +60,7 @@ class Progress:
 
     def after_epoch(self) -> Progress:
         """Return the progress at the start of the next epoch."""
-        return replace(self, epoch=self.epoch + 1, position=0, sums=())
+        return replace(self, epoch=self.epoch + 1, position=0, epoch_steps=0, sums=())
 
 
 def progress_state(progress: Progress) -> dict[str, Any]:
@@ -65,6 +68,7 @@ def progress_state(progress: Progress) -> dict[str, Any]:
     return {
         "epoch": progress.epoch,
         "position": progress.position,
+        "epoch_steps": progress.epoch_steps,
         "global_step": progress.global_step,
         "examples_trained": progress.examples_trained,
         "train_seconds": progress.train_seconds,

@@ -72,13 +72,19 @@ def make_actions(setup: RunSetup, report: Reporter, *, stop: StopRequest, starte
     config, model = setup.config, setup.trainable.model
     state = setup.restored.state if setup.restored else {}
     early_stopping = EarlyStopping(config.patience, state.get("early_stopping"))
-    num_steps = setup.epoch_plan().num_steps
+    callbacks = KerasCallbacks(
+        setup.job.callbacks,
+        model=model,
+        group=setup.distribution.group,
+        num_epochs=config.epochs,
+        num_steps=setup.epoch_plan().num_steps,
+    )
     return RunActions(
         report,
         StepFlags(setup.distribution.group, stop, global_step=setup.progress.global_step),
         early_stopping,
-        KerasCallbacks(list(setup.job.callbacks), model=model, num_epochs=config.epochs, num_steps=num_steps),
-        Saver(setup, early_stopping, report),
+        callbacks,
+        Saver(setup, early_stopping, callbacks, report),
         Throughput(),
         StartupTime(report, started_at=started_at),
         history=[],
@@ -100,7 +106,7 @@ def train_epochs(
         return progress
     _report_start(report, setup)
     at_step(progress.global_step)
-    actions.callbacks.before_training()
+    actions.callbacks.before_training(progress, setup.restored, setup.restore_variables)
     try:
         progress, decision = run_epochs(_training_loop(setup, steps, actions, at_step), progress)
     except DivergenceError as error:
@@ -109,7 +115,8 @@ def train_epochs(
     if decision is Decision.STOP:
         actions.saver.save(progress, epoch=progress.epoch)
         raise _stopped(report, progress, actions.step_flags.stopped_by())
-    actions.callbacks.after_training(actions.history[-1] if actions.history else {})
+    last_metrics = actions.history[-1] if actions.history else {}
+    actions.callbacks.after_training(last_metrics, setup.model_state.weights_digest)
     reason = "all epochs are trained"
     if decision is Decision.FINISH:
         is_exhausted = actions.early_stopping.is_exhausted()
@@ -124,13 +131,14 @@ def _training_loop(
     config, step_flags, callbacks, report = setup.config, actions.step_flags, actions.callbacks, actions.report
     save_steps = [every_steps(config.checkpoint_every, actions.saver.after_step)] if config.checkpoint_every else []
     train_steps = step_flags.around_steps(steps.train, microbatches_per_process=len(setup.local_microbatches))
-    evaluate = partial(evaluate_validation, setup, steps.evaluate, step_flags, report)
+    evaluate = partial(evaluate_validation, setup, steps.evaluate, step_flags, report, callbacks.around_evaluation_step)
+    has_validation = setup.job.validation is not None
     return TrainingLoop(
         num_epochs=config.epochs,
         open_epoch=partial(open_epoch, setup, step_flags),
         before_epoch=callbacks.before_epoch,
         train_steps=callbacks.around_steps(train_steps),
-        evaluate=callbacks.around_evaluation(evaluate),
+        evaluate=callbacks.around_evaluation(evaluate) if has_validation else evaluate,
         metrics_of=setup.metrics_of,
         after_step=[
             lambda event: at_step(event.progress.global_step),

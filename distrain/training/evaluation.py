@@ -26,16 +26,29 @@ if TYPE_CHECKING:
 
 
 def evaluate_validation(
-    setup: RunSetup, evaluate_step: Step, step_flags: StepFlags, report: Reporter
+    setup: RunSetup,
+    evaluate_step: Step,
+    step_flags: StepFlags,
+    report: Reporter,
+    around_step: Callable[..., Callable[[list[Batch]], Sums]] = lambda evaluate_step, metrics_of: evaluate_step,
 ) -> dict[str, float] | None:
-    """Return metrics of the validation data: empty without such data, None if a request to stop interrupted."""
+    """Return metrics of the validation data: empty without such data, None if a request to stop interrupted.
+
+    Args:
+        setup: the run.
+        evaluate_step: the compiled evaluation step.
+        step_flags: requests to stop and failures of all ranks.
+        report: receives the number of each finished step.
+        around_step: (evaluation step, `metrics_of`) -> the step to call in this evaluation.
+    """
     setup.synchronize()
     if setup.job.validation is None:
         return {}
     plan, batches = open_evaluation(setup, step_flags, setup.job.validation)
+    flagged_step = step_flags.around(evaluate_step, microbatches_per_process=len(setup.distribution.local_replicas))
     return evaluate_all(
         batches,
-        step_flags.around(evaluate_step, microbatches_per_process=len(setup.distribution.local_replicas)),
+        around_step(flagged_step, setup.metrics_of),
         setup.metrics_of,
         after_step=lambda step: report.evaluating(step=step, num_steps=plan.num_steps),
         interrupted=step_flags.stop_is_agreed,

@@ -22,7 +22,7 @@ class Decision(IntEnum):
     """What an action asks the loop to do; the largest decision wins."""
 
     GO_ON = 0
-    FINISH = 1  # training is complete before its last epoch
+    FINISH = 1  # training is complete before its last epoch, or before the last step of an epoch
     STOP = 2  # end this process; a later process resumes here
 
 
@@ -33,9 +33,9 @@ class StepEvent:
     Attributes:
         epoch: epoch of these steps, from 0.
         progress: where a resumed run would start.
-        step: steps of the epoch so far, counted from where this process entered the epoch.
-        num_steps: steps of the epoch, counted from where this process entered the epoch.
-        new_steps: steps since the previous event; at the end of an epoch all its steps.
+        step: steps of the epoch so far, those before a resume included.
+        num_steps: steps of the whole epoch.
+        new_steps: steps since the previous event; at the end of an epoch all its steps that this process trained.
         num_examples: examples of the new steps, over all replicas.
         seconds: duration of the new steps.
         metrics: returns loss and metrics of the epoch so far; at its end also the validation metrics, `val_...`.

@@ -53,9 +53,11 @@ class TrainingLoop:
             weighted loss, the second the weight.
         evaluate: returns metrics of the validation data, or None if a request to stop interrupted the evaluation.
         metrics_of: sums -> loss and metrics.
-        after_step: actions after each call of `train_steps`, in order.
+        after_step: actions after each call of `train_steps`, in order. After `FINISH` the loop evaluates at once, and
+            the actions of `after_epoch` see a `progress` within the epoch.
         after_epoch: actions after each epoch's evaluation, in order.
-        before_epoch: receives the number of each epoch, from 0, before its first step.
+        before_epoch: receives the number of each epoch, from 0, before its first step. Returns `FINISH` if a resumed
+            epoch has ended already, so that its evaluation follows.
         steps_per_execution: steps per call of `train_steps`; the last call of an epoch may have fewer.
         where_diverged: returns where a loss was not finite, as in " on rank 1".
         clock: returns seconds.
@@ -68,7 +70,7 @@ class TrainingLoop:
     metrics_of: Callable[[Sums], Metrics]
     after_step: Sequence[Action] = ()
     after_epoch: Sequence[Action] = ()
-    before_epoch: Callable[[int], None] = lambda epoch: None
+    before_epoch: Callable[[int], Decision | None] = lambda epoch: None
     steps_per_execution: int = 1
     where_diverged: Callable[[], str] = lambda: ""
     clock: Callable[[], float] = time.perf_counter
@@ -92,14 +94,16 @@ def run_epochs(loop: TrainingLoop, progress: Progress) -> tuple[Progress, Decisi
         following = open_epoch(progress) if progress.epoch < loop.num_epochs else None
         while following is not None:
             steps, batches = following
-            train_seconds_before = progress.train_seconds
-            loop.before_epoch(progress.epoch)
-            progress, decision = _train_epoch(loop, progress, steps, batches)
-            if decision is not Decision.GO_ON:
+            before = progress
+            decision = loop.before_epoch(progress.epoch) or Decision.GO_ON
+            if decision is Decision.GO_ON:
+                progress, decision = _train_epoch(loop, progress, steps, batches)
+            if decision is Decision.STOP:
                 return progress, decision
             opened.close()
-            following = open_epoch(progress.after_epoch()) if progress.epoch + 1 < loop.num_epochs else None
-            event = _evaluate_epoch(loop, progress, steps, seconds=progress.train_seconds - train_seconds_before)
+            is_last = decision is Decision.FINISH or progress.epoch + 1 == loop.num_epochs
+            following = None if is_last else open_epoch(progress.after_epoch())
+            event = _evaluate_epoch(loop, before, progress, steps, decision)
             if event is None:
                 return progress, Decision.STOP
             progress = event.progress
@@ -113,7 +117,7 @@ def _train_epoch(
     loop: TrainingLoop, progress: Progress, steps: EpochSteps, batches: Iterator[list[Batch]]
 ) -> tuple[Progress, Decision]:
     """Train the steps of an epoch, or until an action decides otherwise."""
-    done = 0
+    done, num_steps = 0, progress.epoch_steps + steps.num_steps
     before = loop.clock()
     # The plan bounds the steps, because a process whose loader failed yields batches without end.
     while group := list(islice(batches, min(loop.steps_per_execution, steps.num_steps - done))):
@@ -129,8 +133,8 @@ def _train_epoch(
         event = StepEvent(
             epoch=progress.epoch,
             progress=progress,
-            step=done,
-            num_steps=steps.num_steps,
+            step=progress.epoch_steps,
+            num_steps=num_steps,
             new_steps=len(group),
             num_examples=sum(num_examples),
             seconds=now - before,
@@ -144,10 +148,16 @@ def _train_epoch(
     return progress, Decision.GO_ON
 
 
-def _evaluate_epoch(loop: TrainingLoop, progress: Progress, steps: EpochSteps, *, seconds: float) -> StepEvent | None:
-    """Evaluate a trained epoch and return its event, or None if a request to stop interrupted the evaluation."""
+def _evaluate_epoch(
+    loop: TrainingLoop, before: Progress, progress: Progress, steps: EpochSteps, decision: Decision
+) -> StepEvent | None:
+    """Evaluate an epoch trained from `before` to `progress`, and return its event.
+
+    Return None if a request to stop interrupted the evaluation.
+    """
     trained = loop.metrics_of(progress.sums)
-    before = loop.clock()
+    new_steps, num_steps = progress.epoch_steps - before.epoch_steps, before.epoch_steps + steps.num_steps
+    started = loop.clock()
     evaluated = loop.evaluate()
     if evaluated is None:
         return None
@@ -156,15 +166,15 @@ def _evaluate_epoch(loop: TrainingLoop, progress: Progress, steps: EpochSteps, *
     metrics = {**trained, **{f"val_{name}": value for name, value in evaluated.items()}}
     return StepEvent(
         epoch=progress.epoch,
-        progress=progress.after_epoch(),
-        step=steps.num_steps,
-        num_steps=steps.num_steps,
-        new_steps=steps.num_steps,
-        num_examples=sum(map(steps.num_examples, range(steps.num_steps))),
-        seconds=seconds,
-        evaluation_seconds=loop.clock() - before,
+        progress=progress.after_epoch() if progress.epoch_steps == num_steps else replace(progress),  # not saved yet
+        step=progress.epoch_steps,
+        num_steps=num_steps,
+        new_steps=new_steps,
+        num_examples=progress.examples_trained - before.examples_trained,
+        seconds=progress.train_seconds - before.train_seconds,
+        evaluation_seconds=loop.clock() - started,
         metrics=partial(dict, metrics),
-        decision=Decision.GO_ON,
+        decision=decision,
     )
 
 

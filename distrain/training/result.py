@@ -29,18 +29,21 @@ class Result:
         model: the best model, a Keras model.
         summary: content of `summary.json`.
         history: metrics of each epoch that this process trained.
+        keras_history: the `keras.callbacks.History` that `Model.fit` would return. In a resumed run it also holds the
+            epochs before.
     """
 
     model: Any
     summary: dict[str, Any]
     history: list[dict[str, float]]
+    keras_history: Any
 
 
 def finish_run(setup: RunSetup, actions: RunActions, progress: Progress) -> Result:
     """Restore the best model on all ranks; the chief writes `model.keras` and `summary.json`."""
     config, distribution = setup.config, setup.distribution
     best_step = actions.early_stopping.best_step
-    if best_step is not None and best_step != progress.global_step:
+    if best_step is not None and best_step != progress.global_step and not actions.callbacks.replaced_weights:
         setup.model_state.restore(_load_checkpoint(setup, best_step))
     summary = _summarize(setup, actions, progress)
     if distribution.group.is_chief:
@@ -49,7 +52,7 @@ def finish_run(setup: RunSetup, actions: RunActions, progress: Progress) -> Resu
         run_directory.write_model(config.run, setup.trainable.model)
         actions.report.finish(summary)
     summary = json.loads(distribution.group.broadcast(json.dumps(summary).encode()))
-    return Result(setup.trainable.model, summary, actions.history)
+    return Result(setup.trainable.model, summary, actions.history, actions.callbacks.history)
 
 
 def _summarize(setup: RunSetup, actions: RunActions, progress: Progress) -> dict[str, Any]:

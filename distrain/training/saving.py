@@ -3,7 +3,7 @@
 Decides: the content of a checkpoint of a run, which checkpoints are kept, that no step is saved twice. Never: whether
 training goes on.
 
-    saver = Saver(setup, early_stopping, report)
+    saver = Saver(setup, early_stopping, callbacks, report)
     TrainingLoop(..., after_step=[every_steps(100, saver.after_step)], after_epoch=[early_stopping, saver.after_epoch])
 """
 
@@ -18,6 +18,7 @@ from distrain.runs.checkpoint import retain_checkpoints, save_checkpoint
 from distrain.runs.progress import Progress, progress_arrays, progress_state
 from distrain.training.actions import EarlyStopping
 from distrain.training.events import Decision, StepEvent
+from distrain.training.keras_callbacks import KerasCallbacks
 from distrain.training.setup import RunSetup
 
 
@@ -27,12 +28,16 @@ class Saver:
     Args:
         setup: the run.
         early_stopping: knows the best step.
+        callbacks: the user's callbacks, whose state is saved.
         report: receives each checkpoint.
     """
 
-    def __init__(self, setup: RunSetup, early_stopping: EarlyStopping, report: Reporter) -> None:
+    def __init__(
+        self, setup: RunSetup, early_stopping: EarlyStopping, callbacks: KerasCallbacks, report: Reporter
+    ) -> None:
         self._setup = setup
         self._early_stopping = early_stopping
+        self._callbacks = callbacks
         self._report = report
         self._saved: Progress | None = None
 
@@ -68,11 +73,13 @@ class Saver:
         config, model_state = self._setup.config, self._setup.model_state
         checkpoints = config.run / CHECKPOINTS_NAME
         best_step = self._early_stopping.best_step
-        arrays = {**model_state.arrays(), **progress_arrays(progress)}
+        callbacks, callback_arrays = self._callbacks.state()
+        arrays = {**model_state.arrays(), **progress_arrays(progress), **callback_arrays}
         state = {
             **progress_state(progress),
             **model_state.layout(),
             "early_stopping": self._early_stopping.state(),
+            "callbacks": callbacks,
             "finished": finished,
             "data_digest": self._setup.job.data_digest,
         }

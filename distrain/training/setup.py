@@ -96,6 +96,11 @@ class RunSetup:
 
         return mean_metrics(sums, self.trainable.metrics)
 
+    def restore_variables(self) -> None:
+        """Set the variables of model and optimizer from the checkpoint to resume from, if there is one."""
+        if self.restored is not None:
+            self.model_state.restore(self.restored)
+
     def synchronize(self) -> None:
         """Average over all ranks the variables that each rank updates by itself, such as moving averages."""
         self.distribution.synchronize(self.trainable.model.non_trainable_variables)

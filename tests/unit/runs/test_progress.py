@@ -16,11 +16,11 @@ def test_steps_add_up_and_an_epoch_begins_anew():
     progress = Progress()
     for number in (64, 64, 7):
         progress = progress.after_step([np.float32(0.5), np.array([1, number], np.float32)], number, seconds=0.25)
-    assert (progress.epoch, progress.position, progress.global_step) == (0, 135, 3)
+    assert (progress.epoch, progress.position, progress.epoch_steps, progress.global_step) == (0, 135, 3, 3)
     assert (progress.examples_trained, progress.train_seconds) == (135, 0.75)
     assert [value.tolist() for value in progress.sums] == [1.5, [3.0, 135.0]]
     after = progress.after_epoch()
-    assert (after.epoch, after.position, after.sums) == (1, 0, ())
+    assert (after.epoch, after.position, after.epoch_steps, after.sums) == (1, 0, 0, ())
     assert (after.global_step, after.examples_trained, after.train_seconds) == (3, 135, 0.75)
     assert after.after_step([1.0], 2, 0.0).position == 2
 
@@ -51,7 +51,7 @@ def save(directory, progress):
 
 
 def test_progress_comes_back_as_it_was(tmp_path):
-    progress = Progress(2, 64, 5, 320, 1.25, (np.array(2.5), np.array([1.0, 1e-300])))
+    progress = Progress(2, 64, 1, 5, 320, 1.25, (np.array(2.5), np.array([1.0, 1e-300])))
     read = read_progress(save(tmp_path, progress))
     assert [value.tolist() for value in read.sums] == [2.5, [1.0, 1e-300]]
     assert all(value.dtype == np.float64 for value in read.sums)

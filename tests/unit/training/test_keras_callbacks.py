@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import keras
+import numpy as np
+import pytest
 from step_events import step_event
+from threads_as_processes import on_all
 
+from distrain.cluster.process_group import SingleProcess
+from distrain.runs.progress import Progress
 from distrain.training.events import Decision
 from distrain.training.keras_callbacks import KerasCallbacks
 
@@ -35,6 +40,12 @@ class Diary(keras.callbacks.Callback):
     def on_test_begin(self, logs=None):
         self.note("test begin", None, logs)
 
+    def on_test_batch_begin(self, batch, logs=None):
+        self.note("test batch begin", batch, logs)
+
+    def on_test_batch_end(self, batch, logs=None):
+        self.note("test batch end", batch, logs)
+
     def on_test_end(self, logs=None):
         self.note("test end", None, logs)
 
@@ -49,18 +60,36 @@ class Diary(keras.callbacks.Callback):
 def drive(callbacks, num_epochs, num_steps):
     """Call `callbacks` in the order of the loop; return the decisions of the epochs."""
     train_step = callbacks.around_steps(lambda batch: batch)
-    evaluate = callbacks.around_evaluation(lambda: {"loss": 2.0})
+
+    def evaluate_all():
+        evaluate_step = callbacks.around_evaluation_step(lambda batch: [2.0, 1.0], mean)
+        assert [evaluate_step("batch") for _ in range(num_steps)] == [[2.0, 1.0]] * num_steps
+        return {"loss": 2.0}
+
+    evaluate = callbacks.around_evaluation(evaluate_all)
     decisions = []
-    callbacks.before_training()
+    callbacks.before_training(Progress(), None, lambda: None)
     for epoch in range(num_epochs):
         callbacks.before_epoch(epoch)
         for step in range(num_steps):
             assert train_step("batch") == "batch"
-            callbacks.after_step(step_event(step + 1, num_steps, epoch=epoch, loss=float(step)))
+            decision = callbacks.after_step(step_event(step + 1, num_steps, epoch=epoch, loss=float(step)))
+            if decision is not Decision.GO_ON:
+                break
         assert evaluate() == {"loss": 2.0}
         decisions.append(callbacks.after_epoch(step_event(num_steps, num_steps, epoch=epoch, loss=1.0, val_loss=2.0)))
-    callbacks.after_training({"loss": 1.0, "val_loss": 2.0})
+    callbacks.after_training({"loss": 1.0, "val_loss": 2.0}, lambda: "")
     return decisions
+
+
+def mean(sums):
+    return {"loss": float(sums[0] / sums[1])}
+
+
+def make(callbacks, *, num_epochs=2, num_steps=3, group=None):
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    group = group or SingleProcess()
+    return KerasCallbacks(callbacks, model=model, group=group, num_epochs=num_epochs, num_steps=num_steps)
 
 
 def test_callbacks_are_called_as_by_fit():
@@ -72,21 +101,95 @@ def test_callbacks_are_called_as_by_fit():
         return model
 
     diary, witness = Diary(), Diary()
-    drive(KerasCallbacks([diary], model=model(), num_epochs=2, num_steps=3), 2, 3)
+    drive(make([diary]), 2, 3)
     data = keras.ops.ones((3, 1))
     model().fit(data, data, batch_size=1, epochs=2, validation_data=(data, data), callbacks=[witness], verbose=0)
     assert [entry[:2] for entry in diary.entries] == [entry[:2] for entry in witness.entries]
     assert [set(logs) for _, _, logs in diary.entries] == [set(logs) for _, _, logs in witness.entries]
 
 
+def test_figures_of_a_test_batch_are_those_of_the_evaluation_so_far():
+    diary = Diary()
+    step = make([diary]).around_evaluation_step(lambda sums: sums, mean)
+    assert step([np.float32(1), np.float32(1)]) == [1, 1]
+    step([np.float32(5), np.float32(2)])
+    ends = [entry for entry in diary.entries if entry[0] == "test batch end"]
+    assert ends == [("test batch end", 0, {"loss": 1.0}), ("test batch end", 1, {"loss": 2.0})]
+
+
 def test_a_callback_may_end_training():
     diary = Diary(stop_after=1)
-    callbacks = KerasCallbacks([diary], model=keras.Sequential([keras.Input((1,))]), num_epochs=3, num_steps=1)
-    assert drive(callbacks, 3, 1) == [None, Decision.FINISH, None]
+    assert drive(make([diary], num_epochs=3, num_steps=1), 3, 1) == [Decision.GO_ON, Decision.FINISH, Decision.GO_ON]
 
 
-def test_without_callbacks_nothing_is_wrapped():
-    callbacks = KerasCallbacks([], model=None, num_epochs=1, num_steps=1)
+@pytest.mark.parametrize("hook", ["on_train_batch_begin", "on_train_batch_end", "on_batch_end", "on_epoch_begin"])
+def test_a_callback_that_stops_in_a_batch_stops_after_it_as_under_fit(hook):
+    class Stops(keras.callbacks.Callback):
+        calls = 0
+
+        def stop(self, number, logs=None):
+            self.calls += 1
+            if self.calls == (1 if hook == "on_epoch_begin" else 2):
+                self.model.stop_training = True
+
+    setattr(Stops, hook, Stops.stop)
+    diary, witness = Diary(), Diary()
+    drive(make([Stops(), diary], num_epochs=1), 1, 3)
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    data = keras.ops.ones((3, 1))
+    settings = {"batch_size": 1, "epochs": 1, "validation_data": (data, data), "verbose": 0}
+    model.fit(data, data, callbacks=[Stops(), witness], **settings)
+    assert [entry[:2] for entry in diary.entries] == [entry[:2] for entry in witness.entries]
+    assert ("batch end", 2) not in [entry[:2] for entry in diary.entries]
+
+
+def test_keras_history_holds_what_fit_returns():
+    callbacks = make([])
+    drive(callbacks, 2, 3)
+    assert callbacks.history.history == {"loss": [1.0, 1.0], "val_loss": [2.0, 2.0]}
+    assert callbacks.history.epoch == [0, 1]
+    assert callbacks.history.params == {"epochs": 2, "steps": 3, "verbose": 0}
+    own = keras.callbacks.History()
+    assert make([own]).history is own
+
+
+def test_without_callbacks_no_step_is_wrapped():
+    callbacks = make([])
     assert callbacks.around_steps(drive) is drive
-    assert callbacks.around_evaluation(drive) is drive
-    assert drive(callbacks, 1, 2) == [None]
+    assert callbacks.around_evaluation_step(drive, mean) is drive
+    assert drive(callbacks, 1, 2) == [Decision.GO_ON]
+
+
+def test_ranks_agree_on_a_stop_of_one_of_them():
+    """The callback of rank 1 alone stops, after its second batch."""
+
+    class Stops(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            self.model.stop_training = batch == 1
+
+    def run(group):
+        callbacks = [Stops()] if group.rank == 1 else [keras.callbacks.Callback()]
+        own = make(callbacks, group=group)
+        own.before_training(Progress(), None, lambda: None)
+        own.before_epoch(0)
+        return [own.after_step(step_event(step, 3)) for step in (1, 2)]
+
+    assert on_all(2, run) == [[Decision.GO_ON, Decision.FINISH]] * 2
+
+
+def test_epochs_alone_are_agreed_on_when_no_callback_sees_batches():
+    exchanges = []
+
+    class Counted(SingleProcess):
+        def all_gather_bytes(self, content):
+            exchanges.append(content)
+            return [content, b"0"]
+
+    callbacks = make([keras.callbacks.EarlyStopping(monitor="loss")], group=Counted(size=2))
+    callbacks.before_training(Progress(), None, lambda: None)
+    callbacks.before_epoch(0)
+    exchanges.clear()
+    for step in (1, 2, 3):
+        assert callbacks.after_step(step_event(step, 3)) is Decision.GO_ON
+    assert len(exchanges) == 1, "the first batch of an epoch alone, which on_epoch_begin may stop"

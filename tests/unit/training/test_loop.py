@@ -155,6 +155,49 @@ def test_finishing_after_an_epoch():
     assert (decision, progress.epoch, progress.global_step) == (Decision.FINISH, 1, 3)
 
 
+@pytest.mark.parametrize("last_step", [1, 2, 3])
+def test_finishing_within_an_epoch_ends_it_with_an_evaluation(last_step):
+    training, epochs = Training(), []
+    progress, decision = training.run(
+        num_epochs=9,
+        after_step=[lambda e: Decision.FINISH if e.progress.global_step == last_step else None],
+        after_epoch=[epochs.append],
+    )
+    assert (decision, progress.global_step, training.open) == (Decision.FINISH, last_step, 0)
+    assert training.log == ["epoch 0 from 0", "evaluate"], "the next epoch stays closed"
+    (event,) = epochs
+    assert (event.decision, event.step, event.num_steps, event.new_steps) == (Decision.FINISH, last_step, 3, last_step)
+    assert event.num_examples == min(4 * last_step, N)
+    assert event.metrics()["loss"] == np.mean(range(min(4 * last_step, N)))
+    # A run with a larger limit goes on within the epoch.
+    assert (progress.epoch, progress.position) == ((1, 0) if last_step == 3 else (0, 4 * last_step))
+    training.run(progress)
+    assert training.seen == list(range(N)) * 2
+
+
+def test_an_epoch_that_was_finished_before_a_resume_is_evaluated_at_once():
+    training = Training()
+    progress, _ = training.run(after_step=[lambda e: Decision.STOP])
+    again, events = Training(), []
+    progress, decision = again.run(
+        progress,
+        before_epoch=lambda epoch: Decision.FINISH,
+        after_epoch=[lambda e: events.append((e.step, e.num_steps))],
+    )
+    assert (again.seen, again.log) == ([], ["epoch 0 from 4", "evaluate"])
+    assert (events, decision, progress.global_step) == ([(1, 3)], Decision.FINISH, 1)
+
+
+def test_steps_keep_their_numbers_within_the_epoch_after_a_resume():
+    training, steps = Training(), []
+    record = [lambda e: steps.append((e.epoch, e.step, e.num_steps, e.new_steps))]
+    progress, _ = training.run(after_step=[*record, lambda e: Decision.STOP if e.progress.global_step == 2 else None])
+    epochs = []
+    training.run(progress, after_step=record, after_epoch=[lambda e: epochs.append((e.step, e.num_steps, e.new_steps))])
+    assert steps == [(epoch, step, 3, 1) for epoch in (0, 1) for step in (1, 2, 3)]
+    assert epochs == [(3, 3, 1), (3, 3, 3)]
+
+
 def test_a_finished_run_trains_no_more():
     training = Training()
     done = Progress(epoch=2, global_step=6)

@@ -31,7 +31,7 @@ class OneWeight:
         Path(path).write_text(str(self.weight))
 
 
-def finish(run, *, best_step, was_complete=False):
+def finish(run, *, best_step, was_complete=False, replaced_weights=False):
     """Finish a run of 8 steps, whose weight is the number of the step; return the result and the written summaries."""
     for step in (4, 8):
         save_checkpoint(run / "checkpoints", step, {"weight": np.array(float(step))}, {})
@@ -50,8 +50,9 @@ def finish(run, *, best_step, was_complete=False):
         startup=SimpleNamespace(seconds=1.0),
         report=SimpleNamespace(finish=written.append),
         history=[{"loss": 1.0}],
+        callbacks=SimpleNamespace(replaced_weights=replaced_weights, history="of Keras"),
     )
-    return finish_run(setup, actions, Progress(2, 0, 8, 64, 4.0)), written
+    return finish_run(setup, actions, Progress(2, 0, 0, 8, 64, 4.0)), written
 
 
 @pytest.mark.parametrize(("best_step", "weight"), [(4, 4.0), (8, 8.0), (None, 8.0)])
@@ -63,6 +64,12 @@ def test_the_best_model_is_restored_and_written(tmp_path, best_step, weight):
     assert (result.summary["validation_loss"], result.summary["validation_accuracy"]) == (0.5, None)
     assert result.summary["samples_per_second"] == 16.0, "of all steps, as one call of the step measures nothing"
     assert written == [result.summary]
+
+
+def test_weights_that_a_callback_sets_at_the_end_stay(tmp_path):
+    result, _ = finish(tmp_path, best_step=4, replaced_weights=True)
+    assert result.model.weight == 8.0
+    assert result.keras_history == "of Keras"
 
 
 def test_a_run_that_was_complete_keeps_its_summary(tmp_path):
