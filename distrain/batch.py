@@ -65,8 +65,8 @@ class WordRows(NamedTuple):
 class Batch(NamedTuple):
     """The batch of one replica in one step.
 
-    A nest is a value, or lists, tuples and dicts of values. A replica without examples of its own is fed one example,
-    which must add nothing; its `num_rows` is 0. The replica then takes part in every collective.
+    A nest is a value, or lists, tuples and dicts of values. A replica without examples of its own is fed one example
+    with `num_rows` 0, which must add nothing. So the replica takes part in every collective.
 
     Attributes:
         features: a nest of arrays `[b, ...]`, `SparseRows` and `WordRows`.

@@ -76,6 +76,7 @@ class Examples:
         digest: hex digest that identifies the data.
         will_need: asks the system to read spans, int64 `[s, 2]`, from disk ahead of their use.
         row_sizes: functions by input name that map spans to the entries, or packed tokens, of each row, int64.
+        read_labels: (start, stop) -> labels of neighbouring examples, read without features; None if `load` alone can.
     """
 
     num_examples: int
@@ -84,3 +85,12 @@ class Examples:
     digest: str
     will_need: Callable[[np.ndarray], None] = lambda spans: None
     row_sizes: Mapping[str, Callable[[np.ndarray], np.ndarray]] = field(default_factory=dict)
+    read_labels: Callable[[int, int], Any] | None = None
+
+
+def labels_between(examples: Examples, start: int, stop: int) -> Any:
+    """Labels of the examples start .. stop - 1, in the order of the data."""
+    if examples.read_labels is not None:
+        return examples.read_labels(start, stop)
+    _, labels, _ = examples.load(np.array([[start, stop]]), np.arange(stop - start))(0, stop - start)
+    return labels

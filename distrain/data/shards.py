@@ -69,6 +69,19 @@ class Part:
         """Number of columns of every row of `spans`, int64, without reading columns or values."""
         return span_lengths(span for _, span in self._row_spans(spans))
 
+    def labels(self, start: int, stop: int) -> np.ndarray:
+        """Labels of the rows start .. stop - 1, int32, without reading columns or values.
+
+        Raises:
+            DataError: a label is out of range.
+        """
+        found = [np.zeros(0, np.int32)]
+        for shard, (rows, first, last) in self._row_spans(np.array([[start, stop]])):
+            found.append(rows.labels[first:last])
+            if not self._are_labels(found[-1]):
+                raise self._damaged(shard, f"a label is outside 0..{self.num_classes - 1}")
+        return np.concatenate(found)
+
     def read(self, start: int, stop: int) -> Rows:
         """Rows start .. stop - 1, with all values in range; views of the files if the rows lie in one shard."""
         assert 0 <= start < stop <= self.num_rows

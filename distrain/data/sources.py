@@ -69,10 +69,13 @@ def array_examples(features: Any, labels: Any = None, weights: Any = None) -> Ex
             if isinstance(value, np.ndarray):
                 read_ahead(value, spans.tolist())
 
+    def read_labels(start: int, stop: int) -> Any:
+        return map_nest(lambda value, name: value[start:stop], labels)
+
     sparse = {name: value for name, value in leaves(features) if scipy.sparse.issparse(value)}
     num_columns = {name: value.shape[1] for name, value in sparse.items()}
     row_sizes = {name: partial(_entries, value.indptr) for name, value in sparse.items()}
-    return Examples(num_examples, load, num_columns, _digest(rows), will_need, row_sizes)
+    return Examples(num_examples, load, num_columns, _digest(rows), will_need, row_sizes, read_labels)
 
 
 def _entries(row_splits: np.ndarray, spans: np.ndarray) -> np.ndarray:
@@ -125,7 +128,8 @@ def rows_examples(
     def lengths(spans: np.ndarray) -> np.ndarray:
         return span_lengths(row_spans(spans))
 
-    return _ragged_examples(gather, lengths, rows.num_rows, kind, num_features, length, pad_multiple)
+    examples = _ragged_examples(gather, lengths, rows.num_rows, kind, num_features, length, pad_multiple)
+    return replace(examples, read_labels=lambda start, stop: rows.labels[start:stop])
 
 
 def part_examples(part: Part, *, length: int, pad_multiple: int | None = None) -> Examples:
@@ -139,7 +143,7 @@ def part_examples(part: Part, *, length: int, pad_multiple: int | None = None) -
     examples = _ragged_examples(
         part.gather, part.lengths, part.num_rows, part.kind, part.num_features, length, pad_multiple
     )
-    return replace(examples, will_need=part.will_need)
+    return replace(examples, will_need=part.will_need, read_labels=part.labels)
 
 
 def _ragged_examples(
