@@ -10,8 +10,13 @@ to judge. Never: when something is printed.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from rich.console import Console
+
+from distrain.reporting.metrics_log import LEARNING_RATE
+
+MAX_ITEMS = 8  # of a list of figures in a line
 
 
 class _Console(Console):
@@ -29,10 +34,18 @@ def print_line(console: Console, text: str) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
+def figure_text(value: Any) -> str:
+    """Return a figure with four decimals; of a list, such as one figure per class, each of the first items."""
+    if not isinstance(value, list):
+        return f"{value:.4f}"
+    items = [figure_text(item) for item in value[:MAX_ITEMS]] + ["..."] * (len(value) > MAX_ITEMS)
+    return f"[{' '.join(items)}]"
+
+
 def epoch_line(
-    epoch: int, num_epochs: int, metrics: Mapping[str, float], *, samples_per_second: float, seconds: float
+    epoch: int, num_epochs: int, metrics: Mapping[str, Any], *, samples_per_second: float, seconds: float
 ) -> str:
     """Return the line that reports a finished epoch."""
-    shown = [f"{name} {value:.4f}" for name, value in metrics.items()]
+    shown = [f"{name} {figure_text(value)}" for name, value in metrics.items() if name != LEARNING_RATE]
     speed = [f"{samples_per_second:,.0f} samples/s", f"{seconds:.1f} s"]
     return "  ".join([f"epoch {epoch}/{num_epochs}", *shown, *speed])

@@ -25,11 +25,17 @@ from types import TracebackType
 from typing import Any
 
 EVENTS = ("step", "epoch", "evaluate", "checkpoint", "resume", "stop")
+LEARNING_RATE = "learning_rate"  # the name of the rate among the values of an event
 MAX_LINE_BYTES = 1 << 16  # an event has some hundred bytes; a longer line is damage and is not read into memory
 
 
 def json_scalar(value: Any) -> Any:
-    """Return `value` as strict JSON can hold it: scalars of NumPy or tensors as numbers, NaN and infinities as None."""
+    """Return `value` as strict JSON can hold it: scalars of NumPy or tensors as numbers, NaN and infinities as None.
+
+    A list, the figure of a metric that gives a number per class, becomes a list of such values.
+    """
+    if isinstance(value, list):
+        return [json_scalar(item) for item in value]
     if value is None or isinstance(value, (str, bool)):
         return value
     if isinstance(value, Integral):

@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+
+from distrain.reporting.console import figure_text
+from distrain.reporting.metrics_log import LEARNING_RATE
 
 BAR_COLUMNS = 12  # leaves room for progress, loss, rate and remaining time in 80 columns
 
@@ -48,7 +51,7 @@ class ProgressBar:
         self._progress.start()
 
     def show(
-        self, title: str, done: int, steps: int, metrics: Mapping[str, float], began: RatePoint, now: RatePoint
+        self, title: str, done: int, steps: int, metrics: Mapping[str, Any], began: RatePoint, now: RatePoint
     ) -> None:
         """Draw the bar, with as many values as fit into the terminal's width.
 
@@ -56,14 +59,17 @@ class ProgressBar:
             title: Text on the left.
             done: Steps done in this epoch.
             steps: Steps of an epoch.
-            metrics: Loss and metrics by name.
+            metrics: Loss, metrics and learning rate by name.
             began: Start of the span that gives the rate and the remaining time.
             now: End of that span.
         """
-        shown = [f"{done:,}/{steps:,}", *(f"{name} {value:.4f}" for name, value in metrics.items())]
+        shown = [f"{done:,}/{steps:,}"]
+        shown += [f"{name} {figure_text(value)}" for name, value in metrics.items() if name != LEARNING_RATE]
         if now.step > began.step and now.time > began.time:
             left = (now.time - began.time) / (now.step - began.step) * (steps - done)
             shown[2:2] = [f"{now.samples_per_second_since(began):,.0f}/s", f"{_clock_time(left)} left"]
+        if LEARNING_RATE in metrics:
+            shown.append(f"rate {metrics[LEARNING_RATE]:.3g}")  # the first value to go where there is no room
         room = self._progress.console.width - len(title) - BAR_COLUMNS - 2
         while len(shown) > 1 and len("  ".join(shown)) > room:
             shown.pop()

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 
@@ -33,7 +34,7 @@ from distrain.reporting.tensorboard import TensorBoardScalars
 LOG_SECONDS = 1.0  # least time between two logged steps: a week of training then logs some 90 MB
 SHOW_SECONDS = 0.1  # least time between two movements of the bar: nobody sees faster ones
 
-Metrics = Mapping[str, float]
+Metrics = Mapping[str, Any]  # a number, or a list of numbers such as one per class
 
 
 class Reporter:
@@ -52,11 +53,13 @@ class Reporter:
             step: Steps trained so far over all epochs, this step included.
             steps_per_epoch: Steps in an epoch.
             num_examples: Examples of this step, over all replicas.
-            logs: Returns loss and metrics so far, by name. Called only when a step is shown or logged, because
-                fetching the values makes the loop wait for the device.
+            logs: Returns loss and metrics so far and the learning rate, by name. Called only when a step is shown
+                or logged, because fetching the values makes the loop wait for the device.
         """
 
-    def epoch(self, *, epoch: int, step: int, num_examples: int, seconds: float, logs: Metrics) -> None:
+    def epoch(
+        self, *, epoch: int, step: int, num_examples: int, seconds: float, logs: Metrics, best: bool = False
+    ) -> None:
         """Report a finished epoch.
 
         Args:
@@ -64,7 +67,9 @@ class Reporter:
             step: Steps trained so far over all epochs.
             num_examples: Examples that this process trained in the epoch; fewer than all if it resumed in the epoch.
             seconds: Time of training these examples, without the evaluation.
-            logs: Loss and metrics by name, and `val_loss`, `val_accuracy`, ... if the epoch was evaluated.
+            logs: Loss and metrics by name, `val_loss`, `val_accuracy`, ... if the epoch was evaluated, and the
+                learning rate.
+            best: Whether this is the best epoch so far.
         """
 
     def evaluating(self, *, step: int, num_steps: int) -> None:
@@ -175,12 +180,14 @@ class RunReporter(Reporter):
             values = {**values, "steps_per_epoch": steps_per_epoch, "last_step_time": now}
             self._update_status(now, "training", epoch, step, values)
 
-    def epoch(self, *, epoch: int, step: int, num_examples: int, seconds: float, logs: Metrics) -> None:
+    def epoch(
+        self, *, epoch: int, step: int, num_examples: int, seconds: float, logs: Metrics, best: bool = False
+    ) -> None:
         """See `Reporter.epoch`."""
         rate = num_examples / seconds if seconds > 0 else math.nan
         values = {**logs, "samples_per_second": rate, "seconds": seconds}
         now = self._clock()
-        self._log.write("epoch", step=step, epoch=epoch, time=now, values=values)
+        self._log.write("epoch", step=step, epoch=epoch, time=now, values={**values, "best": best})
         self._write_scalars("epoch", step, values)
         self._restart_rates(step)
         self._update_status(now, "training", epoch, step, {**logs, "evaluated_steps": None, "evaluation_steps": None})

@@ -39,7 +39,12 @@ class Run:
 
     @cached_property
     def best_epoch(self) -> Event | None:
-        """The finished epoch with the lowest validation loss; of equal epochs the first."""
+        """The best epoch by the figure that the run monitored.
+
+        A log without that finding gives the epoch with the lowest validation loss; of equal epochs the first.
+        """
+        if found := [event for event in self.history.epochs if event.get("best")]:
+            return found[-1]
         losses = [(event.get("val_loss"), event) for event in self.history.epochs]
         known = [(loss, event) for loss, event in losses if isinstance(loss, (int, float))]
         return min(known, key=lambda pair: pair[0])[1] if known else None

@@ -8,8 +8,9 @@ Decides: how a scalar is tagged. Never: when one is written.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from distrain.reporting.metrics_log import json_scalar
 
@@ -30,10 +31,10 @@ class TensorBoardScalars:
             data_class="DATA_CLASS_SCALAR",
         )
 
-    def write(self, prefix: str, step: int, values: Mapping[str, float]) -> None:
-        """Write each value that is a finite number, tagged `prefix/name`."""
+    def write(self, prefix: str, step: int, values: Mapping[str, Any]) -> None:
+        """Write each value that is a finite number, tagged `prefix/name`, or `prefix/name/2` for an item of a list."""
         with self._writer.as_default(step):
-            for name, value in values.items():
+            for name, value in _scalars(values):
                 if json_scalar(value) is not None:
                     tensor = self._tf.constant(float(value), self._tf.float32)
                     self._tf.summary.write(f"{prefix}/{name}", tensor, metadata=self._metadata)
@@ -41,3 +42,11 @@ class TensorBoardScalars:
     def close(self) -> None:
         """Flush the buffer and close the file."""
         self._writer.close()
+
+
+def _scalars(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, list):
+            yield from _scalars({f"{name}/{number}": item for number, item in enumerate(value)})
+        else:
+            yield name, value

@@ -3,7 +3,7 @@
 Decides: whether to finish, from metrics that are equal on every rank. Never: touches the plan or the weights.
 
     early_stopping = EarlyStopping(patience=2)
-    TrainingLoop(..., after_step=[report_steps(report)], after_epoch=[early_stopping, report_epochs(report, history)])
+    TrainingLoop(..., after_step=[report_steps(report, learning_rate)], after_epoch=[early_stopping, ...])
 
 Each action is a callable, StepEvent -> Decision or None; the loop decides when to call it.
 """
@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from distrain.cluster.agreement import check_alike, max_over_ranks
+from distrain.reporting.metrics_log import LEARNING_RATE
 from distrain.reporting.reporter import Reporter
 from distrain.training.events import Action, Decision, StepEvent
 
@@ -62,8 +63,8 @@ class EarlyStopping:
         }
 
 
-def report_steps(report: Reporter) -> Action:
-    """Return an action that reports each step."""
+def report_steps(report: Reporter, learning_rate: Callable[[], float]) -> Action:
+    """Return an action that reports each step, with the learning rate of the next step."""
 
     def action(event: StepEvent) -> None:
         report.step(
@@ -71,14 +72,26 @@ def report_steps(report: Reporter) -> Action:
             step=event.progress.global_step,
             steps_per_epoch=event.num_steps,
             num_examples=event.num_examples,
-            logs=event.metrics,
+            logs=lambda: {**event.metrics(), LEARNING_RATE: learning_rate()},
         )
 
     return action
 
 
-def report_epochs(report: Reporter, history: list[dict[str, float]]) -> Action:
-    """Return an action that reports each epoch with its evaluation, and appends the metrics to `history`."""
+def report_epochs(
+    report: Reporter,
+    history: list[dict[str, float]],
+    early_stopping: EarlyStopping,
+    learning_rate: Callable[[], float],
+) -> Action:
+    """Return an action that reports each epoch with its evaluation, and appends the metrics to `history`.
+
+    Args:
+        report: receives the epochs.
+        history: metrics of each epoch.
+        early_stopping: has judged the epoch before.
+        learning_rate: returns the learning rate of the next step.
+    """
 
     def action(event: StepEvent) -> None:
         metrics = dict(event.metrics())
@@ -87,7 +100,13 @@ def report_epochs(report: Reporter, history: list[dict[str, float]]) -> Action:
         evaluated = {name: value for name, value in metrics.items() if name.startswith("val_")}
         if evaluated:
             report.evaluate(**position, seconds=event.evaluation_seconds, logs=evaluated)
-        report.epoch(**position, num_examples=event.num_examples, seconds=event.seconds, logs=metrics)
+        report.epoch(
+            **position,
+            num_examples=event.num_examples,
+            seconds=event.seconds,
+            logs={**metrics, LEARNING_RATE: learning_rate()},
+            best=early_stopping.best_step == event.progress.global_step,
+        )
 
     return action
 

@@ -101,6 +101,10 @@ class RunSetup:
         if self.restored is not None:
             self.model_state.restore(self.restored)
 
+    def learning_rate(self) -> float:
+        """Return the learning rate of the next step."""
+        return float(self.trainable.optimizer.learning_rate)
+
     def synchronize(self) -> None:
         """Average over all ranks the variables that each rank updates by itself, such as moving averages."""
         self.distribution.synchronize(self.trainable.model.non_trainable_variables)

@@ -1,4 +1,4 @@
-"""The charts of `report.html`: a chart for each metric and one for the throughput, over the epochs trained.
+"""The charts of `report.html`: one for each metric, the learning rate and the throughput, over the epochs trained.
 
 Decides: which values, marks and colours a chart has, and what its legend explains. Never: how a line is drawn.
 
@@ -17,6 +17,7 @@ from markupsafe import Markup
 from distrain.reporting.history import Event
 from distrain.reporting.html.svg import ChartMark, Series, line_chart
 from distrain.reporting.html.tables import NOT_METRICS, as_number
+from distrain.reporting.metrics_log import LEARNING_RATE
 from distrain.reporting.run_history import Run
 
 MAX_CHARTS = 8
@@ -48,8 +49,9 @@ def charts(runs: Sequence[Run]) -> list[Chart]:
     """Draw the charts; none if no run has logged a step or an epoch."""
     if not any(run.history.steps or run.history.epochs for run in runs):
         return []
-    throughput = _draw("samples per second", "samples_per_second", runs, from_zero=True)
-    return [*(_draw(metric, metric, runs) for metric in metrics_of(runs)[: MAX_CHARTS - 1]), throughput]
+    metrics = [_draw(metric, metric, runs) for metric in metrics_of(runs)[: MAX_CHARTS - 2]]
+    rates = [_draw("learning rate", LEARNING_RATE, runs, from_zero=True)] if _have(runs, LEARNING_RATE) else []
+    return [*metrics, *rates, _draw("samples per second", "samples_per_second", runs, from_zero=True)]
 
 
 def legend(runs: Sequence[Run]) -> list[LegendEntry]:
@@ -82,6 +84,11 @@ def metrics_of(runs: Sequence[Run]) -> list[str]:
     return first + [name for name in found if name not in first]
 
 
+def _have(runs: Sequence[Run], name: str) -> bool:
+    events = [event for run in runs for event in (*run.history.epochs[:1], *run.history.steps[:1])]
+    return any(as_number(event.get(name)) is not None for event in events)
+
+
 def _draw(title: str, name: str, runs: Sequence[Run], *, from_zero: bool = False) -> Chart:
     series: list[Series] = []
     marks: list[ChartMark] = []
@@ -90,7 +97,7 @@ def _draw(title: str, name: str, runs: Sequence[Run], *, from_zero: bool = False
         series += [
             _series(run, run.history.steps, name, training, faint=True),
             _series(run, run.history.epochs, name, training, dashed=True),
-            _series(run, run.history.epochs, f"val_{name}", validation),
+            _series(run, _evaluated(run), f"val_{name}", validation),
         ]
         best = run.best_epoch
         value = as_number(best.get(f"val_{name}")) if best else None
@@ -99,6 +106,12 @@ def _draw(title: str, name: str, runs: Sequence[Run], *, from_zero: bool = False
         marks += _marks(run, training)
     svg = line_chart([line for line in series if line.x], marks, from_zero=from_zero)
     return Chart(title, Markup(svg))
+
+
+def _evaluated(run: Run) -> list[Event]:
+    """Return the events with validation figures: evaluations within epochs, and epochs."""
+    by_step = {event["step"]: event for event in (*run.history.evaluations, *run.history.epochs)}
+    return [by_step[step] for step in sorted(by_step)]
 
 
 def _series(run: Run, events: Sequence[Event], name: str, colour: str, **style: bool) -> Series:

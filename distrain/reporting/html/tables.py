@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from distrain.reporting.metrics_log import LEARNING_RATE
 from distrain.reporting.run_history import Run
 
 MAX_TABLE_ROWS = 200
@@ -29,6 +30,7 @@ NOT_METRICS = {
     "samples_per_second",
     "path",
     "best",
+    LEARNING_RATE,
 }
 
 
@@ -106,13 +108,15 @@ def epoch_table(run: Run) -> Table:
     """Return a row for each of the last epochs; the best epoch's number is emphasized."""
     events = run.history.epochs[-MAX_TABLE_ROWS:]
     names = [name for name in events[-1] if name not in NOT_METRICS][:MAX_TABLE_METRICS] if events else []
-    formats = dict.fromkeys(names, "{:.4f}") | {"samples_per_second": "{:,.0f}", "seconds": "{:,.2f}"}
+    formats = dict.fromkeys(names, "{:.4f}")
+    rate = {LEARNING_RATE: "{:.3g}"} if any(LEARNING_RATE in event for event in events) else {}
+    formats |= {**rate, "samples_per_second": "{:,.0f}", "seconds": "{:,.2f}"}
     rows = []
     for event in events:
         numbers = {name: as_number(event.get(name)) for name in formats}
         cells = [Cell(MISSING if number is None else formats[name].format(number)) for name, number in numbers.items()]
         rows.append([Cell(f"{event['epoch']:,}", event is run.best_epoch), *cells])
-    return Table(["epoch", *map(as_text, names), "samples/s", "seconds"], rows)
+    return Table(["epoch", *map(as_text, names), *["learning rate"][: len(rate)], "samples/s", "seconds"], rows)
 
 
 def key_values(run: Run) -> Iterator[KeyValue]:

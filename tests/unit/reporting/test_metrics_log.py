@@ -11,7 +11,14 @@ from distrain.reporting.metrics_log import MAX_LINE_BYTES, MetricsLog
 
 def test_a_log_is_strict_json_and_what_is_not_finite_is_null(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    values = {"loss": float("nan"), "best": True, "f": np.float32(0.5), "i": np.int64(3), "up": float("inf")}
+    values = {
+        "loss": float("nan"),
+        "best": True,
+        "f": np.float32(0.5),
+        "i": np.int64(3),
+        "up": float("inf"),
+        "f1": [0.5, float("nan")],
+    }
     with MetricsLog(path) as log:
         log.write("epoch", step=np.int64(2), epoch=1, time=5.0, values={**values, "step": 99})
         assert read_strictly(path) == [
@@ -25,6 +32,7 @@ def test_a_log_is_strict_json_and_what_is_not_finite_is_null(tmp_path):
                 "f": 0.5,
                 "i": 3,
                 "up": None,
+                "f1": [0.5, None],
             }
         ], "each line is on disk before the next"
 

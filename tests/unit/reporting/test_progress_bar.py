@@ -40,3 +40,11 @@ def test_values_that_do_not_fit_are_left_out(width, fits):
 def test_the_remaining_time_reads_as_a_clock(seconds_a_step, text):
     line = shown(80, {}, RatePoint(0.0, 40, 0), RatePoint(10 * seconds_a_step, 50, 640))
     assert f"{text} left" in line
+
+
+@pytest.mark.parametrize(("width", "fits"), [(60, True), (48, False)])
+def test_the_learning_rate_is_the_first_value_to_go(width, fits):
+    point = RatePoint(100.0, 10, 640)
+    line = shown(width, {"loss": 0.5, "learning_rate": 0.00025}, point, point)
+    assert "loss 0.5000" in line
+    assert ("rate 0.00025" in line) is fits

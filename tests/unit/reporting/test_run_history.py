@@ -59,3 +59,15 @@ def test_a_large_file_of_settings_is_refused(unfinished):
     (unfinished / "config.json").write_text('{"a": "' + "x" * MAX_JSON_BYTES + '"}')
     with pytest.raises(CheckpointError, match=r"config\.json is damaged \(it has more than 262,144 bytes\)"):
         load_run(unfinished)
+
+
+def test_the_last_epoch_that_was_the_best_so_far_is_the_best(tmp_path):
+    write_log(
+        tmp_path / "metrics.jsonl",
+        *(
+            ("epoch", 20 * n, n, ("val_loss", loss), ("best", best))
+            for n, loss, best in [(1, 0.1, True), (2, 0.9, True)]
+        ),
+        ("epoch", 60, 3, ("val_loss", 0.5), ("best", False)),
+    )
+    assert load_run(tmp_path).best_epoch["epoch"] == 2

@@ -11,7 +11,9 @@ import pytest
 from reported_runs import make_run, reporter_into, write_log
 
 from distrain.errors import CheckpointError, ConfigurationError
+from distrain.reporting.html.charts import _evaluated
 from distrain.reporting.html.page import unique_names, write_report
+from distrain.reporting.run_history import load_run
 
 
 class Page(HTMLParser):
@@ -54,6 +56,23 @@ def test_a_page_needs_no_network_and_shows_the_key_figures(tmp_path):
     assert not re.search(r"https?://|url\((?!#)|@import", (run / "report.html").read_text())
     for figure in ("0.8765", "best epoch 2", "all epochs are trained", "learning_rate", "0.00125"):
         assert figure in page.text
+
+
+def test_a_page_draws_the_learning_rate_and_evaluations_within_an_epoch(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    events = [
+        ("step", 5, 1, ("loss", 0.6), ("learning_rate", 0.002), ("steps_per_epoch", 10)),
+        ("evaluate", 5, 1, ("val_loss", 0.75)),
+        ("epoch", 10, 1, ("loss", 0.5), ("val_loss", 0.25), ("learning_rate", 0.00015)),
+    ]
+    write_log(run / "metrics.jsonl", *events)
+    assert len(_evaluated(load_run(run))) == 2
+    write_report([run], run / "report.html")
+    page = Page(run / "report.html")
+    assert page.tags.count("svg") == 3  # loss, learning rate, samples per second
+    assert page.text.count("learning rate") == 2, "a chart and a column"
+    assert "0.00015" in page.text
 
 
 def test_runs_side_by_side_tell_what_differs(tmp_path):
