@@ -26,8 +26,9 @@ CHECKED_BYTES = 2**24  # weights that are checked at a time, so that a memory ma
 def array_nest(given: Any) -> Any:
     """Return a nest of arrays and sparse matrices, with `()` in place of None.
 
-    A dict is a nest. A list or tuple is a nest if it contains an array or a dict, at any depth. Any other list, such as
-    `[0, 1, 1]` or `[[1, 0], [0, 1]]`, consists of numbers and becomes one array.
+    A dict is a nest. A list or tuple is a nest if it contains an array, a dict or None, at any depth. Any other list
+    consists of numbers, such as `[0, 1, 1]` or `[[1, 0], [0, 1]]`, and becomes one array. A pandas Series becomes
+    `[n, 1]`, as in Keras.
     """
     if given is None:
         return ()
@@ -36,7 +37,8 @@ def array_nest(given: Any) -> Any:
     if scipy.sparse.issparse(given):
         return given
     try:
-        return np.asanyarray(given)
+        array = np.asanyarray(given)
+        return array[:, None] if hasattr(given, "iloc") and array.ndim == 1 else array
     except (ValueError, TypeError) as error:
         raise ConfigurationError(f"A {type(given).__name__} is not an array of numbers: {error}.") from None
 
@@ -44,7 +46,7 @@ def array_nest(given: Any) -> Any:
 def _contains_array(given: Any) -> bool:
     if isinstance(given, (list, tuple)):
         return any(map(_contains_array, given))
-    return isinstance(given, Mapping) or len(getattr(given, "shape", ())) > 0
+    return given is None or isinstance(given, Mapping) or len(getattr(given, "shape", ())) > 0
 
 
 def num_rows_of(nest: Any, what: str) -> int:
