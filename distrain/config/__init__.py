@@ -11,7 +11,7 @@ from distrain.config.optimizer import DEFAULT_LEARNING_RATE
 from distrain.config.plan import PlanConfig
 from distrain.config.run import DEFAULT_GLOBAL_BATCH_SIZE
 from distrain.config.setting import Setting, settings_of
-from distrain.config.text import DATASETS, MAX_DEFAULT_WORKERS, MIN_BYTES_PER_WORKER, PrepareConfig, SynthConfig
+from distrain.config.text import DATASETS, MAX_DEFAULT_WORKERS, MIN_BYTES_PER_WORKER, TOKENS, PrepareConfig, SynthConfig
 from distrain.config.train import DROPOUT_RATES, TrainConfig, train_config
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "DROPOUT_RATES",
     "MAX_DEFAULT_WORKERS",
     "MIN_BYTES_PER_WORKER",
+    "TOKENS",
     "PlanConfig",
     "PrepareConfig",
     "Setting",

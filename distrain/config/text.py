@@ -16,6 +16,7 @@ from distrain.config.setting import check_settings, require, setting
 from distrain.errors import ConfigurationError
 
 VECTORIZERS = ("auto", "ngram", "sequence")
+TOKENS = ("word", "char")
 DATASETS = ("ag_news", "dbpedia", "yelp_polarity", "yelp_full", "amazon_polarity", "amazon_full")
 
 # Limits of the default number of workers.
@@ -79,6 +80,11 @@ class PrepareConfig:
         default="auto",
         choices=VECTORIZERS,
     )
+    tokens: str = setting(
+        "what rows are made of: words, or characters for text that is written without spaces",
+        default="word",
+        choices=TOKENS,
+    )
     top_k: int = setting("number of n-grams or words to keep", default=20_000, at_least=1, metavar="K")
     label_column: str | None = setting(
         "name or number (from 0) of the label column; a name needs a header in CSV files",
@@ -93,7 +99,7 @@ class PrepareConfig:
         metavar="COLUMNS",
     )
     max_length: int = setting(
-        "number of words to keep of each row, for sequences", default=500, at_least=1, metavar="WORDS"
+        "number of words or characters to keep of each row, for sequences", default=500, at_least=1, metavar="WORDS"
     )
     holdout: float = setting(
         "fraction of the training rows to hold out when --test is left out",

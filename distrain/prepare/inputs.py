@@ -226,7 +226,8 @@ def _max_row_bytes(config: PrepareConfig) -> int:
 
 
 def _read(config: PrepareConfig, files: InputFiles, tally: Tally) -> Iterator[LabelledBlock]:
-    return read_all_blocks(files.paths, _layout(config), tally, max_row_bytes=_max_row_bytes(config))
+    exact = config.tokens == "char"  # words need no characters between them
+    return read_all_blocks(files.paths, _layout(config), tally, max_row_bytes=_max_row_bytes(config), exact=exact)
 
 
 def _read_shown(config: PrepareConfig, files: InputFiles, tally: Tally, display: Display) -> Iterator[LabelledBlock]:

@@ -78,7 +78,7 @@ def _prepare(config: PrepareConfig, group: ProcessGroup, console: Console, warni
         inputs = find_inputs(config, group)
         warnings += check_inputs(config, inputs)
     with shared_folders(group, config.out) as (new, scratch), Display(console) as display:
-        store = TokenStore(scratch, memory_mib=config.memory_mib, group=group)
+        store = TokenStore(scratch, memory_mib=config.memory_mib, group=group, tokens=config.tokens)
         held_out = HeldOut(scratch, group.rank)
         training = read_training(config, inputs, store, held_out, display)
         _check_training(config, inputs.train.title, training, store, warnings)
@@ -141,17 +141,15 @@ def _check_training(
             f"Check --label-column.{training.hint}"
         )
     if not store.num_words:
-        raise DataError(
-            f"{title}: no text holds a word (two or more letters or digits), so there is nothing to learn. "
-            "Check --text-columns."
-        )
+        token = "character" if config.tokens == "char" else "word (two or more letters or digits)"
+        raise DataError(f"{title}: no text holds a {token}, so there is nothing to learn. Check --text-columns.")
     if config.test is None and training.tally.rows == store.num_rows:
         raise DataError(
             f"{title}: --holdout {config.holdout:g} of its {store.num_rows:,} rows is none. "
             "Give the test rows with --test, or use more rows or a larger --holdout."
         )
     _warn_of_input(config, title, training.tally, "train", warnings)
-    if warning := training.sample.warning(title, store.median_words_per_row()):
+    if config.tokens == "word" and (warning := training.sample.warning(title, store.median_words_per_row())):
         warnings.append(warning)
     for count, what in ((0, "no training row"), (1, "only one training row")):
         few = np.flatnonzero(sizes == count)
@@ -180,8 +178,9 @@ def _choose_vectorizer(wanted: str, store: TokenStore) -> tuple[str, str]:
         return wanted, f"{wanted}: as asked for by --vectorizer"
     words = max(1.0, store.median_words_per_row())
     ratio = int(store.num_rows / words)
+    unit = "characters" if store.tokens == "char" else "words"
     kind, sign, name = ("ngram", "<", "n-grams") if ratio < SEQUENCE_RATIO else ("sequence", ">=", "sequences")
-    rule = f"{store.num_rows:,} rows / {words:g} words per row = {ratio:,} {sign} {SEQUENCE_RATIO:,}"
+    rule = f"{store.num_rows:,} rows / {words:g} {unit} per row = {ratio:,} {sign} {SEQUENCE_RATIO:,}"
     return kind, f"auto: {rule}: {name}"
 
 

@@ -26,7 +26,7 @@ _UNSPACED = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u1950-\u19df\u1a20-\u1aaf\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
     "\uf900-\ufaff\U00020000-\U0003ffff]"
 )
-_CURE = "Put spaces between the words, or give a text column that has them."
+_CURE = "Try --tokens char, which reads characters and pairs of characters in place of words."
 
 
 class SpacingSample:

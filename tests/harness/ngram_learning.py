@@ -11,9 +11,9 @@ from distrain.text.vectorizers.ngrams import learn_ngrams
 from distrain.text.vectorizers.token_store import TokenStore
 
 
-def learn(folder, texts, labels, *, memory_bytes=None, **settings):
+def learn(folder, texts, labels, *, memory_bytes=None, tokens="word", **settings):
     folder.mkdir(exist_ok=True)
-    store = TokenStore(folder, memory_mib=64)
+    store = TokenStore(folder, memory_mib=64, tokens=tokens)
     store.memory_bytes = memory_bytes or store.memory_bytes
     for start in range(0, len(texts), 1000):
         store.add(Texts.of(texts[start : start + 1000]), labels[start : start + 1000])

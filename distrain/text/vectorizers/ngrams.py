@@ -1,4 +1,4 @@
-"""The n-gram pipeline: words and pairs of words, TF-IDF values, and a choice of features by F-test.
+"""The n-gram pipeline: words or characters and their pairs, TF-IDF values, and a choice of features by F-test.
 
 Decides: which n-grams are kept and chosen, and their weights. Never: decides what a word is (`tokenizer.py`), or
 writes data sets.
@@ -7,7 +7,8 @@ writes data sets.
     rows = vectorizer.transform(["new text"])                # rows.columns, rows.values
 
 Features and values equal scikit-learn's `TfidfVectorizer(ngram_range=(1, 2), min_df=2, strip_accents="unicode")`
-followed by `SelectKBest(f_classif)`. An n-gram in at least `min_df` rows is kept. Its weight in a row is
+followed by `SelectKBest(f_classif)`. The tokens "char" add `analyzer="char"` to these arguments. An n-gram in at least
+`min_df` rows is kept. Its weight in a row is
 `count x (ln((1 + rows) / (1 + rows with the n-gram)) + 1)`, divided by the L2 norm of the row over all kept n-grams.
 The `top_k` n-grams of largest F value become features; `f_test.best` breaks ties.
 
@@ -37,7 +38,15 @@ from distrain.text.vectorizers.ngram_index import NgramIndex
 from distrain.text.vectorizers.tfidf_kernels import add_class_sums, weigh_rows
 from distrain.text.vectorizers.token_store import NO_WORDS, Progress, TokenBlock, TokenStore
 from distrain.text.vectorizers.tokenizer import Words, WordTable
-from distrain.text.vectorizers.vectorizer_files import damaged, save_arrays, take_array, take_count, take_words
+from distrain.text.vectorizers.vectorizer_files import (
+    damaged,
+    save_arrays,
+    take_array,
+    take_count,
+    take_tokens,
+    take_words,
+    tokens_header,
+)
 from distrain.text.vectorizers.vocabulary import alphabetical, kept_words, word_ranks
 
 _ENOUGH = 2**20  # n-grams in the first test: mostly no other n-gram can score high enough
@@ -54,6 +63,7 @@ class NgramVectorizer:
         num_rows: number of training rows.
         chosen: int64, ascending: indices in `keys` of the n-grams that became columns.
         index: index that finds the kept n-grams.
+        tokens: "word", or "char" if each character is a word.
     """
 
     kind = "ngram"
@@ -63,6 +73,7 @@ class NgramVectorizer:
     num_rows: int
     chosen: np.ndarray
     index: NgramIndex
+    tokens: str = "word"
 
     @property
     def num_features(self) -> int:
@@ -74,7 +85,8 @@ class NgramVectorizer:
         words = [word.decode() for word in self.words.to_list()]
         firsts, seconds = _ranks_of(self.keys[self.chosen])
         pairs = zip(firsts.tolist(), seconds.tolist(), strict=True)
-        return [words[first] if second < 0 else f"{words[first]} {words[second]}" for first, second in pairs]
+        between = "" if self.tokens == "char" else " "
+        return [words[first] if second < 0 else words[first] + between + words[second] for first, second in pairs]
 
     def transform(self, texts: Sequence[str] | Texts) -> Rows:
         """Return the TF-IDF rows of `texts`, with labels 0. A text without a chosen n-gram gives an empty row."""
@@ -89,6 +101,7 @@ class NgramVectorizer:
     def save(self, directory: Path) -> None:
         """Write `vectorizer.json` and its arrays into `directory`, and create the folder if need be."""
         header = {"kind": self.kind, "num_rows": self.num_rows, "num_features": self.num_features}
+        header |= tokens_header(self.tokens)
         arrays = {
             "word_pool": self.words.pool,
             "word_ends": self.words.ends,
@@ -123,11 +136,12 @@ class NgramVectorizer:
             raise damaged(directory, "'chosen' does not ascend within 'keys'")
         if len(chosen) != header.get("num_features"):
             raise damaged(directory, f"'chosen' has {len(chosen)} n-grams, not {header.get('num_features')!r}")
-        return NgramVectorizer(words, keys, row_counts, num_rows, chosen, NgramIndex(keys, row_counts, len(words)))
+        index = NgramIndex(keys, row_counts, len(words))
+        return NgramVectorizer(words, keys, row_counts, num_rows, chosen, index, take_tokens(header, directory))
 
     @cached_property
     def _table(self) -> WordTable:
-        return WordTable(self.words)
+        return WordTable(self.words, tokens=self.tokens)
 
     @cached_property
     def _weights(self) -> np.ndarray:
@@ -163,8 +177,9 @@ def learn_ngrams(
         raise DataError(NO_WORDS)
     counted = kept_words(store, lambda words: words.row_counts >= min_df)
     if not len(counted.ends):
+        token = "character" if store.tokens == "char" else "word"
         raise DataError(
-            f"No word is in {min_df} training rows or more, so there is no n-gram to learn from. "
+            f"No {token} is in {min_df} training rows or more, so there is no n-gram to learn from. "
             "Check the text columns, or use more rows."
         )
     counted = counted.select(alphabetical(counted))
@@ -174,7 +189,7 @@ def learn_ngrams(
     found, chosen = _find_and_choose(store, index, top_k, progress)
     words = Words.from_units(counted.units, counted.ends)
     chosen = np.searchsorted(keys, chosen)
-    vectorizer = NgramVectorizer(words, keys, row_counts, store.num_rows, chosen, index)
+    vectorizer = NgramVectorizer(words, keys, row_counts, store.num_rows, chosen, index, store.tokens)
     return vectorizer, _training_rows(store, found, vectorizer)
 
 

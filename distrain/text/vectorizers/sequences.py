@@ -26,7 +26,14 @@ from distrain.text.readers.texts import Texts
 from distrain.text.vectorizers.spilled_words import CountedWords
 from distrain.text.vectorizers.token_store import NO_WORDS, TokenStore
 from distrain.text.vectorizers.tokenizer import Words, WordTable
-from distrain.text.vectorizers.vectorizer_files import damaged, save_arrays, take_count, take_words
+from distrain.text.vectorizers.vectorizer_files import (
+    damaged,
+    save_arrays,
+    take_count,
+    take_tokens,
+    take_words,
+    tokens_header,
+)
 from distrain.text.vectorizers.vocabulary import alphabetical, kept_words, word_ranks
 
 UNKNOWN = 1
@@ -40,11 +47,13 @@ class SequenceVectorizer:
     Attributes:
         words: the kept words; word `i` has id `i + 2`.
         max_length: largest number of ids in a row: the requested length, or the longest training row if shorter.
+        tokens: "word", or "char" if each character is a word.
     """
 
     kind = "sequence"
     words: Words
     max_length: int
+    tokens: str = "word"
 
     @property
     def vocabulary_size(self) -> int:
@@ -66,6 +75,7 @@ class SequenceVectorizer:
     def save(self, directory: Path) -> None:
         """Write `vectorizer.json` and its arrays into `directory`, and create the folder if need be."""
         header = {"kind": self.kind, "max_length": self.max_length, "num_features": self.num_features}
+        header |= tokens_header(self.tokens)
         save_arrays(directory, header, {"word_pool": self.words.pool, "word_ends": self.words.ends})
 
     @staticmethod
@@ -78,11 +88,11 @@ class SequenceVectorizer:
         words = take_words(arrays, directory)
         if header.get("num_features") != len(words) + FIRST_WORD:
             raise damaged(directory, f"it holds {len(words)} words for {header.get('num_features')!r} ids")
-        return SequenceVectorizer(words, take_count(header, "max_length", directory))
+        return SequenceVectorizer(words, take_count(header, "max_length", directory), take_tokens(header, directory))
 
     @cached_property
     def _table(self) -> WordTable:
-        return WordTable(self.words)
+        return WordTable(self.words, tokens=self.tokens)
 
 
 def learn_sequences(store: TokenStore, *, top_k: int, max_length: int) -> tuple[SequenceVectorizer, Iterator[Rows]]:
@@ -111,7 +121,7 @@ def learn_sequences(store: TokenStore, *, top_k: int, max_length: int) -> tuple[
     ids = [np.where(ranks < 0, UNKNOWN, ranks + FIRST_WORD).astype(np.int32) for ranks in word_ranks(store, counted)]
     store.renumber(ids)
     kept = Words.from_units(counted.units, counted.ends)
-    vectorizer = SequenceVectorizer(kept, min(max_length, store.longest_row))
+    vectorizer = SequenceVectorizer(kept, min(max_length, store.longest_row), store.tokens)
     return vectorizer, _training_rows(store, vectorizer.max_length)
 
 

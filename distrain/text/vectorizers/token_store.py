@@ -62,19 +62,25 @@ class TokenStore:
 
     Args:
         scratch: an existing, empty folder for temporary files, the same on all processes. It grows to about two thirds
-            of the text's size, and three times as much while n-grams are learnt. The caller removes the folder.
+            of the text's size, and three times as much while n-grams are learnt; to four times the characters with
+            the tokens "char", and twelve times while n-grams are learnt. The caller removes the folder.
         memory_mib: bound in MiB on the memory of a learner, besides the kept words and n-grams.
         group: the processes that divide the rows.
+        tokens: "word", or "char" if each character is a word.
 
     Attributes:
         block_rows: number of rows of each added block.
+        tokens: as given.
         num_rows: number of rows in all stores of the group, set by `finish`.
         num_words: number of words in all rows of the group, set by `finish`.
         longest_row: number of words in the longest row of the group, set by `finish`.
         class_sizes: int64 `[largest label + 1]`: rows of each class; `finish` sums them over the group.
     """
 
-    def __init__(self, scratch: Path, *, memory_mib: int, group: ProcessGroup | None = None) -> None:
+    def __init__(
+        self, scratch: Path, *, memory_mib: int, group: ProcessGroup | None = None, tokens: str = "word"
+    ) -> None:
+        self.tokens = tokens
         self.scratch = Path(scratch)
         self.memory_bytes = memory_mib * 2**20
         self.group: ProcessGroup = group or SingleProcess()
@@ -112,9 +118,9 @@ class TokenStore:
         for row_splits, ids in table.chunks(texts, add=True, first_row=self._own_rows):
             self._tokens[-1].append(row_splits, ids)
             self._run_words += len(ids)
-            for length, rows in enumerate(np.bincount(np.diff(row_splits)).tolist()):
-                if rows:
-                    self._rows_by_length[length] = self._rows_by_length.get(length, 0) + rows
+            lengths, num_rows = np.unique(np.diff(row_splits), return_counts=True)
+            for length, rows in zip(lengths.tolist(), num_rows.tolist(), strict=True):
+                self._rows_by_length[length] = self._rows_by_length.get(length, 0) + rows
         append_array(self._labels, labels)
         self.class_sizes = _sum([self.class_sizes, np.bincount(labels)])
         self.block_rows.append(texts.num_rows)
@@ -203,7 +209,7 @@ class TokenStore:
                 return table
             self._spill_words()
         self._tokens.append(RaggedFile(self.scratch, f"tokens-{self.group.rank}-{len(self._tables)}"))
-        table = WordTable()
+        table = WordTable(tokens=self.tokens)
         self._tables.append(table)
         self._run_words = 0
         return table

@@ -1,6 +1,6 @@
-"""Text to words, and words to numbers: the tokenizer of both text pipelines.
+"""Text to tokens, and tokens to numbers: the tokenizer of both text pipelines.
 
-Decides: what a word is. Never: chooses words, touches files.
+Decides: what a token is, a word or a single character. Never: chooses words, touches files.
 
     table = WordTable()
     row_splits, ids = table.rows(Texts.of(["The cat", "the Café"]), add=True)   # [0, 2, 4], [0, 1, 0, 2]
@@ -9,6 +9,9 @@ Decides: what a word is. Never: chooses words, touches files.
 Text is lower-cased and decomposed (NFKD), and combining characters are dropped. Two or more word characters in a row
 (letters, digits, underscore) are then a word. scikit-learn's `TfidfVectorizer(strip_accents="unicode")` gives the same
 words.
+
+With the tokens "char" each character is a word: letters, white space, signs and emoji. scikit-learn's
+`TfidfVectorizer(analyzer="char", strip_accents="unicode")` gives the same characters.
 
 Folding works character by character, with a table that is filled as characters appear. Lower-casing depends on
 neighbours in one case only, the Greek final sigma: Python lower-cases texts with a capital sigma first.
@@ -25,6 +28,7 @@ from functools import cache
 import numpy as np
 
 from distrain.text.readers.texts import Texts
+from distrain.text.vectorizers.character_kernels import split_characters
 from distrain.text.vectorizers.tokenizer_kernels import (
     Fold,
     SplitWords,
@@ -91,10 +95,19 @@ def fold(character: str) -> str:
     return "".join(part if part.isalnum() or part == "_" else " " for part in kept)
 
 
-class _FoldTable:
-    """`fold` as arrays, filled for the characters seen so far."""
+def fold_character(character: str) -> str:
+    """Return the lower-case decomposition of a character without combining marks, for characters as tokens."""
+    if "\ud800" <= character <= "\udfff":  # a lone surrogate, which UTF-8 cannot hold
+        return "\ufffd"
+    decomposed = unicodedata.normalize("NFKD", character.lower())
+    return "".join(part for part in decomposed if not unicodedata.combining(part)).replace("\0", " ")
 
-    def __init__(self) -> None:
+
+class _FoldTable:
+    """A function that folds characters as arrays, filled for the characters seen so far."""
+
+    def __init__(self, tokens: str) -> None:
+        self._fold = fold_character if tokens == "char" else fold
         self.table = Fold(
             known=np.zeros(_CODE_POINTS, np.bool_),
             starts=np.zeros(_CODE_POINTS, np.int32),
@@ -105,14 +118,15 @@ class _FoldTable:
         self.learn("".join(map(chr, range(128))))
         self.ascii = np.zeros(256, np.uint8)
         for code_point in range(128):
-            self.ascii[code_point] = ord(fold(chr(code_point)).strip() or "\0")
+            folded = self._fold(chr(code_point))
+            self.ascii[code_point] = ord(folded if tokens == "char" else folded.strip() or "\0")
 
     def learn(self, text: str) -> None:
         """Add the characters of `text` that are not in the table."""
         code_points = np.unique(np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32))
         known, starts, lengths, pool = self.table
         new = code_points[~known[code_points]]
-        folded = [fold(chr(code_point)).encode() for code_point in new.tolist()]
+        folded = [self._fold(chr(code_point)).encode() for code_point in new.tolist()]
         sizes = np.array([len(form) for form in folded], np.int64)
         starts[new] = len(pool) + np.cumsum(sizes) - sizes
         lengths[new] = sizes
@@ -124,8 +138,8 @@ class _FoldTable:
 
 
 @cache
-def _fold_table() -> _FoldTable:
-    return _FoldTable()
+def _fold_table(tokens: str) -> _FoldTable:
+    return _FoldTable(tokens)
 
 
 class WordTable:
@@ -135,10 +149,12 @@ class WordTable:
 
     Args:
         words: distinct words that the table holds from the start, with unchanged numbers.
+        tokens: "word", or "char" if each character is a word.
     """
 
-    def __init__(self, words: Words | None = None) -> None:
-        self._fold = _fold_table()
+    def __init__(self, words: Words | None = None, *, tokens: str = "word") -> None:
+        self._fold = _fold_table(tokens)
+        self._split_texts = split_characters if tokens == "char" else split_words
         self._key = random_key()
         self._slots = np.zeros((1024, 2), np.uint64)
         self._pool = np.empty(1024, np.uint64)
@@ -215,7 +231,7 @@ class WordTable:
         num_bytes = int((texts.ends - texts.starts).sum())
         while True:
             room = num_bytes if self._fold.growth == 1 else num_bytes * self._fold.growth
-            all_known, words = split_words(
+            all_known, words = self._split_texts(
                 raw, texts.starts, texts.ends, self._fold.ascii, self._fold.table, self._key, room
             )
             if all_known:

@@ -55,7 +55,8 @@ class Fold(NamedTuple):
 
 
 @compiled
-def _mix(state: np.uint64, unit: np.uint64, key: np.uint64) -> np.uint64:
+def mix_unit(state: np.uint64, unit: np.uint64, key: np.uint64) -> np.uint64:
+    """Return the state of a word's hash after one more unit; `key` is the first state."""
     # A product carries towards high bits only. The shift brings the high bits, which hold a short word, down first.
     state = (state ^ unit ^ (unit >> np.uint64(32))) * key
     return state ^ (state >> np.uint64(32))
@@ -69,7 +70,7 @@ def hash_words(units: np.ndarray, ends: np.ndarray, key: np.uint64) -> np.ndarra
     for number in range(len(ends)):
         state = key
         for at in range(start, ends[number]):
-            state = _mix(state, units[at], key)
+            state = mix_unit(state, units[at], key)
         hashes[number] = np.int64(state >> np.uint64(33))
         start = ends[number]
     return hashes
@@ -92,7 +93,7 @@ def pack_words(pool: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 @compiled
-def _decode(raw: np.ndarray, at: int) -> tuple[int, int]:
+def decode_utf8(raw: np.ndarray, at: int) -> tuple[int, int]:
     """Return the code point of the valid UTF-8 sequence of two to four bytes at `at`, and the index behind it."""
     byte = int(raw[at])
     code_point, size = byte & 0x1F, 2
@@ -152,7 +153,7 @@ def split_words(
                 at += 1
                 if filled == 8:
                     units[used] = unit
-                    state = _mix(state, unit, key)
+                    state = mix_unit(state, unit, key)
                     used += 1
                     unit, filled = np.uint64(0), 0
                 continue
@@ -160,7 +161,7 @@ def split_words(
             if byte < 128:
                 at += 1
             else:
-                code_point, at = _decode(raw, at)
+                code_point, at = decode_utf8(raw, at)
                 if not fold.known[code_point]:
                     return False, (units, word_ends, hashes, row_splits)
             for index in range(fold.starts[code_point], fold.starts[code_point] + fold.lengths[code_point]):
@@ -171,7 +172,7 @@ def split_words(
                     characters += (letter & 0xC0) != 0x80  # not a continuation byte
                     if filled == 8:
                         units[used] = unit
-                        state = _mix(state, unit, key)
+                        state = mix_unit(state, unit, key)
                         used += 1
                         unit, filled = np.uint64(0), 0
                 elif characters:
@@ -179,7 +180,7 @@ def split_words(
                         if filled:
                             unit = unit << np.uint64(64 - 8 * filled)
                             units[used] = unit
-                            state = _mix(state, unit, key)
+                            state = mix_unit(state, unit, key)
                             used += 1
                         word_ends[words] = used
                         hashes[words] = np.int64(state >> np.uint64(33))

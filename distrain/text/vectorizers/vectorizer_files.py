@@ -19,6 +19,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from distrain.config import TOKENS
 from distrain.errors import DataError
 from distrain.files import read_json_object
 from distrain.text.vectorizers.tokenizer import Words
@@ -91,6 +92,24 @@ def take_count(header: Mapping[str, Any], name: str, directory: Path) -> int:
     if type(count) is not int or not 1 <= count < 2**31:
         raise DataError(f"{Path(directory) / HEADER_NAME}: {name} is {count!r}, not a number from 1; {_CURE}.")
     return count
+
+
+def tokens_header(tokens: str) -> dict[str, object]:
+    """Return what a header says about tokens: nothing about words, so that earlier vectorizers are words."""
+    return {} if tokens == "word" else {"tokens": tokens}
+
+
+def take_tokens(header: Mapping[str, Any], directory: Path) -> str:
+    """Return the kind of tokens that `tokens_header` wrote.
+
+    Raises:
+        DataError: the header names no kind of tokens.
+    """
+    tokens = header.get("tokens", "word")
+    if tokens not in TOKENS:
+        names = " or ".join(map(repr, TOKENS))
+        raise DataError(f"{Path(directory) / HEADER_NAME}: tokens is {tokens!r}, not {names}; {_CURE}.")
+    return str(tokens)
 
 
 def take_words(arrays: dict[str, np.ndarray], directory: Path) -> Words:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import re
 import warnings
 from pathlib import Path
 
@@ -23,8 +24,8 @@ def matrix(rows, num_features):
     )
 
 
-def oracle(texts, labels, top_k):
-    vectorizer = TfidfVectorizer(ngram_range=(1, 2), min_df=2, strip_accents="unicode", decode_error="replace")
+def oracle(texts, labels, top_k, tokens):
+    vectorizer = TfidfVectorizer(analyzer=tokens, ngram_range=(1, 2), min_df=2, strip_accents="unicode")
     values = vectorizer.fit_transform(texts)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scikit-learn warns of constant features
@@ -32,9 +33,13 @@ def oracle(texts, labels, top_k):
     return vectorizer, chosen, values
 
 
-def assert_equals_oracle(folder, texts, labels, test_texts, top_k):
-    vectorizer, rows = learn(folder, texts, labels, top_k=top_k)
-    tfidf, chosen, values = oracle(texts, labels, top_k)
+def assert_equals_oracle(folder, texts, labels, test_texts, top_k, tokens="word"):
+    vectorizer, rows = learn(folder, texts, labels, top_k=top_k, tokens=tokens)
+    if tokens == "char":  # a lone surrogate counts as U+FFFD, since UTF-8 cannot hold it
+        texts, test_texts = (
+            [re.sub("[\ud800-\udfff]", "\ufffd", text) for text in some] for some in (texts, test_texts)
+        )
+    tfidf, chosen, values = oracle(texts, labels, top_k, tokens)
     names, scores = tfidf.get_feature_names_out(), chosen.scores_
     expected = set(names[chosen.get_support()])
     ours = vectorizer.feature_names()
@@ -59,22 +64,24 @@ def assert_equals_oracle(folder, texts, labels, test_texts, top_k):
 
 @pytest.mark.parametrize("name", ["four_topics", "fourteen_rooms"])
 @pytest.mark.parametrize("top_k", [300, 20_000])
-def test_real_text_has_the_features_and_values_of_scikit_learn(tmp_path, name, top_k):
+@pytest.mark.parametrize("tokens", ["word", "char"])
+def test_real_text_has_the_features_and_values_of_scikit_learn(tmp_path, name, top_k, tokens):
     def read(part):
         with (DATA / name / f"{part}.csv").open(encoding="utf-8", newline="") as file:
             rows = list(csv.reader(file))
         return [" ".join(row[1:]) for row in rows], np.array([int(row[0]) - 1 for row in rows])
 
     texts, labels = read("train")
-    assert assert_equals_oracle(tmp_path, texts, labels, read("test")[0], top_k) == 0
+    assert assert_equals_oracle(tmp_path, texts, labels, read("test")[0], top_k, tokens) == 0
 
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize(("rows", "classes", "top_k"), [(400, 4, 100), (60, 2, 30), (25, 7, 15), (300, 3, 100_000)])
-def test_mixed_scripts_have_the_features_and_values_of_scikit_learn(tmp_path, rows, classes, top_k, seed):
+@pytest.mark.parametrize("tokens", ["word", "char"])
+def test_mixed_scripts_have_the_features_and_values_of_scikit_learn(tmp_path, rows, classes, top_k, seed, tokens):
     texts, labels = mixed_texts(rows, classes, seed)
     test_texts, _ = mixed_texts(50, classes, seed + 100)
-    assert_equals_oracle(tmp_path, texts, labels, [*test_texts, "", "unheard words", "the"], top_k)
+    assert_equals_oracle(tmp_path, texts, labels, [*test_texts, "", "unheard words", "the"], top_k, tokens)
 
 
 def test_degenerate_classes_are_treated_as_in_scikit_learn(tmp_path):
