@@ -62,8 +62,8 @@ class TokenStore:
 
     Args:
         scratch: an existing, empty folder for temporary files, the same on all processes. It grows to about two thirds
-            of the text's size, and three times as much while n-grams are learnt; to four times the characters with
-            the tokens "char", and twelve times while n-grams are learnt. The caller removes the folder.
+            of the text's size, and three times as much while n-grams are learnt. With the tokens "char" it grows to
+            four times the text's size, and three times as much for n-grams. The caller removes the folder.
         memory_mib: bound in MiB on the memory of a learner, besides the kept words and n-grams.
         group: the processes that divide the rows.
         tokens: "word", or "char" if each character is a word.
