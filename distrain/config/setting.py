@@ -28,6 +28,28 @@ from typing import Any
 
 from distrain.errors import ConfigurationError
 
+_SECONDS = {"h": 3600, "m": 60, "s": 1}
+
+
+class Duration(float):
+    """A number of seconds, made from a number, or from a text such as "90" or "1h30m"."""
+
+    PATTERN = r"(?=.*[1-9])(\d+(\.\d+)?|(\d+h)?(\d+m)?(\d+s)?)"
+    RULE = "above 0: seconds, or hours, minutes and seconds as in 1h30m or 90s"
+
+    def __new__(cls, value: float | str) -> Duration:
+        """Return the seconds.
+
+        Raises:
+            ValueError: a text is no duration.
+        """
+        text = str(value)
+        if re.fullmatch(cls.PATTERN, text) is None:
+            raise ValueError(f"{text!r} must be {cls.RULE}")
+        parts = re.findall(r"(\d+)([hms])", text)
+        return super().__new__(cls, sum(int(number) * _SECONDS[unit] for number, unit in parts) if parts else text)
+
+
 _ACCEPTED: dict[type, tuple[type, ...]] = {
     Path: (str, os.PathLike),
     str: (str, os.PathLike),
@@ -35,6 +57,7 @@ _ACCEPTED: dict[type, tuple[type, ...]] = {
     float: (Real,),
     bool: (bool,),
     tuple: (tuple, list),
+    Duration: (Real, str),
 }
 
 
@@ -45,7 +68,7 @@ class Setting:
     Attributes:
         help: what the setting means, in one phrase without its default.
         name: name of the field.
-        kind: type of a value: `Path`, `str`, `int`, `float`, `bool`, or `tuple` for several strings.
+        kind: type of a value: `Path`, `str`, `int`, `float`, `bool`, `Duration`, or `tuple` for several strings.
         default: value of a setting that is left out; `dataclasses.MISSING` if the setting must be given.
         default_text: words for the default in help texts; empty to show `default` itself.
         metavar: placeholder for a value in help texts.

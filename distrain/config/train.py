@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from distrain.config.length import LengthSettings
 from distrain.config.optimizer import OptimizerSettings
 from distrain.config.run import RunSettings
 from distrain.config.setting import require, setting, settings_of
@@ -24,17 +25,9 @@ DROPOUT_RATES = {"ngram": 0.4, "sequence": 0.2}  # by kind of data
 
 
 @dataclass(frozen=True)
-class TrainConfig(OptimizerSettings, RunSettings):
+class TrainConfig(OptimizerSettings, LengthSettings, RunSettings):
     """Settings of `distrain train`; `settings_of(TrainConfig)` lists them with their help texts, the bases' first."""
 
-    epochs: int = setting("largest number of epochs", default=100, at_least=1, may_change=True)
-    patience: int = setting(
-        "epochs without a lower validation loss before training stops; 0 trains all epochs",
-        default=2,
-        at_least=0,
-        metavar="EPOCHS",
-        may_change=True,
-    )
     units: int = setting("width of the hidden layer of the n-gram model", default=64, at_least=1)
     embedding: int = setting("width of a word vector of the sequence model", default=200, at_least=1, metavar="UNITS")
     blocks: int = setting("convolution blocks of the sequence model", default=2, at_least=1, metavar="N")

@@ -153,6 +153,10 @@ def is_finished(config: TrainConfig, checkpoint: Checkpoint) -> bool:
     """Return whether training was complete at a checkpoint and `config` asks for no more."""
     state = checkpoint.state
     reason = state.get("finished")
+    if config.max_steps is not None and state["global_step"] >= config.max_steps:
+        return bool(reason) or state["epoch_steps"] == 0  # else the part of an epoch is not evaluated yet
+    if reason == "--max-time":
+        return config.max_time is not None and state.get("run_seconds", 0.0) >= config.max_time
     if reason == "early stopping":
         return state["early_stopping"]["epochs_since"] >= config.patience > 0
     return reason == "callback" or (reason == "epochs" and state["epoch"] >= config.epochs)

@@ -43,7 +43,7 @@ class EarlyStopping:
         metrics = event.metrics()
         loss = metrics.get("val_loss", metrics["loss"])
         best = self.best_metrics.get("val_loss", self.best_metrics.get("loss", math.inf))
-        self._epochs_since += 1
+        self._epochs_since += event.step == event.num_steps  # the part of an epoch before a limit counts for no epoch
         if loss < best:
             self.best_metrics = dict(metrics)
             self.best_step = event.progress.global_step

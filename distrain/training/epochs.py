@@ -24,10 +24,11 @@ from distrain.training.actions import (
     report_epochs,
     report_steps,
 )
-from distrain.training.evaluation import evaluate_validation
+from distrain.training.evaluation import evaluate_validation, validate_within_epoch
 from distrain.training.events import Decision
 from distrain.training.feed import open_epoch
 from distrain.training.keras_callbacks import KerasCallbacks
+from distrain.training.limits import Limits
 from distrain.training.loop import TrainingLoop, run_epochs
 from distrain.training.saving import Saver
 from distrain.training.setup import CompiledSteps, RunSetup
@@ -44,6 +45,7 @@ class RunActions:
         step_flags: requests to stop and failures of all ranks.
         early_stopping: remembers the best epoch.
         callbacks: the user's Keras callbacks.
+        limits: ends the run at its largest number of steps, or in time.
         saver: writes checkpoints.
         throughput: measures samples per second.
         startup: measures the time to the first step.
@@ -54,6 +56,7 @@ class RunActions:
     step_flags: StepFlags
     early_stopping: EarlyStopping
     callbacks: KerasCallbacks
+    limits: Limits
     saver: Saver
     throughput: Throughput
     startup: StartupTime
@@ -79,12 +82,14 @@ def make_actions(setup: RunSetup, report: Reporter, *, stop: StopRequest, starte
         num_epochs=config.epochs,
         num_steps=setup.epoch_plan().num_steps,
     )
+    limits = Limits(config, setup.distribution.group, setup.progress.global_step, state.get("run_seconds", 0.0))
     return RunActions(
         report,
         StepFlags(setup.distribution.group, stop, global_step=setup.progress.global_step),
         early_stopping,
         callbacks,
-        Saver(setup, early_stopping, callbacks, report),
+        limits,
+        Saver(setup, early_stopping, callbacks, limits, report),
         Throughput(),
         StartupTime(report, started_at=started_at),
         history=[],
@@ -102,7 +107,9 @@ def train_epochs(
     """
     progress, report = setup.progress, actions.report
     if setup.was_complete:
-        report.note(f"{setup.config.run} is finished already. Ask for more --epochs, or train into another --run.")
+        is_at_limit = setup.config.max_steps is not None and progress.global_step >= setup.config.max_steps
+        more = "--max-steps" if is_at_limit else "--epochs"
+        report.note(f"{setup.config.run} is finished already. Ask for more {more}, or train into another --run.")
         return progress
     _report_start(report, setup)
     at_step(progress.global_step)
@@ -119,8 +126,9 @@ def train_epochs(
     actions.callbacks.after_training(last_metrics, setup.model_state.weights_digest)
     reason = "all epochs are trained"
     if decision is Decision.FINISH:
+        limit = f"{actions.limits.reached} is reached" if actions.limits.reached else ""
         is_exhausted = actions.early_stopping.is_exhausted()
-        reason = "the validation loss stopped falling" if is_exhausted else "a callback asked to"
+        reason = "the validation loss stopped falling" if is_exhausted else limit or "a callback asked to"
     report.stop(epoch=progress.epoch, step=progress.global_step, reason=reason)
     return progress
 
@@ -129,6 +137,8 @@ def _training_loop(
     setup: RunSetup, steps: CompiledSteps, actions: RunActions, at_step: Callable[[int], None]
 ) -> TrainingLoop:
     config, step_flags, callbacks, report = setup.config, actions.step_flags, actions.callbacks, actions.report
+    validate = validate_within_epoch(partial(evaluate_validation, setup, steps.evaluate, step_flags, report), report)
+    validations = [every_steps(config.validate_every, validate)] if config.validate_every else []
     save_steps = [every_steps(config.checkpoint_every, actions.saver.after_step)] if config.checkpoint_every else []
     train_steps = step_flags.around_steps(steps.train, microbatches_per_process=len(setup.local_microbatches))
     evaluate = partial(evaluate_validation, setup, steps.evaluate, step_flags, report, callbacks.around_evaluation_step)
@@ -136,7 +146,7 @@ def _training_loop(
     return TrainingLoop(
         num_epochs=config.epochs,
         open_epoch=partial(open_epoch, setup, step_flags),
-        before_epoch=callbacks.before_epoch,
+        before_epoch=lambda epoch: max(callbacks.before_epoch(epoch), actions.limits.before_epoch(epoch)),
         train_steps=callbacks.around_steps(train_steps),
         evaluate=callbacks.around_evaluation(evaluate) if has_validation else evaluate,
         metrics_of=setup.metrics_of,
@@ -146,12 +156,15 @@ def _training_loop(
             actions.startup,
             report_steps(report, setup.learning_rate),
             callbacks.after_step,
+            actions.limits.after_step,
+            *validations,
             *save_steps,
             step_flags.action,
         ],
         after_epoch=[
             actions.early_stopping,
             callbacks.after_epoch,
+            actions.limits.after_epoch,
             agree_on_decision(setup.distribution.group),
             check_weights(setup.distribution.group, setup.model_state, setup.synchronize),
             report_epochs(report, actions.history, actions.early_stopping, setup.learning_rate),
@@ -159,6 +172,7 @@ def _training_loop(
             step_flags.action,
         ],
         steps_per_execution=config.steps_per_execution,
+        max_steps=config.max_steps,
         where_diverged=step_flags.where_diverged,
     )
 
@@ -172,6 +186,8 @@ def _report_start(report: Reporter, setup: RunSetup) -> None:
         f"{setup.job.train.num_examples:,} examples, {sizes} per step ({distribution.name}), "
         f"{setup.epoch_plan().num_steps:,} steps per epoch, at most {config.epochs} epochs, into {config.run}"
     )
+    if config.limit_batches is not None:
+        report.note(f"Dry run: --limit-batches trains and validates on {config.limit_batches} batches an epoch.")
     if setup.restored is not None:
         epoch, step = setup.progress.epoch + 1, setup.progress.global_step
         report.resume(epoch=epoch, step=step, path=setup.restored.path)

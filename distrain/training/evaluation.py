@@ -8,6 +8,7 @@ Decides: how the sums of steps become metrics, and when an evaluation stops earl
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ import numpy as np
 from distrain.batch import Batch
 from distrain.reporting.reporter import Reporter
 from distrain.runs.progress import Sums
+from distrain.training.events import Action, Decision, StepEvent
 from distrain.training.feed import open_evaluation
 from distrain.training.setup import RunSetup
 from distrain.training.step_flags import StepFlags
@@ -53,6 +55,26 @@ def evaluate_validation(
         after_step=lambda step: report.evaluating(step=step, num_steps=plan.num_steps),
         interrupted=step_flags.stop_is_agreed,
     )
+
+
+def validate_within_epoch(evaluate: Callable[[], dict[str, float] | None], report: Reporter) -> Action:
+    """Return an action that reports figures of the validation data, and decides nothing.
+
+    Args:
+        evaluate: returns the metrics, or None if a request to stop interrupted; see `evaluate_validation`.
+        report: receives the metrics.
+    """
+
+    def action(event: StepEvent) -> None:
+        if event.decision is Decision.FINISH:  # the loop evaluates next
+            return
+        started = time.perf_counter()
+        evaluated = {f"val_{name}": value for name, value in (evaluate() or {}).items()}
+        if evaluated:
+            position = {"epoch": event.epoch + 1, "step": event.progress.global_step}
+            report.evaluate(**position, seconds=time.perf_counter() - started, logs=evaluated)
+
+    return action
 
 
 def evaluate_all(

@@ -19,6 +19,7 @@ from distrain.data.prefetch import PREFETCH_STEPS, prefetched
 from distrain.data.shuffle import ShuffledOrder, epoch_order
 from distrain.runs.progress import Progress
 from distrain.training.loop import EpochSteps
+from distrain.training.run_length import limited_examples
 from distrain.training.setup import RunSetup
 from distrain.training.step_flags import StepFlags
 
@@ -26,7 +27,7 @@ from distrain.training.step_flags import StepFlags
 def open_epoch(setup: RunSetup, step_flags: StepFlags, progress: Progress) -> EpochSteps:
     """Return the steps of the current epoch from `progress.position` to its end, in shuffled order."""
     plan = setup.epoch_plan(progress.position)
-    order = epoch_order(plan.num_examples, seed=setup.config.seed, epoch=progress.epoch)
+    order = epoch_order(setup.job.train.num_examples, seed=setup.config.seed, epoch=progress.epoch)
     local = setup.local_microbatches
     batches = epoch_batches(setup.job.train, plan, order, replicas=local, epoch=progress.epoch)
     depth = max(PREFETCH_STEPS, 2 * setup.config.steps_per_execution)
@@ -42,14 +43,18 @@ def open_evaluation(
 ) -> tuple[EpochPlan, AbstractContextManager[Iterator[list[Batch]]]]:
     """Return the plan and the batches of an evaluation, in the order of the data."""
     distribution = setup.distribution
-    plan, order = evaluation_plan(examples, distribution.num_replicas, setup.batch_size)
+    global_batch_size = distribution.num_replicas * setup.batch_size
+    limit = limited_examples(setup.config, examples.num_examples, global_batch_size)
+    plan, order = evaluation_plan(examples, distribution.num_replicas, setup.batch_size, limit=limit)
     batches = epoch_batches(examples, plan, order, replicas=distribution.local_replicas)
     ready = prefetched(batches, in_thread=distribution.prefetches)
     empty = [idle_batch(setup.sample, replica) for replica in distribution.local_replicas]
     return plan, step_flags.with_failure_batches(ready, empty)
 
 
-def evaluation_plan(examples: Examples, num_replicas: int, batch_size: int) -> tuple[EpochPlan, ShuffledOrder]:
-    """Return the plan and the order of one pass over `examples` in the order of the data."""
-    plan = EpochPlan(examples.num_examples, num_replicas, batch_size)
-    return plan, epoch_order(plan.num_examples, seed=0, epoch=0, shuffle=False)
+def evaluation_plan(
+    examples: Examples, num_replicas: int, batch_size: int, *, limit: int | None = None
+) -> tuple[EpochPlan, ShuffledOrder]:
+    """Return the plan and the order of one pass over the first `limit` examples, or all, in the order of the data."""
+    plan = EpochPlan(limit or examples.num_examples, num_replicas, batch_size)
+    return plan, epoch_order(examples.num_examples, seed=0, epoch=0, shuffle=False)

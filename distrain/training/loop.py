@@ -59,6 +59,7 @@ class TrainingLoop:
         before_epoch: receives the number of each epoch, from 0, before its first step. Returns `FINISH` if a resumed
             epoch has ended already, so that its evaluation follows.
         steps_per_execution: steps per call of `train_steps`; the last call of an epoch may have fewer.
+        max_steps: no call of `train_steps` goes beyond this global step, at which an action must finish the run.
         where_diverged: returns where a loss was not finite, as in " on rank 1".
         clock: returns seconds.
     """
@@ -72,6 +73,7 @@ class TrainingLoop:
     after_epoch: Sequence[Action] = ()
     before_epoch: Callable[[int], Decision | None] = lambda epoch: None
     steps_per_execution: int = 1
+    max_steps: int | None = None
     where_diverged: Callable[[], str] = lambda: ""
     clock: Callable[[], float] = time.perf_counter
 
@@ -120,7 +122,7 @@ def _train_epoch(
     done, num_steps = 0, progress.epoch_steps + steps.num_steps
     before = loop.clock()
     # The plan bounds the steps, because a process whose loader failed yields batches without end.
-    while group := list(islice(batches, min(loop.steps_per_execution, steps.num_steps - done))):
+    while group := list(islice(batches, _steps_of_call(loop, progress, steps.num_steps - done))):
         sums_of_steps = loop.train_steps(group)
         now = loop.clock()
         num_examples = [steps.num_examples(done + index) for index in range(len(group))]
@@ -146,6 +148,11 @@ def _train_epoch(
             return progress, decision
         before = loop.clock()
     return progress, Decision.GO_ON
+
+
+def _steps_of_call(loop: TrainingLoop, progress: Progress, remaining: int) -> int:
+    before_end = remaining if loop.max_steps is None else loop.max_steps - progress.global_step
+    return min(loop.steps_per_execution, remaining, before_end)
 
 
 def _evaluate_epoch(

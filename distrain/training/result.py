@@ -71,6 +71,7 @@ def _summarize(setup: RunSetup, actions: RunActions, progress: Progress) -> dict
         "weights_sha256": setup.model_state.weights_digest(),
         "data_digest": setup.job.data_digest,
         "startup_seconds": actions.startup.seconds,
+        "limit_batches": setup.config.limit_batches,
     }
 
 

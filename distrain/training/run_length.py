@@ -16,13 +16,20 @@ from distrain.data.plan import EpochPlan
 
 def epoch_plan(config: TrainConfig, num_replicas: int, num_examples: int, position: int = 0) -> EpochPlan:
     """Return the plan of a training epoch from `position`, in examples."""
-    batch_size = config.replica_batch_size(num_replicas)
-    return EpochPlan(num_examples, num_replicas * config.accumulation_steps, batch_size, position)
+    batch_size, num_microbatches = config.replica_batch_size(num_replicas), num_replicas * config.accumulation_steps
+    num_planned = limited_examples(config, num_examples, num_microbatches * batch_size)
+    return EpochPlan(num_planned, num_microbatches, batch_size, position)
+
+
+def limited_examples(config: TrainConfig, num_examples: int, global_batch_size: int) -> int:
+    """Return how many of the examples a pass reads: all, unless `--limit-batches` asks for a dry run."""
+    return min(num_examples, (config.limit_batches or num_examples) * global_batch_size)
 
 
 def total_steps(config: TrainConfig, num_replicas: int, num_examples: int) -> int:
-    """Return the optimizer steps of a run that nothing ends early."""
-    return config.epochs * epoch_plan(config, num_replicas, num_examples).num_steps
+    """Return the optimizer steps of a run that ends at its last epoch or at `--max-steps`."""
+    steps = config.epochs * epoch_plan(config, num_replicas, num_examples).num_steps
+    return min(steps, config.max_steps or steps)
 
 
 def schedule_values(config: TrainConfig, num_replicas: int, num_examples: int) -> dict[str, Any]:

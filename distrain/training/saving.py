@@ -3,7 +3,7 @@
 Decides: the content of a checkpoint of a run, which checkpoints are kept, that no step is saved twice. Never: whether
 training goes on.
 
-    saver = Saver(setup, early_stopping, callbacks, report)
+    saver = Saver(setup, early_stopping, callbacks, limits, report)
     TrainingLoop(..., after_step=[every_steps(100, saver.after_step)], after_epoch=[early_stopping, saver.after_epoch])
 """
 
@@ -19,6 +19,7 @@ from distrain.runs.progress import Progress, progress_arrays, progress_state
 from distrain.training.actions import EarlyStopping
 from distrain.training.events import Decision, StepEvent
 from distrain.training.keras_callbacks import KerasCallbacks
+from distrain.training.limits import Limits
 from distrain.training.setup import RunSetup
 
 
@@ -29,15 +30,22 @@ class Saver:
         setup: the run.
         early_stopping: knows the best step.
         callbacks: the user's callbacks, whose state is saved.
+        limits: knows the time of the run, and whether a limit ended it.
         report: receives each checkpoint.
     """
 
     def __init__(
-        self, setup: RunSetup, early_stopping: EarlyStopping, callbacks: KerasCallbacks, report: Reporter
+        self,
+        setup: RunSetup,
+        early_stopping: EarlyStopping,
+        callbacks: KerasCallbacks,
+        limits: Limits,
+        report: Reporter,
     ) -> None:
         self._setup = setup
         self._early_stopping = early_stopping
         self._callbacks = callbacks
+        self._limits = limits
         self._report = report
         self._saved: Progress | None = None
 
@@ -49,7 +57,8 @@ class Saver:
         """Save the end of an epoch, and why training is complete if this epoch completes it."""
         finished = "epochs" if event.progress.epoch >= self._setup.config.epochs else ""
         if event.decision is Decision.FINISH:
-            finished = "early stopping" if self._early_stopping.is_exhausted() else "callback"
+            is_exhausted = self._early_stopping.is_exhausted()
+            finished = "early stopping" if is_exhausted else self._limits.reached or "callback"
         self.save(event.progress, epoch=event.epoch, finished=finished)
 
     def save(self, progress: Progress, *, epoch: int, finished: str = "") -> None:
@@ -58,7 +67,8 @@ class Saver:
         Args:
             progress: where a resumed run would start.
             epoch: the epoch to report, from 0.
-            finished: why training is complete ("epochs", "early stopping", "callback"); empty if training goes on.
+            finished: why training is complete ("epochs", "early stopping", "callback", or the option of a limit); empty
+                if training goes on.
 
         Raises:
             CheckpointError: the checkpoint cannot be written; all earlier checkpoints stay whole.
@@ -81,6 +91,7 @@ class Saver:
             "early_stopping": self._early_stopping.state(),
             "callbacks": callbacks,
             "finished": finished,
+            "run_seconds": self._limits.seconds(),
             "data_digest": self._setup.job.data_digest,
         }
         try:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from distrain.cli.main import train_arguments
 from distrain.config import PlanConfig, PrepareConfig, SynthConfig, TrainConfig, settings_of, train_config
+from distrain.config.setting import Duration
 from distrain.errors import ConfigurationError
 
 CONFIGS = [SynthConfig, PrepareConfig, TrainConfig, PlanConfig]
@@ -18,6 +19,7 @@ SETTINGS = [(config, setting) for config in CONFIGS for setting in settings_of(c
 
 TEXT = st.text(st.characters(exclude_categories=["C"]), max_size=20)
 VALUES = {
+    Duration: TEXT | st.sampled_from(["90", "0", "1h30m", "2m", "0h0s", "1.5", "1h1", "1d", "-1", "1e3", "nan", "m"]),
     int: st.integers() | st.integers(-2, 3),
     float: st.floats(),
     str: TEXT | st.sampled_from(["auto", "mirrored", "mpi", "fp16", "cpu:2", "cpu:0", "gpu:0,1", "a.b:c", "a:b:c"]),
@@ -104,6 +106,22 @@ def test_what_ranks_and_resumed_runs_may_change():
     assert may_differ == {"data", "run", "devices", "prometheus"}
     assert not may_change & {
         "model", "batch_size", "global_batch_size", "compression", "learning_rate", "seed",
-        "warmup_steps", "schedule", "scale_learning_rate", "clip_norm", "ema",
+        "warmup_steps", "schedule", "scale_learning_rate", "clip_norm", "ema", "limit_batches",
         "units", "embedding", "blocks", "filters", "dropout",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"),
+    [("90", 90), (90, 90), (0.5, 0.5), ("1h30m", 5400), ("2m", 120), ("45s", 45), ("1h1s", 3601), ("10h", 36000)],
+)
+def test_a_duration_is_seconds_or_hours_minutes_and_seconds(given, seconds):
+    config = TrainConfig(data="d", run="r", max_time=given)
+    assert config.max_time == seconds
+    assert json.loads(json.dumps(config.max_time)) == seconds
+
+
+@pytest.mark.parametrize("given", ["", "0", 0, -1, "1d", "1m1h", "90 ", "1h30", float("inf"), float("nan"), "0m"])
+def test_what_is_no_duration_is_refused_with_the_rule(given):
+    with pytest.raises(ConfigurationError, match=r"--max-time is .*, but it must be above 0: seconds, or .* 1h30m"):
+        TrainConfig(data="d", run="r", max_time=given)

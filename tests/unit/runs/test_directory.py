@@ -47,6 +47,7 @@ def save(config, step=3, *, best_step=None, finished="", epochs_since=0, progres
         **progress_state(progress),
         "early_stopping": {"best_step": best_step, "best_figures": {}, "epochs_since": epochs_since},
         "finished": finished,
+        "run_seconds": 60.25,
         "data_digest": RESOLVED["data_digest"],
     }
     return save_checkpoint(config.run / "checkpoints", step, progress_arrays(progress), state)
@@ -215,11 +216,27 @@ def test_the_best_checkpoint_serves(config):
         ("early stopping", 3, 2, {"epochs": 5, "patience": 4}, False),
         ("early stopping", 3, 2, {"epochs": 5, "patience": 0}, False),
         ("callback", 3, 0, {"epochs": 5}, True),
+        ("--max-steps", 0, 0, {"max_steps": 3}, True),
+        ("--max-steps", 0, 0, {"max_steps": 2}, True),
+        ("--max-steps", 0, 0, {"max_steps": 4}, False),
+        ("--max-steps", 0, 0, {}, False),
+        ("", 3, 0, {"max_steps": 3}, True),  # at the end of an epoch, which is evaluated
+        ("--max-time", 0, 0, {"max_time": 60.0}, True),
+        ("--max-time", 0, 0, {"max_time": 60.5}, False),
+        ("--max-time", 0, 0, {}, False),
     ],
 )
 def test_whether_training_is_complete(config, finished, epoch, epochs_since, settings, expected):
     path = save(config, finished=finished, epochs_since=epochs_since, progress=Progress(epoch=epoch, global_step=3))
     assert is_finished(dataclasses.replace(config, **settings), load_checkpoint(path)) is expected
+
+
+def test_the_part_of_an_epoch_at_the_last_step_is_not_complete_before_its_evaluation(config):
+    progress = Progress(epoch=1, position=64, epoch_steps=2, global_step=3)
+    path = save(config, progress=progress)
+    assert not is_finished(dataclasses.replace(config, max_steps=3), load_checkpoint(path))
+    path = save(config, progress=progress, finished="--max-steps")
+    assert is_finished(dataclasses.replace(config, max_steps=3), load_checkpoint(path))
 
 
 def test_a_summary_is_read_if_there_is_one(tmp_path):

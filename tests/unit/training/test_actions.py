@@ -14,9 +14,12 @@ from distrain.training.events import Decision
 
 
 def judge(action, losses, **others):
-    return [
-        action(step_event(step=number + 1, loss=1.0, val_loss=loss, **others)) for number, loss in enumerate(losses)
-    ]
+    return [action(epoch_event(number + 1, loss=1.0, val_loss=loss, **others)) for number, loss in enumerate(losses)]
+
+
+def epoch_event(step, **metrics):
+    """The event of an epoch that ended at this global step."""
+    return step_event(step, num_steps=step, **metrics)
 
 
 GO_ON, FINISH = Decision.GO_ON, Decision.FINISH
@@ -43,10 +46,18 @@ def test_early_stopping(patience, losses, decisions, best_step):
 
 def test_early_stopping_without_validation_goes_by_the_training_loss():
     stopping = EarlyStopping(1)
-    assert stopping(step_event(1, loss=2.0)) is GO_ON
-    assert stopping(step_event(2, loss=1.0)) is GO_ON
-    assert stopping(step_event(3, loss=1.5)) is FINISH
+    assert stopping(epoch_event(1, loss=2.0)) is GO_ON
+    assert stopping(epoch_event(2, loss=1.0)) is GO_ON
+    assert stopping(epoch_event(3, loss=1.5)) is FINISH
     assert stopping.best_step == 2
+
+
+def test_the_part_of_an_epoch_counts_for_no_epoch_but_may_be_the_best():
+    stopping = EarlyStopping(1)
+    assert judge(stopping, [3.0]) == [GO_ON]
+    assert stopping(step_event(5, num_steps=9, loss=1.0, val_loss=4.0)) is GO_ON
+    assert stopping(step_event(6, num_steps=9, loss=1.0, val_loss=2.0)) is GO_ON
+    assert stopping.best_step == 6
 
 
 @pytest.mark.parametrize("cut", range(6))
@@ -57,7 +68,7 @@ def test_early_stopping_goes_on_from_its_state(cut):
     decisions = judge(whole, losses)
     before = judge(first, losses[:cut])
     second = EarlyStopping(2, json.loads(json.dumps(first.state())))
-    after = [second(step_event(step=number + 1, loss=1.0, val_loss=losses[number])) for number in range(cut, 6)]
+    after = [second(epoch_event(number + 1, loss=1.0, val_loss=losses[number])) for number in range(cut, 6)]
     assert before + after == decisions == [GO_ON] * 5 + [FINISH]
     assert second.state() == whole.state()
 

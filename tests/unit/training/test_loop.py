@@ -114,6 +114,15 @@ def test_the_plan_says_how_many_steps_there_are_and_not_the_loader(per_call):
     assert (progress.global_step, progress.examples_trained) == (6, 20)
 
 
+@pytest.mark.parametrize("max_steps", [1, 2, 3, 4, 5])
+def test_no_call_of_several_steps_goes_beyond_the_last_step(max_steps):
+    training = Training()
+    finish = [lambda e: Decision.FINISH if e.progress.global_step == max_steps else None]
+    progress, decision = training.run(after_step=finish, steps_per_execution=2, max_steps=max_steps)
+    assert (decision, progress.global_step) == (Decision.FINISH, max_steps)
+    assert len(training.seen) == progress.examples_trained == [4, 8, 10, 14, 18][max_steps - 1]
+
+
 def test_a_loss_that_is_not_finite_is_named_by_its_step_among_several():
     training = Training(loss=lambda example: float("nan") if example == 5 else 1.0)
     with pytest.raises(DivergenceError, match=r"step 2 \(epoch 1\)"):

@@ -37,7 +37,7 @@ def finish(run, *, best_step, was_complete=False, replaced_weights=False):
         save_checkpoint(run / "checkpoints", step, {"weight": np.array(float(step))}, {})
     model, written = OneWeight(8.0), []
     setup = SimpleNamespace(
-        config=SimpleNamespace(run=run),
+        config=SimpleNamespace(run=run, limit_batches=None),
         distribution=SimpleNamespace(group=SingleProcess(), num_replicas=1, name="single"),
         job=SimpleNamespace(data_digest="abc"),
         was_complete=was_complete,

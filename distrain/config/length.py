@@ -1,0 +1,55 @@
+"""Settings of the length of a run: its epochs and its limits.
+
+Decides: when training may end. Never: watches a clock.
+
+    >>> LengthSettings(max_steps=1000).patience
+    2
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from distrain.config.setting import Duration, setting
+
+
+@dataclass(frozen=True)
+class LengthSettings:
+    """Settings of the length of a run."""
+
+    epochs: int = setting("largest number of epochs", default=100, at_least=1, may_change=True)
+    max_steps: int | None = setting(
+        "end the run after this number of optimizer steps, those before a resume included",
+        default=None,
+        at_least=1,
+        metavar="STEPS",
+        may_change=True,
+    )
+    max_time: Duration | None = setting(  # noqa: RUF009 - setting() makes a dataclass field
+        "end the run after this time of training and validation, the time before a resume included",
+        default=None,
+        pattern=Duration.PATTERN,
+        rule=Duration.RULE,
+        metavar="SECONDS|1h30m",
+        may_change=True,
+    )
+    limit_batches: int | None = setting(
+        "dry run: train and validate on this number of global batches an epoch, and say so in the summary",
+        default=None,
+        at_least=1,
+        metavar="K",
+    )
+    validate_every: int | None = setting(
+        "also validate every this number of steps; the figures are logged and decide nothing",
+        default=None,
+        at_least=1,
+        metavar="STEPS",
+        may_change=True,
+    )
+    patience: int = setting(
+        "epochs without a lower validation loss before training stops; 0 trains all epochs",
+        default=2,
+        at_least=0,
+        metavar="EPOCHS",
+        may_change=True,
+    )
