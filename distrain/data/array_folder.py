@@ -5,16 +5,19 @@ Decides: the file names in such a folder. Never: what the arrays mean.
     numpy.save("data/train.x.npy", images); numpy.save("data/train.y.npy", labels)
     parts = open_array_folder(Path("data"))       # {"train": Examples}
 
-    train.x.npy            features, or one file per input of the model: train.x.NAME.npy
+    train.x.npy            features
     train.x.npz            sparse features, as scipy.sparse.save_npz writes them
     train.y.npy            labels
-    train.weights.npy      example weights, optional
+    train.weights.npy      example weights, optional: [n], or of a shape that the loss takes, such as [n, time]
     test.x.npy ...         the same files for validation, optional
+
+Several inputs, labels or weights stand in a file each: `train.x.NAME.npy`, `train.y.NAME.npy`,
+`train.weights.NAME.npy`, where NAME is an input or an output of the model. The names 0, 1, 2, ... make a list instead,
+for a model that takes its inputs, or gives its outputs, by position.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +28,12 @@ from distrain.data.examples import Examples
 from distrain.data.sources import array_examples
 from distrain.errors import ConfigurationError, DataError
 
+_KINDS = {"x": "features", "y": "labels", "weights": "weights"}
+
 
 def is_array_folder(directory: Path) -> bool:
-    """Whether the folder contains training arrays."""
-    return (directory / "train.y.npy").is_file()
+    """Whether the folder contains labels of training arrays."""
+    return bool(_files(directory, "train", "y"))
 
 
 def open_array_folder(directory: Path) -> dict[str, Examples]:
@@ -37,27 +42,43 @@ def open_array_folder(directory: Path) -> dict[str, Examples]:
     Raises:
         DataError: a file is missing or damaged, or lengths differ.
     """
-    return {part: _open_part(directory, part) for part in ("train", "test") if (directory / f"{part}.y.npy").is_file()}
+    return {part: _open_part(directory, part) for part in ("train", "test") if _files(directory, part, "y")}
 
 
 def _open_part(directory: Path, part: str) -> Examples:
-    inputs: dict[str, Any] = {}
-    for path in sorted(directory.glob(f"{part}.x*.np[yz]")):
-        name = path.stem.removeprefix(f"{part}.x").removeprefix(".")
-        inputs[name] = _load(path)
-    if not inputs or ("" in inputs and len(inputs) > 1):
+    features, labels, weights = (_open_arrays(directory, part, kind) for kind in _KINDS)
+    if features is None:
         raise DataError(
-            f"{directory} has {part}.y.npy, but not the features: give either {part}.x.npy (or .npz), or one "
-            f"{part}.x.NAME.npy for each input of the model."
+            f"{directory} has {_files(directory, part, 'y')[0].name}, but not the features: give either {part}.x.npy "
+            f"(or .npz), or one {part}.x.NAME.npy for each input of the model."
         )
-    features: Mapping[str, Any] | Any = inputs.get("", inputs)
-    weights = directory / f"{part}.weights.npy"
     try:
-        return array_examples(
-            features, _load(directory / f"{part}.y.npy"), _load(weights) if weights.is_file() else None
-        )
+        return array_examples(features, labels, weights)
     except ConfigurationError as error:
         raise DataError(f"{directory}, {part}: {error}") from None
+
+
+def _files(directory: Path, part: str, kind: str) -> list[Path]:
+    suffixes = (".npy", ".npz") if kind == "x" else (".npy",)
+    return sorted(path for path in directory.glob(f"{part}.{kind}.*") if path.suffix in suffixes)
+
+
+def _open_arrays(directory: Path, part: str, kind: str) -> Any:
+    """Return an array, a list of arrays by position, a dict of arrays by name, or None without files."""
+    files: dict[str, Path] = {}
+    for path in _files(directory, part, kind):
+        name = path.name.removeprefix(f"{part}.{kind}").removesuffix(path.suffix).removeprefix(".")
+        if files and (name in files or "" in (name, *files)):
+            raise DataError(
+                f"{directory} has {path.name} beside {next(iter(files.values())).name}: give one file, or one file for "
+                f"each name, not the {_KINDS[kind]} twice."
+            )
+        files[name] = path
+    arrays = {name: _load(path) for name, path in files.items()}
+    if not arrays or "" in arrays:
+        return arrays.get("")
+    positions = [str(position) for position in range(len(arrays))]
+    return [arrays[name] for name in positions] if set(arrays) == set(positions) else arrays
 
 
 def _load(path: Path) -> Any:

@@ -269,7 +269,7 @@ def test_preparing_is_done_once(tmp_path):
     assert (again.returncode, again.stdout) == (0, f"{data} is prepared\n")
 
 
-@pytest.mark.parametrize("written", ["dataset.json", "train.y.npy", None])
+@pytest.mark.parametrize("written", ["dataset.json", "train.y.npy", "train.y.topic.npy", None])
 def test_training_waits_for_its_data_with_a_bound(written, tmp_path):
     job = find(render("--name=t", "--data=/data/x"), "Job", "t")
     (waiting,) = job["spec"]["template"]["spec"]["initContainers"]

@@ -45,6 +45,29 @@ def test_named_inputs_dense_and_sparse(tmp_path):
     assert features["right"].values.tolist() == [2.0, 3.0, 1.0]
 
 
+def test_several_labels_and_weights_by_name(tmp_path):
+    save(tmp_path, train__x__left=X, train__x__right=X[:, :1], train__y__topic=Y, train__y__mood=Y % 2)
+    save(tmp_path, train__weights__topic=np.full(6, 0.5), train__weights__mood=np.full((6, 1), 2.0))
+    assert is_array_folder(tmp_path)
+    features, labels, weights = first_rows(open_array_folder(tmp_path)["train"])
+    assert {name: rows.tolist() for name, rows in features.items()} == {"left": [[2, 3], [0, 1]], "right": [[2], [0]]}
+    assert {name: rows.tolist() for name, rows in labels.items()} == {"mood": [1, 0], "topic": [1, 0]}
+    assert {name: rows.tolist() for name, rows in weights.items()} == {"mood": [[2], [2]], "topic": [0.5, 0.5]}
+
+
+def test_the_names_0_1_2_are_positions_of_a_list(tmp_path):
+    save(tmp_path, train__y__0=Y, train__y__1=Y + 10, **{f"train__x__{index}": X + index for index in range(11)})
+    features, labels, _ = first_rows(open_array_folder(tmp_path)["train"])
+    assert [rows[1, 0] for rows in features] == list(range(11))  # position 10 after position 9
+    assert [rows.tolist() for rows in labels] == [[1, 0], [11, 10]]
+
+
+def test_other_files_that_begin_alike_are_no_arrays(tmp_path):
+    save(tmp_path, train__x=X, train__y=Y, train__xy=X, train__years=Y)
+    (tmp_path / "train.x.npy.part").touch()
+    assert first_rows(open_array_folder(tmp_path)["train"])[0].tolist() == [[2.0, 3.0], [0.0, 1.0]]
+
+
 def test_the_features_are_mapped_not_read(tmp_path):
     """A sparse file of 8 GiB opens without reading, and its last rows can be read."""
     header = {"descr": "<f4", "fortran_order": False, "shape": (2**29, 4)}
@@ -76,6 +99,19 @@ def damaged(folder, name, content):
         (lambda folder: np.save(folder / "train.y.npy", Y[:3]), "train: .*3 labels"),
         (lambda folder: np.save(folder / "train.weights.npy", -np.ones(6)), "train: .*negative"),
         (lambda folder: np.save(folder / "test.y.npy", Y), "test.y.npy, but not the features"),
+        (
+            lambda folder: np.savez(folder / "train.x.npz", X),
+            "x.npz beside train.x.npy: .* not the features twice",
+        ),
+        (
+            lambda folder: np.save(folder / "train.y.a.npy", Y),
+            "y.npy beside train.y.a.npy: .* not the labels twice",
+        ),
+        (lambda folder: np.save(folder / "train.y.npy", np.array(list("abcdef"))), "train: The labels are str"),
+        (
+            lambda folder: np.save(folder / "train.weights.a.npy", Y),
+            "a dict of 'a', but the labels are one array",
+        ),
     ],
 )
 def test_the_error_names_the_damaged_file_of_a_folder(tmp_path, spoil, words):
