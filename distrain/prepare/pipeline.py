@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +44,10 @@ _LOG = logging.getLogger(__name__)
 
 # Google's text classification guide: n-grams do better below this ratio of rows to words per row.
 SEQUENCE_RATIO = 1500
+
+# A class is rare with less than 1% of the rows, and with less than a tenth of the rows of a mean class.
+RARE_SHARE = 0.01
+RARE_FRACTION = 0.1
 
 
 def prepare(config: PrepareConfig, *, console: Console, group: ProcessGroup | None = None) -> None:
@@ -159,6 +163,28 @@ def _check_training(
             is_header = sizes[first_class] == count == 1 and training.classes.known is False
             hint = training.hint if is_header else ""
             warnings.append(f"{title}: {len(few):,} of {len(names):,} classes have {what}: {shown}.{hint}")
+    if warning := _rare_classes(sizes, names):
+        warnings.append(f"{title}: {warning}")
+
+
+def _rare_classes(sizes: np.ndarray, names: Sequence[str]) -> str:
+    """Return a warning of classes that a model may never predict, or an empty string.
+
+    Args:
+        sizes: number of training rows of each class.
+        names: names of the classes.
+    """
+    share = sizes / sizes.sum()
+    rare = np.flatnonzero((share < min(RARE_SHARE, RARE_FRACTION / len(names))) & (sizes > 1))
+    if not len(rare):
+        return ""
+    rare = rare[np.argsort(sizes[rare], kind="stable")]
+    shown = ", ".join(f"{names[number][:40]!r} ({sizes[number]:,}, {share[number]:.2%})" for number in rare[:5])
+    shown += ", ..." if len(rare) > 5 else ""
+    return (
+        f"{len(rare):,} of {len(names):,} classes have few rows: {shown}. A model may never predict "
+        "them, and accuracy hides it: train with --class-weight balanced, and see `distrain evaluate`."
+    )
 
 
 def _warn_of_input(config: PrepareConfig, title: str, tally: Tally, part: str, warnings: list[str]) -> None:

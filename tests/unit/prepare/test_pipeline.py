@@ -141,3 +141,21 @@ def test_digest_covers_the_vectorizer(tmp_path):
     result = Result(train=write_csv(tmp_path / "a.csv", rows(40)), out=tmp_path / "out")
     for name, checksum in result.dataset.details["vectorizer_sha256"].items():
         assert hashlib.sha256((result.dataset.vectorizer / name).read_bytes()).hexdigest() == checksum
+
+
+@pytest.mark.parametrize(
+    ("sizes", "told"),
+    [
+        ([1990, 10], ["1 of 2 classes have few rows: '1' (10, 0.50%)", "--class-weight balanced"]),
+        ([1980, 20], []),
+        ([3000, 2, 3], ["2 of 3 classes have few rows: '1' (2, 0.07%), '2' (3, 0.10%)"]),
+        ([30] * 120, []),  # less than 1% each, as 120 equal classes have
+        ([100, 100, 1], []),  # another warning tells of a single row
+    ],
+)
+def test_rare_classes_are_told_with_a_cure(tmp_path, caplog, sizes, told):
+    table = [(str(label), "some text here") for label, size in enumerate(sizes) for _ in range(size)]
+    train = write_csv(tmp_path / "a.csv", table)
+    Result(train=train, test=train, out=tmp_path / "out", vectorizer="sequence")
+    assert all(words in caplog.text for words in told)
+    assert ("few rows" in caplog.text) == bool(told)
