@@ -5,6 +5,7 @@ Never: overrides a user's settings.
 
     require_tensorflow()                         # before the first import of Keras
     require_private_hooks()                      # before a strategy of TensorFlow trains a Keras model
+    replace_batch_moments(layer, moments)        # mean and variance of a batch normalization by other means
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -57,17 +58,27 @@ def require_private_hooks() -> None:
     import keras
     import tensorflow as tf
 
-    hooks = (
-        ("keras", keras, keras.optimizers.Optimizer, "_all_reduce_sum_gradients"),
-        ("tensorflow", tf, tf.distribute.MirroredStrategy, "_collective_key_base"),
-    )
-    for library, module, owner, name in hooks:
-        if not hasattr(owner, name):
-            raise ConfigurationError(
-                f"{library} {module.__version__} has no {owner.__name__}.{name}, which --strategy mirrored needs. "
-                f"distrain was tried with {library} {TRIED_VERSIONS[library]}: "
-                f"pip install '{library}=={TRIED_VERSIONS[library]}.*', or use --strategy single."
-            )
+    cure = ", or use --strategy single"
+    _require_hook("keras", keras.optimizers.Optimizer, "_all_reduce_sum_gradients", "--strategy mirrored", cure)
+    _require_hook("tensorflow", tf.distribute.MirroredStrategy, "_collective_key_base", "--strategy mirrored", cure)
+
+
+def all_layers(model: Any) -> list[Any]:
+    """Return all layers of a model, with the layers inside models, wrappers and layers."""
+    _require_hook("keras", type(model), "_flatten_layers")
+    layers: list[Any] = model._flatten_layers(include_self=False)
+    return layers
+
+
+def batch_moments(layer: Any, inputs: Any, mask: Any) -> Any:
+    """Return mean and variance of `inputs`, as a `BatchNormalization` computes both by itself."""
+    return type(layer)._moments(layer, inputs, mask)
+
+
+def replace_batch_moments(layer: Any, moments: Callable[[Any, Any], Any]) -> None:
+    """Let a `BatchNormalization` compute mean and variance by `moments(inputs, mask)`."""
+    _require_hook("keras", type(layer), "_moments")
+    layer._moments = moments
 
 
 def disable_gradient_all_reduce(optimizer: Any) -> None:
@@ -85,6 +96,15 @@ def reserve_collective_keys() -> None:
     import tensorflow as tf
 
     tf.distribute.MirroredStrategy._collective_key_base += COLLECTIVE_KEYS_PER_STRATEGY
+
+
+def _require_hook(library: str, owner: Any, name: str, user: str = "this model", cure: str = "") -> None:
+    if not hasattr(owner, name):
+        raise ConfigurationError(
+            f"{library} {sys.modules[library].__version__} has no {owner.__name__}.{name}, which {user} needs. "
+            f"distrain was tried with {library} {TRIED_VERSIONS[library]}: "
+            f"pip install '{library}=={TRIED_VERSIONS[library]}.*'{cure}."
+        )
 
 
 @contextmanager

@@ -203,6 +203,7 @@ def build_setup(
 
     from distrain.models.optimizers import choose_optimizer
     from distrain.models.state import ModelState
+    from distrain.training.batch_statistics import share_batch_statistics
     from distrain.training.task import make_task
 
     sample = sample_batch(job.train)
@@ -222,6 +223,10 @@ def build_setup(
 
     trainable = run_on_all_ranks(distribution.group, build)
     distribution.disable_keras_all_reduce(trainable.optimizer)
+    share = partial(share_batch_statistics, trainable.model, distribution, config.accumulation_steps)
+    warning = run_on_all_ranks(distribution.group, share)
+    if warning and distribution.group.is_chief:
+        _LOG.warning(warning)
     model_state = ModelState(trainable.model, trainable.optimizer)
     check_alike(distribution.group, {"the model": json.dumps(model_state.layout())})
     if restored is not None:

@@ -1,0 +1,148 @@
+"""Models with `BatchNormalization(synchronized=True)` by `distrain.fit`, each beside plain Keras on the joint batches.
+
+    mpirun -n 2 python normalizing_models.py OUT STRATEGY DEVICES        # OUT/MODEL.RANK.npz of each model
+
+Plain Keras trains the layer without synchronization in one process, by `train_on_batch`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+import distrain
+from distrain.cluster.world import find_world
+from distrain.data.shuffle import epoch_order
+
+EPOCHS, SEED, GLOBAL_BATCH = 3, 3, 12
+NUM_EXAMPLES = 101  # 8 steps of 12, and a step of 5 examples, which leaves one replica of two or three idle
+WORDS = 6
+LAYERS = keras.layers
+
+
+def _initial(seed: int) -> keras.Initializer:
+    return keras.initializers.GlorotUniform(seed=seed)
+
+
+def _dense(units: int, seed: int, activation: str | None = None) -> keras.Layer:
+    return LAYERS.Dense(units, activation, kernel_initializer=_initial(seed))
+
+
+def _normalization(synchronized: bool, **settings: Any) -> keras.Layer:
+    return LAYERS.BatchNormalization(momentum=0.8, synchronized=synchronized, **settings)
+
+
+def rows(synchronized: bool) -> keras.Model:
+    """Two branches on rows whose mean is 100 times their deviation."""
+    inputs = keras.Input((4,))
+    branches = [
+        _dense(5, 2, "tanh")(_normalization(synchronized)(inputs)),
+        _normalization(synchronized, scale=False)(_dense(5, 3, "tanh")(_normalization(synchronized)(inputs))),
+    ]
+    return keras.Model(inputs, _dense(3, 4, "softmax")(LAYERS.Concatenate()(branches)))
+
+
+def images(synchronized: bool) -> keras.Model:
+    """Channels last in a model inside the model, then channels first."""
+    convolution = LAYERS.Conv2D(4, 3, padding="same", kernel_initializer=_initial(5))
+    inner = keras.Sequential([keras.Input((5, 5, 2)), convolution, _normalization(synchronized), LAYERS.ReLU()])
+    outer = [LAYERS.Permute((3, 1, 2)), _normalization(synchronized, axis=1), LAYERS.Flatten(), _dense(3, 6, "softmax")]
+    return keras.Sequential([keras.Input((5, 5, 2)), inner, *outer])
+
+
+def masked(synchronized: bool) -> keras.Model:
+    """Padding counts in no statistic."""
+    embedding = LAYERS.Embedding(20, 4, mask_zero=True, embeddings_initializer=_initial(7))
+    layers = [embedding, _normalization(synchronized), LAYERS.GlobalAveragePooling1D(), _dense(3, 8, "softmax")]
+    return keras.Sequential([keras.Input((WORDS,), dtype="int32"), *layers])
+
+
+def steps_of_time(synchronized: bool) -> keras.Model:
+    """A wrapper calls the layer once for each step of time."""
+    layers = [LAYERS.TimeDistributed(_normalization(synchronized)), LAYERS.Flatten(), _dense(3, 9, "softmax")]
+    return keras.Sequential([keras.Input((3, 4)), *layers])
+
+
+def renormalized(synchronized: bool) -> keras.Model:
+    """Batch renormalization corrects by moving statistics."""
+    clipping = {"rmax": 1.5, "rmin": 0.5, "dmax": 0.7}
+    layers = [_normalization(synchronized, renorm=True, renorm_clipping=clipping), _dense(3, 10, "softmax")]
+    return keras.Sequential([keras.Input((4,)), *layers])
+
+
+def features(name: str) -> np.ndarray:
+    """Return the examples of a model."""
+    rng = np.random.default_rng(11)
+    if name == "masked":
+        lengths = rng.integers(1, WORDS + 1, (NUM_EXAMPLES, 1))
+        return (rng.integers(1, 20, (NUM_EXAMPLES, WORDS)) * (np.arange(WORDS) < lengths)).astype(np.int32)
+    shape = {"images": (5, 5, 2), "steps_of_time": (3, 4)}.get(name, (4,))
+    drawn = rng.normal(size=(NUM_EXAMPLES, *shape)) * [1, 2][: shape[-1]] if name == "images" else 0
+    if name != "images":
+        drawn = rng.normal(size=(NUM_EXAMPLES, *shape)) * [1, 2, 3, 4] + [100, 5, -5, 1]
+    return np.asarray(drawn, np.float32)
+
+
+def labels() -> np.ndarray:
+    """Return the class of each example."""
+    return np.random.default_rng(12).integers(0, 3, NUM_EXAMPLES)
+
+
+def compiled(model: keras.Model) -> keras.Model:
+    """Compile and return the model."""
+    model.compile(keras.optimizers.SGD(0.02, momentum=0.9), "sparse_categorical_crossentropy")
+    return model
+
+
+def plain_keras(build: Callable[[bool], keras.Model], x: np.ndarray, y: np.ndarray) -> list[np.ndarray]:
+    """Return the weights after training without distrain; distrain defines the order of the examples."""
+    model = compiled(build(False))
+    for epoch in range(EPOCHS):
+        order = epoch_order(NUM_EXAMPLES, seed=SEED, epoch=epoch)
+        for start in range(0, NUM_EXAMPLES, GLOBAL_BATCH):
+            chosen = order.examples(range(start, min(start + GLOBAL_BATCH, NUM_EXAMPLES)))
+            model.train_on_batch(x[chosen], y[chosen])
+    return [np.array(weight) for weight in model.get_weights()]
+
+
+class _LastWeights(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.weights = [np.array(weight) for weight in self.model.get_weights()]
+
+
+MODELS = {model.__name__: model for model in (rows, images, masked, steps_of_time, renormalized)}
+
+
+def main(out: Path, strategy: str, devices: str) -> None:
+    """Train all models in both ways, and write the weights."""
+    rank = find_world(os.environ).rank
+    found = {}
+    for name, build in MODELS.items():
+        last = _LastWeights()
+        distrain.fit(
+            lambda build=build: compiled(build(True)),
+            (features(name), labels()),
+            callbacks=[last],
+            strategy=strategy,
+            devices=devices,
+            seed=SEED,
+            epochs=EPOCHS,
+            global_batch_size=GLOBAL_BATCH,
+            steps_per_execution=2,
+            run=None if rank == 0 else out / "not the chief's",
+        )
+        found[name] = {f"weights{number}": weight for number, weight in enumerate(last.weights)}
+    for name, build in MODELS.items():
+        expected = plain_keras(build, features(name), labels()) if rank == 0 else []
+        found[name] |= {f"expected{number}": weight for number, weight in enumerate(expected)}
+        np.savez(out / f"{name}.{rank}.npz", **found[name])
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), *sys.argv[2:])
