@@ -48,7 +48,7 @@ from distrain.text.synthetic.corpus import write_synthetic
 from distrain.training.evaluation import evaluate_all
 from distrain.training.job import open_job
 from distrain.training.loop import EpochSteps, TrainingLoop, run_epochs
-from distrain.training.step import make_evaluate_step, make_train_steps, mean_metrics
+from distrain.training.step import make_evaluate_step, make_train_steps
 from distrain.training.task import batch_specs, make_task
 
 MAX_DENSE_ROWS = 10_000  # 800 MB as a dense matrix of 20,000 columns
@@ -74,7 +74,7 @@ def distrain_epochs(data: Path, batch_size: int, steps_per_call: int) -> tuple[C
     plan = EpochPlan(job.train.num_examples, 1, batch_size)
 
     def figures(sums: Sums) -> dict[str, float]:
-        return mean_metrics(sums, task.metrics)
+        return task.metrics.results(sums)
 
     def open_epoch(progress: Progress) -> EpochSteps:
         order = epoch_order(plan.num_examples, seed=0, epoch=progress.epoch)

@@ -15,8 +15,10 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any
 
+from distrain.batch import current_batch
 from distrain.errors import ConfigurationError
 
 TRIED_VERSIONS = {"keras": "3.15", "tensorflow": "2.21"}  # pyproject.toml allows no other minor versions
@@ -79,6 +81,103 @@ def replace_batch_moments(layer: Any, moments: Callable[[Any, Any], Any]) -> Non
     """Let a `BatchNormalization` compute mean and variance by `moments(inputs, mask)`."""
     _require_hook("keras", type(layer), "_moments")
     layer._moments = moments
+
+
+def compile_arguments(model: Any) -> dict[str, Any]:
+    """Return the arguments with which `model.compile` was called last, as objects; empty if the model is not compiled.
+
+    Raises:
+        ConfigurationError: a release of Keras has renamed a hook.
+    """
+    return dict(_private(model, "_compile_config").config) if getattr(model, "compiled", False) else {}
+
+
+def replace_losses(model: Any, replace: Callable[[Any], Any]) -> None:
+    """Replace each loss of a compiled model, which has computed its loss once; `compile` keeps the user's losses.
+
+    Raises:
+        ConfigurationError: a release of Keras has renamed a hook.
+    """
+    compiled = _private(model, "_compile_loss")
+    if compiled is not None:  # else the model trains on losses that layers add
+        losses = _private(compiled, "_flat_losses") or []
+        compiled._flat_losses = [entry._replace(loss=replace(entry.loss)) for entry in losses]
+
+
+def loss_tracker(model: Any) -> Any:
+    """Return the `keras.metrics.Mean` in which Keras tracks the loss of a compiled model.
+
+    Raises:
+        ConfigurationError: a release of Keras has renamed a hook.
+    """
+    return _private(model, "_loss_tracker")
+
+
+def output_loss_trackers(model: Any) -> list[Any]:
+    """Return the metrics in which Keras tracks the loss of each output, if there are several.
+
+    Raises:
+        ConfigurationError: a release of Keras has renamed a hook.
+    """
+    compiled = _private(model, "_compile_loss")
+    return [] if compiled is None else list(compiled.metrics)
+
+
+def keep_losses_undivided() -> None:
+    """Keep Keras from dividing a loss by the number of replicas of a strategy while distrain computes a share's loss.
+
+    Raises:
+        ConfigurationError: a release of Keras has renamed a hook.
+    """
+    from keras.src.losses import loss as keras_loss
+
+    for name in ("scale_loss_for_distribution", "unscale_loss_for_distribution"):
+        of_keras = _private(keras_loss, name)
+        if getattr(of_keras, "is_undivided", False):
+            continue
+
+        def in_step(value: Any, of_keras: Callable[[Any], Any] = of_keras) -> Any:
+            return of_keras(value) if current_batch() is None else value
+
+        in_step.is_undivided = True  # type: ignore[attr-defined]
+        setattr(keras_loss, name, in_step)
+
+
+def _private(owner: Any, name: str) -> Any:
+    if not hasattr(owner, name):
+        import keras
+
+        raise ConfigurationError(
+            f"keras {keras.__version__} has no {type(owner).__name__}.{name}. distrain was tried with keras "
+            f"{TRIED_VERSIONS['keras']}: pip install 'keras=={TRIED_VERSIONS['keras']}.*'."
+        )
+    return getattr(owner, name)
+
+
+def made_in_scope(optimizer: Any) -> Any:
+    """Return an optimizer that is not built yet, with variables of the current strategy: a copy under a strategy.
+
+    Raises:
+        ConfigurationError: the optimizer holds an object that Python cannot copy.
+    """
+    import keras
+    import tensorflow as tf
+
+    if not tf.distribute.has_strategy():
+        return optimizer
+    # Python copies the object as it is, schedules and exclusions included, around these variables.
+    copies: dict[int, Any] = {
+        id(v): keras.Variable(v.numpy(), dtype=v.dtype, trainable=False, name=v.name, aggregation=v.aggregation)
+        for v in optimizer.variables
+    }
+    copies[id(_private(optimizer, "_distribution_strategy"))] = tf.distribute.get_strategy()
+    try:
+        return deepcopy(optimizer, copies)
+    except TypeError as error:
+        raise ConfigurationError(
+            f"The optimizer {optimizer.name!r} cannot be copied for several devices ({error}). Give a function that "
+            "makes it: optimizer=lambda: keras.optimizers.Adam(1e-3)."
+        ) from None
 
 
 def disable_gradient_all_reduce(optimizer: Any) -> None:

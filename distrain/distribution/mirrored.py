@@ -19,7 +19,12 @@ from distrain.cluster.process_group import ProcessGroup, SingleProcess
 from distrain.distribution.forward_sums import differentiable_sum, step_graph
 from distrain.distribution.gradients import dense
 from distrain.distribution.zero_copy import compile_zero_copy
-from distrain.keras_backend import disable_gradient_all_reduce, require_private_hooks, reserve_collective_keys
+from distrain.keras_backend import (
+    disable_gradient_all_reduce,
+    keep_losses_undivided,
+    require_private_hooks,
+    reserve_collective_keys,
+)
 
 
 class Mirrored:
@@ -38,6 +43,7 @@ class Mirrored:
     def __init__(self, devices: Sequence[str], *, prefetches: bool = True) -> None:
         require_private_hooks()
         reserve_collective_keys()
+        keep_losses_undivided()
         self._strategy = tf.distribute.MirroredStrategy(list(devices))
         self.num_replicas = self._strategy.num_replicas_in_sync
         self.local_replicas = range(self.num_replicas)

@@ -7,7 +7,6 @@ Decides: which examples are evaluated, and by which checkpoint. Never: trains.
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +51,7 @@ def evaluate_run(run: Path, data: Path) -> dict[str, Any]:
     metrics = evaluate_all(
         prefetched(epoch_batches(examples, plan, order, replicas=range(1))),
         lambda batches: step(batches).sums,
-        partial(steps.mean_metrics, metrics=trainable.metrics),
+        trainable.metrics.results,
     )
     assert metrics is not None
     return {**metrics, "examples": examples.num_examples, "step": finished.checkpoint.state["global_step"]}

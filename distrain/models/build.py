@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +18,11 @@ import keras
 
 from distrain.config import DROPOUT_RATES, TrainConfig
 from distrain.errors import ConfigurationError
+from distrain.keras_backend import compile_arguments, made_in_scope
 from distrain.models.optimizers import ChooseOptimizer, default_optimizer
 
-
-@dataclass(frozen=True)
-class CompiledModel:
-    """A model with its optimizer, loss and metrics, made in the scope of the distribution.
-
-    Attributes:
-        model: a Keras model, built or not.
-        optimizer: a Keras optimizer that no other model uses.
-        loss: a `keras.losses.Loss` or a function (labels, outputs) -> `[b, ...]`.
-        metrics: names or Keras metrics.
-    """
-
-    model: Any
-    optimizer: Any
-    loss: Any
-    metrics: Sequence[Any]
+# Methods of a step: a class with its own one trains otherwise than `compile` says.
+_OWN_METHODS = ("train_step", "test_step", "make_train_function", "make_test_function", "fit")
 
 
 def text_model(
@@ -46,8 +32,8 @@ def text_model(
     num_classes: int,
     config: TrainConfig,
     choose_optimizer: ChooseOptimizer = default_optimizer,
-) -> CompiledModel:
-    """Return the shipped model for prepared text: `NgramMLP` for n-grams, `SepCNN` for sequences."""
+) -> Any:
+    """Return the shipped model for prepared text, compiled: `NgramMLP` for n-grams, `SepCNN` for sequences."""
     dropout = dropout_rate(config, kind)
     if kind == "ngram":
         from distrain.models.ngram_mlp import NgramMLP
@@ -66,7 +52,8 @@ def text_model(
             dropout=dropout,
         )
     loss = keras.losses.BinaryCrossentropy() if num_classes == 2 else keras.losses.SparseCategoricalCrossentropy()
-    return CompiledModel(model, choose_optimizer(None), loss, ["accuracy"])
+    model.compile(choose_optimizer(None), loss, metrics=["accuracy"])
+    return model
 
 
 def dropout_rate(config: TrainConfig, kind: str) -> float:
@@ -77,43 +64,76 @@ def dropout_rate(config: TrainConfig, kind: str) -> float:
 def user_model(
     build_model: Callable[[], Any],
     *,
-    optimizer: Any = None,
-    loss: Any = None,
-    metrics: Sequence[Any] | None = None,
     choose_optimizer: ChooseOptimizer = default_optimizer,
-) -> CompiledModel:
-    """Return a user's model. Missing arguments come from `model.compile`, else from defaults: Adam and no metrics.
+    **given: Any,
+) -> Any:
+    """Return a user's model, compiled.
+
+    Args:
+        build_model: returns a Keras model, compiled or not.
+        choose_optimizer: the user's optimizer or None -> the optimizer to train with.
+        **given: arguments of `model.compile`; an argument that is missing or None stays as the model was compiled. The
+            optimizer may also be a function that makes it.
 
     Raises:
-        ConfigurationError: the function returns no Keras model, or there is no loss, or a setting has no effect.
+        ConfigurationError: the function returns no Keras model, there is no loss, or the model trains in a way that
+            distrain does not.
     """
     model = build_model()
     if not isinstance(model, keras.Model):
         raise ConfigurationError(f"build_model returned {type(model).__name__}; it must return a keras.Model.")
-    compiled = bool(getattr(model, "compiled", False))
-    if optimizer is None:
-        optimizer = model.optimizer if compiled else None
-    elif isinstance(optimizer, keras.optimizers.Optimizer):
-        # An optimizer belongs to the scope that created it, so this scope creates a copy with the same settings.
-        optimizer = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
-    else:
-        optimizer = keras.optimizers.get(optimizer)
-    optimizer = choose_optimizer(optimizer)
+    for name in _OWN_METHODS:
+        if getattr(type(model), name) is not getattr(keras.Model, name):
+            raise ConfigurationError(
+                f"{type(model).__name__} has its own {name}, which distrain does not run. Override compute_loss in its "
+                "place, or train the model by model.fit with distrain.horovod."
+            )
+    arguments = compile_arguments(model)
+    given = {name: value for name, value in given.items() if value is not None}
+    own = _optimizer(given["optimizer"]) if "optimizer" in given else arguments.get("optimizer")
+    optimizer = choose_optimizer(own)
+    if given or not arguments:
+        _compile(model, arguments | given | {"optimizer": optimizer})
+    _require_served(model)
+    return model
+
+
+def _optimizer(given: Any) -> Any:
+    if not isinstance(given, keras.optimizers.Optimizer):
+        return given() if callable(given) else keras.optimizers.get(given)
+    if given.built:
+        raise ConfigurationError(
+            f"The optimizer {given.name!r} belongs to another model already. Make a new one, or give a function that "
+            "makes it: optimizer=lambda: keras.optimizers.Adam(1e-3)."
+        )
+    return made_in_scope(given)
+
+
+def _compile(model: Any, arguments: dict[str, Any]) -> None:
+    try:
+        model.compile(**arguments)
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError(f"The model cannot be compiled as asked: {error}") from error
+
+
+def _require_served(model: Any) -> None:
+    """Refuse settings of `model.compile` and of the optimizer that distrain does not serve."""
+    arguments = compile_arguments(model)
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     if optimizer.gradient_accumulation_steps:
         raise ConfigurationError(
             "The optimizer has gradient_accumulation_steps, which loses the gradients that remain at the end of an "
             "epoch. Set a larger global batch size instead."
         )
-    if loss is None:
-        loss = model.loss if compiled else None
-    if isinstance(loss, (dict, list, tuple)) or loss is None:
+    if arguments["steps_per_execution"] != 1:
         raise ConfigurationError(
-            f"The loss is {loss!r}; give one Keras loss, its name, or a function, to fit or to compile."
+            f"The model is compiled with steps_per_execution={arguments['steps_per_execution']}. Leave this out, and "
+            "give --steps-per-execution to distrain."
         )
-    if metrics is None:
-        saved = model.get_compile_config() if compiled else None
-        metrics = saved["metrics"] if saved else None
-    return CompiledModel(model, optimizer, keras.losses.get(loss), list(metrics or []))
+    if arguments["run_eagerly"]:
+        raise ConfigurationError(
+            "The model is compiled with run_eagerly=True; distrain compiles each step. Leave it out."
+        )
 
 
 def find_function(name: str) -> Callable[..., Any]:

@@ -33,7 +33,7 @@ def evaluate_validation(
     step_flags: StepFlags,
     report: Reporter,
     around_step: Callable[..., Callable[[list[Batch]], Sums]] = lambda evaluate_step, metrics_of: evaluate_step,
-) -> dict[str, float] | None:
+) -> dict[str, Any] | None:
     """Return metrics of the validation data: empty without such data, None if a request to stop interrupted.
 
     Args:
@@ -47,7 +47,7 @@ def evaluate_validation(
     if setup.job.validation is None:
         return {}
     plan, batches = open_evaluation(setup, step_flags, setup.job.validation)
-    flagged_step = step_flags.around(evaluate_step, microbatches_per_process=len(setup.distribution.local_replicas))
+    flagged_step = step_flags.around(evaluate_step, microbatches_per_process=len(setup.local_microbatches))
     return evaluate_all(
         batches,
         around_step(flagged_step, setup.metrics_of),
@@ -57,7 +57,7 @@ def evaluate_validation(
     )
 
 
-def validate_within_epoch(evaluate: Callable[[], dict[str, float] | None], report: Reporter) -> Action:
+def validate_within_epoch(evaluate: Callable[[], dict[str, Any] | None], report: Reporter) -> Action:
     """Return an action that reports figures of the validation data, and decides nothing.
 
     Args:
@@ -80,11 +80,11 @@ def validate_within_epoch(evaluate: Callable[[], dict[str, float] | None], repor
 def evaluate_all(
     batches: AbstractContextManager[Iterator[list[Any]]],
     evaluate_step: Callable[[list[Batch]], Sums],
-    metrics_of: Callable[[Sums], dict[str, float]],
+    metrics_of: Callable[[Sums], dict[str, Any]],
     *,
     after_step: Callable[[int], None] = lambda step: None,
     interrupted: Callable[[], bool] = lambda: False,
-) -> dict[str, float] | None:
+) -> dict[str, Any] | None:
     """Return metrics over all batches, every example counted once.
 
     Args:

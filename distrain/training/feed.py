@@ -43,12 +43,13 @@ def open_evaluation(
 ) -> tuple[EpochPlan, AbstractContextManager[Iterator[list[Batch]]]]:
     """Return the plan and the batches of an evaluation, in the order of the data."""
     distribution = setup.distribution
-    global_batch_size = distribution.num_replicas * setup.batch_size
-    limit = limited_examples(setup.config, examples.num_examples, global_batch_size)
-    plan, order = evaluation_plan(examples, distribution.num_replicas, setup.batch_size, limit=limit)
-    batches = epoch_batches(examples, plan, order, replicas=distribution.local_replicas)
+    local = setup.local_microbatches
+    num_microbatches = distribution.num_replicas * setup.config.accumulation_steps
+    limit = limited_examples(setup.config, examples.num_examples, num_microbatches * setup.batch_size)
+    plan, order = evaluation_plan(examples, num_microbatches, setup.batch_size, limit=limit)
+    batches = epoch_batches(examples, plan, order, replicas=local)
     ready = prefetched(batches, in_thread=distribution.prefetches)
-    empty = [idle_batch(setup.sample, replica) for replica in distribution.local_replicas]
+    empty = [idle_batch(setup.sample, number) for number in local]
     return plan, step_flags.with_failure_batches(ready, empty)
 
 

@@ -27,7 +27,7 @@ class TrainingJob:
     """A model, its data, and the callbacks of its user.
 
     Attributes:
-        build: makes a `CompiledModel`; called within the scope of the distribution. Its keyword `choose_optimizer`
+        build: makes a compiled model; called within the scope of the distribution. Its keyword `choose_optimizer`
             receives the user's optimizer, or None, and returns the optimizer of the run; default: Adam for None.
         train: the training examples.
         validation: the examples that evaluate each epoch, or None.
@@ -84,7 +84,7 @@ def row_layout(config: TrainConfig, metadata: TextMetadata) -> dict[str, Any]:
 
 
 def model_builder(config: TrainConfig, metadata: TextMetadata) -> Callable[..., Any]:
-    """Return a function that makes the `CompiledModel` for prepared text; see `TrainingJob.build`."""
+    """Return a function that makes the compiled model for prepared text; see `TrainingJob.build`."""
     from distrain.models import build
 
     if config.model is None:

@@ -1,83 +1,129 @@
-"""Metrics as sums: every replica sums states, and the total gives the result.
+"""A compiled model's metrics as sums: every replica sums states, and the total gives the result.
 
-Decides: how a Keras metric becomes sums, and how sums become a result. Never: sums over replicas or steps.
+Decides: how the states of Keras' metrics become sums, and how sums become results. Never: sums over replicas or steps.
 
-    metrics = MetricSums(["accuracy"], labels, outputs)
-    sums = metrics.of_batch(labels, outputs, weights)     # inside a compiled step: a list of tensors
-    metrics.results(total_of_all_sums)                    # {"accuracy": 0.875}
+    states = MetricStates(model)
+    with states.scope() as scope:                 # inside a compiled step
+        model.compute_metrics(x, y, y_pred, sample_weight)
+    sums = states.added(scope, batch)             # a list of tensors
+    states.results([loss, count, *total_of_all_sums])      # {"loss": 0.5, "accuracy": 0.875}
 
-A metric's state must be additive: the state of two batches together is the sum of both states. This holds for all
-metrics of Keras. So a result is exact for any division of the examples.
+The variables of the metrics never change. `shares.py` checks that a metric's state adds up over shares of a batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from distrain.errors import ConfigurationError
+from distrain.batch import Batch
+from distrain.keras_backend import loss_tracker, output_loss_trackers
+from distrain.training.losses import fraction
 
 
-class MetricSums:
-    """A set of Keras metrics, whose own states stay unused.
+def leaf_metrics(model: Any) -> list[Any]:
+    """Return the metrics of a compiled model one by one, without Keras' own tracker of the loss."""
+    groups = [metric for metric in model.metrics if metric is not loss_tracker(model)]
+    return [metric for group in groups for metric in getattr(group, "metrics", [group])]
+
+
+class MetricScope(keras.StatelessScope):
+    """Collects the states of metrics, which start as given; all other variables are as outside the scope.
 
     Args:
-        metrics: names or `keras.metrics.Metric` objects; as in Keras, shapes decide what "accuracy" means.
-        labels: labels of a sample batch, which build the metrics.
-        outputs: the model's outputs for the sample batch.
-
-    Raises:
-        ConfigurationError: a metric is unknown, or does not accept these labels and outputs.
+        states: variables of metrics, each with its start value.
+        model: the model that computes within the scope.
     """
 
-    def __init__(self, metrics: Sequence[Any], labels: Any, outputs: Any) -> None:
-        self._metrics = []
-        for given in metrics:
-            metric = _metric(given, labels, outputs)
-            try:  # as in a step; some metrics create their variables only now
-                metric.update_state(labels, outputs, sample_weight=tf.ones(len(labels)))
-            except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
-                raise ConfigurationError(f"The metric {metric.name!r} does not fit this model: {error}") from error
-            metric.reset_state()
-            self._metrics.append(metric)
-        self.names = [metric.name for metric in self._metrics]
-        self._initial = [[v.numpy() for v in metric.variables] for metric in self._metrics]
+    def __init__(self, states: Iterable[tuple[Any, Any]], model: Any) -> None:
+        states = list(states)
+        self._metric_variables = {id(variable) for variable, _ in states}
+        # Within a scope Keras looks for the weight of a regularizer among the variables that the scope names.
+        regularized = [(weight, weight) for weight in model.trainable_variables if weight.regularizer is not None]
+        super().__init__([*states, *regularized], collect_losses=True)
 
-    def of_batch(self, labels: Any, outputs: Any, weights: Any) -> list[Any]:
-        """Return this batch's contribution to the sums: one tensor per state variable of all metrics."""
+    def add_update(self, update: tuple[Any, Any]) -> None:
+        """Collect a new state of a metric; assign the new value of another variable."""
+        variable, value = update
+        if id(variable) in self._metric_variables:
+            super().add_update(update)
+            return
+        self.__exit__()
+        variable.assign(value)
+        self.__enter__()
+        if id(variable) in self.state_mapping:
+            super().add_update((variable, tf.convert_to_tensor(variable.value)))
+
+
+class MetricStates:
+    """The states of all metrics of a compiled model, which has seen a sample batch.
+
+    Args:
+        model: the model, whose metrics are in their initial state.
+        per_step: further metrics that count each step as one, as `keras.metrics.Mean` counts a scalar.
+    """
+
+    def __init__(self, model: Any, *, per_step: Collection[Any] = ()) -> None:
+        self._model = model
+        self._loss_tracker = loss_tracker(model)
+        per_step_variables = {id(v) for metric in [*output_loss_trackers(model), *per_step] for v in metric.variables}
+        own_of_loss = {id(v) for v in self._loss_tracker.variables}
+        variables = {id(v): v for metric in model.metrics for v in metric.variables if id(v) not in own_of_loss}
+        self._variables = list(variables.values())
+        self._initial = [variable.numpy() for variable in self._variables]
+        self._is_per_step = [number in per_step_variables for number in variables]
+
+    def scope(self) -> MetricScope:
+        """Return a scope in which the metrics start from their initial states."""
+        return MetricScope(zip(self._variables, map(tf.constant, self._initial), strict=True), self._model)
+
+    def added(self, scope: MetricScope, batch: Batch) -> list[Any]:
+        """Return what a share added to each state: a share's part of a step's count, nothing for an idle replica."""
+        counts = tf.minimum(batch.num_rows, 1)
         added = []
-        for metric, initial in zip(self._metrics, self._initial, strict=True):
-            state = [tf.constant(value) for value in initial]
-            new_state = metric.stateless_update_state(state, labels, outputs, sample_weight=weights)
-            added += [after - before for after, before in zip(new_state, state, strict=True)]
+        for variable, initial, is_per_step in zip(self._variables, self._initial, self._is_per_step, strict=True):
+            change = scope.get_current_value(variable) - tf.constant(initial)
+            factor = fraction(batch, change.dtype) if is_per_step else tf.cast(counts, change.dtype)
+            added.append(tf.math.multiply_no_nan(change, factor) if change.dtype.is_floating else change * factor)
         return added
 
-    def results(self, sums: Sequence[np.ndarray]) -> dict[str, float]:
-        """Return the results of summed `of_batch` tensors, by metric name."""
-        results_by_name = {}
-        remaining = list(sums)
-        for metric, initial in zip(self._metrics, self._initial, strict=True):
-            own, remaining = remaining[: len(initial)], remaining[len(initial) :]
-            state = [tf.constant(before + total, before.dtype) for before, total in zip(initial, own, strict=True)]
-            results_by_name[metric.name] = float(metric.stateless_result(state))
-        return results_by_name
+    def after(self, sums: Sequence[np.ndarray]) -> MetricStates:
+        """Return states that start where the sums of `added` end."""
+        later = copy(self)
+        later._initial = [(start + total).astype(start.dtype) for start, total in zip(self._initial, sums, strict=True)]
+        return later
+
+    def of(self, metric: Any, sums: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Return the sums of `added` for the states of one metric."""
+        own = {id(variable) for variable in metric.variables}
+        return [total for variable, total in zip(self._variables, sums, strict=True) if id(variable) in own]
+
+    def results(self, sums: Sequence[np.ndarray]) -> dict[str, Any]:
+        """Return loss and metrics by the names that Keras' `fit` gives: a number, or a list of a number per class.
+
+        Args:
+            sums: the loss times its count, the count, and the sums of `added`.
+        """
+        states = zip([*self._loss_tracker.variables, *self._variables], self._states(sums), strict=True)
+        with keras.StatelessScope(states):
+            results = self._model.get_metrics_result()
+        loss = float(sums[0]) / float(sums[1]) if sums[1] else 0.0
+        return {"loss": loss, **_flat(results)}  # a model may leave out Keras' own "loss"
+
+    def _states(self, sums: Sequence[np.ndarray]) -> list[Any]:
+        loss = [tf.constant(value, self._loss_tracker.dtype) for value in sums[:2]]
+        added = zip(self._initial, sums[2:], strict=True)
+        return loss + [tf.constant(initial + total, initial.dtype) for initial, total in added]
 
 
-def _metric(given: Any, labels: Any, outputs: Any) -> Any:
-    if given in ("accuracy", "acc"):
-        if outputs.shape[-1] == 1 or len(outputs.shape) == 1:
-            return keras.metrics.BinaryAccuracy(name="accuracy")
-        if len(labels.shape) == len(outputs.shape) and labels.shape[-1] == outputs.shape[-1]:
-            return keras.metrics.CategoricalAccuracy(name="accuracy")
-        return keras.metrics.SparseCategoricalAccuracy(name="accuracy")
-    try:
-        metric = keras.metrics.get(given)
-    except ValueError as error:
-        raise ConfigurationError(f"{given!r} is not a metric that Keras knows: {error}") from None
-    if not isinstance(metric, keras.metrics.Metric):
-        return keras.metrics.MeanMetricWrapper(metric, name=getattr(metric, "__name__", str(given)))
-    return metric
+def _flat(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Return results as numbers or lists of numbers, and the items of a metric's dict one by one, as `fit` does."""
+    flat: dict[str, Any] = {}
+    for name, value in results.items():
+        flat |= _flat(value) if isinstance(value, dict) else {name: np.asarray(value).tolist()}
+    return flat

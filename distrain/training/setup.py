@@ -90,11 +90,9 @@ class RunSetup:
         """Return the plan of a training epoch from `position`, in examples."""
         return epoch_plan(self.config, self.distribution.num_replicas, self.job.train.num_examples, position)
 
-    def metrics_of(self, sums: Any) -> dict[str, float]:
+    def metrics_of(self, sums: Any) -> dict[str, Any]:
         """Return loss and metrics of the sums of a step."""
-        from distrain.training.step import mean_metrics
-
-        return mean_metrics(sums, self.trainable.metrics)
+        return self.trainable.metrics.results(sums)
 
     def restore_variables(self) -> None:
         """Set the variables of model and optimizer from the checkpoint to resume from, if there is one."""
@@ -204,6 +202,7 @@ def build_setup(
     from distrain.models.optimizers import choose_optimizer
     from distrain.models.state import ModelState
     from distrain.training.batch_statistics import share_batch_statistics
+    from distrain.training.shares import check_shares
     from distrain.training.task import make_task
 
     sample = sample_batch(job.train)
@@ -213,13 +212,14 @@ def build_setup(
     def build() -> TrainableModel:
         keras.utils.set_random_seed(config.seed % 2**32)
         choice = partial(choose_optimizer, config=config, num_steps=num_steps, num_replicas=num_replicas)
-        return make_task(
+        task = make_task(
             partial(job.build, choose_optimizer=choice),
             sample,
             scope=distribution.scope(),
             num_columns=job.train.num_columns,
             jit_compile=config.jit_compile,
         )
+        return check_shares(task, job.train)
 
     trainable = run_on_all_ranks(distribution.group, build)
     distribution.disable_keras_all_reduce(trainable.optimizer)
@@ -248,14 +248,14 @@ def compile_steps(setup: RunSetup) -> CompiledSteps:
     specs = batch_specs(setup.sample)
 
     def compile_own() -> CompiledSteps:
-        train = steps.make_train_steps(
-            setup.trainable,
-            setup.distribution,
-            specs,
-            accumulation_steps=setup.config.accumulation_steps,
-            steps_per_execution=setup.config.steps_per_execution,
+        task, replicas, accumulation_steps = setup.trainable, setup.distribution, setup.config.accumulation_steps
+        at_once = setup.config.steps_per_execution
+        return CompiledSteps(
+            steps.make_train_steps(
+                task, replicas, specs, accumulation_steps=accumulation_steps, steps_per_execution=at_once
+            ),
+            steps.make_evaluate_step(task, replicas, specs, accumulation_steps=accumulation_steps),
         )
-        return CompiledSteps(train, steps.make_evaluate_step(setup.trainable, setup.distribution, specs))
 
     return run_on_all_ranks(setup.distribution.group, compile_own)
 

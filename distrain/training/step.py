@@ -1,13 +1,13 @@
-"""The compiled train and evaluate steps: weighted loss, global gradient, one grouped reduction.
+"""The compiled train and evaluate steps: shares of a global batch, global gradient, one grouped reduction.
 
-Decides: what one global batch computes. Never: which batch that is, when a step runs, or how replicas communicate.
+Decides: how the shares of a global batch become one step. Never: what a share computes (`forward.py`), which batch a
+step gets, when a step runs, or how replicas communicate.
 
     train = make_train_steps(task, distribution, specs)
     (outcome,) = train([batches_of_the_local_replicas])
-    outcome.sums                # [sum of weighted losses, examples, sums of metrics...]
+    outcome.sums                # [loss times count, count, sums of the metrics' states...]
 
-The loss of a step is sum(weight * loss) / examples over the global batch. Each replica divides by the examples of the
-step, and gradients are summed. Losses that a layer adds (regularization) count once: each replica adds its fraction.
+The loss and the gradient of a step are sums over the shares, and equal what Keras computes for the joined global batch.
 
 `Batch.step_flags` travel with the gradients, so that all processes know the flags after the same step. If a process
 failed or a loss is not finite, this step and the later steps of the same call leave the weights unchanged.
@@ -15,7 +15,7 @@ failed or a loss is not finite, this step and the later steps of the same call l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -23,15 +23,16 @@ import tensorflow as tf
 
 from distrain.batch import Batch
 from distrain.errors import ConfigurationError
-from distrain.training.metrics import MetricSums
-from distrain.training.task import TrainableModel, call_model, example_losses, example_weights
+from distrain.training.forward import forward_pass
+from distrain.training.losses import Total
+from distrain.training.task import TrainableModel
 
 
 class Outcome(NamedTuple):
     """What a step returns, the same on every process.
 
     Attributes:
-        sums: weighted losses, examples, and the metrics' sums, each summed over the global batch.
+        sums: the loss times its count, the count, and the sums of the metrics' states, over the global batch.
         num_stops: replicas whose process received a request to stop.
         num_failures: replicas whose process cannot continue.
         num_diverged: replicas with a loss that is not finite.
@@ -68,6 +69,9 @@ class Replicas(Protocol):
     def sum(self, gradients: Sequence[Any], metrics: Sequence[Any]) -> tuple[list[Any], list[Any]]:
         """Sum tensors over all replicas."""
 
+    def forward_sum(self, tensors: Sequence[Any]) -> list[Any]:
+        """Sum small tensors of the forward pass over all replicas."""
+
 
 def make_train_steps(
     task: TrainableModel, replicas: Replicas, specs: Any, *, accumulation_steps: int = 1, steps_per_execution: int = 1
@@ -91,17 +95,19 @@ def make_train_steps(
     if not task.model.trainable_variables:
         raise ConfigurationError("The model has no trainable weights; there is nothing to train.")
     update = _make_update(task, jit_compile=replicas.local_update and task.jit_compile)
-    num_microbatches = replicas.num_replicas * accumulation_steps
 
     def replica_step(batches: Sequence[Batch], is_sound: Any) -> tuple[list[Any], Any]:
-        gradients, sums = _gradients(task, batches[0], num_microbatches)
+        totals = _totals(task, replicas, batches)
+        gradients, sums = _gradients(task, batches[0], next(totals))
         for batch in batches[1:]:
-            with tf.control_dependencies(sums + gradients):  # sequential, as parallel microbatches would save no memory
-                more_gradients, more_sums = _gradients(task, batch, num_microbatches)
+            with tf.control_dependencies(sums + _present(gradients)):  # parallel microbatches would save no memory
+                more_gradients, more_sums = _gradients(task, batch, next(totals))
             gradients = list(map(_added, gradients, more_gradients))
             sums = list(map(_added, sums, more_sums))
         # The loss depends on the weights, so the sums of the next step in this call come after this step's update.
-        gradients, sums = replicas.sum(gradients, [*sums, _summed_flags(batches[0], sums[0])])
+        present, sums = replicas.sum(_present(gradients), [*sums, _summed_flags(batches[0], sums[0])])
+        summed = iter(present)
+        gradients = [None if gradient is None else next(summed) for gradient in gradients]
         if replicas.local_update:
             is_sound &= tf.math.is_finite(sums[0]) & (sums[-1][1] == 0)
             tf.cond(is_sound, lambda: update(gradients), lambda: tf.zeros(()))
@@ -140,46 +146,78 @@ def _make_update(task: TrainableModel, *, jit_compile: bool) -> Callable[[Sequen
     variables = list(task.model.trainable_variables)
 
     def update(gradients: Sequence[Any]) -> Any:
-        task.optimizer.apply(gradients, variables)
+        known = [pair for pair in zip(gradients, variables, strict=True) if pair[0] is not None]
+        task.optimizer.apply_gradients(known)
         return tf.zeros(())
 
     return tf.function(update, jit_compile=True, autograph=False) if jit_compile else update
 
 
-def _gradients(task: TrainableModel, batch: Batch, num_microbatches: int) -> tuple[list[Any], list[Any]]:
-    """Return one microbatch's gradients, and its weighted loss, examples and metric sums."""
+def _gradients(task: TrainableModel, batch: Batch, total: Total) -> tuple[list[Any], list[Any]]:
+    """Return a share's part of the gradients and its sums; None is the gradient of a weight that the loss ignores."""
     variables = task.model.trainable_variables
     with tf.GradientTape() as tape:
-        outputs = call_model(task, batch, training=True)
-        losses = example_losses(task.loss, batch.labels, outputs)
-        weighted = tf.reduce_sum(example_weights(batch, losses) * losses)
-        added = tf.add_n([tf.cast(loss, tf.float32) for loss in task.model.losses] or [tf.zeros(())])
-        mean = weighted / tf.cast(batch.global_rows, weighted.dtype)
-        loss = mean + added / num_microbatches
-        loss = task.optimizer.scale_loss(loss)
+        share = forward_pass(task, batch, training=True, total=total)
+        loss = task.optimizer.scale_loss(share.loss)
     gradients = tape.gradient(loss, [v.value for v in variables])
-    gradients = [_of_known_shape(g, v) for g, v in zip(gradients, variables, strict=True)]
-    return gradients, [weighted, *_weight_and_metrics(task, batch, outputs)]
+    if not _present(gradients):
+        raise ConfigurationError("The loss depends on no trainable weight of the model; there is nothing to train.")
+    return [_of_known_shape(g, v) for g, v in zip(gradients, variables, strict=True)], share.sums
 
 
-def make_evaluate_step(task: TrainableModel, replicas: Replicas, specs: Any) -> Step:
-    """Compile the evaluation step: the same sums, without dropout and without an update."""
+def _totals(task: TrainableModel, replicas: Replicas, batches: Sequence[Batch]) -> Iterator[Total]:
+    """Yield, for each microbatch of a replica, the function that sums a divisor of its losses over all microbatches."""
+    if len(batches) == 1 or not task.has_divisors:
+        for _ in batches:
+            yield lambda divisor: replicas.forward_sum([divisor])[0]
+        return
+    # The first microbatch needs the divisors of the last, so all of them are computed beforehand.
+    divisors: list[list[Any]] = []
+
+    def record(divisor: Any) -> Any:
+        divisors[-1].append(divisor)
+        return divisor
+
+    for batch in batches:
+        divisors.append([])
+        forward_pass(task, batch, training=False, total=record)
+    own = [tf.add_n(of_loss) for of_loss in zip(*divisors, strict=True)]
+    totals = replicas.forward_sum(own)
+    for _ in batches:
+        yield _in_turn(totals)
+
+
+def _in_turn(totals: Sequence[Any]) -> Total:
+    following = iter(totals)
+    return lambda divisor: next(following)
+
+
+def make_evaluate_step(
+    task: TrainableModel,
+    replicas: Replicas,
+    specs: Any,
+    *,
+    accumulation_steps: int = 1,
+    of_outputs: Callable[[Any], Any] = lambda outputs: outputs,
+) -> Step:
+    """Compile the evaluation step: the same sums, without dropout and without an update.
+
+    Args:
+        task: the model to evaluate.
+        replicas: the distribution that sums.
+        specs: a `Batch` of `tf.TensorSpec`.
+        accumulation_steps: microbatches of each replica in a step.
+        of_outputs: changes the model's outputs before the loss sees them.
+    """
 
     def replica_step(batches: Sequence[Batch]) -> list[Any]:
-        (batch,) = batches
-        outputs = call_model(task, batch, training=False)
-        losses = example_losses(task.loss, batch.labels, outputs)
-        weighted = tf.reduce_sum(example_weights(batch, losses) * losses)
-        sums = [weighted, *_weight_and_metrics(task, batch, outputs), _summed_flags(batch, weighted)]
-        return replicas.sum([], sums)[1]
+        totals = _totals(task, replicas, batches)
+        passes = [forward_pass(task, b, training=False, total=next(totals), of_outputs=of_outputs) for b in batches]
+        own = [tf.add_n(values) for values in zip(*(share.sums for share in passes), strict=True)]
+        return replicas.sum([], [*own, _summed_flags(batches[0], own[0])])[1]
 
-    evaluate = _outcomes(replicas.compile(replica_step, specs))
+    evaluate = _outcomes(replicas.compile(replica_step, specs, num_batches=accumulation_steps))
     return lambda batches: evaluate(batches)[0]
-
-
-def _weight_and_metrics(task: TrainableModel, batch: Batch, outputs: Any) -> list[Any]:
-    weights = example_weights(batch, outputs)
-    return [tf.cast(batch.num_rows, tf.float32), *task.metrics.of_batch(batch.labels, outputs, weights)]
 
 
 def _summed_flags(batch: Batch, weighted_loss: Any) -> Any:
@@ -201,15 +239,12 @@ def _outcomes(
     return run
 
 
-def mean_metrics(sums: Sequence[np.ndarray], metrics: MetricSums) -> dict[str, float]:
-    """Return loss and metrics computed from a step's summed outputs."""
-    return {"loss": float(sums[0]) / float(sums[1]), **metrics.results(sums[2:])}
+def _present(gradients: Sequence[Any]) -> list[Any]:
+    return [gradient for gradient in gradients if gradient is not None]
 
 
 def _of_known_shape(gradient: Any, variable: Any) -> Any:
-    """Return a gradient as a tensor or as rows of the variable's shape; zeros if the loss ignores the variable."""
-    if gradient is None:  # Keras skips a variable without a gradient, but all replicas must sum the same tensors
-        return tf.zeros(variable.shape, variable.dtype)
+    """Return a gradient as a tensor or as rows of the variable's shape; None if the loss ignores the variable."""
     if isinstance(gradient, tf.IndexedSlices):
         return tf.IndexedSlices(gradient.values, gradient.indices, tf.constant(tuple(variable.shape), tf.int64))
     return gradient
@@ -217,7 +252,7 @@ def _of_known_shape(gradient: Any, variable: Any) -> Any:
 
 def _added(a: Any, b: Any) -> Any:
     if not isinstance(a, tf.IndexedSlices):
-        return a + b
+        return None if a is None else a + b
     return tf.IndexedSlices(
         tf.concat([a.values, b.values], axis=0), tf.concat([a.indices, b.indices], axis=0), a.dense_shape
     )

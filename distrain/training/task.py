@@ -1,6 +1,6 @@
-"""A built model, its optimizer, loss and metrics, ready for the steps.
+"""A built and compiled model, ready for the steps.
 
-Decides: how a model is built and called, and how a loss becomes one number per example. Never: trains.
+Decides: when a model is built, and what a model must accept. Never: trains.
 
     task = make_task(build, sample_batch, scope=distribution.scope(), num_columns={})
     steps = make_train_steps(task, distribution, batch_specs(sample_batch))
@@ -8,40 +8,50 @@ Decides: how a model is built and called, and how a loss becomes one number per 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+import inspect
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from distrain.batch import Batch, SparseRows, feeding
 from distrain.data.nests import map_nest
 from distrain.errors import ConfigurationError
-from distrain.training.metrics import MetricSums
+from distrain.training.losses import total_divisors, use_share_losses
+from distrain.training.metrics import MetricStates
+
+# What Keras and TensorFlow raise for arguments that do not fit together.
+_MISFITS = (ValueError, TypeError, KeyError, IndexError, AttributeError, tf.errors.InvalidArgumentError)
+
+_OF_TENSORFLOW = re.compile(r"\{\{.*?\}\}|\[Op:\w+\] name:")  # names of nodes, which mean nothing to users
 
 
 @dataclass(frozen=True)
 class TrainableModel:
-    """A model with its optimizer, loss and metrics, ready for the steps.
+    """A compiled model, ready for the steps.
 
     Attributes:
-        model: a built Keras model.
-        optimizer: a Keras optimizer built on its trainable variables.
-        loss: a `keras.losses.Loss`, or a function (labels, outputs) -> `[b, ...]`.
-        metrics: metrics as sums over batches.
+        model: a built and compiled Keras model, whose optimizer is built.
+        metrics: the states of its metrics.
         num_columns: width of sparse inputs, by input name.
+        has_divisors: whether a loss divides by a number that only the forward pass knows, as with a mask.
         jit_compile: whether XLA compiles the optimizer's update, if the distribution allows this.
     """
 
     model: Any
-    optimizer: Any
-    loss: Any
-    metrics: MetricSums
+    metrics: MetricStates
     num_columns: dict[str, int]
+    has_divisors: bool
     jit_compile: bool = True
+
+    @property
+    def optimizer(self) -> Any:
+        """The model's optimizer, within a `LossScaleOptimizer` where Keras scales the loss."""
+        return self.model.optimizer
 
 
 def make_task(
@@ -52,39 +62,60 @@ def make_task(
     num_columns: Mapping[str, int],
     jit_compile: bool = True,
 ) -> TrainableModel:
-    """Build model and optimizer in the distribution's scope, and call the model once on the sample.
+    """Build model and optimizer in the distribution's scope, then call model, loss and metrics once on the sample.
 
     Args:
-        build: returns a `models.build.CompiledModel`.
+        build: returns a compiled `keras.Model`.
         sample: a batch of one or two examples.
-        scope: context in which variables are made. Metrics stay outside, as replicas sum the metrics' states.
+        scope: context in which variables are made. States of metrics stay outside, as replicas sum them.
         num_columns: width of sparse inputs, by input name.
         jit_compile: whether XLA may compile the optimizer's update.
 
     Raises:
-        ConfigurationError: the model does not accept these features.
+        ConfigurationError: the model, its loss or a metric does not accept the data.
     """
     tensors = tf.nest.map_structure(tf.constant, sample)
     with scope:
-        built = build()
-        model = built.model
-        outputs = _first_call(model, tensors, num_columns)
-        built.optimizer.build(model.trainable_variables)
-        if getattr(model, "optimizer", None) is not built.optimizer:
-            model.compile(optimizer=built.optimizer, loss=built.loss)  # callbacks set its learning rate
-    metrics = MetricSums(built.metrics, tensors.labels, outputs)
-    return TrainableModel(model, built.optimizer, built.loss, metrics, dict(num_columns), jit_compile)
+        model = build()
+        inputs = model_inputs(model, tensors.features, num_columns)
+        outputs = _first_call(model, inputs, sample)
+        model.optimizer.build(model.trainable_variables)
+    labels, weights = given(tensors.labels), given(tensors.weights)
+    compute_loss(model, inputs, labels, outputs, weights, training=False)
+    results = compute_metrics(model, inputs, labels, outputs, weights)
+    _require_tracked(model, results)
+    use_share_losses(model)
+    divisors: list[Any] = []
+
+    def record(divisor: Any) -> Any:
+        divisors.append(divisor)
+        return divisor
+
+    with feeding(tensors), total_divisors(record):
+        compute_loss(model, inputs, labels, outputs, weights, training=False)
+    model.reset_metrics()
+    return TrainableModel(model, MetricStates(model), dict(num_columns), bool(divisors), jit_compile)
 
 
-def _first_call(model: Any, sample: Batch, num_columns: Mapping[str, int]) -> Any:
+def _first_call(model: Any, inputs: Any, sample: Batch) -> Any:
     try:
-        outputs = model(model_inputs(model, sample.features, dict(num_columns)), training=False)
-    except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
-        shapes = tf.nest.map_structure(lambda array: f"{array.dtype.name}{list(array.shape)}", sample.features)
-        raise ConfigurationError(f"The model does not take the data, {shapes}: {error}") from error
-    if not tf.is_tensor(outputs):
-        raise ConfigurationError(f"The model returns {type(outputs).__name__}; it must return one tensor.")
-    return outputs
+        return model(inputs, training=False)
+    except _MISFITS as error:
+        raise ConfigurationError(f"The model does not take the data, {_shapes(sample.features)}: {error}") from error
+
+
+def _shapes(nest: Any) -> Any:
+    return tf.nest.map_structure(lambda array: f"{array.dtype.name}{list(array.shape)}".replace("None", "?"), nest)
+
+
+def _require_tracked(model: Any, results: Mapping[str, Any]) -> None:
+    """Refuse figures that a model's own `compute_metrics` returns but no metric holds: they cannot be summed."""
+    untracked = sorted(set(results) - set(model.get_metrics_result()))
+    if untracked:
+        raise ConfigurationError(
+            f"{type(model).__name__}.compute_metrics returns {', '.join(map(repr, untracked))}, which no metric of the "
+            "model holds. Keep each figure in a keras.metrics.Metric that is an attribute of the model."
+        )
 
 
 def batch_specs(sample: Batch) -> Batch:
@@ -97,17 +128,48 @@ def batch_specs(sample: Batch) -> Batch:
     return tf.nest.map_structure(spec, sample)
 
 
-def call_model(task: TrainableModel, batch: Batch, *, training: bool) -> Any:
-    """Return the model's outputs for a batch, with the batch as the current one of its layers."""
-    with feeding(batch):
-        return task.model(model_inputs(task.model, batch.features, task.num_columns), training=training)
+def compute_loss(model: Any, inputs: Any, labels: Any, outputs: Any, weights: Any, *, training: bool) -> Any:
+    """Return `model.compute_loss`, with the argument `training` unless the model's own method lacks the argument.
+
+    Raises:
+        ConfigurationError: the loss does not accept the labels, outputs or weights.
+    """
+    arguments = {"x": inputs, "y": labels, "y_pred": outputs, "sample_weight": weights}
+    if "training" in inspect.signature(model.compute_loss).parameters:
+        arguments["training"] = training
+    with _misfits_explained("loss", labels, outputs):
+        return tf.convert_to_tensor(model.compute_loss(**arguments))
 
 
-def model_inputs(model: Any, features: Any, num_columns: dict[str, int]) -> Any:
+def compute_metrics(model: Any, inputs: Any, labels: Any, outputs: Any, weights: Any) -> Mapping[str, Any]:
+    """Update the model's metrics, and return their results.
+
+    Raises:
+        ConfigurationError: a metric does not accept the labels, outputs or weights.
+    """
+    with _misfits_explained("metrics", labels, outputs):
+        return model.compute_metrics(inputs, labels, outputs, sample_weight=weights)
+
+
+@contextmanager
+def _misfits_explained(part: str, labels: Any, outputs: Any) -> Iterator[None]:
+    try:
+        yield
+    except _MISFITS as error:
+        reason = _OF_TENSORFLOW.sub("", " ".join(str(error).split())).strip() or type(error).__name__
+        raise ConfigurationError(
+            f"The {part} of the model cannot be computed for labels {_shapes(labels)} and outputs {_shapes(outputs)}: "
+            f"{reason}"
+        ) from error
+
+
+def model_inputs(model: Any, features: Any, num_columns: Mapping[str, int]) -> Any:
     """Return a model's inputs: `SparseRows` become a `tf.SparseTensor` unless `model.accepts_sparse_rows` is true."""
+    if getattr(model, "accepts_sparse_rows", False):
+        return features
 
     def convert(value: Any, name: str) -> Any:
-        if not isinstance(value, SparseRows) or getattr(model, "accepts_sparse_rows", False):
+        if not isinstance(value, SparseRows):
             return value
         indices = tf.stack([value.row_ids, value.columns], axis=1)
         num_rows = tf.cast(value.row_ids[-1], tf.int64) + 1
@@ -116,23 +178,8 @@ def model_inputs(model: Any, features: Any, num_columns: dict[str, int]) -> Any:
     return map_nest(convert, features)
 
 
-def example_weights(batch: Batch, outputs: Any) -> Any:
-    """Return the weight of each example of the outputs, float32 `[b]`; 0 for the example of an idle replica."""
-    weights = tf.cast(batch.weights, tf.float32) if tf.nest.flatten(batch.weights) else tf.ones(tf.shape(outputs)[:1])
-    return weights * tf.cast(batch.num_rows > 0, tf.float32)
-
-
-def example_losses(loss: Any, labels: Any, outputs: Any) -> Any:
-    """Return the loss of each example, float32 `[b]`: the mean over further axes, as Keras reduces them.
-
-    Raises:
-        ConfigurationError: the loss returns one number for the whole batch.
-    """
-    values = loss.call(labels, outputs) if isinstance(loss, keras.losses.Loss) else loss(labels, outputs)
-    if values.shape.rank == 0:
-        raise ConfigurationError(
-            f"The loss {getattr(loss, 'name', loss)!r} gives one number for a batch; it must give one per example "
-            "(for a keras.losses.Loss: what its call() returns), so that uneven batches count each example once."
-        )
-    values = tf.cast(values, tf.float32)
-    return tf.reduce_mean(values, axis=list(range(1, values.shape.rank))) if values.shape.rank > 1 else values
+def given(nest: Any) -> Any:
+    """Return a nest of labels or weights as Keras takes it, with None where the data has none."""
+    if isinstance(nest, (list, tuple)):
+        return type(nest)(map(given, nest)) if nest else None
+    return {name: given(value) for name, value in nest.items()} if isinstance(nest, dict) else nest

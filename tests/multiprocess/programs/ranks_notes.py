@@ -28,9 +28,11 @@ class Notes:
         fed: an object per call of the model: `purpose` ("train" or "evaluate"), `epoch`, `first_position`, and the
             digests and weights of the examples of weight above 0.
         sent: number of sums over the ranks, by the size of the buffer in numbers.
+        begun: whether training has begun; checks before it also feed examples.
     """
 
     def __init__(self) -> None:
+        self.begun = False
         self.fed: list[dict[str, Any]] = []
         self.sent: Counter[int] = Counter()
 
@@ -52,6 +54,10 @@ class Notes:
         model.call = noting_call
         return model
 
+    def beginning(self) -> keras.callbacks.Callback:
+        """Return a callback that begins the notes."""
+        return keras.callbacks.LambdaCallback(on_train_begin=lambda logs: setattr(self, "begun", True))
+
     @contextlib.contextmanager
     def of_sending(self, collectives: Any) -> Iterator[None]:
         """Note the sizes of the buffers that a backend's module sums in this context."""
@@ -71,6 +77,8 @@ class Notes:
             collectives.all_reduce_sum = all_reduce_sum
 
     def _note(self, purpose: str, batch: Any) -> None:
+        if not self.begun:
+            return
         digests = digests_of(batch.features, batch.labels)
         weights = np.ones(len(digests)) if isinstance(batch.weights, tuple) else batch.weights
         assert len(digests) == len(weights) == max(1, batch.num_rows), (len(digests), weights, batch.num_rows)

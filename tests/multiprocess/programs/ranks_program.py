@@ -105,10 +105,11 @@ def ranks_apart() -> Iterator[None]:
 
 def train_noted(settings: dict[str, Any], notes: Notes, watcher: Watcher) -> None:
     """Train on prepared text like `distrain train`, or on the arrays of a case like a user's script."""
+    callbacks = [watcher, notes.beginning()]
     if "case" in settings:
         of_case = arguments(settings.pop("case"))
         build_model = of_case.pop("build_model")
-        distrain.fit(lambda: notes.of_feeding(build_model()), **of_case, callbacks=[watcher], **settings)
+        distrain.fit(lambda: notes.of_feeding(build_model()), **of_case, callbacks=callbacks, **settings)
         return
     config = TrainConfig(**settings)
 
@@ -116,10 +117,9 @@ def train_noted(settings: dict[str, Any], notes: Notes, watcher: Watcher) -> Non
         job = open_job(config)
 
         def build(**choices: Any) -> Any:
-            built = job.build(**choices)
-            return replace(built, model=notes.of_feeding(built.model))
+            return notes.of_feeding(job.build(**choices))
 
-        return replace(job, build=build, callbacks=[watcher])
+        return replace(job, build=build, callbacks=callbacks)
 
     run_job(noted_job, config)
 

@@ -1,4 +1,4 @@
-"""Metrics as sums: any division of the data gives Keras' result on all data."""
+"""Metrics as sums: any division of the data gives the results of Keras' `evaluate` on all data."""
 
 from __future__ import annotations
 
@@ -6,96 +6,24 @@ import keras
 import numpy as np
 import pytest
 
-from distrain.errors import ConfigurationError
-from distrain.training.metrics import MetricSums
+from distrain.data.batches import epoch_batches, sample_batch
+from distrain.data.plan import EpochPlan
+from distrain.data.shuffle import epoch_order
+from distrain.data.sources import array_examples
+from distrain.distribution.single import SingleDevice
+from distrain.training.step import make_evaluate_step
+from distrain.training.task import batch_specs, make_task
 
 RANDOM = np.random.default_rng(0)
-N = 101
+N = 31
+X = RANDOM.normal(size=(N, 4)).astype(np.float32)
 BINARY = RANDOM.integers(0, 2, (N, 1)).astype(np.float32)
-CLASSES = RANDOM.integers(0, 4, N).astype(np.int32)
-ONE_HOT = np.eye(4, dtype=np.float32)[CLASSES]
-SCORES = RANDOM.uniform(0, 1, (N, 1)).astype(np.float32)
-PROBABILITIES = RANDOM.dirichlet(np.ones(4), N).astype(np.float32)
-TARGETS = RANDOM.normal(size=(N, 3)).astype(np.float32)
-OUTPUTS = RANDOM.normal(size=(N, 3)).astype(np.float32)
+CLASSES = RANDOM.integers(0, 3, N).astype(np.int32)
 WEIGHTS = RANDOM.choice([0, 0.5, 1, 3], N).astype(np.float32)
-
-CASES = {
-    "binary accuracy": ("accuracy", keras.metrics.BinaryAccuracy, BINARY, SCORES),
-    "categorical accuracy": ("accuracy", keras.metrics.CategoricalAccuracy, ONE_HOT, PROBABILITIES),
-    "sparse accuracy": ("accuracy", keras.metrics.SparseCategoricalAccuracy, CLASSES, PROBABILITIES),
-    "sparse accuracy of a column": ("acc", keras.metrics.SparseCategoricalAccuracy, CLASSES[:, None], PROBABILITIES),
-    "AUC": (keras.metrics.AUC(), keras.metrics.AUC, BINARY, SCORES),
-    "mean squared error": ("mse", keras.metrics.MeanSquaredError, TARGETS, OUTPUTS),
-    "an object": (keras.metrics.MeanAbsoluteError(), keras.metrics.MeanAbsoluteError, TARGETS, OUTPUTS),
-    "root": (keras.metrics.RootMeanSquaredError(), keras.metrics.RootMeanSquaredError, TARGETS, OUTPUTS),
-    "F1": (
-        keras.metrics.F1Score(average="macro"),
-        lambda: keras.metrics.F1Score(average="macro"),
-        ONE_HOT,
-        PROBABILITIES,
-    ),
-    "recall": (keras.metrics.Recall(), keras.metrics.Recall, BINARY, SCORES),
-}
-
-
-def total(metrics, labels, outputs, weights, cuts):
-    """Sums over the pieces between the cuts, added in float64 as the loop does."""
-    sums = None
-    for start, stop in zip([0, *cuts], [*cuts, len(labels)], strict=True):
-        piece = [
-            value.numpy().astype(np.float64)
-            for value in metrics.of_batch(labels[start:stop], outputs[start:stop], weights[start:stop])
-        ]
-        sums = piece if sums is None else [a + b for a, b in zip(sums, piece, strict=True)]
-    return sums
-
-
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("cuts", [[], [1], [50], [7, 8, 60, 100]])
-def test_any_cut_gives_the_figure_of_keras_on_all_data(case, cuts):
-    given, witness, labels, outputs = CASES[case]
-    expected = witness()
-    expected.update_state(labels, outputs, sample_weight=WEIGHTS)
-    metrics = MetricSums([given], labels[:2], outputs[:2])
-    (figure,) = metrics.results(total(metrics, labels, outputs, WEIGHTS, cuts)).values()
-    assert figure == pytest.approx(float(expected.result()), abs=1e-6)
-    assert figure != 0  # a figure that is never touched would agree with itself
-
-
-def test_several_metrics_keep_their_own_sums():
-    metrics = MetricSums(["accuracy", keras.metrics.AUC(name="area"), "mse"], BINARY[:2], SCORES[:2])
-    assert metrics.names == ["accuracy", "area", "mean_squared_error"]
-    figures = metrics.results(total(metrics, BINARY, SCORES, np.ones(N, np.float32), [40]))
-    assert list(figures) == metrics.names
-    assert figures["accuracy"] == pytest.approx(np.mean((SCORES > 0.5) == BINARY), abs=1e-6)
-    assert figures["mean_squared_error"] == pytest.approx(np.mean((SCORES - BINARY) ** 2), abs=1e-6)
-
-
-def test_examples_of_weight_zero_count_nothing():
-    metrics = MetricSums(["accuracy"], CLASSES[:2], PROBABILITIES[:2])
-    with_padding = total(metrics, CLASSES, PROBABILITIES, (np.arange(N) < 60).astype(np.float32), [])
-    without = total(metrics, CLASSES[:60], PROBABILITIES[:60], np.ones(60, np.float32), [])
-    assert [value.tolist() for value in with_padding] == [value.tolist() for value in without]
-    nothing = metrics.of_batch(CLASSES[:1], PROBABILITIES[:1], np.zeros(1, np.float32))
-    assert [value.numpy().tolist() for value in nothing] == [0.0, 0.0]
-
-
-def test_the_metric_objects_stay_untouched():
-    accuracy = keras.metrics.BinaryAccuracy()
-    metrics = MetricSums([accuracy], BINARY[:2], SCORES[:2])
-    metrics.of_batch(BINARY, SCORES, WEIGHTS)
-    assert [float(np.sum(variable.numpy())) for variable in accuracy.variables] == [0.0, 0.0]
-
-
-def test_a_function_is_averaged():
-    metrics = MetricSums([lambda labels, outputs: keras.ops.abs(labels - outputs)[:, 0]], TARGETS[:2], OUTPUTS[:2])
-    (figure,) = metrics.results(total(metrics, TARGETS, OUTPUTS, WEIGHTS, [30])).values()
-    assert figure == pytest.approx(np.average(np.abs(TARGETS - OUTPUTS)[:, 0], weights=WEIGHTS), abs=1e-6)
 
 
 class Smoothed(keras.metrics.Metric):
-    """The share of positive labels, with one of each kind seen beforehand: its state does not begin at zero."""
+    """The part of positive labels, with one of each kind seen beforehand: its state does not begin at zero."""
 
     def __init__(self):
         super().__init__(name="smoothed")
@@ -103,8 +31,9 @@ class Smoothed(keras.metrics.Metric):
         self.all = self.add_weight(shape=(), initializer=keras.initializers.Constant(2), name="all")
 
     def update_state(self, labels, outputs, sample_weight=None):
-        self.positive.assign_add(keras.ops.sum(labels[:, 0] * sample_weight))
-        self.all.assign_add(keras.ops.sum(sample_weight))
+        weights = keras.ops.ones_like(labels[:, 0]) if sample_weight is None else sample_weight
+        self.positive.assign_add(keras.ops.sum(labels[:, 0] * weights))
+        self.all.assign_add(keras.ops.sum(weights))
 
     def result(self):
         return self.positive / self.all
@@ -114,38 +43,53 @@ class Smoothed(keras.metrics.Metric):
         self.all.assign(2)
 
 
-class Unweighted(Smoothed):
-    """A metric that cannot leave out the padding of a last batch."""
-
-    def __init__(self):
-        super().__init__()
-        self.name = "unweighted"
-
-    def update_state(self, labels, outputs):
-        super().update_state(labels, outputs, keras.ops.ones(len(labels)))
-
-
-@pytest.mark.parametrize("cuts", [[], [7, 8, 60]])
-def test_what_a_state_begins_with_counts_once(cuts):
-    metrics = MetricSums([Smoothed()], BINARY[:2], SCORES[:2])
-    figure = metrics.results(total(metrics, BINARY, SCORES, WEIGHTS, cuts))["smoothed"]
-    assert figure == pytest.approx((1 + (BINARY[:, 0] * WEIGHTS).sum()) / (2 + WEIGHTS.sum()), abs=1e-6)
+def model_of(labels, metrics):
+    keras.utils.clear_session()  # names of metrics count from the start again
+    keras.utils.set_random_seed(3)
+    units, activation = (1, "sigmoid") if labels is BINARY else (3, "softmax")
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(units, activation=activation)])
+    loss = "binary_crossentropy" if labels is BINARY else "sparse_categorical_crossentropy"
+    model.compile("sgd", loss, metrics=metrics(), weighted_metrics=metrics())
+    return model
 
 
-def test_no_metrics_no_sums():
-    metrics = MetricSums([], BINARY[:2], SCORES[:2])
-    assert metrics.of_batch(BINARY, SCORES, WEIGHTS) == []
-    assert metrics.results([]) == {}
+CASES = {
+    "names": (BINARY, lambda: ["accuracy", "mae", "mse"]),
+    "one name twice": (BINARY, lambda: [keras.metrics.BinaryAccuracy(threshold=t) for t in (0.3, 0.5)]),
+    "objects": (BINARY, lambda: [keras.metrics.AUC(), keras.metrics.Recall(), keras.metrics.RootMeanSquaredError()]),
+    "a function": (BINARY, lambda: [lambda y, p: keras.ops.abs(y - p)[:, 0]]),
+    "a number per class": (BINARY, lambda: [keras.metrics.F1Score(threshold=0.5)]),
+    "a state that begins with counts": (BINARY, lambda: [Smoothed()]),
+    "sparse classes": (CLASSES, lambda: ["acc", keras.metrics.SparseTopKCategoricalAccuracy(2)]),
+}
 
 
-@pytest.mark.parametrize(
-    ("metric", "labels", "outputs", "words"),
-    [
-        ("no such metric", BINARY, SCORES, "'no such metric' is not a metric"),
-        (Unweighted(), BINARY, SCORES, "'unweighted' does not fit.*sample_weight"),
-        (keras.metrics.MeanSquaredError(), TARGETS, PROBABILITIES, "'mean_squared_error' does not fit"),
-    ],
-)
-def test_metrics_that_do_not_fit_are_told(metric, labels, outputs, words):
-    with pytest.raises(ConfigurationError, match=words):
-        MetricSums([metric], labels[:2], outputs[:2])
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("num_shares", "batch_size"), [(1, 8), (3, 5), (5, 7)])
+def test_any_division_gives_the_results_of_keras_on_all_data(case, num_shares, batch_size):
+    labels, metrics = CASES[case]
+    expected = model_of(labels, metrics).evaluate(
+        X, labels, batch_size=N, sample_weight=WEIGHTS, verbose=0, return_dict=True
+    )
+    examples = array_examples(X, labels, WEIGHTS)
+    sample = sample_batch(examples)
+    task = make_task(lambda: model_of(labels, metrics), sample, scope=SingleDevice().scope(), num_columns={})
+    evaluate = make_evaluate_step(task, SingleDevice(), batch_specs(sample), accumulation_steps=num_shares)
+    plan = EpochPlan(N, num_shares, batch_size)
+    order = epoch_order(N, seed=0, epoch=0, shuffle=False)
+    steps = [evaluate(batches).sums for batches in epoch_batches(examples, plan, order, replicas=range(num_shares))]
+    results = task.metrics.results([np.sum(sums, axis=0, dtype=np.float64) for sums in zip(*steps, strict=True)])
+    assert results.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(results[name], value, rtol=1e-5, err_msg=name)
+    assert [float(np.sum(v)) for m in task.model.metrics for v in m.variables if "total" in v.name] == pytest.approx(
+        [0.0] * sum("total" in v.name for m in task.model.metrics for v in m.variables)
+    )
+
+
+def test_a_sum_of_nothing_gives_a_result():
+    examples = array_examples(X, BINARY)
+    task = make_task(
+        lambda: model_of(BINARY, lambda: ["mae"]), sample_batch(examples), scope=SingleDevice().scope(), num_columns={}
+    )
+    assert task.metrics.results([np.zeros(())] * 6) == {"loss": 0, "mae": 0, "weighted_mae": 0}

@@ -6,7 +6,6 @@ import keras
 import numpy as np
 import pytest
 import scipy.sparse
-import tensorflow as tf
 
 from distrain.batch import step_flags
 from distrain.data.batches import epoch_batches, idle_batch, sample_batch
@@ -15,9 +14,8 @@ from distrain.data.shuffle import epoch_order
 from distrain.data.sources import array_examples
 from distrain.distribution.single import SingleDevice
 from distrain.errors import ConfigurationError
-from distrain.models.build import CompiledModel
-from distrain.training.step import make_evaluate_step, make_train_steps, mean_metrics
-from distrain.training.task import batch_specs, example_losses, make_task
+from distrain.training.step import make_evaluate_step, make_train_steps
+from distrain.training.task import batch_specs, make_task
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(11, 4)).astype(np.float32)
@@ -38,10 +36,11 @@ def linear(regularizer=None):
     return keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, kernel_regularizer=regularizer)])
 
 
-def task_of(examples, *, model=linear, loss=None, metrics=("mse",), optimizer=None):
+def task_of(examples, *, model=linear, loss="mse", metrics=("mse",), optimizer=None):
     def build():
-        own = optimizer or keras.optimizers.SGD(RATE)
-        return CompiledModel(model(), own, loss or keras.losses.MeanSquaredError(), list(metrics))
+        built = model()
+        built.compile(optimizer or keras.optimizers.SGD(RATE), loss, metrics=["mse"], weighted_metrics=list(metrics))
+        return built
 
     sample = sample_batch(examples)
     task = make_task(build, sample, scope=SingleDevice().scope(), num_columns=examples.num_columns)
@@ -78,9 +77,10 @@ def test_one_step_is_gradient_descent_on_the_weighted_mean():
     sums = make_train_step(task, SingleDevice(), specs)(batches_of(examples)[0]).sums
     assert sums[0] == pytest.approx((WEIGHTS * residual).sum(), rel=1e-5)
     assert sums[1] == len(WEIGHTS)
-    shown = mean_metrics(sums, task.metrics)
+    shown = task.metrics.results(sums)
     assert shown["loss"] == pytest.approx((WEIGHTS * residual).mean(), rel=1e-5)
-    assert shown["mean_squared_error"] == pytest.approx(np.average(residual, weights=WEIGHTS), rel=1e-5)
+    assert shown["mse"] == pytest.approx(residual.mean(), rel=1e-5)
+    assert shown["weighted_mse"] == pytest.approx(np.average(residual, weights=WEIGHTS), rel=1e-5)
     for after, start, gradient in zip(weights_of(task), before, numpy_gradient(*before, WEIGHTS), strict=True):
         np.testing.assert_allclose(after, start - RATE * gradient, atol=1e-6)
 
@@ -127,7 +127,7 @@ def test_a_step_that_weighs_nothing_changes_nothing():
     task, specs = task_of(examples)
     before = weights_of(task)
     sums = make_train_step(task, SingleDevice(), specs)(batches_of(examples)[0]).sums
-    assert mean_metrics(sums, task.metrics)["loss"] == 0
+    assert task.metrics.results(sums)["loss"] == 0
     assert all(np.array_equal(a, b) for a, b in zip(weights_of(task), before, strict=True))
 
 
@@ -274,27 +274,12 @@ def test_a_weight_that_the_loss_does_not_touch_stays():
     assert task.model.spare.numpy().tolist() == [1.0] * 3
 
 
-def test_losses_of_examples_are_means_over_the_other_axes():
-    labels, outputs = tf.zeros((3, 2, 5)), tf.random.stateless_normal((3, 2, 5), [1, 2])
-    expected = np.mean(outputs.numpy() ** 2, axis=(1, 2))
-    for loss in (keras.losses.MeanSquaredError(), lambda y, p: (y - p) ** 2, keras.losses.mean_squared_error):
-        np.testing.assert_allclose(example_losses(loss, labels, outputs).numpy(), expected, rtol=1e-6)
-
-
-def test_a_loss_of_the_whole_batch_is_refused():
-    examples = array_examples(X, Y)
-    task, specs = task_of(examples, loss=lambda y, p: tf.reduce_mean((y - p) ** 2))
-    with pytest.raises(ConfigurationError, match="one number for a batch"):
-        make_train_step(task, SingleDevice(), specs)(batches_of(examples)[0])
-
-
 def test_a_model_without_weights_is_refused():
     examples = array_examples(X, Y)
     task, specs = task_of(
         examples,
         model=lambda: keras.Sequential([keras.Input((4,)), keras.layers.Reshape((2, 2))]),
-        loss=lambda y, p: p[:, 0, 0],
-        metrics=(),
+        loss=lambda y, p: keras.ops.mean(p, axis=(1, 2)),
     )
     with pytest.raises(ConfigurationError, match="no trainable weights"):
         make_train_step(task, SingleDevice(), specs)
@@ -305,7 +290,11 @@ def test_a_model_without_weights_is_refused():
     [
         (X[:, :3], linear, r"does not take the data, float32\[2, 3\]"),
         ({"a": X, "b": X}, linear, "does not take the data"),
-        (X, lambda: keras.Model(i := keras.Input((4,)), [keras.layers.Dense(1)(i), i]), "must return one tensor"),
+        (
+            X,
+            lambda: keras.Model(i := keras.Input((4,)), [keras.layers.Dense(1)(i), i]),
+            r"outputs \['float32\[2, 1\]', 'float32\[2, 4\]'\]: Incompatible shapes: \[2\] vs. \[2,4\]",
+        ),
     ],
 )
 def test_a_model_that_does_not_fit_is_told_with_the_shapes(features, model, words):
