@@ -28,6 +28,13 @@ DROPOUT_RATES = {"ngram": 0.4, "sequence": 0.2}  # by kind of data
 class TrainConfig(OptimizerSettings, LengthSettings, RunSettings):
     """Settings of `distrain train`; `settings_of(TrainConfig)` lists them with their help texts, the bases' first."""
 
+    class_weight: str | None = setting(
+        "weights of training examples by class: balanced, or LABEL=WEIGHT,... by a class's name or number",
+        default=None,
+        pattern=r"balanced|[^=,]+=[^=,]+(,[^=,]+=[^=,]+)*",
+        rule="balanced, or LABEL=WEIGHT,... such as spam=20,other=1",
+        metavar="balanced|LABEL=WEIGHT,...",
+    )
     units: int = setting("width of the hidden layer of the n-gram model", default=64, at_least=1)
     embedding: int = setting("width of a word vector of the sequence model", default=200, at_least=1, metavar="UNITS")
     blocks: int = setting("convolution blocks of the sequence model", default=2, at_least=1, metavar="N")

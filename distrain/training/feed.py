@@ -49,7 +49,7 @@ def open_evaluation(
     plan, order = evaluation_plan(examples, num_microbatches, setup.batch_size, limit=limit)
     batches = epoch_batches(examples, plan, order, replicas=local)
     ready = prefetched(batches, in_thread=distribution.prefetches)
-    empty = [idle_batch(setup.sample, number) for number in local]
+    empty = [idle_batch(setup.validation_sample, number) for number in local]
     return plan, step_flags.with_failure_batches(ready, empty)
 
 

@@ -21,7 +21,7 @@ from distrain.training.job import TrainingJob
 from distrain.training.run import Result, run_job
 
 # `fit` takes data and model as arguments of its own; the rest describes the models that distrain ships.
-_NOT_OF_FIT = {"data", "model", "units", "embedding", "blocks", "filters", "dropout"}
+_NOT_OF_FIT = {"data", "model", "units", "embedding", "blocks", "filters", "dropout", "class_weight"}
 
 
 def fit(

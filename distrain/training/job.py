@@ -20,6 +20,7 @@ from distrain.data.dataset_index import open_dataset
 from distrain.data.examples import Examples
 from distrain.data.sources import part_examples
 from distrain.errors import ConfigurationError
+from distrain.training.class_weight import weigh_classes
 
 
 @dataclass(frozen=True)
@@ -110,14 +111,17 @@ def _text_job(config: TrainConfig) -> TrainingJob:
     dataset = open_dataset(config.data)
     metadata = TextMetadata(dataset.kind, dataset.num_features, dataset.max_length, dataset.classes)
     layout = row_layout(config, metadata)
+    train = part_examples(dataset.parts["train"], **layout)
+    train, weights = weigh_classes(train, config.class_weight, dataset.classes)
     return TrainingJob(
         build=model_builder(config, metadata),
-        train=part_examples(dataset.parts["train"], **layout),
+        train=train,
         validation=part_examples(dataset.parts["test"], **layout),
         data_digest=dataset.digest,
         metadata={
             "text": {**asdict(metadata), "classes": list(metadata.classes)},
             "dropout": dropout_rate(config, metadata.kind),
+            **weights,
         },
         vectorizer=dataset.vectorizer,
     )
@@ -132,9 +136,11 @@ def _array_job(config: TrainConfig) -> TrainingJob:
         )
     parts = open_array_folder(config.data)
     function = find_function(config.model)
+    train, weights = weigh_classes(parts["train"], config.class_weight)
     return TrainingJob(
         build=partial(user_model, function),
-        train=parts["train"],
+        train=train,
         validation=parts.get("test"),
         data_digest="|".join(f"{name}:{part.digest}" for name, part in parts.items()),
+        metadata=weights,
     )

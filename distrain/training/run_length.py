@@ -1,4 +1,4 @@
-"""How many steps a run takes, and what of this a resumed run must keep.
+"""How many steps a run takes, with a warning about its batches, and which of these values a resumed run must keep.
 
 Decides: the plan of an epoch, and the steps that a schedule of the learning rate counts. Never: trains.
 
@@ -8,10 +8,13 @@ Decides: the plan of an epoch, and the steps that a schedule of the learning rat
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from distrain.config import TrainConfig
 from distrain.data.plan import EpochPlan
+
+_LOG = logging.getLogger(__name__)
 
 
 def epoch_plan(config: TrainConfig, num_replicas: int, num_examples: int, position: int = 0) -> EpochPlan:
@@ -44,3 +47,25 @@ def schedule_values(config: TrainConfig, num_replicas: int, num_examples: int) -
         "scheduled_steps": total_steps(config, num_replicas, num_examples) if falls else None,
         "learning_rate_factor": learning_rate_factor(config, num_replicas) if is_scaled else None,
     }
+
+
+def warn_of_batches(config: TrainConfig, num_examples: int, num_replicas: int) -> None:
+    """Warn if the global batch size is not the size asked for, or if some microbatches of a step stay empty."""
+    wanted = config.wanted_global_batch_size
+    batch_size = config.replica_batch_size(num_replicas)
+    num_microbatches = num_replicas * config.accumulation_steps
+    sizes, divisor = f"{num_replicas} x {batch_size}", f"{num_replicas} replicas"
+    if config.accumulation_steps > 1:
+        sizes, divisor = f"{sizes} x {config.accumulation_steps}", f"{divisor} x {config.accumulation_steps} batches"
+    if wanted is not None and batch_size * num_microbatches != wanted:
+        _LOG.warning(
+            f"--global-batch-size {wanted} does not divide by {divisor}; using the "
+            f"nearest, {sizes} = {num_microbatches * batch_size}. The model differs a little from "
+            "one trained with the size asked for."
+        )
+    num_batches = EpochPlan(num_examples, num_microbatches, batch_size).num_batches
+    if num_batches < num_microbatches:
+        _LOG.warning(
+            f"{num_examples} training examples make {num_batches} batches of {batch_size}, fewer than the "
+            f"{divisor}: some have nothing to do. Use fewer replicas or a smaller batch."
+        )

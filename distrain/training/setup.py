@@ -18,7 +18,7 @@ import platform
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +35,7 @@ from distrain.runs import directory as run_directory
 from distrain.runs.checkpoint import Checkpoint, pack_checkpoint, unpack_checkpoint
 from distrain.runs.progress import Progress, read_progress
 from distrain.training.job import TrainingJob
-from distrain.training.run_length import epoch_plan, schedule_values, total_steps
+from distrain.training.run_length import epoch_plan, schedule_values, total_steps, warn_of_batches
 
 if TYPE_CHECKING:
     from distrain.distribution.base import Distribution
@@ -69,6 +69,11 @@ class RunSetup:
     trainable: TrainableModel
     model_state: ModelState
     sample: Batch
+
+    @cached_property
+    def validation_sample(self) -> Batch:
+        """A batch of one or two validation examples, which may lack the weights of training examples."""
+        return self.sample if self.job.validation is None else sample_batch(self.job.validation)
 
     @property
     def was_complete(self) -> bool:
@@ -248,13 +253,14 @@ def compile_steps(setup: RunSetup) -> CompiledSteps:
     specs = batch_specs(setup.sample)
 
     def compile_own() -> CompiledSteps:
+        evaluated = batch_specs(setup.validation_sample)
         task, replicas, accumulation_steps = setup.trainable, setup.distribution, setup.config.accumulation_steps
         at_once = setup.config.steps_per_execution
         return CompiledSteps(
             steps.make_train_steps(
                 task, replicas, specs, accumulation_steps=accumulation_steps, steps_per_execution=at_once
             ),
-            steps.make_evaluate_step(task, replicas, specs, accumulation_steps=accumulation_steps),
+            steps.make_evaluate_step(task, replicas, evaluated, accumulation_steps=accumulation_steps),
         )
 
     return run_on_all_ranks(setup.distribution.group, compile_own)
@@ -266,28 +272,6 @@ def broadcast_checkpoint(distribution: Distribution, checkpoint: Checkpoint | No
         return checkpoint
     content = distribution.group.broadcast(b"" if checkpoint is None else pack_checkpoint(checkpoint))
     return unpack_checkpoint(content) if content else None
-
-
-def warn_of_batches(config: TrainConfig, num_examples: int, num_replicas: int) -> None:
-    """Warn if the global batch size is not the size asked for, or if some microbatches of a step stay empty."""
-    wanted = config.wanted_global_batch_size
-    batch_size = config.replica_batch_size(num_replicas)
-    num_microbatches = num_replicas * config.accumulation_steps
-    sizes, divisor = f"{num_replicas} x {batch_size}", f"{num_replicas} replicas"
-    if config.accumulation_steps > 1:
-        sizes, divisor = f"{sizes} x {config.accumulation_steps}", f"{divisor} x {config.accumulation_steps} batches"
-    if wanted is not None and batch_size * num_microbatches != wanted:
-        _LOG.warning(
-            f"--global-batch-size {wanted} does not divide by {divisor}; using the "
-            f"nearest, {sizes} = {num_microbatches * batch_size}. The model differs a little from "
-            "one trained with the size asked for."
-        )
-    num_batches = EpochPlan(num_examples, num_microbatches, batch_size).num_batches
-    if num_batches < num_microbatches:
-        _LOG.warning(
-            f"{num_examples} training examples make {num_batches} batches of {batch_size}, fewer than the "
-            f"{divisor}: some have nothing to do. Use fewer replicas or a smaller batch."
-        )
 
 
 def _tensorflow_version() -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from distrain.config import TrainConfig
-from distrain.training.setup import warn_of_batches
+from distrain.training.run_length import warn_of_batches
 
 
 @pytest.mark.parametrize(
