@@ -11,6 +11,7 @@ import argparse
 import os
 import sys
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +59,19 @@ def _train(options: argparse.Namespace) -> None:
         ignore_stop()  # Python restores the default handlers before the process ends
     if world_or_alone().rank > 0:
         return
+    _print_missed_classes(summary.get("classes", {}))
     accuracy = summary["validation_accuracy"]
     if accuracy is not None:
         print(f"validation accuracy {accuracy:.4f}, loss {summary['validation_loss']:.4f}, in {config.run}")
     write_report([config.run], config.run / REPORT_NAME)
+
+
+def _print_missed_classes(classes: Mapping[str, Mapping[str, float]]) -> None:
+    """Print the classes of which no validation example is recognized, as accuracy hides them."""
+    missed = [name for name, figures in classes.items() if figures["support"] and not figures["recall"]]
+    if missed:
+        shown = ", ".join(repr(name[:40]) for name in missed[:5]) + (", ..." if len(missed) > 5 else "")
+        print(f"no validation example of class {shown} is recognized: --class-weight balanced may help")
 
 
 def _end_at_once(error: Exception) -> None:

@@ -17,6 +17,8 @@ from distrain.data.sources import part_examples
 from distrain.errors import DataError
 from distrain.inference.finished_run import open_finished_run
 from distrain.keras_backend import require_tensorflow
+from distrain.training.class_counts import make_count_step, predicts_classes
+from distrain.training.class_figures import class_figures
 from distrain.training.evaluation import evaluate_all
 from distrain.training.feed import evaluation_plan
 
@@ -25,7 +27,8 @@ def evaluate_run(run: Path, data: Path) -> dict[str, Any]:
     """Evaluate a run's best checkpoint on the test part of its data.
 
     Returns:
-        `loss` and the metrics; `examples`, the number of test examples; `step`, the checkpoint's global step.
+        `loss` and the metrics; `examples`, the number of test examples; `step`, the checkpoint's global step. If the
+        model predicts classes, also the figures of `class_figures`.
 
     Raises:
         CheckpointError: the run cannot be used.
@@ -46,7 +49,8 @@ def evaluate_run(run: Path, data: Path) -> dict[str, Any]:
     examples = part_examples(dataset.parts["test"], **finished.row_layout)
     device = SingleDevice()
     trainable = finished.load_model(examples, device)
-    step = steps.make_evaluate_step(trainable, device, batch_specs(sample_batch(examples)))
+    sample, num_classes = sample_batch(examples), len(dataset.classes)
+    step = steps.make_evaluate_step(trainable, device, batch_specs(sample))
     plan, order = evaluation_plan(examples, 1, finished.config.replica_batch_size(1))
     metrics = evaluate_all(
         prefetched(epoch_batches(examples, plan, order, replicas=range(1))),
@@ -54,4 +58,12 @@ def evaluate_run(run: Path, data: Path) -> dict[str, Any]:
         trainable.metrics.results,
     )
     assert metrics is not None
+    if predicts_classes(trainable, sample, num_classes):
+        count = make_count_step(trainable, device, batch_specs(sample), num_classes)
+        figures = evaluate_all(
+            prefetched(epoch_batches(examples, plan, order, replicas=range(1))),
+            lambda batches: count(batches).sums,
+            lambda sums: class_figures(sums[0], dataset.classes),
+        )
+        metrics |= figures or {}
     return {**metrics, "examples": examples.num_examples, "step": finished.checkpoint.state["global_step"]}

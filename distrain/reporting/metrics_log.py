@@ -32,8 +32,10 @@ MAX_LINE_BYTES = 1 << 16  # an event has some hundred bytes; a longer line is da
 def json_scalar(value: Any) -> Any:
     """Return `value` as strict JSON can hold it: scalars of NumPy or tensors as numbers, NaN and infinities as None.
 
-    A list, the figure of a metric that gives a number per class, becomes a list of such values.
+    A list, the figure of a metric that gives a number per class, becomes a list of such values; a dict likewise.
     """
+    if isinstance(value, dict):
+        return {name: json_scalar(item) for name, item in value.items()}
     if isinstance(value, list):
         return [json_scalar(item) for item in value]
     if value is None or isinstance(value, (str, bool)):

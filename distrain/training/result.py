@@ -17,8 +17,11 @@ from distrain.file_names import CHECKPOINTS_NAME
 from distrain.runs import directory as run_directory
 from distrain.runs.checkpoint import Checkpoint, checkpoint_path, load_checkpoint
 from distrain.runs.progress import Progress
+from distrain.training.class_counts import validation_figures
 from distrain.training.epochs import RunActions
 from distrain.training.setup import RunSetup, broadcast_checkpoint
+
+MAX_SUMMARY_CLASSES = 1_000  # a class takes about 120 bytes of `summary.json`, which should stay small
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ def finish_run(setup: RunSetup, actions: RunActions, progress: Progress) -> Resu
     if best_step is not None and best_step != progress.global_step and not actions.callbacks.replaced_weights:
         setup.model_state.restore(_load_checkpoint(setup, best_step))
     summary = _summarize(setup, actions, progress)
+    if not setup.was_complete:
+        summary |= _figures_by_class(setup, actions)
     if distribution.group.is_chief:
         if setup.was_complete:
             summary = run_directory.read_summary(config.run) or summary
@@ -73,6 +78,14 @@ def _summarize(setup: RunSetup, actions: RunActions, progress: Progress) -> dict
         "startup_seconds": actions.startup.seconds,
         "limit_batches": setup.config.limit_batches,
     }
+
+
+def _figures_by_class(setup: RunSetup, actions: RunActions) -> dict[str, Any]:
+    """Return the figures of each class on the validation data, if they fit into `summary.json`."""
+    if len(setup.job.metadata.get("text", {}).get("classes", ())) > MAX_SUMMARY_CLASSES:
+        return {}
+    figures = validation_figures(setup, actions.step_flags) or {}
+    return {name: value for name, value in figures.items() if name != "confusion"}
 
 
 def _load_checkpoint(setup: RunSetup, step: int) -> Checkpoint:

@@ -105,7 +105,7 @@ def make_train_steps(
             gradients = list(map(_added, gradients, more_gradients))
             sums = list(map(_added, sums, more_sums))
         # The loss depends on the weights, so the sums of the next step in this call come after this step's update.
-        present, sums = replicas.sum(_present(gradients), [*sums, _summed_flags(batches[0], sums[0])])
+        present, sums = replicas.sum(_present(gradients), [*sums, summed_flags(batches[0], sums[0])])
         summed = iter(present)
         gradients = [None if gradient is None else next(summed) for gradient in gradients]
         if replicas.local_update:
@@ -122,10 +122,10 @@ def make_train_steps(
             outputs += sums
         return outputs
 
-    one_step = all_steps = _outcomes(replicas.compile(replica_steps, specs, num_batches=accumulation_steps))
+    one_step = all_steps = outcomes(replicas.compile(replica_steps, specs, num_batches=accumulation_steps))
     if steps_per_execution > 1:
         num_batches = accumulation_steps * steps_per_execution
-        all_steps = _outcomes(replicas.compile(replica_steps, specs, num_batches=num_batches), steps_per_execution)
+        all_steps = outcomes(replicas.compile(replica_steps, specs, num_batches=num_batches), steps_per_execution)
 
     def run(steps: Sequence[Sequence[Batch]]) -> list[Outcome]:
         if len(steps) == steps_per_execution:
@@ -214,22 +214,24 @@ def make_evaluate_step(
         totals = _totals(task, replicas, batches)
         passes = [forward_pass(task, b, training=False, total=next(totals), of_outputs=of_outputs) for b in batches]
         own = [tf.add_n(values) for values in zip(*(share.sums for share in passes), strict=True)]
-        return replicas.sum([], [*own, _summed_flags(batches[0], own[0])])[1]
+        return replicas.sum([], [*own, summed_flags(batches[0], own[0])])[1]
 
-    evaluate = _outcomes(replicas.compile(replica_step, specs, num_batches=accumulation_steps))
+    evaluate = outcomes(replicas.compile(replica_step, specs, num_batches=accumulation_steps))
     return lambda batches: evaluate(batches)[0]
 
 
-def _summed_flags(batch: Batch, weighted_loss: Any) -> Any:
+def summed_flags(batch: Batch, weighted_loss: Any) -> Any:
     """Return float32 `[4]` in the order of `Outcome`, which replicas sum with the metrics."""
     stop, failed, replica = tf.unstack(batch.step_flags, num=3)
     diverged = tf.cast(~tf.math.is_finite(weighted_loss), tf.float32)
     return tf.stack([stop, failed, diverged, diverged * (replica - 1)])
 
 
-def _outcomes(
+def outcomes(
     compiled: Callable[[Sequence[Any]], list[Any]], num_steps: int = 1
 ) -> Callable[[Sequence[Batch]], list[Outcome]]:
+    """Return a function from batches to the outcomes of `num_steps` steps, whose last sums are `summed_flags`."""
+
     def run(batches: Sequence[Batch]) -> list[Outcome]:
         outputs = [output.numpy() for output in compiled(batches)]
         width = len(outputs) // num_steps

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 
 import numpy as np
@@ -81,6 +82,16 @@ class TestText:
     def test_each_validation_example_counts_once_an_evaluation(self, ranks, text, run):
         rows = examples_of_text(text[run], "test")
         assert ranks.fed(run, "evaluate") == Counter({row: EPOCHS * count for row, count in rows.items()})
+
+    @pytest.mark.parametrize("run", TEXT)
+    def test_figures_by_class_count_each_validation_example_once(self, ranks, alone, run):
+        found, expected = (
+            json.loads((each.folder / "runs" / run / "summary.json").read_text()) for each in (ranks, alone)
+        )
+        assert found["classes"] == expected["classes"]
+        figures = found["classes"].values()
+        right = sum(of_class["recall"] * of_class["support"] for of_class in figures)
+        assert right / sum(of_class["support"] for of_class in figures) == pytest.approx(found["validation_accuracy"])
 
     def test_a_rank_without_examples_still_takes_its_step(self, ranks):
         calls = [facts["fed"] for facts in ranks.facts("ngram")]

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 SUMMARY = {
     "validation_accuracy",
@@ -97,6 +98,19 @@ def test_training_learns_and_evaluation_finds_the_same_metrics(trained, distrain
     assert found["accuracy"] == pytest.approx(summary["validation_accuracy"], abs=1e-6)
     assert found["loss"] == pytest.approx(summary["validation_loss"], abs=1e-6)
     assert summary["validation_accuracy"] > 0.4  # of four classes
+    # The report shows the figures that evaluate prints, and predict gives their witness.
+    assert (found["classes"], found["macro_f1"]) == (summary["classes"], summary["macro_f1"])
+    rows = (text["ngram"].parent / "test.csv").read_text(encoding="utf-8").splitlines()
+    labels, texts = zip(*(row.split(",", 1) for row in rows), strict=True)
+    done = distrain("predict", "--run", run, stdin="".join(f"{line}\n" for line in texts))
+    predicted = [json.loads(line)["label"] for line in done.stdout.splitlines()]
+    labels, names = [label.strip('"') for label in labels], list(found["classes"])
+    assert found["confusion"] == confusion_matrix(labels, predicted, labels=names).tolist()
+    columns = precision_recall_fscore_support(labels, predicted, labels=names, zero_division=0)
+    expected = dict(zip(names, np.stack(columns, axis=1).tolist(), strict=True))
+    for name, figures in found["classes"].items():
+        assert list(figures.values()) == pytest.approx(expected[name], abs=1e-12)
+    assert "Classes on the validation data" in (run / "report.html").read_text()
 
 
 def test_prediction_needs_the_run_directory_alone(trained, distrain, text, tmp_path):

@@ -20,7 +20,15 @@ from markupsafe import Markup
 from distrain.errors import ConfigurationError
 from distrain.files import atomic_write
 from distrain.reporting.html.charts import charts, legend, run_colour
-from distrain.reporting.html.tables import as_text, comparison, differing_settings, epoch_table, key_values
+from distrain.reporting.html.tables import (
+    as_text,
+    class_table,
+    comparison,
+    differing_settings,
+    epoch_table,
+    key_values,
+    result_values,
+)
 from distrain.reporting.run_history import Run, load_run
 
 MAX_CHART_POINTS = 3000  # of all runs together in a chart: keeps a page with long runs below a megabyte
@@ -74,6 +82,8 @@ def render(runs: Sequence[Run]) -> str:
         legend=legend(runs),
         differing=differing_settings(runs),
         epochs=[epoch_table(run) for run in runs],
+        classes=[class_table(run) for run in runs],
+        results=[result_values(run) for run in runs],
     )
 
 

@@ -119,6 +119,27 @@ def epoch_table(run: Run) -> Table:
     return Table(["epoch", *map(as_text, names), *["learning rate"][: len(rate)], "samples/s", "seconds"], rows)
 
 
+def class_table(run: Run) -> Table:
+    """Return a row for each class of the validation data; of many classes those with the lowest F1."""
+    found = run.summary.get("classes")
+    classes = found if isinstance(found, dict) else {}
+    formats = {"precision": "{:.4f}", "recall": "{:.4f}", "f1": "{:.4f}", "support": "{:,.0f}"}
+    rows = []
+    for name, figures in classes.items():
+        known = figures if isinstance(figures, dict) else {}
+        numbers = {key: as_number(known.get(key)) for key in formats}
+        cells = [Cell(MISSING if number is None else formats[key].format(number)) for key, number in numbers.items()]
+        rows.append((numbers["f1"] or 0.0, [Cell(as_text(name)), *cells]))
+    if len(rows) > MAX_TABLE_ROWS:
+        rows = sorted(rows, key=lambda row: row[0])[:MAX_TABLE_ROWS]
+    return Table(["class", "precision", "recall", "F1", "examples"], [cells for _, cells in rows])
+
+
+def result_values(run: Run) -> dict[str, Any]:
+    """Return the results of a run that are single values."""
+    return {name: value for name, value in run.summary.items() if not isinstance(value, dict)}
+
+
 def key_values(run: Run) -> Iterator[KeyValue]:
     """Yield the numbers of a run that a reader looks for first, as far as they are known."""
     best = run.best_epoch

@@ -39,7 +39,7 @@ def finish(run, *, best_step, was_complete=False, replaced_weights=False):
     setup = SimpleNamespace(
         config=SimpleNamespace(run=run, limit_batches=None),
         distribution=SimpleNamespace(group=SingleProcess(), num_replicas=1, name="single"),
-        job=SimpleNamespace(data_digest="abc"),
+        job=SimpleNamespace(data_digest="abc", metadata={}, validation=None),
         was_complete=was_complete,
         model_state=model,
         trainable=SimpleNamespace(model=model),
@@ -50,6 +50,7 @@ def finish(run, *, best_step, was_complete=False, replaced_weights=False):
         startup=SimpleNamespace(seconds=1.0),
         report=SimpleNamespace(finish=written.append),
         history=[{"loss": 1.0}],
+        step_flags=None,
         callbacks=SimpleNamespace(replaced_weights=replaced_weights, history="of Keras"),
     )
     return finish_run(setup, actions, Progress(2, 0, 0, 8, 64, 4.0)), written

@@ -9,11 +9,13 @@ from distrain.reporting.html.tables import (
     MISSING,
     Cell,
     as_text,
+    class_table,
     comparison,
     differing_settings,
     duration,
     epoch_table,
     key_values,
+    result_values,
 )
 from distrain.reporting.run_history import Run
 
@@ -76,3 +78,24 @@ def test_a_long_text_is_cut():
     assert as_text(None) == MISSING
     assert as_text("x" * 300) == "x" * 300
     assert as_text("x" * 301) == "x" * 300 + " …"
+
+
+def figures(f1):
+    return {"precision": 0.5, "recall": 0.25, "f1": f1, "support": 1234}
+
+
+def test_classes_show_their_figures(tmp_path):
+    run = make_run(tmp_path, {"classes": {"no": figures(0.9), "yes": figures(0.125), "odd": "text"}, "epochs": 3})
+    table = class_table(run)
+    assert table.heads == ["class", "precision", "recall", "F1", "examples"]
+    assert [cell.text for cell in table.rows[0]] == ["no", "0.5000", "0.2500", "0.9000", "1,234"]
+    assert [row[0].text for row in table.rows] == ["no", "yes", "odd"]
+    assert [cell.text for cell in table.rows[2][1:]] == [MISSING] * 4
+    assert result_values(run) == {"epochs": 3}
+    assert class_table(make_run(tmp_path)).rows == []
+
+
+def test_of_many_classes_the_worst_are_shown(tmp_path):
+    run = make_run(tmp_path, {"classes": {str(number): figures(1 - number / 1000) for number in range(1000)}})
+    shown = [row[0].text for row in class_table(run).rows]
+    assert shown == [str(number) for number in range(999, 799, -1)]

@@ -1,0 +1,127 @@
+"""Counts of right and wrong predictions by class, over one pass through examples of prepared text.
+
+Decides: which class an output predicts, and how examples are counted. Never: how counts become figures
+(`class_figures.py`).
+
+    figures = validation_figures(setup, step_flags)          # on all ranks, at the end of a run
+    step = make_count_step(task, replicas, specs, num_classes)
+    counts = step(batches).sums[0]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from distrain.batch import Batch
+from distrain.training.class_figures import MAX_CONFUSION_CLASSES, class_figures
+from distrain.training.evaluation import evaluate_all
+from distrain.training.feed import open_evaluation
+from distrain.training.setup import RunSetup
+from distrain.training.step_flags import StepFlags
+
+if TYPE_CHECKING:
+    from distrain.training.step import Replicas, Step
+    from distrain.training.task import TrainableModel
+
+
+def validation_figures(setup: RunSetup, step_flags: StepFlags) -> dict[str, Any] | None:
+    """Return the figures of each class on the validation data, the same on all ranks.
+
+    Returns:
+        See `class_figures`; None if the data has no names of classes, if the model predicts no class, or if a request
+        to stop interrupted.
+    """
+    names = setup.job.metadata.get("text", {}).get("classes", ())
+    if setup.job.validation is None or not predicts_classes(setup.trainable, setup.sample, len(names)):
+        return None
+    from distrain.training.task import batch_specs
+
+    accumulation_steps = setup.config.accumulation_steps
+    specs = batch_specs(setup.sample)
+    step = make_count_step(
+        setup.trainable, setup.distribution, specs, len(names), accumulation_steps=accumulation_steps
+    )
+    _, batches = open_evaluation(setup, step_flags, setup.job.validation)
+    return evaluate_all(
+        batches,
+        step_flags.around(step, microbatches_per_process=len(setup.local_microbatches)),
+        lambda sums: class_figures(sums[0], names),
+        interrupted=step_flags.stop_is_agreed,
+    )
+
+
+def predicts_classes(task: TrainableModel, sample: Batch, num_classes: int) -> bool:
+    """Return whether the model has one output per class, or one output for two classes, and labels are class numbers.
+
+    Args:
+        task: the model.
+        sample: a batch of one or two examples.
+        num_classes: number of classes.
+    """
+    import tensorflow as tf
+
+    labels = sample.labels
+    if num_classes < 2 or not isinstance(labels, np.ndarray) or labels.size != len(labels) or labels.dtype.kind != "i":
+        return False
+    outputs = _outputs(task, tf.nest.map_structure(tf.constant, sample))
+    if tf.nest.is_nested(outputs) or len(outputs) != len(labels):
+        return False
+    width = int(tf.size(outputs)) // len(labels)
+    return len(outputs.shape) <= 2 and (width == num_classes or (width == 1 and num_classes == 2))
+
+
+def make_count_step(
+    task: TrainableModel, replicas: Replicas, specs: Any, num_classes: int, *, accumulation_steps: int = 1
+) -> Step:
+    """Compile a step whose only sum is the counts that `class_figures` takes.
+
+    Args:
+        task: a model that predicts classes.
+        replicas: the distribution that sums.
+        specs: a `Batch` of `tf.TensorSpec`.
+        num_classes: number of classes.
+        accumulation_steps: microbatches of each replica in a step.
+    """
+    import tensorflow as tf
+
+    from distrain.training.step import outcomes, summed_flags
+
+    def replica_step(batches: Sequence[Batch]) -> list[Any]:
+        counts = tf.add_n([_counts(task, batch, num_classes) for batch in batches])
+        return replicas.sum([], [counts, summed_flags(batches[0], tf.zeros(()))])[1]
+
+    count = outcomes(replicas.compile(replica_step, specs, num_batches=accumulation_steps))
+    return lambda batches: count(batches)[0]
+
+
+def _counts(task: TrainableModel, batch: Batch, num_classes: int) -> Any:
+    """Return float32 counts of one batch, which are exact below 2**24 examples."""
+    import tensorflow as tf
+
+    labels = tf.cast(tf.reshape(batch.labels, [-1]), tf.int64)
+    predicted = _predicted(task, _outputs(task, batch), num_classes)
+    counted = tf.cast(tf.range(tf.size(labels)) < batch.num_rows, tf.float32)
+    if num_classes <= MAX_CONFUSION_CLASSES:
+        return tf.math.confusion_matrix(labels, predicted, num_classes, weights=counted, dtype=tf.float32)
+    right = counted * tf.cast(labels == predicted, tf.float32)
+    pairs = ((right, labels), (counted, predicted), (counted, labels))
+    return tf.stack([tf.math.unsorted_segment_sum(values, classes, num_classes) for values, classes in pairs])
+
+
+def _predicted(task: TrainableModel, outputs: Any, num_classes: int) -> Any:
+    """Return the number of each predicted class: the largest output, or a single output against its middle."""
+    import tensorflow as tf
+
+    if len(outputs.shape) == 2 and outputs.shape[1] == num_classes:
+        return tf.argmax(outputs, axis=1)
+    middle = 0.0 if getattr(task.model.loss, "from_logits", False) else 0.5
+    return tf.cast(tf.reshape(outputs, [-1]) > middle, tf.int64)
+
+
+def _outputs(task: TrainableModel, batch: Batch) -> Any:
+    from distrain.training.task import model_inputs
+
+    return task.model(model_inputs(task.model, batch.features, task.num_columns), training=False)

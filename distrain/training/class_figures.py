@@ -1,0 +1,43 @@
+"""Precision, recall and F1 of each class, from exact counts.
+
+Decides: how counts become figures. Never: counts (`class_counts.py`).
+
+    figures = class_figures(counts, ("no", "yes"))
+    figures["classes"]["yes"]                # {"precision": 0.5, "recall": 0.25, "f1": 0.333, "support": 8}
+
+The figures equal scikit-learn's `precision_recall_fscore_support(zero_division=0)`. Precision is 0 for a class that
+is never predicted, and recall is 0 for a class without examples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+MAX_CONFUSION_CLASSES = 100  # more classes have counts by class alone, since a matrix grows with their square
+
+
+def class_figures(counts: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+    """Return figures by class.
+
+    Args:
+        counts: either a matrix `[k, k]` for up to `MAX_CONFUSION_CLASSES` classes: examples of each class (row) by
+            predicted class (column). Or `[3, k]` for more classes: right, predicted and existing examples.
+        names: names of the k classes.
+
+    Returns:
+        `classes`: precision, recall, f1 and support by name; `macro_f1`, the mean over all classes. The small matrix is
+        also returned, as `confusion`.
+    """
+    figures: dict[str, Any] = {}
+    if len(names) <= MAX_CONFUSION_CLASSES:
+        figures["confusion"] = np.rint(counts).astype(np.int64).tolist()
+        counts = np.stack([np.diagonal(counts), counts.sum(0), counts.sum(1)])
+    right, predicted, support = np.rint(counts).astype(np.int64)
+    precision, recall = right / np.maximum(predicted, 1), right / np.maximum(support, 1)
+    f1 = 2 * right / np.maximum(predicted + support, 1)
+    rows = zip(names, precision.tolist(), recall.tolist(), f1.tolist(), support.tolist(), strict=True)
+    classes = {name: {"precision": ofs[0], "recall": ofs[1], "f1": ofs[2], "support": ofs[3]} for name, *ofs in rows}
+    return {"classes": classes, "macro_f1": float(f1.mean()), **figures}
