@@ -14,6 +14,8 @@ distrain and may show its traceback.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class DistrainError(Exception):
     """Base of every error that the user can correct.
@@ -65,9 +67,14 @@ class DivergenceError(DistrainError):
 
 
 class StopRequested(DistrainError):  # noqa: N818 - not an error: it ends a run that was asked to end
-    """Somebody asked the run to stop; everything is saved, and the same command continues the run."""
+    """Somebody asked the run to stop; with a run directory, everything is saved and the same command goes on.
+
+    Attributes:
+        result: the `training.result.Result` of the run so far, with the model as trained last; None where no model is.
+    """
 
     exit_code = 42
+    result: Any = None
 
 
 ERROR_BY_EXIT_CODE: dict[int, type[DistrainError]] = {

@@ -17,10 +17,10 @@ import sys
 from collections.abc import Sequence
 
 from distrain.cli import data_commands, run_commands, train_command
-from distrain.cli.error_line import print_error, world_or_alone
 from distrain.cli.options import Formatter, Parser, exit_code_table
 from distrain.config import TrainConfig
 from distrain.errors import ConfigurationError, DistrainError
+from distrain.reporting.error_line import print_error, world_or_alone
 from distrain.reporting.logs import LEVELS, log_to_stderr
 from distrain.version import __version__
 

@@ -8,19 +8,15 @@ Decides: its options, its output, and how a process among many ends. Never: trai
 from __future__ import annotations
 
 import argparse
-import os
-import sys
-import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from distrain.cli.error_line import print_error, world_or_alone
 from distrain.cli.options import add_settings, given_settings
 from distrain.cli.run_commands import write_report
 from distrain.config import TrainConfig, train_config
-from distrain.errors import DistrainError
 from distrain.file_names import REPORT_NAME
+from distrain.reporting.error_line import world_or_alone
 
 
 def add_train(commands: Any) -> None:
@@ -45,6 +41,7 @@ def _train(options: argparse.Namespace) -> None:
     from distrain.cluster.signals import ignore_stop, listen_for_stop
     from distrain.reporting.process_time import process_began
     from distrain.training.run import train
+    from distrain.training.uncaught import end_at_once
 
     stop = listen_for_stop()  # before the slow imports, so that no request to stop is lost
     config = config_of(options)
@@ -53,7 +50,7 @@ def _train(options: argparse.Namespace) -> None:
         summary = train(config, stop=stop, started_at=process_began())
     except Exception as error:
         if not is_alone:
-            _end_at_once(error)
+            end_at_once(error)
         raise
     if not is_alone:
         ignore_stop()  # Python restores the default handlers before the process ends
@@ -72,26 +69,3 @@ def _print_missed_classes(classes: Mapping[str, Mapping[str, float]]) -> None:
     if missed:
         shown = ", ".join(repr(name[:40]) for name in missed[:5]) + (", ..." if len(missed) > 5 else "")
         print(f"no validation example of class {shown} is recognized: --class-weight balanced may help")
-
-
-def _end_at_once(error: Exception) -> None:
-    """End one of many processes without Python's normal exit.
-
-    A normal exit takes seconds with TensorFlow, while launchers wait five seconds at most after a request to stop. A
-    normal exit also waits for the other processes, which may be gone.
-    """
-    from distrain.cluster.signals import ignore_stop
-    from distrain.distribution.choose import leave
-
-    code = DistrainError.exit_code
-    if isinstance(error, DistrainError):
-        print_error(error)
-        code = error.exit_code
-        if error.reporting_rank is not None:
-            ignore_stop()
-            leave()
-    else:
-        traceback.print_exception(error)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)

@@ -24,9 +24,14 @@ class _Console(Console):
         raise BrokenPipeError
 
 
-def open_console() -> Console:
-    """Return a console on standard output."""
-    return _Console()
+def open_console(*, is_quiet: bool = False, is_plain: bool = False) -> Console:
+    """Return a console on standard output.
+
+    Args:
+        is_quiet: whether the console prints nothing.
+        is_plain: whether the console prints lines alone, even on a terminal.
+    """
+    return _Console(quiet=is_quiet, force_terminal=False if is_plain or is_quiet else None)
 
 
 def print_line(console: Console, text: str) -> None:

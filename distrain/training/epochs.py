@@ -81,6 +81,7 @@ def make_actions(setup: RunSetup, report: Reporter, *, stop: StopRequest, starte
         group=setup.distribution.group,
         num_epochs=config.epochs,
         num_steps=setup.epoch_plan().num_steps,
+        verbose=setup.job.verbose,
     )
     limits = Limits(config, setup.distribution.group, setup.progress.global_step, state.get("run_seconds", 0.0))
     return RunActions(
@@ -121,7 +122,8 @@ def train_epochs(
         raise
     if decision is Decision.STOP:
         actions.saver.save(progress, epoch=progress.epoch)
-        raise _stopped(report, progress, actions.step_flags.stopped_by())
+        stopped_by = actions.step_flags.stopped_by()
+        raise _stopped(report, progress, stopped_by, is_temporary=setup.job.is_temporary)
     last_metrics = actions.history[-1] if actions.history else {}
     actions.callbacks.after_training(last_metrics, setup.model_state.weights_digest)
     reason = "all epochs are trained"
@@ -182,9 +184,10 @@ def _report_start(report: Reporter, setup: RunSetup) -> None:
     sizes = f"{distribution.num_replicas} x {setup.batch_size}"
     if config.accumulation_steps > 1:
         sizes += f" x {config.accumulation_steps}"
+    where = "a temporary folder" if setup.job.is_temporary else config.run
     report.note(
         f"{setup.job.train.num_examples:,} examples, {sizes} per step ({distribution.name}), "
-        f"{setup.epoch_plan().num_steps:,} steps per epoch, at most {config.epochs} epochs, into {config.run}"
+        f"{setup.epoch_plan().num_steps:,} steps per epoch, at most {config.epochs} epochs, into {where}"
     )
     if config.limit_batches is not None:
         report.note(f"Dry run: --limit-batches trains and validates on {config.limit_batches} batches an epoch.")
@@ -193,11 +196,14 @@ def _report_start(report: Reporter, setup: RunSetup) -> None:
         report.resume(epoch=epoch, step=step, path=setup.restored.path)
 
 
-def _stopped(report: Reporter, progress: Progress, stopped_by: str) -> StopRequested:
+def _stopped(report: Reporter, progress: Progress, stopped_by: str, *, is_temporary: bool) -> StopRequested:
     report.stop(epoch=progress.epoch + 1, step=progress.global_step, reason=f"{stopped_by} received")
-    stopped = StopRequested(
-        f"Stopped by {stopped_by} at step {progress.global_step}, with everything saved. "
-        "Run the same command again to go on."
-    )
+    fate = ", with everything saved. Run the same command again to go on."
+    if is_temporary:
+        fate = (
+            ". Nothing stays on disk without run=DIRECTORY, but the model as trained so far is in the attribute "
+            "result.model of this error."
+        )
+    stopped = StopRequested(f"Stopped by {stopped_by} at step {progress.global_step}{fate}")
     stopped.reporting_rank = 0
     return stopped

@@ -27,7 +27,8 @@ from distrain.training.step_flags import StepFlags
 def open_epoch(setup: RunSetup, step_flags: StepFlags, progress: Progress) -> EpochSteps:
     """Return the steps of the current epoch from `progress.position` to its end, in shuffled order."""
     plan = setup.epoch_plan(progress.position)
-    order = epoch_order(setup.job.train.num_examples, seed=setup.config.seed, epoch=progress.epoch)
+    num_examples, seed = setup.job.train.num_examples, setup.config.seed
+    order = epoch_order(num_examples, seed=seed, epoch=progress.epoch, shuffle=setup.job.shuffle)
     local = setup.local_microbatches
     batches = epoch_batches(setup.job.train, plan, order, replicas=local, epoch=progress.epoch)
     depth = max(PREFETCH_STEPS, 2 * setup.config.steps_per_execution)

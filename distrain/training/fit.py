@@ -9,30 +9,47 @@ Decides: how a user's arguments become a `TrainingJob`. Never: trains.
 from __future__ import annotations
 
 import os
+import re
+import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from distrain.cluster.world import find_world
 from distrain.config import TrainConfig
-from distrain.data.sources import array_examples
 from distrain.errors import ConfigurationError
-from distrain.training.job import TrainingJob
+from distrain.reporting.console import open_console
+from distrain.reporting.reporter import Reporter, RunReporter
+from distrain.training.callback_rules import flat_callbacks
+from distrain.training.fit_arguments import VERBOSE, examples_of, named_data, refuse_arguments
+from distrain.training.job import TrainingJob, refuse_given_model
 from distrain.training.run import Result, run_job
+from distrain.training.uncaught import end_script_by_exit_code
 
 # `fit` takes data and model as arguments of its own; the rest describes the models that distrain ships.
 _NOT_OF_FIT = {"data", "model", "units", "embedding", "blocks", "filters", "dropout", "class_weight"}
 
 
 def fit(
-    build_model: Callable[[], Any],
-    train: tuple[Any, ...],
+    build_model: Callable[[], Any] | Any,
+    train: tuple[Any, ...] | None = None,
     validation: tuple[Any, ...] | None = None,
     *,
+    x: Any = None,
+    y: Any = None,
+    validation_data: tuple[Any, ...] | None = None,
     optimizer: Any = None,
     loss: Any = None,
-    metrics: Sequence[Any] | None = None,
-    callbacks: Sequence[Any] = (),
+    metrics: Any = None,
+    callbacks: Any = None,
+    sample_weight: Any = None,
+    class_weight: Mapping[int, float] | str | None = None,
+    validation_split: float = 0.0,
+    shuffle: bool = True,
+    verbose: int | str = "auto",
     run: str | os.PathLike[str] | None = None,
     patience: int = 0,
     **settings: Any,
@@ -41,44 +58,70 @@ def fit(
 
     Args:
         build_model: makes the model, functional or subclassed, compiled or not. distrain calls it once, in the scope
-            of the devices and with Keras's random seed set.
-        train: (x, y) or (x, y, weights). Features x are an array `[n, ...]` (also `np.memmap`), a SciPy sparse matrix,
-            or a dict of these by input name. Labels y are an array `[n, ...]`, weights an array `[n]`.
+            of the devices and with Keras's random seed set. On one replica, a model itself serves as well: its weights
+            are where training starts, and it holds the result.
+        train: (x, y) or (x, y, weights). Features x are arrays `[n, ...]` (also `np.memmap`), SciPy sparse matrices,
+            or nests of these, labels y likewise. Weights are what Keras takes as sample_weight.
         validation: validation data in the form of `train`, or None.
+        x: features, in place of `train`.
+        y: labels, beside `x`.
+        validation_data: another name of `validation`.
         optimizer: a Keras optimizer or its name; default: the compiled optimizer, else Adam.
         loss: a Keras loss, its name, or a function (y, outputs) -> `[b, ...]`; default: the compiled loss.
         metrics: names or Keras metrics with additive states; default: the compiled metrics.
-        callbacks: Keras callbacks.
+        callbacks: Keras callbacks. Those that write files run on the chief alone, all others on every rank.
+        sample_weight: weights of the training examples, in place of a third element of `train`.
+        class_weight: weight of each class by its number, or "balanced".
+        validation_split: fraction of the examples, the last ones before shuffling, that validate.
+        shuffle: whether each epoch has an order of its own; False keeps the order of the data.
+        verbose: 0 prints nothing on standard output, 2 one line per epoch, 1 or "auto" a bar on a terminal.
         run: the run directory; default: a temporary folder.
         patience: epochs without a lower validation loss after which training ends; 0 trains all epochs.
-        **settings: fields of `TrainConfig`: epochs, global_batch_size, batch_size, strategy, devices, seed,
-            checkpoint_every, resume, ...
+        **settings: fields of `TrainConfig`: epochs, global_batch_size, strategy, devices, seed, checkpoint_every,
+            resume, ... `batch_size` counts the examples of one replica, `global_batch_size` of all.
 
     Returns:
-        The best model (by validation loss, else training loss), the summary, and the metrics of each epoch.
+        The best model (by validation loss, else training loss), the summary, metrics by epoch, and Keras' `History`.
 
     Raises:
         ConfigurationError: an argument does not fit.
-        DistrainError: as `distrain.training.run.run_job`.
+        StopRequested: a signal asked the run to stop; attribute `result` holds the model as trained so far.
+        DistrainError: as `run_job`. An error that nothing catches ends the script by one line and its exit code.
     """
-    for name, part in (("train", train), ("validation", validation)):
-        if part is not None and not (isinstance(part, tuple) and len(part) in (2, 3)):
-            raise ConfigurationError(f"{name} must be a tuple (x, y) or (x, y, weights).")
-    unknown = set(settings) - (set(TrainConfig.__dataclass_fields__) - _NOT_OF_FIT)
-    if unknown:
-        raise ConfigurationError(f"{', '.join(sorted(unknown))}: no such setting of distrain.fit.")
-    examples = array_examples(*train)
-    job = TrainingJob(
-        build=_builder(build_model, optimizer, loss, metrics),
-        train=examples,
-        validation=None if validation is None else array_examples(*validation),
-        data_digest=examples.digest,
-        callbacks=callbacks,
-    )
+    end_script_by_exit_code()
+    parts = named_data(train, validation, x, y, validation_data)
+    settings = refuse_arguments(settings)
+    _check_arguments(settings, shuffle, verbose)
+    is_model = _is_model(build_model, settings.get("devices"))
+    weighting = {"sample_weight": sample_weight, "class_weight": class_weight, "validation_split": validation_split}
+    examples, held_out = examples_of(*parts, **weighting)
+
+    def open_job() -> TrainingJob:
+        return TrainingJob(
+            build=_builder((lambda: build_model) if is_model else build_model, optimizer, loss, metrics),
+            train=examples,
+            validation=held_out,
+            data_digest=examples.digest,
+            metadata={"shuffle": shuffle},
+            callbacks=flat_callbacks(callbacks),  # refuses a callback before the run directory is made
+            shuffle=shuffle,
+            verbose=verbose,
+            is_temporary=run is None,
+            has_given_model=is_model,
+        )
+
+    with _run_directory(run) as folder:
+        config = TrainConfig(data=Path(), run=folder, patience=patience, **settings)
+        return run_job(open_job, config, reporter=partial(_reporter, config, verbose))
+
+
+@contextmanager
+def _run_directory(run: str | os.PathLike[str] | None) -> Iterator[Path]:
     if run is not None:
-        return run_job(lambda: job, TrainConfig(data=Path(), run=Path(run), patience=patience, **settings))
+        yield Path(run)
+        return
     with tempfile.TemporaryDirectory(prefix="distrain-") as folder:
-        return run_job(lambda: job, TrainConfig(data=Path(), run=Path(folder) / "run", patience=patience, **settings))
+        yield Path(folder) / "run"
 
 
 def _builder(build_model: Any, optimizer: Any, loss: Any, metrics: Any) -> Callable[..., Any]:
@@ -88,3 +131,27 @@ def _builder(build_model: Any, optimizer: Any, loss: Any, metrics: Any) -> Calla
         return user_model(build_model, optimizer=optimizer, loss=loss, metrics=metrics, **choices)
 
     return build
+
+
+def _check_arguments(settings: Mapping[str, Any], shuffle: Any, verbose: Any) -> None:
+    unknown = set(settings) - (set(TrainConfig.__dataclass_fields__) - _NOT_OF_FIT)
+    if unknown:
+        raise ConfigurationError(f"{', '.join(sorted(unknown))}: no such setting of distrain.fit.")
+    if verbose not in VERBOSE:
+        raise ConfigurationError(f"verbose is {verbose!r}, but it must be one of {', '.join(map(str, VERBOSE))}.")
+    if not isinstance(shuffle, bool):
+        raise ConfigurationError(f"shuffle is {shuffle!r}, but it must be True or False.")
+
+
+def _reporter(config: TrainConfig, verbose: int | str, run: Path) -> Reporter:
+    console = open_console(is_quiet=verbose == 0, is_plain=verbose == 2)
+    return RunReporter(run, num_epochs=config.epochs, prometheus=config.prometheus, console=console)
+
+
+def _is_model(build_model: Any, devices: Any) -> bool:
+    keras = sys.modules.get("keras")  # whoever made a model has imported Keras
+    is_model = keras is not None and isinstance(build_model, keras.Model)
+    has_several_devices = isinstance(devices, str) and re.fullmatch(r"cpu:0*1|gpu:\d+", devices) is None
+    if is_model and (has_several_devices or find_world(os.environ).size > 1):
+        refuse_given_model()
+    return is_model

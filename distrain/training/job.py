@@ -8,11 +8,11 @@ Decides: the fields of a job, and which model goes with which data. Never: train
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from distrain.config import TrainConfig
 from distrain.data.array_folder import is_array_folder, open_array_folder
@@ -36,6 +36,10 @@ class TrainingJob:
         metadata: further entries of `config.json` that describe the data.
         vectorizer: folder of the vectorizer, to be copied into the run directory; None for arrays.
         callbacks: Keras callbacks.
+        shuffle: whether each epoch has an order of its own.
+        verbose: what callbacks see as their parameter `verbose`.
+        is_temporary: whether nothing of the run directory stays.
+        has_given_model: whether `build` returns a model that existed before, which suits one replica.
     """
 
     build: Callable[..., Any]
@@ -44,7 +48,19 @@ class TrainingJob:
     data_digest: str
     metadata: dict[str, Any] = field(default_factory=dict)
     vectorizer: Path | None = None
-    callbacks: Sequence[Any] = ()
+    callbacks: Any = None
+    shuffle: bool = True
+    verbose: int | str = "auto"
+    is_temporary: bool = False
+    has_given_model: bool = False
+
+
+def refuse_given_model() -> NoReturn:
+    """Say that several replicas need a function in place of a model."""
+    raise ConfigurationError(
+        "build_model is a model, which one device alone can train: for several replicas, give a function that builds "
+        "and returns the model."
+    )
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,11 @@ def finish_run(setup: RunSetup, actions: RunActions, progress: Progress) -> Resu
     return Result(setup.trainable.model, summary, actions.history, actions.callbacks.history)
 
 
+def result_so_far(setup: RunSetup, actions: RunActions) -> Result:
+    """Return the model as trained last, and no summary, for a run that a request to stop ends."""
+    return Result(setup.trainable.model, {}, actions.history, actions.callbacks.history)
+
+
 def _summarize(setup: RunSetup, actions: RunActions, progress: Progress) -> dict[str, Any]:
     best_metrics = actions.early_stopping.best_metrics
     mean_rate = progress.examples_trained / max(progress.train_seconds, 1e-9)

@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any
 from distrain.cluster.signals import StopRequest, stop_requests
 from distrain.cluster.world import find_world
 from distrain.config import TrainConfig
-from distrain.errors import DistrainError
+from distrain.errors import DistrainError, StopRequested
 from distrain.keras_backend import require_tensorflow
 from distrain.reporting.logs import log_of_run
 from distrain.reporting.reporter import Reporter, RunReporter
 from distrain.training.epochs import make_actions, train_epochs
-from distrain.training.job import TrainingJob, open_job
-from distrain.training.result import Result, finish_run
+from distrain.training.job import TrainingJob, open_job, refuse_given_model
+from distrain.training.result import Result, finish_run, result_so_far
 from distrain.training.setup import agree_on_job, build_setup, compile_steps, open_run_directory
 
 if TYPE_CHECKING:
@@ -79,12 +79,18 @@ def run_job(
 
     def run_phases(distribution: Distribution, stop: StopRequest, at_step: Callable[[int], None]) -> Result:
         job = agree_on_job(distribution, open_job, config)
+        if job.has_given_model and distribution.num_replicas > 1:
+            refuse_given_model()
         with open_run_directory(distribution, config, job) as restored:
             setup = build_setup(distribution, config, job, restored)
             steps = compile_steps(setup)
             with open_reporter(config.run) if distribution.group.is_chief else Reporter() as report:
                 actions = make_actions(setup, report, stop=stop, started_at=started_at)
-                progress = train_epochs(setup, steps, actions, at_step=at_step)
+                try:
+                    progress = train_epochs(setup, steps, actions, at_step=at_step)
+                except StopRequested as stopped:
+                    stopped.result = result_so_far(setup, actions)
+                    raise
                 return finish_run(setup, actions, progress)
 
     def open_reporter(run: Path) -> Reporter:

@@ -202,11 +202,10 @@ def build_setup(
         CheckpointError: `restored` belongs to another model.
         RankError: the ranks built different models.
     """
-    import keras
-
     from distrain.models.optimizers import choose_optimizer
     from distrain.models.state import ModelState
     from distrain.training.batch_statistics import share_batch_statistics
+    from distrain.training.seeding import seeded
     from distrain.training.shares import check_shares
     from distrain.training.task import make_task
 
@@ -215,16 +214,16 @@ def build_setup(
     num_steps = total_steps(config, num_replicas, job.train.num_examples)
 
     def build() -> TrainableModel:
-        keras.utils.set_random_seed(config.seed % 2**32)
         choice = partial(choose_optimizer, config=config, num_steps=num_steps, num_replicas=num_replicas)
-        task = make_task(
-            partial(job.build, choose_optimizer=choice),
-            sample,
-            scope=distribution.scope(),
-            num_columns=job.train.num_columns,
-            jit_compile=config.jit_compile,
-        )
-        return check_shares(task, job.train)
+        with seeded(config.seed):
+            task = make_task(
+                partial(job.build, choose_optimizer=choice),
+                sample,
+                scope=distribution.scope(),
+                num_columns=job.train.num_columns,
+                jit_compile=config.jit_compile,
+            )
+            return check_shares(task, job.train)
 
     trainable = run_on_all_ranks(distribution.group, build)
     distribution.disable_keras_all_reduce(trainable.optimizer)

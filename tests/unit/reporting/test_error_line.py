@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from distrain.cli.error_line import print_error, world_or_alone
 from distrain.errors import DataError, RankError, StopRequested
+from distrain.reporting.error_line import print_error, world_or_alone
 
 
 def as_rank(monkeypatch, rank):

@@ -1,0 +1,41 @@
+"""The first and the last part of a source of examples.
+
+Decides: which examples each part holds. Never: copies or reads an example.
+
+    >>> from distrain.data.sources import array_examples
+    >>> first, last = split_examples(array_examples(np.arange(10), np.arange(10)), 7)
+    >>> first.num_examples, last.load(np.array([[0, 3]]), np.arange(3))(0, 3)[1].tolist()
+    (7, [7, 8, 9])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from distrain.batch import Memory
+from distrain.data.examples import Examples, RowReader, labels_between
+
+
+def split_examples(examples: Examples, count: int) -> tuple[Examples, Examples]:
+    """Return the first `count` examples and the rest, both in the order of the data."""
+    first = replace(examples, num_examples=count, digest=f"{examples.digest}:{count}")
+
+    def load(spans: np.ndarray, indices: np.ndarray, memory: Memory = np.empty) -> RowReader:
+        return examples.load(spans + count, indices, memory)
+
+    def shifted(function: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+        return lambda spans: function(spans + count)
+
+    last = replace(
+        examples,
+        num_examples=examples.num_examples - count,
+        load=load,
+        digest=f"{examples.digest}:-{count}",
+        will_need=lambda spans: examples.will_need(spans + count),
+        row_sizes={name: shifted(sizes) for name, sizes in examples.row_sizes.items()},
+        read_labels=lambda start, stop: labels_between(examples, start + count, stop + count),
+    )
+    return first, last

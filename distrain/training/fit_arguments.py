@@ -1,0 +1,113 @@
+"""Arguments of Keras' `Model.fit` and `Model.compile`, as `distrain.fit` takes them.
+
+Decides: which of these arguments are served, and what a refusal says. Never: trains.
+
+    refuse_arguments({"initial_epoch": 3})                       # raises ConfigurationError with the way on
+    train, validation = examples_of((x, y), None, class_weight={1: 5.0}, validation_split=0.2)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from distrain.data.class_weights import balanced_weights, class_counts, class_weighted
+from distrain.data.examples import Examples
+from distrain.data.sources import array_examples
+from distrain.data.split import split_examples
+from distrain.errors import ConfigurationError
+
+# Arguments that are refused: the value that changes nothing, and the way on.
+REFUSED: dict[str, tuple[Any, str]] = {
+    "initial_epoch": (0, "give run=DIRECTORY, and the same call with more epochs goes on from the last epoch"),
+    "steps_per_epoch": (None, "every epoch reads every example once; give less data, or limit_batches for a dry run"),
+    "validation_steps": (None, "an evaluation reads every example once; give less validation data"),
+    "validation_batch_size": (None, "figures do not depend on it; distrain evaluates with the batch size of training"),
+    "validation_freq": (1, "the best epoch is chosen by validation; give less validation data to save time"),
+    "run_eagerly": (False, "distrain compiles its steps; to debug a model, use model.fit"),
+    "auto_scale_loss": (True, "give optimizer=keras.optimizers.LossScaleOptimizer(...) to scale the loss your way"),
+}
+VERBOSE = (0, 1, 2, "auto")
+
+
+def refuse_arguments(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings without arguments of Keras that have their default value.
+
+    Raises:
+        ConfigurationError: an argument that distrain does not serve has another value.
+    """
+    for name, (default, way_on) in REFUSED.items():
+        value = settings.get(name, default)
+        if type(value) is not type(default) or value != default:
+            raise ConfigurationError(f"{name}={value!r} is not served by distrain.fit: {way_on}.")
+    return {name: value for name, value in settings.items() if name not in REFUSED}
+
+
+def named_data(
+    train: Any, validation: Any, x: Any, y: Any, validation_data: Any
+) -> tuple[tuple[Any, ...], tuple[Any, ...] | None]:
+    """Return `train` and `validation`, given by these names or by Keras' names x, y and validation_data.
+
+    Raises:
+        ConfigurationError: something is given twice, is missing, or is no tuple.
+    """
+    if (train is None) == (x is None) or (train is not None and y is not None):
+        raise ConfigurationError("give the training data once: as train=(x, y) or (x, y, weights), or as x= and y=.")
+    if validation is not None and validation_data is not None:
+        raise ConfigurationError("validation and validation_data are two names of one argument; give one of them.")
+    train = (x, y) if train is None else train
+    validation = validation_data if validation is None else validation
+    for name, part in (("train", train), ("validation", validation)):
+        if part is not None and not (isinstance(part, tuple) and len(part) in (2, 3)):
+            raise ConfigurationError(f"{name} must be a tuple (x, y) or (x, y, weights).")
+    return train, validation
+
+
+def examples_of(
+    train: tuple[Any, ...],
+    validation: tuple[Any, ...] | None,
+    *,
+    sample_weight: Any = None,
+    class_weight: Mapping[int, float] | str | None = None,
+    validation_split: float = 0.0,
+) -> tuple[Examples, Examples | None]:
+    """Return the training and the validation examples.
+
+    Args:
+        train: (x, y) or (x, y, weights).
+        validation: the same for validation, or None.
+        sample_weight: weights of the training examples, in place of the third element of `train`.
+        class_weight: weight by class number, or "balanced".
+        validation_split: fraction of the examples, the last ones, that validate; 0 takes `validation` alone.
+
+    Raises:
+        ConfigurationError: arguments contradict each other, or the data is wrong.
+    """
+    if sample_weight is not None:
+        if len(train) == 3 and train[2] is not None:
+            raise ConfigurationError("the weights are given twice: as sample_weight and as third element of train.")
+        train = (*train[:2], sample_weight)
+    examples = array_examples(*train)
+    held_out = None if validation is None else array_examples(*validation)
+    if validation_split:
+        if held_out is not None:
+            raise ConfigurationError("validation_split and validation data are given; leave one of them out.")
+        examples, held_out = _split(examples, validation_split)
+    if class_weight is not None:
+        if class_weight == "balanced":
+            class_weight = balanced_weights(class_counts(examples))
+        examples = class_weighted(examples, class_weight)  # type: ignore[arg-type]  # checks the type itself
+    return examples, held_out
+
+
+def _split(examples: Examples, fraction: float) -> tuple[Examples, Examples]:
+    if not isinstance(fraction, int | float) or not 0 < fraction < 1:
+        raise ConfigurationError(f"validation_split is {fraction!r}, but it must be above 0 and below 1.")
+    count = math.floor(examples.num_examples * (1.0 - fraction))  # as Keras rounds
+    if count in (0, examples.num_examples):
+        raise ConfigurationError(
+            f"validation_split={fraction} leaves one part of {examples.num_examples} examples empty; "
+            "choose another fraction."
+        )
+    return split_examples(examples, count)

@@ -1,0 +1,62 @@
+"""How a process ends by an error that nothing caught.
+
+Decides: message and exit code of such an end. Never: which errors there are.
+
+    end_script_by_exit_code()                    # a script that calls distrain.fit
+    end_at_once(error)                           # one of many processes
+
+A script may catch every error itself; the hook sees uncaught errors alone.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from types import TracebackType
+
+from distrain.errors import DistrainError
+from distrain.reporting.error_line import print_error, world_or_alone
+
+
+def end_script_by_exit_code() -> None:
+    """Let an uncaught `DistrainError` end this process by one line and its exit code; other errors stay as they are."""
+    if getattr(sys.excepthook, "is_of_distrain", False):
+        return
+    previous = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        is_interactive = hasattr(sys, "ps1")  # the session goes on after the error
+        if not isinstance(error, DistrainError) or is_interactive:
+            previous(kind, error, trace)
+            return
+        if world_or_alone().size > 1:
+            end_at_once(error)
+        print_error(error)
+        raise SystemExit(error.exit_code)
+
+    hook.is_of_distrain = True  # type: ignore[attr-defined]
+    sys.excepthook = hook
+
+
+def end_at_once(error: Exception) -> None:
+    """End one of many processes without Python's normal exit.
+
+    A normal exit takes seconds with TensorFlow, while launchers wait five seconds at most after a request to stop. A
+    normal exit also waits for the other processes, which may be gone.
+    """
+    from distrain.cluster.signals import ignore_stop
+    from distrain.distribution.choose import leave
+
+    code = DistrainError.exit_code
+    if isinstance(error, DistrainError):
+        print_error(error)
+        code = error.exit_code
+        if error.reporting_rank is not None:
+            ignore_stop()
+            leave()
+    else:
+        traceback.print_exception(error)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
