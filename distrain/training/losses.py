@@ -85,6 +85,7 @@ class ShareLoss(keras.losses.Loss):
         divisor = tf.math.divide_no_nan(
             reduced(lambda *_: ones, "sum", weight), reduced(lambda *_: ones, self.reduction, weight)
         )
+        divisor *= tf.cast(batch.num_rows > 0, divisor.dtype)  # an idle replica is fed an example that does not count
         all_divisors = tf.stop_gradient(_of_thread.total(tf.stop_gradient(divisor)))
         return tf.math.divide_no_nan(total, all_divisors) * _inverse_fraction(batch, own.dtype)
 

@@ -31,8 +31,8 @@ FLOOR = 1e-3  # a figure below this is compared as if it had this size
 class OneHotEmbedding(keras.layers.Embedding):
     """`Embedding` with a dense gradient and the same forward values.
 
-    Keras hands the optimizer one row per looked-up word: a word that occurs twice is squared twice. distrain sums the
-    rows of a word before the optimizer sees them, as the gradient of the loss is defined. This layer sums as well.
+    Keras hands the optimizer one row per looked-up word. If a word occurs twice, Keras squares the two rows apart.
+    distrain adds the rows up first, which gives the gradient of the loss. So does this layer.
     """
 
     def call(self, inputs: Any) -> Any:
@@ -120,6 +120,7 @@ class Recorder(keras.callbacks.Callback):
 
 def by_keras(case: Case) -> Trained:
     """Train by `Model.fit` on joined batches."""
+    keras.utils.clear_session()  # else the names of metrics count up from case to case
     recorder = Recorder()
     model = case.compiled(OneHotEmbedding)
     rows = num_rows(case.train)
@@ -140,6 +141,7 @@ def by_keras(case: Case) -> Trained:
 
 def by_distrain(case: Case, **settings: Any) -> Trained:
     """Train by `distrain.fit`; a refusal is a result."""
+    keras.utils.clear_session()
     recorder = Recorder()
     try:
         with contextlib.redirect_stdout(io.StringIO()):

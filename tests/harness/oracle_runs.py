@@ -1,13 +1,14 @@
-"""Trains random models by plain Keras or by distrain, as a program of one rank or many, and writes what each left.
+"""Trains cases by plain Keras or by distrain, as a program of one rank or many, and writes what each left.
 
-    python oracle_runs.py FOLDER keras float64 0:20
+    python oracle_runs.py FOLDER keras float64 0:20                # the random models of these seeds
     python oracle_runs.py FOLDER mirrored-2 float64 0:20           # two logical devices
     mpirun -n 3 python oracle_runs.py FOLDER mpi-3 float64 0:20
+    python oracle_runs.py FOLDER single float64 families           # every loss, metric, optimizer and schedule
 
-    read(FOLDER, "mpi-3", seed)            # a `Trained`
-    differences(FOLDER, "mpi-3", seeds)    # {seed: Apart or Refused}
+    words, trained = read(FOLDER, "mpi-3", "7")
 
-`WAY` is keras, single, shares-N (N shares on one device, one after the other), mirrored-N, mpi-N or horovod-N.
+The second argument, the way, is keras, single, shares-N, mirrored-N, mpi-N or horovod-N. In the way shares-N, one
+device computes the N shares one after the other.
 """
 
 from __future__ import annotations
@@ -15,15 +16,20 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from distrain.cluster.world import find_world
+
 if TYPE_CHECKING:
-    from keras_oracle import Trained
+    from keras_oracle import Case, Trained
 
 PROGRAM = Path(__file__)
+CRASH = "crashed: "  # begins the sentence of an error that is no refusal
 
 
 def settings_of(way: str) -> dict[str, Any]:
@@ -43,11 +49,11 @@ def write(trained: Trained, words: str, path: Path) -> None:
     np.savez(path, **arrays, said=np.array(json.dumps([words, trained.refusal, logs])))
 
 
-def read(folder: Path, way: str, seed: int) -> tuple[str, Trained]:
+def read(folder: Path, way: str, name: str) -> tuple[str, Trained]:
     """Return the words of a case, and what its training left."""
     from keras_oracle import Trained
 
-    with np.load(folder / f"{way}.{seed}.npz") as arrays:
+    with np.load(folder / f"{way}.{name}.npz") as arrays:
         words, refusal, logs = json.loads(str(arrays["said"]))
         epochs: dict[int, list[np.ndarray]] = {}
         for name in arrays.files:
@@ -56,8 +62,20 @@ def read(folder: Path, way: str, seed: int) -> tuple[str, Trained]:
     return words, Trained([epochs[epoch] for epoch in sorted(epochs)], logs, refusal)
 
 
-def main(folder: Path, way: str, floatx: str, seeds: range) -> None:
-    """Train the models of the seeds one way."""
+def cases_of(source: str) -> dict[str, Callable[[], Case]]:
+    """Return the cases of a source by name: "families", or a range of seeds "FIRST:STOP"."""
+    if source == "families":
+        from family_cases import FAMILY_CASES
+
+        return FAMILY_CASES
+    from random_models import random_case
+
+    first, _, stop = source.partition(":")
+    return {str(seed): partial(random_case, seed) for seed in range(int(first), int(stop))}
+
+
+def main(folder: Path, way: str, floatx: str, source: str) -> None:
+    """Train the cases of a source one way."""
     import keras
     import tensorflow as tf
 
@@ -69,27 +87,20 @@ def main(folder: Path, way: str, floatx: str, seeds: range) -> None:
     keras.config.set_dtype_policy(floatx)
 
     from keras_oracle import Trained, by_distrain, by_keras
-    from random_models import random_case
 
-    writes = strategy in ("keras", "single", "shares", "mirrored") or _rank() == 0
-    for seed in seeds:
-        case = random_case(seed)
+    has_ranks = strategy in ("mpi", "horovod")
+    writes = not has_ranks or find_world(os.environ).rank == 0
+    for name, make in cases_of(source).items():
+        case = make()
         try:
             trained = by_keras(case) if way == "keras" else by_distrain(case, **settings_of(way))
-        except Exception as error:  # one model must not end the campaign
-            if strategy in ("mpi", "horovod"):
+        except Exception as error:
+            if has_ranks:  # the other ranks would wait
                 raise
-            trained = Trained([], [], f"{type(error).__name__}: {error}")
+            trained = Trained([], [], f"{CRASH}{type(error).__name__}: {error}")  # the other models go on
         if writes:
-            write(trained, case.words, folder / f"{way}.{seed}.npz")
-
-
-def _rank() -> int:
-    from distrain.cluster.world import find_world
-
-    return find_world(os.environ).rank
+            write(trained, case.words, folder / f"{way}.{name}.npz")
 
 
 if __name__ == "__main__":
-    first, _, stop = sys.argv[4].partition(":")
-    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], range(int(first), int(stop)))
+    main(Path(sys.argv[1]), *sys.argv[2:5])

@@ -122,6 +122,8 @@ REGRESSION_METRICS: tuple[Callable[[], Any], ...] = (
     lambda: METRICS.LogCoshError(name="own_name"),
     lambda: MeanOutput(name="mean_output"),
 )
+# A function of a user's own broadcasts labels without a last axis to all pairs, in Keras as well.
+SHIPPED_METRICS = tuple(REGRESSION_METRICS[number] for number in (0, 1, 3, 4))
 BINARY_LOSSES: tuple[Callable[[str], Any], ...] = (
     lambda reduction: "binary_crossentropy",
     lambda reduction: LOSSES.BinaryCrossentropy(label_smoothing=0.1, reduction=reduction),
@@ -147,7 +149,7 @@ SPARSE_METRICS: tuple[Callable[[], Any], ...] = (
 HEADS: dict[str, Head] = {
     "numbers": Head(_layer(1, None), _numbers(1), REGRESSION_LOSSES, REGRESSION_METRICS),
     "pairs of numbers": Head(_layer(2, None), _numbers(2), REGRESSION_LOSSES[1:], REGRESSION_METRICS),
-    "numbers without a last axis": Head(_layer(1, None), _flat_numbers, FLAT, REGRESSION_METRICS, False),
+    "numbers without a last axis": Head(_layer(1, None), _flat_numbers, FLAT, SHIPPED_METRICS, False),
     "counts": Head(
         _layer(1, "softplus"),
         _positive,

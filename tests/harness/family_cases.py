@@ -1,0 +1,36 @@
+"""The cases of all families of Keras by name, for `oracle_runs.py`.
+
+Decides: which rows share a training. Never: what a row is.
+
+    FAMILY_CASES["losses"]()               # one `Case` with all exact losses
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import keras
+from keras_families import EXACT, LOSSES, METRICS, REFUSED_LOSSES, REFUSED_METRICS, Row, loss_case, metric_case
+from keras_optimizer_families import OPTIMIZERS, SCHEDULES, optimizer_case
+from keras_oracle import Case
+
+
+def _exact(rows: dict[str, Row]) -> dict[str, Row]:
+    return {name: row for name, row in rows.items() if row.verdict == EXACT}
+
+
+FAMILY_CASES: dict[str, Callable[[], Case]] = {
+    "losses": lambda: loss_case(_exact(LOSSES)),
+    "metrics": lambda: metric_case(_exact(METRICS), "metrics"),
+    "weighted metrics": lambda: metric_case(_exact(METRICS)),
+    **{f"loss {name}": lambda name=name, row=row: loss_case({name: row}) for name, row in REFUSED_LOSSES.items()},
+    **{f"metric {name}": lambda name=name, row=row: metric_case({name: row}) for name, row in REFUSED_METRICS.items()},
+    **{
+        f"optimizer {name}": lambda name=name, make=make: optimizer_case(name, make)
+        for name, make in OPTIMIZERS.items()
+    },
+    **{
+        f"schedule {name}": lambda name=name, make=make: optimizer_case(name, lambda: keras.optimizers.SGD(make()))
+        for name, make in SCHEDULES.items()
+    },
+}
