@@ -1,6 +1,6 @@
-"""Settings of the length of a run: its epochs and its limits.
+"""Settings of the length of a run: its epochs, its limits, and the figure that chooses the best epoch.
 
-Decides: when training may end. Never: watches a clock.
+Decides: when training may end, and by which figure. Never: watches a clock or a figure.
 
     >>> LengthSettings(max_steps=1000).patience
     2
@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from distrain.config.setting import Duration, setting
+
+MODES = ("auto", "min", "max")
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,22 @@ class LengthSettings:
         may_change=True,
     )
     patience: int = setting(
-        "epochs without a lower validation loss before training stops; 0 trains all epochs",
+        "epochs without a better --monitor before training stops; 0 trains all epochs",
         default=2,
         at_least=0,
         metavar="EPOCHS",
         may_change=True,
+    )
+    monitor: str | None = setting(
+        "figure that chooses the best epoch and stops training, such as val_accuracy",
+        default=None,
+        default_text="val_loss, or loss without validation data",
+        pattern=r".+",
+        rule="the name of a figure, such as val_accuracy",
+        metavar="METRIC",
+    )
+    mode: str = setting(
+        "whether a lower (min) or a higher (max) --monitor is better; auto decides as callbacks of Keras do",
+        default="auto",
+        choices=MODES,
     )

@@ -1,8 +1,7 @@
-"""Actions of a run: early stopping, reports, and checks that the ranks agree.
+"""Actions of a run: reports, and checks that the ranks agree.
 
-Decides: whether to finish, from metrics that are equal on every rank. Never: touches the plan or the weights.
+Decides: which figures a report gets after a step and an epoch. Never: touches the plan or the weights.
 
-    early_stopping = EarlyStopping(patience=2)
     TrainingLoop(..., after_step=[report_steps(report, learning_rate)], after_epoch=[early_stopping, ...])
 
 Each action is a callable, StepEvent -> Decision or None; the loop decides when to call it.
@@ -10,57 +9,18 @@ Each action is a callable, StepEvent -> Decision or None; the loop decides when 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from distrain.cluster.agreement import check_alike, max_over_ranks
 from distrain.reporting.metrics_log import LEARNING_RATE
 from distrain.reporting.reporter import Reporter
+from distrain.training.early_stopping import EarlyStopping
 from distrain.training.events import Action, Decision, StepEvent
 
 if TYPE_CHECKING:
     from distrain.cluster.process_group import ProcessGroup
     from distrain.models.state import ModelState
-
-
-class EarlyStopping:
-    """Remembers the epoch of the lowest validation loss; finishes after `patience` epochs without a lower loss.
-
-    Args:
-        patience: epochs without a lower loss; 0 never finishes.
-        state: result of an earlier `state()`, to continue from.
-    """
-
-    def __init__(self, patience: int, state: Mapping[str, Any] | None = None) -> None:
-        self._patience = patience
-        self.best_metrics: dict[str, float] = dict(state["best_figures"]) if state else {}
-        self.best_step: int | None = state["best_step"] if state else None
-        self._epochs_since = int(state["epochs_since"]) if state else 0
-
-    def __call__(self, event: StepEvent) -> Decision:
-        """Compare the loss of the epoch that just ended with the lowest loss so far."""
-        metrics = event.metrics()
-        loss = metrics.get("val_loss", metrics["loss"])
-        best = self.best_metrics.get("val_loss", self.best_metrics.get("loss", math.inf))
-        self._epochs_since += event.step == event.num_steps  # the part of an epoch before a limit counts for no epoch
-        if loss < best:
-            self.best_metrics = dict(metrics)
-            self.best_step = event.progress.global_step
-            self._epochs_since = 0
-        return Decision.FINISH if self.is_exhausted() else Decision.GO_ON
-
-    def is_exhausted(self) -> bool:
-        """Return whether `patience` epochs have passed without a lower loss."""
-        return 0 < self._patience <= self._epochs_since
-
-    def state(self) -> dict[str, Any]:
-        """Return the argument `state` of a later `EarlyStopping`, as a checkpoint stores it."""
-        return {
-            "best_figures": self.best_metrics,
-            "best_step": self.best_step,
-            "epochs_since": self._epochs_since,
-        }
 
 
 def report_steps(report: Reporter, learning_rate: Callable[[], float]) -> Action:

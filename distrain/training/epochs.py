@@ -12,18 +12,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from distrain.cluster.error_relay import run_on_all_ranks
 from distrain.cluster.signals import StopRequest
 from distrain.errors import DivergenceError, StopRequested
 from distrain.reporting.reporter import Reporter
 from distrain.runs.progress import Progress
 from distrain.training.actions import (
-    EarlyStopping,
     agree_on_decision,
     check_weights,
     every_steps,
     report_epochs,
     report_steps,
 )
+from distrain.training.early_stopping import EarlyStopping, better_figure
 from distrain.training.evaluation import evaluate_validation, validate_within_epoch
 from distrain.training.events import Decision
 from distrain.training.feed import open_epoch
@@ -74,7 +75,7 @@ def make_actions(setup: RunSetup, report: Reporter, *, stop: StopRequest, starte
     """
     config, model = setup.config, setup.trainable.model
     state = setup.restored.state if setup.restored else {}
-    early_stopping = EarlyStopping(config.patience, state.get("early_stopping"))
+    early_stopping = run_on_all_ranks(setup.distribution.group, partial(_early_stopping, setup))
     callbacks = KerasCallbacks(
         setup.job.callbacks,
         model=model,
@@ -95,6 +96,16 @@ def make_actions(setup: RunSetup, report: Reporter, *, stop: StopRequest, starte
         StartupTime(report, started_at=started_at),
         history=[],
     )
+
+
+def _early_stopping(setup: RunSetup) -> EarlyStopping:
+    config, model = setup.config, setup.trainable.model
+    figures = setup.trainable.metrics.initial_results()
+    if setup.job.validation is not None:
+        figures |= {f"val_{name}": value for name, value in figures.items()}
+    is_better = better_figure(model, figures, config.monitor, config.mode)
+    state = setup.restored.state.get("early_stopping") if setup.restored else None
+    return EarlyStopping(config.patience, state, monitor=config.monitor, is_better=is_better)
 
 
 def train_epochs(
@@ -130,7 +141,7 @@ def train_epochs(
     if decision is Decision.FINISH:
         limit = f"{actions.limits.reached} is reached" if actions.limits.reached else ""
         is_exhausted = actions.early_stopping.is_exhausted()
-        reason = "the validation loss stopped falling" if is_exhausted else limit or "a callback asked to"
+        reason = actions.early_stopping.reason() if is_exhausted else limit or "a callback asked to"
     report.stop(epoch=progress.epoch, step=progress.global_step, reason=reason)
     return progress
 

@@ -115,6 +115,11 @@ class MetricStates:
         loss = float(sums[0]) / float(sums[1]) if sums[1] else 0.0
         return {"loss": loss, **_flat(results)}  # a model may leave out Keras' own "loss"
 
+    def initial_results(self) -> dict[str, Any]:
+        """Return what `results` gives before the first example: each figure's name and form."""
+        with np.errstate(all="ignore"):
+            return self.results([np.zeros(()), np.zeros(()), *map(np.zeros_like, self._initial)])
+
     def _states(self, sums: Sequence[np.ndarray]) -> list[Any]:
         loss = [tf.constant(value, self._loss_tracker.dtype) for value in sums[:2]]
         added = zip(self._initial, sums[2:], strict=True)

@@ -16,7 +16,7 @@ from distrain.file_names import CHECKPOINTS_NAME
 from distrain.reporting.reporter import Reporter
 from distrain.runs.checkpoint import retain_checkpoints, save_checkpoint
 from distrain.runs.progress import Progress, progress_arrays, progress_state
-from distrain.training.actions import EarlyStopping
+from distrain.training.early_stopping import EarlyStopping
 from distrain.training.events import Decision, StepEvent
 from distrain.training.keras_callbacks import KerasCallbacks
 from distrain.training.limits import Limits
