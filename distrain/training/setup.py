@@ -199,12 +199,14 @@ def build_setup(
 
     Raises:
         ConfigurationError: the model does not fit the data.
+        DataError: a label is no class of the model; later labels are checked as they are read.
         CheckpointError: `restored` belongs to another model.
         RankError: the ranks built different models.
     """
     from distrain.models.optimizers import choose_optimizer
     from distrain.models.state import ModelState
     from distrain.training.batch_statistics import share_batch_statistics
+    from distrain.training.label_classes import with_checked_labels
     from distrain.training.seeding import seeded
     from distrain.training.shares import check_shares
     from distrain.training.task import make_task
@@ -213,7 +215,7 @@ def build_setup(
     num_replicas = distribution.num_replicas
     num_steps = total_steps(config, num_replicas, job.train.num_examples)
 
-    def build() -> TrainableModel:
+    def build() -> tuple[TrainableModel, TrainingJob]:
         choice = partial(choose_optimizer, config=config, num_steps=num_steps, num_replicas=num_replicas)
         with seeded(config.seed):
             task = make_task(
@@ -223,9 +225,10 @@ def build_setup(
                 num_columns=job.train.num_columns,
                 jit_compile=config.jit_compile,
             )
-            return check_shares(task, job.train)
+            checked_job = with_checked_labels(job, task, sample)
+            return check_shares(task, checked_job.train), checked_job
 
-    trainable = run_on_all_ranks(distribution.group, build)
+    trainable, job = run_on_all_ranks(distribution.group, build)
     distribution.disable_keras_all_reduce(trainable.optimizer)
     share = partial(share_batch_statistics, trainable.model, distribution, config.accumulation_steps)
     warning = run_on_all_ranks(distribution.group, share)
