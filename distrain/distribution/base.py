@@ -25,6 +25,7 @@ class Distribution(Protocol):
         local_replicas: numbers of the replicas that this process feeds.
         group: the processes of the run.
         local_update: whether each replica updates its own weights, so that XLA may compile the update.
+        replicas_per_device: replicas that compute in turn on one device.
         prefetches: whether a thread makes batches while steps run. False if the step has one core alone: the thread
             would interrupt every rank in another step, and all ranks would wait each time.
     """
@@ -35,6 +36,7 @@ class Distribution(Protocol):
     local_replicas: range
     group: ProcessGroup
     local_update: bool
+    replicas_per_device: int
     prefetches: bool
 
     def scope(self) -> AbstractContextManager[Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import os
 import socket
 import threading
@@ -29,6 +30,8 @@ from distrain.errors import ConfigurationError, RankError
 if TYPE_CHECKING:
     from distrain.distribution.base import Distribution
     from distrain.distribution.multi_process import Collectives
+
+_LOG = logging.getLogger(__name__)
 
 START_SECONDS = 180.0  # longer than the slowest observed start; ranks wait here while others import TensorFlow
 
@@ -65,6 +68,14 @@ def choose(config: TrainConfig, environ: Mapping[str, str]) -> Distribution:
     ahead = prefetches(environ, world, on_gpu=names[0].startswith("GPU"))
     if strategy == "auto":
         strategy = "mirrored" if len(names) > 1 else "single"
+    if strategy == "mirrored" and len(set(names)) < len(names):
+        from distrain.distribution.shared_device import SharedDevice
+
+        _LOG.warning(
+            f"TensorFlow was in use before distrain could make {config.devices}, so the {len(names)} replicas take "
+            "turns on one CPU device; the model is the same."
+        )
+        return SharedDevice(len(names), prefetches=ahead)
     if strategy == "mirrored":
         from distrain.distribution.mirrored import Mirrored
 

@@ -10,8 +10,10 @@ Both functions must run before TensorFlow first uses a device in this process.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
+from typing import Any
 
 import tensorflow as tf
 
@@ -19,9 +21,13 @@ from distrain.cluster.placement import choose_gpu, cpu_threads
 from distrain.cluster.world import World
 from distrain.errors import ConfigurationError
 
+_LOG = logging.getLogger(__name__)
+
 
 def local_devices(wanted: str | None) -> list[str]:
-    """Return TensorFlow's names of the devices of a run in one process.
+    """Return TensorFlow's names of the devices of a run in one process, one per replica.
+
+    The CPU stands N times if TensorFlow uses it already, and so cannot divide it into N logical devices.
 
     Args:
         wanted: "cpu:N" for N logical CPU devices, "gpu:0,1" for these GPUs; None for all GPUs, else the CPU.
@@ -34,10 +40,10 @@ def local_devices(wanted: str | None) -> list[str]:
     try:
         if kind == "cpu":
             cpu = tf.config.list_physical_devices("CPU")[0]
-            tf.config.set_visible_devices([], "GPU")
-            if len(numbers) > 1:
-                logical = [tf.config.LogicalDeviceConfiguration() for _ in numbers]
-                tf.config.set_logical_device_configuration(cpu, logical)
+            if gpus:
+                tf.config.set_visible_devices([], "GPU")
+            if len(numbers) > 1 and not _divide(cpu, len(numbers)):
+                return ["CPU:0"] * len(numbers)
             return [f"CPU:{number}" for number in numbers]
         tf.config.set_visible_devices([gpus[number] for number in numbers], "GPU")
         return [f"GPU:{index}" for index in range(len(numbers))]
@@ -68,11 +74,19 @@ def own_device(environ: Mapping[str, str], world: World, wanted: str | None) -> 
             "replica then. Use --devices cpu:1, and more processes."
         )
     num_threads = _own_cores(environ, world)
+    chosen = [gpus[numbers[choose_gpu(environ, world, len(numbers))]]] if kind == "gpu" else []
     try:
         tf.config.threading.set_intra_op_parallelism_threads(num_threads)
         tf.config.threading.set_inter_op_parallelism_threads(num_threads)
-        chosen = [gpus[numbers[choose_gpu(environ, world, len(numbers))]]] if kind == "gpu" else []
-        tf.config.set_visible_devices(chosen, "GPU")
+    except RuntimeError:
+        _LOG.warning(
+            f"TensorFlow was in use before distrain could limit rank {world.rank} to {num_threads} threads, so its "
+            "steps may be slower. A function in place of an object avoids this: optimizer=lambda: "
+            "keras.optimizers.Adam(1e-3)."
+        )
+    try:
+        if gpus:
+            tf.config.set_visible_devices(chosen, "GPU")
     except RuntimeError as error:
         raise _too_late(wanted, error) from None
     return bool(chosen)
@@ -81,6 +95,15 @@ def own_device(environ: Mapping[str, str], world: World, wanted: str | None) -> 
 def prefetches(environ: Mapping[str, str], world: World, *, on_gpu: bool) -> bool:
     """Return whether a thread should make batches while steps run: see `base.Distribution`."""
     return on_gpu or _own_cores(environ, world) > 1
+
+
+def _divide(cpu: Any, num_devices: int) -> bool:
+    """Make logical devices of the CPU; return whether there are enough, also from an earlier run of this process."""
+    try:
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * num_devices)
+    except RuntimeError:
+        return len(tf.config.list_logical_devices("CPU")) >= num_devices
+    return True
 
 
 def _own_cores(environ: Mapping[str, str], world: World) -> int:
@@ -104,5 +127,6 @@ def _too_late(wanted: str | None, error: RuntimeError) -> ConfigurationError:
     return ConfigurationError(
         f"--devices {wanted or '(the default)'} came too late: TensorFlow uses other devices in this process already "
         f"({error}). Start a fresh process, and make no optimizer or metric before distrain.fit or "
-        "distrain.horovod.init is called: with distrain.fit, compile the model in build_model."
+        "distrain.horovod.init is called: give distrain.fit a function, optimizer=lambda: keras.optimizers.Adam(1e-3), "
+        "or compile the model in build_model."
     )

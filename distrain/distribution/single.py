@@ -32,6 +32,7 @@ class SingleDevice:
     local_replicas = range(1)
     group: ProcessGroup = SingleProcess()
     local_update = True
+    replicas_per_device = 1
 
     def __init__(self, *, prefetches: bool = True) -> None:
         self.prefetches = prefetches

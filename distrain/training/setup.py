@@ -106,7 +106,9 @@ class RunSetup:
 
     def learning_rate(self) -> float:
         """Return the learning rate of the next step."""
-        return float(self.trainable.optimizer.learning_rate)
+        import keras
+
+        return float(keras.ops.convert_to_numpy(self.trainable.optimizer.learning_rate))
 
     def synchronize(self) -> None:
         """Average over all ranks the variables that each rank updates by itself, such as moving averages."""
@@ -230,7 +232,8 @@ def build_setup(
 
     trainable, job = run_on_all_ranks(distribution.group, build)
     distribution.disable_keras_all_reduce(trainable.optimizer)
-    share = partial(share_batch_statistics, trainable.model, distribution, config.accumulation_steps)
+    in_turn = config.accumulation_steps * distribution.replicas_per_device
+    share = partial(share_batch_statistics, trainable.model, distribution, in_turn)
     warning = run_on_all_ranks(distribution.group, share)
     if warning and distribution.group.is_chief:
         _LOG.warning(warning)

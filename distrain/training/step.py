@@ -60,6 +60,7 @@ class Replicas(Protocol):
 
     num_replicas: int
     local_update: bool
+    replicas_per_device: int
 
     def compile(
         self, replica_step: Callable[[Sequence[Any]], Sequence[Any]], specs: Any, *, num_batches: int = 1
@@ -94,6 +95,7 @@ def make_train_steps(
     """
     if not task.model.trainable_variables:
         raise ConfigurationError("The model has no trainable weights; there is nothing to train.")
+    accumulation_steps *= replicas.replicas_per_device
     update = _make_update(task, jit_compile=replicas.local_update and task.jit_compile)
 
     def replica_step(batches: Sequence[Batch], is_sound: Any) -> tuple[list[Any], Any]:
@@ -129,7 +131,7 @@ def make_train_steps(
 
     def run(steps: Sequence[Sequence[Batch]]) -> list[Outcome]:
         if len(steps) == steps_per_execution:
-            firsts = range(0, len(steps[0]), accumulation_steps)  # one a replica
+            firsts = range(0, len(steps[0]), accumulation_steps)  # one a device
             return all_steps([batch for f in firsts for step in steps for batch in step[f : f + accumulation_steps]])
         outcomes = []
         for step in steps:  # fewer steps remain at the end of an epoch
@@ -216,7 +218,8 @@ def make_evaluate_step(
         own = [tf.add_n(values) for values in zip(*(share.sums for share in passes), strict=True)]
         return replicas.sum([], [*own, summed_flags(batches[0], own[0])])[1]
 
-    evaluate = outcomes(replicas.compile(replica_step, specs, num_batches=accumulation_steps))
+    num_batches = accumulation_steps * replicas.replicas_per_device
+    evaluate = outcomes(replicas.compile(replica_step, specs, num_batches=num_batches))
     return lambda batches: evaluate(batches)[0]
 
 
