@@ -35,12 +35,12 @@ def validation_figures(setup: RunSetup, step_flags: StepFlags) -> dict[str, Any]
         to stop interrupted.
     """
     names = setup.job.metadata.get("text", {}).get("classes", ())
-    if setup.job.validation is None or not predicts_classes(setup.trainable, setup.sample, len(names)):
+    if setup.job.validation is None or not predicts_classes(setup.trainable, setup.validation_sample, len(names)):
         return None
     from distrain.training.task import batch_specs
 
     accumulation_steps = setup.config.accumulation_steps
-    specs = batch_specs(setup.sample)
+    specs = batch_specs(setup.validation_sample)
     step = make_count_step(
         setup.trainable, setup.distribution, specs, len(names), accumulation_steps=accumulation_steps
     )
