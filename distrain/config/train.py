@@ -23,6 +23,8 @@ from distrain.errors import ConfigurationError
 
 DROPOUT_RATES = {"ngram": 0.4, "sequence": 0.2}  # by kind of data
 
+PRECISIONS = ("float16", "bfloat16")
+
 
 @dataclass(frozen=True)
 class TrainConfig(OptimizerSettings, LengthSettings, RunSettings):
@@ -34,6 +36,12 @@ class TrainConfig(OptimizerSettings, LengthSettings, RunSettings):
         pattern=r"balanced|[^=,]+=[^=,]+(,[^=,]+=[^=,]+)*",
         rule="balanced, or LABEL=WEIGHT,... such as spam=20,other=1",
         metavar="balanced|LABEL=WEIGHT,...",
+    )
+    mixed_precision: str | None = setting(
+        "compute the shipped models in half precision with float32 weights; float16 needs a GPU",
+        default=None,
+        default_text="float32 throughout",
+        choices=PRECISIONS,
     )
     units: int = setting("width of the hidden layer of the n-gram model", default=64, at_least=1)
     embedding: int = setting("width of a word vector of the sequence model", default=200, at_least=1, metavar="UNITS")

@@ -20,6 +20,7 @@ from distrain.config import DROPOUT_RATES, TrainConfig
 from distrain.errors import ConfigurationError
 from distrain.keras_backend import compile_arguments, made_in_scope
 from distrain.models.optimizers import ChooseOptimizer, default_optimizer
+from distrain.models.precision import precision
 
 # Methods of a step: a class with its own one trains otherwise than `compile` says.
 _OWN_METHODS = ("train_step", "test_step", "make_train_function", "make_test_function", "fit")
@@ -34,26 +35,30 @@ def text_model(
     choose_optimizer: ChooseOptimizer = default_optimizer,
 ) -> Any:
     """Return the shipped model for prepared text, compiled: `NgramMLP` for n-grams, `SepCNN` for sequences."""
+    with precision(config.mixed_precision):
+        model = _shipped_model(kind, num_features, num_classes, config)
+    loss = keras.losses.BinaryCrossentropy() if num_classes == 2 else keras.losses.SparseCategoricalCrossentropy()
+    model.compile(choose_optimizer(None), loss, metrics=["accuracy"])
+    return model
+
+
+def _shipped_model(kind: str, num_features: int, num_classes: int, config: TrainConfig) -> Any:
     dropout = dropout_rate(config, kind)
     if kind == "ngram":
         from distrain.models.ngram_mlp import NgramMLP
 
-        model = NgramMLP(num_features, num_classes, units=config.units, seed=config.seed, dropout=dropout)
-    else:
-        from distrain.models.sepcnn import SepCNN
+        return NgramMLP(num_features, num_classes, units=config.units, seed=config.seed, dropout=dropout)
+    from distrain.models.sepcnn import SepCNN
 
-        model = SepCNN(
-            num_features,
-            num_classes,
-            embedding=config.embedding,
-            blocks=config.blocks,
-            filters=config.filters,
-            seed=config.seed,
-            dropout=dropout,
-        )
-    loss = keras.losses.BinaryCrossentropy() if num_classes == 2 else keras.losses.SparseCategoricalCrossentropy()
-    model.compile(choose_optimizer(None), loss, metrics=["accuracy"])
-    return model
+    return SepCNN(
+        num_features,
+        num_classes,
+        embedding=config.embedding,
+        blocks=config.blocks,
+        filters=config.filters,
+        seed=config.seed,
+        dropout=dropout,
+    )
 
 
 def dropout_rate(config: TrainConfig, kind: str) -> float:

@@ -56,7 +56,8 @@ class NgramMLP(keras.Model):
         self.hidden = SparseDense(units, num_features, activation="relu")
         self.hidden_dropout = PositionalDropout(dropout, seed=seed, stream=1)
         outputs, activation = (1, "sigmoid") if num_classes == 2 else (num_classes, "softmax")
-        self.classifier = keras.layers.Dense(outputs, activation=activation)
+        full = self.dtype_policy.variable_dtype  # probabilities keep full precision in a mixed policy
+        self.classifier = keras.layers.Dense(outputs, activation=activation, dtype=full)
         self.classifier.build((None, units))
         self.built = True
 

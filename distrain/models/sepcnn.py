@@ -85,7 +85,8 @@ class SepCNN(keras.Model):
         self.second_convolutions = [PackedSeparableConv1D(width, width) for width in widths]
         self.dropout = PositionalDropout(dropout, seed=seed, stream=blocks)
         outputs, activation = (1, "sigmoid") if num_classes == 2 else (num_classes, "softmax")
-        self.classifier = keras.layers.Dense(outputs, activation=activation)
+        full = self.dtype_policy.variable_dtype  # probabilities keep full precision in a mixed policy
+        self.classifier = keras.layers.Dense(outputs, activation=activation, dtype=full)
         self.classifier.build((None, widths[-1]))
         self.built = True
 

@@ -30,7 +30,7 @@ from distrain.training.run import Result, run_job
 from distrain.training.uncaught import end_script_by_exit_code
 
 # `fit` takes data and model as arguments of its own; the rest describes the models that distrain ships.
-_NOT_OF_FIT = {"data", "model", "units", "embedding", "blocks", "filters", "dropout", "class_weight"}
+_NOT_OF_FIT = {"data", "model", "units", "embedding", "blocks", "filters", "dropout", "class_weight", "mixed_precision"}
 
 
 def fit(

@@ -87,6 +87,11 @@ def open_job(config: TrainConfig) -> TrainingJob:
         DataError: the data is missing or damaged.
         ConfigurationError: no model is known for the data.
     """
+    if config.mixed_precision is not None and config.model is not None:
+        raise ConfigurationError(
+            "--mixed-precision is for the shipped models. In your own model, call "
+            f'keras.config.set_dtype_policy("mixed_{config.mixed_precision}") before you make its layers.'
+        )
     return _array_job(config) if is_array_folder(config.data) else _text_job(config)
 
 

@@ -107,7 +107,7 @@ def test_what_ranks_and_resumed_runs_may_change():
     assert not may_change & {
         "model", "batch_size", "global_batch_size", "compression", "learning_rate", "seed",
         "warmup_steps", "schedule", "scale_learning_rate", "clip_norm", "ema",
-        "monitor", "mode", "limit_batches", "class_weight",
+        "monitor", "mode", "limit_batches", "class_weight", "mixed_precision",
         "units", "embedding", "blocks", "filters", "dropout",
     }  # fmt: skip
 
