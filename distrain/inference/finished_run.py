@@ -11,6 +11,7 @@ The model is built from the run's own settings, and its arrays are loaded: no fi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,13 +72,18 @@ class FinishedRun:
         Raises:
             CheckpointError: the checkpoint belongs to another model.
         """
+        from distrain.models.optimizers import choose_optimizer
         from distrain.models.state import ModelState
         from distrain.training.task import make_task
 
-        build = model_builder(self.config, self.metadata)
+        # The optimizer is never used, but may hold the averages of the weights; any length of the run gives the same.
+        choice = partial(choose_optimizer, config=self.config, num_steps=2**31, num_replicas=1)
+        build = partial(model_builder(self.config, self.metadata), choose_optimizer=choice)
         scope = distribution.scope()
         trainable = make_task(build, sample_batch(examples), scope=scope, num_columns=examples.num_columns)
-        ModelState(trainable.model).restore(self.checkpoint)
+        averages = getattr(trainable.optimizer, "inner_optimizer", trainable.optimizer).use_ema
+        ModelState(trainable.model, trainable.optimizer if averages else None).restore(self.checkpoint)
+        trainable.optimizer.finalize_variable_values(trainable.model.trainable_variables)
         return trainable
 
 

@@ -136,6 +136,7 @@ def train_epochs(
         stopped_by = actions.step_flags.stopped_by()
         raise _stopped(report, progress, stopped_by, is_temporary=setup.job.is_temporary)
     last_metrics = actions.history[-1] if actions.history else {}
+    setup.finalize_weights()  # before `on_train_end`, as in Keras
     actions.callbacks.after_training(last_metrics, setup.model_state.weights_digest)
     reason = "all epochs are trained"
     if decision is Decision.FINISH:

@@ -48,6 +48,8 @@ def finish_run(setup: RunSetup, actions: RunActions, progress: Progress) -> Resu
     best_step = actions.early_stopping.best_step
     if best_step is not None and best_step != progress.global_step and not actions.callbacks.replaced_weights:
         setup.model_state.restore(_load_checkpoint(setup, best_step))
+    if not actions.callbacks.replaced_weights:
+        setup.finalize_weights()
     summary = _summarize(setup, actions, progress)
     if not setup.was_complete:
         summary |= _figures_by_class(setup, actions)

@@ -110,6 +110,11 @@ class RunSetup:
 
         return float(keras.ops.convert_to_numpy(self.trainable.optimizer.learning_rate))
 
+    def finalize_weights(self) -> None:
+        """Give the model the averages of its weights if the optimizer keeps averages, as Keras does after training."""
+        with self.distribution.scope():
+            self.trainable.optimizer.finalize_variable_values(self.trainable.model.trainable_variables)
+
     def synchronize(self) -> None:
         """Average over all ranks the variables that each rank updates by itself, such as moving averages."""
         self.distribution.synchronize(self.trainable.model.non_trainable_variables)

@@ -1,0 +1,59 @@
+"""The final model holds the averages of the weights if the optimizer keeps averages, as after Keras' own `fit`."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+import distrain
+from distrain.config import TrainConfig
+from distrain.data.batches import sample_batch
+from distrain.data.dataset_index import open_dataset
+from distrain.data.shuffle import epoch_order
+from distrain.data.sources import part_examples
+from distrain.distribution.single import SingleDevice
+from distrain.inference.finished_run import open_finished_run
+from distrain.models.state import ModelState
+from distrain.training.run import train
+
+# Keras converts its own variables so.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+RANDOM = np.random.default_rng(0)
+X = RANDOM.normal(size=(43, 4)).astype("float32")
+Y = X.sum(1, keepdims=True)
+
+
+def linear():
+    return keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, kernel_initializer="zeros")])
+
+
+@pytest.mark.parametrize("frequency", [None, 2])
+def test_a_run_ends_with_the_averages_of_keras(frequency):
+    def optimizer():
+        return keras.optimizers.SGD(0.05, use_ema=True, ema_momentum=0.8, ema_overwrite_frequency=frequency)
+
+    result = distrain.fit(linear, (X, Y), loss="mse", optimizer=optimizer, epochs=2, global_batch_size=16, seed=5)
+    witness = linear()
+    witness.compile(optimizer(), "mse", jit_compile=False)
+    for epoch in range(2):
+        order = epoch_order(43, seed=5, epoch=epoch)
+        for start in range(0, 43, 16):
+            rows = order.examples(range(start, min(43, start + 16)))
+            witness.train_on_batch(X[rows], Y[rows])
+    trained = witness.get_weights()
+    witness.optimizer.finalize_variable_values(witness.trainable_variables)
+    assert not np.allclose(trained[0], witness.get_weights()[0], rtol=1e-3)
+    for own, wanted in zip(result.model.get_weights(), witness.get_weights(), strict=True):
+        np.testing.assert_allclose(own, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_a_run_on_text_is_opened_with_its_averages(text, tmp_path):
+    config = TrainConfig(data=text["ngram"], run=tmp_path / "run", ema=0.9, epochs=2, strategy="single")
+    summary = train(config)
+    finished = open_finished_run(tmp_path / "run")
+    examples = part_examples(open_dataset(text["ngram"]).parts["test"], **finished.row_layout)
+    assert sample_batch(examples).num_rows > 0
+    model = finished.load_model(examples, SingleDevice()).model
+    assert ModelState(model).weights_digest() == summary["weights_sha256"]
