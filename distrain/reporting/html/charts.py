@@ -50,7 +50,7 @@ def charts(runs: Sequence[Run]) -> list[Chart]:
     if not any(run.history.steps or run.history.epochs for run in runs):
         return []
     metrics = [_draw(metric, metric, runs) for metric in metrics_of(runs)[: MAX_CHARTS - 2]]
-    rates = [_draw("learning rate", LEARNING_RATE, runs, from_zero=True)] if _have(runs, LEARNING_RATE) else []
+    rates = [_draw_learning_rate(runs)] if _have(runs, LEARNING_RATE) else []
     return [*metrics, *rates, _draw("samples per second", "samples_per_second", runs, from_zero=True)]
 
 
@@ -97,7 +97,7 @@ def _draw(title: str, name: str, runs: Sequence[Run], *, from_zero: bool = False
         series += [
             _series(run, run.history.steps, name, training, faint=True),
             _series(run, run.history.epochs, name, training, dashed=True),
-            _series(run, _evaluated(run), f"val_{name}", validation),
+            _series(run, _merged(run.history.evaluations, run.history.epochs), f"val_{name}", validation),
         ]
         best = run.best_epoch
         value = as_number(best.get(f"val_{name}")) if best else None
@@ -108,9 +108,19 @@ def _draw(title: str, name: str, runs: Sequence[Run], *, from_zero: bool = False
     return Chart(title, Markup(svg))
 
 
-def _evaluated(run: Run) -> list[Event]:
-    """Return the events with validation figures: evaluations within epochs, and epochs."""
-    by_step = {event["step"]: event for event in (*run.history.evaluations, *run.history.epochs)}
+def _draw_learning_rate(runs: Sequence[Run]) -> Chart:
+    """Draw one line for each run, because the rate of an epoch is no mean."""
+    series, marks = [], []
+    for number, run in enumerate(runs):
+        colour, _ = _colours(number, len(runs))
+        series.append(_series(run, _merged(run.history.steps, run.history.epochs), LEARNING_RATE, colour))
+        marks += _marks(run, colour)
+    return Chart("learning rate", Markup(line_chart([line for line in series if line.x], marks, from_zero=True)))
+
+
+def _merged(*kinds: Sequence[Event]) -> list[Event]:
+    """Return the events of several kinds in order of their steps; of one step, the event of the last kind."""
+    by_step = {event["step"]: event for events in kinds for event in events}
     return [by_step[step] for step in sorted(by_step)]
 
 

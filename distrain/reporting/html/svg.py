@@ -143,5 +143,5 @@ def _as_element(svg: str, colours: dict[str, str]) -> str:
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # nothing refers to these ids, and every chart repeats them
     svg = re.sub(r"font-family: [^;\"]*; |font: [^;\"]*?(?=[\d.]+px)", "", svg)
     svg = re.sub(r"#a000[0-9a-f]{2}", lambda code: colours[code.group()], svg)
-    svg = re.sub(r"(\d\.\d{2})\d+", r"\1", svg)
+    svg = re.sub(r'"[^"]*"', lambda value: re.sub(r"(\d\.\d{2})\d+", r"\1", value.group()), svg)  # but no label
     return re.sub(r"\s+", " ", svg)

@@ -11,7 +11,7 @@ import pytest
 from reported_runs import make_run, reporter_into, write_log
 
 from distrain.errors import CheckpointError, ConfigurationError
-from distrain.reporting.html.charts import _evaluated
+from distrain.reporting.html.charts import charts
 from distrain.reporting.html.page import unique_names, write_report
 from distrain.reporting.run_history import load_run
 
@@ -67,12 +67,16 @@ def test_a_page_draws_the_learning_rate_and_evaluations_within_an_epoch(tmp_path
         ("epoch", 10, 1, ("loss", 0.5), ("val_loss", 0.25), ("learning_rate", 0.00015)),
     ]
     write_log(run / "metrics.jsonl", *events)
-    assert len(_evaluated(load_run(run))) == 2
     write_report([run], run / "report.html")
     page = Page(run / "report.html")
     assert page.tags.count("svg") == 3  # loss, learning rate, samples per second
     assert page.text.count("learning rate") == 2, "a chart and a column"
     assert "0.00015" in page.text
+    assert "0.0005" in page.text, "a label of the chart is not cut"
+    drawn = charts([load_run(run)])
+    (run / "metrics.jsonl").unlink()
+    write_log(run / "metrics.jsonl", *(event for event in events if event[0] != "evaluate"))
+    assert charts([load_run(run)])[0].svg != drawn[0].svg, "the validation within the epoch is drawn"
 
 
 def test_runs_side_by_side_tell_what_differs(tmp_path):
