@@ -44,6 +44,8 @@ def fit(
     optimizer: Any = None,
     loss: Any = None,
     metrics: Any = None,
+    loss_weights: Any = None,
+    weighted_metrics: Any = None,
     callbacks: Any = None,
     sample_weight: Any = None,
     class_weight: Mapping[int, float] | str | None = None,
@@ -58,47 +60,45 @@ def fit(
 
     Args:
         build_model: makes the model, functional or subclassed, compiled or not. distrain calls it once, in the scope
-            of the devices and with Keras's random seed set. On one replica, a model itself serves as well: its weights
-            are where training starts, and it holds the result.
+            of the devices and with Keras's random seed set. One replica also trains a given model, from its weights.
         train: (x, y) or (x, y, weights). Features x are arrays `[n, ...]` (also `np.memmap`), SciPy sparse matrices,
             or nests of these, labels y likewise. Weights are what Keras takes as sample_weight.
         validation: validation data in the form of `train`, or None.
         x: features, in place of `train`.
         y: labels, beside `x`.
         validation_data: another name of `validation`.
-        optimizer: a Keras optimizer or its name; default: the compiled optimizer, else Adam.
-        loss: a Keras loss, its name, or a function (y, outputs) -> `[b, ...]`; default: the compiled loss.
-        metrics: names or Keras metrics with additive states; default: the compiled metrics.
+        optimizer: a Keras optimizer, its name, or a function that makes it; default: the compiled one, else Adam.
+        loss: as `compile` takes it, and likewise the next three; default: as the model is compiled.
+        metrics: metrics whose states add up over examples.
+        loss_weights: weights of several losses.
+        weighted_metrics: metrics that see the weights of the examples.
         callbacks: Keras callbacks. Those that write files run on the chief alone, all others on every rank.
         sample_weight: weights of the training examples, in place of a third element of `train`.
-        class_weight: weight of each class by its number, or "balanced".
+        class_weight: weight of each class by number, or "balanced".
         validation_split: fraction of the examples, the last ones before shuffling, that validate.
         shuffle: whether each epoch has an order of its own; False keeps the order of the data.
         verbose: 0 prints nothing on standard output, 2 one line per epoch, 1 or "auto" a bar on a terminal.
         run: the run directory; default: a temporary folder.
         patience: epochs without a lower validation loss after which training ends; 0 trains all epochs.
-        **settings: fields of `TrainConfig`: epochs, global_batch_size, strategy, devices, seed, checkpoint_every,
-            resume, ... `batch_size` counts the examples of one replica, `global_batch_size` of all.
+        **settings: fields of `TrainConfig`: epochs, strategy, devices, resume, ... `batch_size` counts the examples of
+            one replica, `global_batch_size` of all.
 
     Returns:
         The best model (by validation loss, else training loss), the summary, metrics by epoch, and Keras' `History`.
 
     Raises:
-        ConfigurationError: an argument does not fit.
-        StopRequested: a signal asked the run to stop; attribute `result` holds the model as trained so far.
-        DistrainError: as `run_job`. An error that nothing catches ends the script by one line and its exit code.
+        DistrainError: as `run_job`; uncaught, it ends a script by its exit code. `StopRequested.result` has the model.
     """
     end_script_by_exit_code()
-    parts = named_data(train, validation, x, y, validation_data)
-    settings = refuse_arguments(settings)
-    _check_arguments(settings, shuffle, verbose)
+    settings = _checked(settings, shuffle, verbose)
     is_model = _is_model(build_model, settings.get("devices"))
-    weighting = {"sample_weight": sample_weight, "class_weight": class_weight, "validation_split": validation_split}
-    examples, held_out = examples_of(*parts, **weighting)
+    given = {"optimizer": optimizer, "loss": loss, "metrics": metrics, "loss_weights": loss_weights}
+    data = named_data(train, validation, x, y, validation_data)
+    examples, held_out = examples_of(*data, sample_weight, class_weight, validation_split)
 
     def open_job() -> TrainingJob:
         return TrainingJob(
-            build=_builder((lambda: build_model) if is_model else build_model, optimizer, loss, metrics),
+            build=_builder(build_model, is_model, {**given, "weighted_metrics": weighted_metrics}),
             train=examples,
             validation=held_out,
             data_digest=examples.digest,
@@ -124,16 +124,17 @@ def _run_directory(run: str | os.PathLike[str] | None) -> Iterator[Path]:
         yield Path(folder) / "run"
 
 
-def _builder(build_model: Any, optimizer: Any, loss: Any, metrics: Any) -> Callable[..., Any]:
+def _builder(build_model: Any, is_model: bool, compiling: Mapping[str, Any]) -> Callable[..., Any]:
     def build(**choices: Any) -> Any:
         from distrain.models.build import user_model
 
-        return user_model(build_model, optimizer=optimizer, loss=loss, metrics=metrics, **choices)
+        return user_model((lambda: build_model) if is_model else build_model, **compiling, **choices)
 
     return build
 
 
-def _check_arguments(settings: Mapping[str, Any], shuffle: Any, verbose: Any) -> None:
+def _checked(settings: Mapping[str, Any], shuffle: Any, verbose: Any) -> dict[str, Any]:
+    settings = refuse_arguments(settings)
     unknown = set(settings) - (set(TrainConfig.__dataclass_fields__) - _NOT_OF_FIT)
     if unknown:
         raise ConfigurationError(f"{', '.join(sorted(unknown))}: no such setting of distrain.fit.")
@@ -141,6 +142,7 @@ def _check_arguments(settings: Mapping[str, Any], shuffle: Any, verbose: Any) ->
         raise ConfigurationError(f"verbose is {verbose!r}, but it must be one of {', '.join(map(str, VERBOSE))}.")
     if not isinstance(shuffle, bool):
         raise ConfigurationError(f"shuffle is {shuffle!r}, but it must be True or False.")
+    return settings
 
 
 def _reporter(config: TrainConfig, verbose: int | str, run: Path) -> Reporter:

@@ -67,7 +67,6 @@ def named_data(
 def examples_of(
     train: tuple[Any, ...],
     validation: tuple[Any, ...] | None,
-    *,
     sample_weight: Any = None,
     class_weight: Mapping[int, float] | str | None = None,
     validation_split: float = 0.0,

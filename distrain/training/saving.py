@@ -90,6 +90,7 @@ class Saver:
             **model_state.layout(),
             "early_stopping": self._early_stopping.state(),
             "callbacks": callbacks,
+            "description": self._setup.description,
             "finished": finished,
             "run_seconds": self._limits.seconds(),
             "data_digest": self._setup.job.data_digest,

@@ -30,6 +30,7 @@ from distrain.cluster.error_relay import run_on_all_ranks
 from distrain.config import TrainConfig, settings_of
 from distrain.data.batches import sample_batch
 from distrain.data.plan import EpochPlan
+from distrain.errors import CheckpointError
 from distrain.files import folder_digest
 from distrain.runs import directory as run_directory
 from distrain.runs.checkpoint import Checkpoint, pack_checkpoint, unpack_checkpoint
@@ -59,6 +60,7 @@ class RunSetup:
         trainable: model, optimizer, loss and metrics, with the variables of `restored`.
         model_state: the variables of model and optimizer.
         sample: a batch of one or two training examples.
+        description: what the model consists of and how it is compiled.
     """
 
     config: TrainConfig
@@ -69,6 +71,7 @@ class RunSetup:
     trainable: TrainableModel
     model_state: ModelState
     sample: Batch
+    description: dict[str, Any]
 
     @cached_property
     def validation_sample(self) -> Batch:
@@ -210,6 +213,7 @@ def build_setup(
         CheckpointError: `restored` belongs to another model.
         RankError: the ranks built different models.
     """
+    from distrain.models.description import describe
     from distrain.models.optimizers import choose_optimizer
     from distrain.models.state import ModelState
     from distrain.training.batch_statistics import share_batch_statistics
@@ -243,12 +247,16 @@ def build_setup(
     if warning and distribution.group.is_chief:
         _LOG.warning(warning)
     model_state = ModelState(trainable.model, trainable.optimizer)
-    check_alike(distribution.group, {"the model": json.dumps(model_state.layout())})
+    description = describe(trainable.model)
+    check_alike(distribution.group, {"the model": json.dumps([model_state.layout(), description])})
     if restored is not None:
+        _refuse_other_model(restored, description)
         model_state.restore(restored)
     else:
         model_state.restore(broadcast_checkpoint(distribution, Checkpoint(Path(), model_state.arrays(), {})))
-    return RunSetup(config, distribution, job, restored, read_progress(restored), trainable, model_state, sample)
+    return RunSetup(
+        config, distribution, job, restored, read_progress(restored), trainable, model_state, sample, description
+    )
 
 
 def compile_steps(setup: RunSetup) -> CompiledSteps:
@@ -282,6 +290,18 @@ def broadcast_checkpoint(distribution: Distribution, checkpoint: Checkpoint | No
         return checkpoint
     content = distribution.group.broadcast(b"" if checkpoint is None else pack_checkpoint(checkpoint))
     return unpack_checkpoint(content) if content else None
+
+
+def _refuse_other_model(restored: Checkpoint, description: dict[str, Any]) -> None:
+    from distrain.models.description import difference
+
+    before = restored.state.get("description")
+    found = None if before is None else difference(before, description)
+    if found:
+        raise CheckpointError(
+            f"{restored.path} was trained with {found}. Give the same model and arguments of compile to go on, or "
+            "choose another run directory. A rate that is to change goes into a callback or a schedule."
+        )
 
 
 def _tensorflow_version() -> str:
