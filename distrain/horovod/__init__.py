@@ -17,12 +17,14 @@ Started by `mpirun -n 4 --bind-to none python script.py` or `horovodrun --gloo -
 the same script trains alone. Horovod's own `DistributedOptimizer` and callbacks synchronize nothing on Keras 3.
 
 All ranks end with bitwise the same weights. Up to float rounding, one process on the joint batches ends with the same
-weights. This holds for a ragged last step, clipping, accumulation, moving averages of weights and loss scaling. A
-script around `fit` has these limits:
+weights. This holds for a ragged last step, several inputs and outputs, weights, clipping and accumulation. It also
+holds for several steps per execution, moving averages of weights and loss scaling. A `train_step` of your own works if
+its loss is a mean over the examples of its batch. A script around `fit` has these limits:
 - Keras' dropout draws other masks than one process would;
 - batch normalization uses the rank's own batch, and its moving statistics differ by rank until the next broadcast;
-- ranks average a loss that a layer adds: right for weight regularizers, wrong for a sum over examples;
-- a loss with masks, or a reduction other than "sum_over_batch_size", gives the batches of all ranks the same weight.
+- ranks average a loss that a layer adds: right for means over examples and weight regularizers, wrong for sums;
+- a loss with masks weighs each rank's batch by its examples, where one process would count unmasked positions;
+- a loss whose reduction is no mean over examples is refused.
 """
 
 from __future__ import annotations

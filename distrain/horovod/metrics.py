@@ -24,16 +24,18 @@ class MetricAverageCallback(keras.callbacks.Callback):
     ranks sum the metrics' states instead of averaging results. So each example counts once, and AUC or precision equal
     the result of one process. Other entries of the logs, as from a user's `train_step`, become plain averages.
 
-    Validation metrics are exact on `RankBatches(..., training=False)` or any other division of the examples. Training
-    metrics are exact if `batches` is given; otherwise the ragged last step counts slightly wrong. Training's
-    `weighted_metrics` include the weights of `RankBatches` and keep this error. The progress bar and `on_train_end`
-    show this rank's own metrics.
+    Validation metrics are exact on `RankBatches(..., training=False)` or any other division of the examples. Keras
+    averages the loss of one of several outputs over batches, so this loss depends on their sizes. Training
+    metrics are exact if `batches` is given. Otherwise the ragged last step counts slightly wrong: an example that an
+    idle rank reads, and the losses of several outputs. The progress bar and `on_train_end` show this rank's own
+    metrics.
 
     Args:
         batches: the batches that `fit` reads, or None.
 
     Raises:
-        ConfigurationError: when `fit` begins, if several steps per execution would hide the last step.
+        ConfigurationError: when `fit` begins, if several steps per execution would hide a last step that needs
+            correction.
     """
 
     def __init__(self, batches: RankBatches | None = None) -> None:
@@ -43,11 +45,17 @@ class MetricAverageCallback(keras.callbacks.Callback):
         self._metrics: dict[str, Any] | None = None  # metrics known so far of the current epoch
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Check that each step is visible."""
-        if self._batches is not None and self.model.steps_per_execution != 1:
+        """Check that a step is visible that needs correction."""
+        if self._batches is None or self.model.steps_per_execution == 1:
+            return
+        ranks = range(init().size)
+        rows = {self._batches.rows(len(self._batches) - 1, rank)[0] for rank in ranks}
+        has_outputs = any(_is_loss_of_output(metric) for metric in self.model.metrics)
+        if 0 in rows or (has_outputs and len(rows) > 1):
             raise ConfigurationError(
-                f"steps_per_execution is {self.model.steps_per_execution}; exact training metrics need 1. Set it to 1, "
-                "or leave out the batches: MetricAverageCallback()."
+                f"steps_per_execution is {self.model.steps_per_execution}; exact training metrics need 1 here, as the "
+                "ranks have different numbers of examples in the last step. Set it to 1, or leave out the batches: "
+                "MetricAverageCallback()."
             )
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
@@ -56,19 +64,21 @@ class MetricAverageCallback(keras.callbacks.Callback):
             self._before = {id(v): v.numpy() for metric in self.model.metrics for v in metric.variables}
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Correct the last step, in which Keras counted each row as one example."""
+        """Correct the last step: no example counts of a rank without examples."""
         if self._before is None or self._batches is None:
             return
-        num_rows, num_all = self._batches.rows(batch)
+        num_rows, num_all = self._batches.rows(len(self._batches) - 1)
         for metric in self.model.metrics:
-            counts = 1.0 if num_rows else 0.0
-            if metric.name == "loss":  # the total grew by rows * (this rank's part of the joint loss) * size
-                counts = num_all / (init().size * max(1, num_rows))
-            elif metric.name.endswith("_loss"):  # the loss of one output: Keras counts steps, not examples
-                counts = 1.0
-            for variable in metric.variables:
+            if _is_loss_of_output(metric) and not self.model.run_eagerly:
+                # In a graph Keras counts steps for such a loss: [sum, count] grows by [the rank's mean, 1].
+                factors = [init().size * num_rows / num_all, 1.0]
+            elif num_rows:
+                continue
+            else:
+                factors = [0.0] * len(metric.variables)
+            for variable, factor in zip(metric.variables, factors, strict=True):
                 before = self._before.get(id(variable), 0)
-                variable.assign(np.asarray(before + counts * (variable.numpy() - before), variable.dtype))
+                variable.assign(np.asarray(before + factor * (variable.numpy() - before), variable.dtype))
         self._before = None
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -93,6 +103,11 @@ class MetricAverageCallback(keras.callbacks.Callback):
         logs.update({name: value for name, value in metrics.items() if name in logs})
         if own:
             logs.update(_averages(own))
+
+
+def _is_loss_of_output(metric: Any) -> bool:
+    """Whether Keras keeps the metric for the loss of one of several outputs."""
+    return type(metric) is keras.metrics.Mean and metric.name.endswith("_loss")
 
 
 def _joint_metrics(model: Any) -> dict[str, Any]:

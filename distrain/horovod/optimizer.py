@@ -1,4 +1,4 @@
-"""An optimizer that averages gradients over all ranks, and a callback that first broadcasts rank 0's weights.
+"""An optimizer that joins the gradients of all ranks, and a callback that first broadcasts rank 0's weights.
 
 Decides: when ranks communicate in training. Never: how tensors travel (`distribution` decides).
 
@@ -9,22 +9,25 @@ Decides: when ranks communicate in training. Never: how tensors travel (`distrib
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from distrain.errors import ConfigurationError, RankError
 from distrain.horovod import init
+from distrain.horovod.batches import fitted_batches, forget_fitted_batches
 
 
 def DistributedOptimizer(optimizer: Any, *, compression: str = "none") -> Any:  # noqa: N802 - scripts use Horovod's name
     """Make an optimizer average its gradients over all ranks before it does anything else with them.
 
-    Every call of `apply` averages first. So clipping, accumulation, weight decay, moving averages and the skipped steps
-    of a `LossScaleOptimizer` use the global gradient, and agree on all ranks. With `gradient_accumulation_steps` each
-    micro-step is averaged, which is exact and costs one reduction.
+    Every call of `apply` averages first. If `fit` reads `RankBatches`, a rank weighs as many examples as it has in the
+    step. Then the average is the gradient of the mean over the joint batch. So clipping, accumulation, weight decay,
+    moving averages and the skipped steps of a `LossScaleOptimizer` use the global gradient, and agree on all ranks.
+    With `gradient_accumulation_steps` each micro-step is averaged, which is exact and costs one reduction.
 
     Of an embedding's gradient only touched rows travel, and the average is dense. Keras in one process squares and
     clips repeated rows one by one, so its result differs there (Keras 3.15).
@@ -61,6 +64,18 @@ class _AveragedApply:
         self._apply = apply
         init()
         self._ranks = MultiProcess(horovod, horovod.HorovodGroup(), compression=compression)
+        self._shares = tf.Variable([1 / init().size], trainable=False, shape=[None], dtype=tf.float64)
+        self._num_applied = tf.Variable(0, trainable=False)
+
+    def expect(self, shares: Sequence[float]) -> None:
+        """Set this rank's shares of the examples of the steps in the next execution."""
+        self._shares.assign(shares)
+        self._num_applied.assign(0)
+
+    @property
+    def num_applied(self) -> int:
+        """Calls since `expect`."""
+        return int(self._num_applied.numpy())
 
     def __call__(self, grads: Sequence[Any], trainable_variables: Any = None) -> Any:
         if not self.ranks_are_equal:
@@ -68,24 +83,37 @@ class _AveragedApply:
                 "Each rank starts from weights of its own. Call fit(callbacks=[distrain.horovod.BroadcastCallback(), "
                 "...])."
             )
+        # A train_step may apply several times in its step; in several steps per execution, it applies once in each.
+        share = self._shares[tf.minimum(self._num_applied, tf.size(self._shares) - 1)]
+        self._num_applied.assign_add(1)
         averaged = list(grads)
         present = [index for index, gradient in enumerate(averaged) if gradient is not None]
-        sums, _ = self._ranks.sum([averaged[index] for index in present], [])
+        sums, _ = self._ranks.sum([_scaled(averaged[index], share) for index in present], [])
         for index, total in zip(present, sums, strict=True):
-            averaged[index] = total / init().size
+            averaged[index] = total
         return self._apply(averaged, trainable_variables)
+
+
+def _scaled(gradient: Any, share: Any) -> Any:
+    if isinstance(gradient, tf.IndexedSlices):
+        return tf.IndexedSlices(_scaled(gradient.values, share), gradient.indices, gradient.dense_shape)
+    return gradient * tf.cast(share, gradient.dtype)
 
 
 class BroadcastCallback(keras.callbacks.Callback):
     """Give all ranks the weights and the optimizer's state of rank 0 whenever `fit` begins.
 
-    Every `fit` needs this callback. It checks that all ranks train the same model with the same number of steps. It
-    turns off `jit_compile`, Keras' default on a GPU, because XLA cannot compile a reduction over ranks. If `compile`
-    wrapped the optimizer in a `LossScaleOptimizer` (policy mixed_float16), averaging moves to the wrapper, so that all
-    ranks skip the same steps.
+    Every `fit` needs this callback. It checks that all ranks train the same model with the same number of steps. Before
+    each step it tells the optimizer how many examples this rank has. It turns off `jit_compile`, Keras' default on a
+    GPU, because XLA cannot compile a reduction over ranks. If `compile` wrapped the optimizer in a `LossScaleOptimizer`
+    (policy mixed_float16), averaging moves to the wrapper, so that all ranks skip the same steps.
+
+    A model with a `train_step` of its own may keep several optimizers as attributes. Each must be distributed. The loss
+    of such a step must be a mean over the examples of the batch that the step receives.
 
     Raises:
-        ConfigurationError: when `fit` begins, if the model is not built or its optimizer is not distributed.
+        ConfigurationError: when `fit` begins, if the model is not built or an optimizer is not distributed. Also if the
+            loss is no mean over examples.
         RankError: the ranks have other models, optimizers, epochs or steps per epoch.
     """
 
@@ -94,29 +122,78 @@ class BroadcastCallback(keras.callbacks.Callback):
         if init().size == 1:
             return
         model = self.model
-        apply = _averaged_apply(model.optimizer)
+        self._applies = _averaged_applies(model)
+        _require_means(model)
+        forget_fitted_batches()
         if not model.built or not model.trainable_variables:
             raise ConfigurationError(
                 f"The model {model.name!r} has no weights before its first batch, and so there is nothing to "
                 "broadcast. Begin it with keras.Input(shape), or call model.build(input_shape) before fit."
             )
-        if not model.optimizer.built:
+        if model.optimizer is not None and not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
         if model.jit_compile:
             model.jit_compile = False
             model.make_train_function(force=True)
-        variables = [*model.weights, *model.optimizer.variables]
+        optimizers = _optimizers(
+            model
+        )  # an optimizer that its first step builds begins with the same zeros on all ranks
+        variables = [*model.weights, *(variable for optimizer in optimizers for variable in optimizer.variables)]
         _require_alike(
             {
                 "epochs": self.params["epochs"],
                 "steps per epoch": self.params["steps"],
-                "optimizer": type(model.optimizer).__name__,
+                "optimizer": ", ".join(type(optimizer).__name__ for optimizer in optimizers),
                 "number of weights": len(variables),
                 **{f"weight {number}": f"{v.dtype}{list(v.shape)}" for number, v in enumerate(variables)},
             }
         )
         _broadcast(variables)
-        apply.ranks_are_equal = True
+        for apply in self._applies:
+            apply.ranks_are_equal = True
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        """Tell the optimizers this rank's share of the examples of each step."""
+        batches, size = fitted_batches(), init().size
+        if size == 1:
+            return
+        shares = [1 / size]
+        if batches is not None:
+            steps = range(batch, min(batch + self.model.steps_per_execution, len(batches)))
+            shares = [num_rows / num_all for num_rows, num_all in map(batches.rows, steps)]
+        for apply in self._applies:
+            apply.expect(shares)
+        self._num_steps = len(shares)
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Check that each step applied once, if an execution has several steps."""
+        if init().size == 1 or self._num_steps == 1:
+            return
+        for apply in self._applies:
+            if apply.num_applied != self._num_steps:
+                raise ConfigurationError(
+                    f"An optimizer was applied {apply.num_applied} times in {self._num_steps} steps of one execution; "
+                    "exact gradients need once a step. Use compile(steps_per_execution=1)."
+                )
+
+
+def _optimizers(model: Any) -> list[Any]:
+    """Return the compiled optimizer, and the optimizers that a model with a `train_step` of its own keeps."""
+    kept: list[Any] = []
+    for value in vars(model).values():
+        kept += value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else [value]
+    found = [optimizer for optimizer in [model.optimizer, *kept] if isinstance(optimizer, keras.optimizers.Optimizer)]
+    return list({id(optimizer): optimizer for optimizer in found}.values())
+
+
+def _averaged_applies(model: Any) -> list[_AveragedApply]:
+    optimizers = _optimizers(model)
+    if not optimizers:
+        raise ConfigurationError(
+            f"The model {model.name!r} keeps no optimizer. Give model.compile an optimizer, or keep your train_step's "
+            "optimizers as attributes of the model: distrain.horovod.DistributedOptimizer(optimizer)."
+        )
+    return [_averaged_apply(optimizer) for optimizer in optimizers]
 
 
 def _averaged_apply(optimizer: Any) -> _AveragedApply:
@@ -130,6 +207,19 @@ def _averaged_apply(optimizer: Any) -> _AveragedApply:
             "each. Use model.compile(distrain.horovod.DistributedOptimizer(optimizer), ...)."
         )
     return optimizer.apply
+
+
+def _require_means(model: Any) -> None:
+    """Refuse compiled losses that are no mean over the rows of a rank, as averages of ranks would be wrong."""
+    if type(model).train_step is not keras.Model.train_step:
+        return  # the rule of a train_step of one's own: its loss is a mean over the examples of its batch
+    for loss in keras.tree.flatten(model.loss):
+        reduction = getattr(loss, "reduction", "sum_over_batch_size")
+        if reduction not in ("sum_over_batch_size", "mean"):
+            raise ConfigurationError(
+                f"The loss {loss.name!r} has reduction {reduction!r}, which ranks cannot join exactly: they average "
+                "means over examples. Use reduction='sum_over_batch_size', or train by distrain.fit."
+            )
 
 
 def _require_alike(facts: dict[str, Any]) -> None:

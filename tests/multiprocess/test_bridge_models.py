@@ -1,0 +1,89 @@
+"""Masks, several outputs and steps of a model's own on the bridge; see programs/bridge_models.py."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from launching import environment, needs_horovod, run_ranks
+
+PROGRAM = Path(__file__).parent / "programs" / "bridge_models.py"
+CASES = ("outputs", "class_weight", "steps_per_execution", "own_step", "masked")
+SECONDS = 400
+
+pytestmark = [needs_horovod, pytest.mark.timeout(SECONDS + 60)]
+
+
+@pytest.fixture(scope="module")
+def folder_of(tmp_path_factory):
+    """`folder_of(size)`: what the ranks of a launch wrote; each launch starts once."""
+    done = {}
+
+    def of(size):
+        if size not in done:
+            folder = tmp_path_factory.mktemp("bridge-models")
+            command = [sys.executable, str(PROGRAM), str(folder)]
+            if size == 1:
+                ended = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+            else:
+                ended = run_ranks("mpirun", size, command, timeout=SECONDS)
+            assert ended.returncode == 0, ended.stderr[-4000:]
+            done[size] = folder
+        return done[size]
+
+    return of
+
+
+def arrays(folder, case, rank, kind):
+    with np.load(folder / f"{case}.{rank}.npz") as archive:
+        return [archive[f"{kind}{number}"] for number in range(sum(name.startswith(kind) for name in archive.files))]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("case", CASES)
+def test_ranks_end_with_the_weights_of_one_process(folder_of, case, size):
+    folder = folder_of(size)
+    expected = arrays(folder, case, 0, "expected")
+    assert expected
+    for rank in range(size):
+        for own, first, wanted in zip(
+            arrays(folder, case, rank, "weights"), arrays(folder, case, 0, "weights"), expected, strict=True
+        ):
+            np.testing.assert_array_equal(own, first)
+            np.testing.assert_allclose(own, wanted, rtol=0, atol=1e-5 * max(1.0, np.abs(wanted).max()))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("case", ["outputs", "class_weight", "steps_per_execution"])
+def test_figures_are_those_of_one_process(folder_of, case, size):
+    for rank in range(size):
+        facts = json.loads((folder_of(size) / f"{case}.{rank}.json").read_text())
+        assert facts["history"].keys() == facts["expected_history"].keys()
+        for name, wanted in facts["expected_history"].items():
+            # Keras averages the losses of outputs over batches, which have other sizes in this validation.
+            rtol = 0.1 if name in ("val_number_loss", "val_kind_loss") else 1e-5
+            np.testing.assert_allclose(facts["history"][name], wanted, rtol=rtol, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        ("sum", "reduction 'sum'.*reduction='sum_over_batch_size'"),
+        ("mean_with_sample_weight", "reduction 'mean_with_sample_weight'"),
+        ("applied twice", "applied 4 times in 2 steps.*steps_per_execution=1"),
+        ("one optimizer alone", "does not average gradients"),
+        ("labels", "Label 'b' has 100 rows"),
+    ],
+)
+def test_what_ranks_cannot_join_is_refused_on_all_ranks(folder_of, mistake, message):
+    for rank in range(2):
+        found = json.loads((folder_of(2) / f"refusals.{rank}.json").read_text())
+        assert found["mean"] is None
+        kind, code, text = found[mistake]
+        assert (kind, code) == ("ConfigurationError", 2)
+        assert re.search(message, text)
