@@ -93,7 +93,8 @@ def make_count_step(
         counts = tf.add_n([_counts(task, batch, num_classes) for batch in batches])
         return replicas.sum([], [counts, summed_flags(batches[0], tf.zeros(()))])[1]
 
-    count = outcomes(replicas.compile(replica_step, specs, num_batches=accumulation_steps))
+    num_batches = accumulation_steps * replicas.replicas_per_device
+    count = outcomes(replicas.compile(replica_step, specs, num_batches=num_batches))
     return lambda batches: count(batches)[0]
 
 
