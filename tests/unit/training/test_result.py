@@ -42,6 +42,7 @@ def finish(run, *, best_step, was_complete=False, replaced_weights=False):
         job=SimpleNamespace(data_digest="abc", metadata={}, validation=None),
         was_complete=was_complete,
         model_state=model,
+        finalize_weights=lambda: None,
         trainable=SimpleNamespace(model=model),
     )
     actions = SimpleNamespace(
