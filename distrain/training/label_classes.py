@@ -56,7 +56,7 @@ def label_ranges(task: TrainableModel, sample: Batch) -> dict[str, LabelRange]:
         compute_loss(model, inputs, labels, model(inputs, training=False), weights, training=False)
     finally:
         replace_losses(model, lambda noting: noting.loss)
-    return {name: ranges[id(label)] for name, label in leaves(tensors.labels) if id(label) in ranges}
+    return {name: ranges[id(label)] for name, label in leaves(labels) if id(label) in ranges}
 
 
 def _takes_class_numbers(loss: Any) -> bool:

@@ -15,11 +15,12 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from distrain.batch import Batch, SparseRows, feeding
-from distrain.data.nests import map_nest
+from distrain.data.nests import is_nest, map_children, map_nest
 from distrain.errors import ConfigurationError
 from distrain.training.losses import total_divisors, use_share_losses
 from distrain.training.metrics import MetricStates
@@ -170,7 +171,7 @@ def model_inputs(model: Any, features: Any, num_columns: Mapping[str, int]) -> A
 
     def convert(value: Any, name: str) -> Any:
         if not isinstance(value, SparseRows):
-            return value
+            return _in_floatx(value)
         indices = tf.stack([value.row_ids, value.columns], axis=1)
         num_rows = tf.cast(value.row_ids[-1], tf.int64) + 1
         return tf.SparseTensor(tf.cast(indices, tf.int64), value.values, tf.stack([num_rows, num_columns[name]]))
@@ -180,6 +181,11 @@ def model_inputs(model: Any, features: Any, num_columns: Mapping[str, int]) -> A
 
 def given(nest: Any) -> Any:
     """Return a nest of labels or weights as Keras takes it, with None where the data has none."""
-    if isinstance(nest, (list, tuple)):
-        return type(nest)(map(given, nest)) if nest else None
-    return {name: given(value) for name, value in nest.items()} if isinstance(nest, dict) else nest
+    if is_nest(nest):
+        return map_children(lambda key, value: given(value), nest) if nest else None
+    return _in_floatx(nest)
+
+
+def _in_floatx(value: Any) -> Any:
+    """Return a floating tensor in Keras' default precision, as Keras' `fit` hands it to a model."""
+    return tf.cast(value, keras.config.floatx()) if tf.is_tensor(value) and value.dtype.is_floating else value

@@ -15,6 +15,8 @@ from distrain.errors import ConfigurationError, DataError
 from distrain.training.label_classes import label_ranges
 from distrain.training.task import make_task
 
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras, in its logs
+
 X = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
 Y = np.arange(40) % 3
 sparse = keras.losses.SparseCategoricalCrossentropy
