@@ -108,7 +108,8 @@ def test_every_callback_of_keras_has_its_rule_and_its_case():
 @pytest.mark.parametrize("name", MAKE)
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(name, tmp_path, monkeypatch):
     if importlib.util.find_spec("tensorboard") is None:  # the callback writes by this function of TensorFlow
-        monkeypatch.setattr("tensorflow.summary.scalar", lambda *arguments, **settings: True)
+        summary = keras.callbacks.TensorBoard(tmp_path).summary
+        monkeypatch.setattr(summary, "scalar", lambda *arguments, **settings: True)
     whole, one = train(name, tmp_path / "whole")
     stopped, two = train(name, tmp_path / "stopped", OCCASIONS)
     for a, b in zip(whole.model.get_weights(), stopped.model.get_weights(), strict=True):
