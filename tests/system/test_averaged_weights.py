@@ -29,7 +29,7 @@ def linear():
     return keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, kernel_initializer="zeros")])
 
 
-@pytest.mark.parametrize("frequency", [None, 2])
+@pytest.mark.parametrize("frequency", [None, 4])
 def test_a_run_ends_with_the_averages_of_keras(frequency):
     def optimizer():
         return keras.optimizers.SGD(0.05, use_ema=True, ema_momentum=0.8, ema_overwrite_frequency=frequency)
