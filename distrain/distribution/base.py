@@ -89,6 +89,13 @@ class Distribution(Protocol):
             ConfigurationError: the call stands inside a loop or a condition of the step's graph.
         """
 
+    def gather_rows(self, rows: Sequence[Any]) -> list[Any]:
+        """Return the rows of all replicas, replica after replica, inside a compiled step.
+
+        Args:
+            rows: `tf.IndexedSlices` of a known dense shape; replicas may have different numbers of rows.
+        """
+
     def synchronize(self, variables: Sequence[Any]) -> None:
         """Set each floating-point variable to its mean over all processes, outside a compiled step.
 

@@ -91,5 +91,13 @@ class Mirrored:
         """Sum each tensor over the replicas; gradients pass through."""
         return differentiable_sum(lambda given: self.sum([], given)[1], tensors)
 
+    def gather_rows(self, rows: Sequence[Any]) -> list[Any]:
+        """Return the rows of all replicas."""
+        context = tf.distribute.get_replica_context()
+        return [
+            tf.IndexedSlices(context.all_gather(own.values, 0), context.all_gather(own.indices, 0), own.dense_shape)
+            for own in rows
+        ]
+
     def synchronize(self, variables: Sequence[Any]) -> None:
         """Do nothing, as there is one process."""

@@ -104,6 +104,29 @@ class MultiProcess(SingleDevice):
         sums = differentiable_sum(lambda given: self.sum([], given)[1], list(map(_at_least_single, tensors)))
         return [tf.cast(total, tensor.dtype) for total, tensor in zip(sums, tensors, strict=True)]
 
+    def gather_rows(self, rows: Sequence[Any]) -> list[Any]:
+        """Return the rows of all ranks."""
+        tensors = [tensor for own in rows for tensor in (own.values, own.indices)]
+        if self._device_collectives:
+            joined = [self._device_collectives.gather(tensor) for tensor in tensors]
+        else:
+            joined = [self._gather_on_host(tensor) for tensor in tensors]
+        return [
+            tf.IndexedSlices(values, indices, own.dense_shape)
+            for own, values, indices in zip(rows, joined[::2], joined[1::2], strict=True)
+        ]
+
+    def _gather_on_host(self, tensor: Any) -> Any:
+        own = _at_least_single(tensor)
+
+        def gather(array: np.ndarray) -> np.ndarray:
+            contents = self.group.all_gather_bytes(array.tobytes())
+            return np.frombuffer(b"".join(contents), array.dtype).reshape(-1, *array.shape[1:])
+
+        joined = tf.numpy_function(gather, [own], own.dtype)
+        joined.set_shape((None, *own.shape[1:]))
+        return tf.cast(joined, tensor.dtype)
+
     def synchronize(self, variables: Sequence[Any]) -> None:
         """Set each floating-point variable to its mean over all processes."""
         floats = [variable for variable in variables if tf.as_dtype(variable.dtype).is_floating]

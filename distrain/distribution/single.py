@@ -63,5 +63,9 @@ class SingleDevice:
         """Return the same tensors."""
         return list(tensors)
 
+    def gather_rows(self, rows: Sequence[Any]) -> list[Any]:
+        """Return the same rows."""
+        return list(rows)
+
     def synchronize(self, variables: Sequence[Any]) -> None:
         """Do nothing, as there is one process."""

@@ -89,6 +89,7 @@ class WordEmbedding(keras.layers.Layer):
         self.units = units
         shape = (vocabulary_size, units)
         self.table = self.add_weight(shape=shape, initializer=_uniform_but_for_the_first, name="table")
+        self.table.rows_are_summed = True  # its gradient names each row once, so replicas may sum rows
         self.built = True
 
     def call(self, rows: WordRows) -> Any:

@@ -24,6 +24,7 @@ import tensorflow as tf
 from distrain.batch import Batch
 from distrain.errors import ConfigurationError
 from distrain.training.forward import forward_pass
+from distrain.training.gradients import added, make_update, over_replicas, present, share_gradients
 from distrain.training.losses import Total
 from distrain.training.task import TrainableModel
 
@@ -70,6 +71,9 @@ class Replicas(Protocol):
     def sum(self, gradients: Sequence[Any], metrics: Sequence[Any]) -> tuple[list[Any], list[Any]]:
         """Sum tensors over all replicas."""
 
+    def gather_rows(self, rows: Sequence[Any]) -> list[Any]:
+        """Return the rows of all replicas, for each `tf.IndexedSlices`."""
+
     def forward_sum(self, tensors: Sequence[Any]) -> list[Any]:
         """Sum small tensors of the forward pass over all replicas."""
 
@@ -96,20 +100,18 @@ def make_train_steps(
     if not task.model.trainable_variables:
         raise ConfigurationError("The model has no trainable weights; there is nothing to train.")
     accumulation_steps *= replicas.replicas_per_device
-    update = _make_update(task, jit_compile=replicas.local_update and task.jit_compile)
+    update = make_update(task, jit_compile=replicas.local_update and task.jit_compile)
 
     def replica_step(batches: Sequence[Batch], is_sound: Any) -> tuple[list[Any], Any]:
         totals = _totals(task, replicas, batches)
-        gradients, sums = _gradients(task, batches[0], next(totals))
+        gradients, sums = share_gradients(task, batches[0], next(totals))
         for batch in batches[1:]:
-            with tf.control_dependencies(sums + _present(gradients)):  # parallel microbatches would save no memory
-                more_gradients, more_sums = _gradients(task, batch, next(totals))
-            gradients = list(map(_added, gradients, more_gradients))
-            sums = list(map(_added, sums, more_sums))
+            with tf.control_dependencies(sums + present(gradients)):  # parallel microbatches would save no memory
+                more_gradients, more_sums = share_gradients(task, batch, next(totals))
+            gradients = list(map(added, gradients, more_gradients))
+            sums = list(map(added, sums, more_sums))
         # The loss depends on the weights, so the sums of the next step in this call come after this step's update.
-        present, sums = replicas.sum(_present(gradients), [*sums, summed_flags(batches[0], sums[0])])
-        summed = iter(present)
-        gradients = [None if gradient is None else next(summed) for gradient in gradients]
+        gradients, sums = over_replicas(task, replicas, gradients, [*sums, summed_flags(batches[0], sums[0])])
         if replicas.local_update:
             is_sound &= tf.math.is_finite(sums[0]) & (sums[-1][1] == 0)
             tf.cond(is_sound, lambda: update(gradients), lambda: tf.zeros(()))
@@ -141,30 +143,6 @@ def make_train_steps(
         return outcomes
 
     return run
-
-
-def _make_update(task: TrainableModel, *, jit_compile: bool) -> Callable[[Sequence[Any]], Any]:
-    """Return the optimizer's update as a function of summed gradients, compiled by XLA if `jit_compile`."""
-    variables = list(task.model.trainable_variables)
-
-    def update(gradients: Sequence[Any]) -> Any:
-        known = [pair for pair in zip(gradients, variables, strict=True) if pair[0] is not None]
-        task.optimizer.apply_gradients(known)
-        return tf.zeros(())
-
-    return tf.function(update, jit_compile=True, autograph=False) if jit_compile else update
-
-
-def _gradients(task: TrainableModel, batch: Batch, total: Total) -> tuple[list[Any], list[Any]]:
-    """Return a share's part of the gradients and its sums; None is the gradient of a weight that the loss ignores."""
-    variables = task.model.trainable_variables
-    with tf.GradientTape() as tape:
-        share = forward_pass(task, batch, training=True, total=total)
-        loss = task.optimizer.scale_loss(share.loss)
-    gradients = tape.gradient(loss, [v.value for v in variables])
-    if not _present(gradients):
-        raise ConfigurationError("The loss depends on no trainable weight of the model; there is nothing to train.")
-    return [_of_known_shape(g, v) for g, v in zip(gradients, variables, strict=True)], share.sums
 
 
 def _totals(task: TrainableModel, replicas: Replicas, batches: Sequence[Batch]) -> Iterator[Total]:
@@ -242,22 +220,3 @@ def outcomes(
         return [Outcome(sums, *map(int, flags)) for *sums, flags in steps]
 
     return run
-
-
-def _present(gradients: Sequence[Any]) -> list[Any]:
-    return [gradient for gradient in gradients if gradient is not None]
-
-
-def _of_known_shape(gradient: Any, variable: Any) -> Any:
-    """Return a gradient as a tensor or as rows of the variable's shape; None if the loss ignores the variable."""
-    if isinstance(gradient, tf.IndexedSlices):
-        return tf.IndexedSlices(gradient.values, gradient.indices, tf.constant(tuple(variable.shape), tf.int64))
-    return gradient
-
-
-def _added(a: Any, b: Any) -> Any:
-    if not isinstance(a, tf.IndexedSlices):
-        return None if a is None else a + b
-    return tf.IndexedSlices(
-        tf.concat([a.values, b.values], axis=0), tf.concat([a.indices, b.indices], axis=0), a.dense_shape
-    )

@@ -34,6 +34,9 @@ class DeviceCollectives(Protocol):
     def maximum(self, tensor: Any) -> Any:
         """Return the elementwise maximum over all ranks."""
 
+    def gather(self, tensor: Any) -> Any:
+        """Return the rows of all ranks, rank after rank."""
+
 
 def device_all_reduce(
     collectives: DeviceCollectives, gradients: Sequence[Any], metrics: Sequence[Any], *, compression: str

@@ -110,6 +110,11 @@ def maximum(tensor: Any) -> Any:
     return hvd.allreduce(tensor, op=hvd.Max, name=_name("distrain.max"))
 
 
+def gather(tensor: Any) -> Any:
+    """Return the rows of all ranks, rank after rank."""
+    return hvd.allgather(tensor, name=_name("distrain.gather"))
+
+
 class HorovodGroup(ProcessGroup):
     """All ranks of the run, once Horovod has started. Its methods work outside compiled functions only."""
 

@@ -22,6 +22,7 @@ X = RANDOM.normal(size=(11, 4)).astype(np.float32)
 Y = RANDOM.normal(size=(11, 2)).astype(np.float32)
 WEIGHTS = RANDOM.choice([0, 0.5, 1, 3], 11).astype(np.float32)
 RATE = 0.1
+FED = ("features", "labels")
 
 
 class Replica(SingleDevice):
@@ -300,3 +301,30 @@ def test_a_model_without_weights_is_refused():
 def test_a_model_that_does_not_fit_is_told_with_the_shapes(features, model, words):
     with pytest.raises(ConfigurationError, match=words):
         task_of(array_examples(features, Y), model=model)
+
+
+@pytest.mark.parametrize("accumulation_steps", [1, 3])
+@pytest.mark.parametrize("name", ["adam", "ftrl"])
+def test_repeated_words_of_an_embedding_train_as_in_keras(name, accumulation_steps):
+    """Keras squares the row of each word by itself; a dense sum of the rows would end elsewhere."""
+    words = RANDOM.integers(1, 6, (11, 7)).astype(np.int32)
+
+    def tagger():
+        keras.utils.set_random_seed(1)
+        embedding = keras.layers.Embedding(6, 3, mask_zero=True)
+        return keras.Sequential([keras.Input((7,), dtype="int32"), embedding, keras.layers.LSTM(2)])
+
+    def optimizer():
+        return keras.optimizers.get({"class_name": name, "config": {"learning_rate": 0.05, "clipnorm": 0.01}})
+
+    examples = array_examples(words, Y)
+    task, specs = task_of(examples, model=tagger, optimizer=optimizer(), metrics=())
+    step = make_train_step(task, SingleDevice(), specs, accumulation_steps=accumulation_steps)
+    witness = tagger()
+    witness.compile(optimizer(), "mse", jit_compile=False)
+    for _ in range(3):
+        for batches in batches_of(examples, accumulation_steps, 6 // accumulation_steps):
+            step(batches)
+            witness.train_on_batch(*(np.concatenate([getattr(b, f) for b in batches if b.num_rows]) for f in FED))
+    for own, keras_own in zip(weights_of(task), witness.get_weights(), strict=True):
+        np.testing.assert_allclose(own, keras_own, rtol=1e-5, atol=1e-6)

@@ -1,0 +1,114 @@
+"""The gradient of a step: of each share, over all replicas, and its use by the optimizer.
+
+Decides: which gradients are summed over replicas, and which rows are gathered. Never: how tensors travel.
+
+    gradients, sums = share_gradients(task, batch, total)
+    gradients, sums = over_replicas(task, replicas, gradients, sums)
+    make_update(task, jit_compile=True)(gradients)
+
+The gradient of an `Embedding` is the rows of the words of a batch. Keras' optimizers square or clip each row by itself,
+also rows of one word (Keras 3.15). So the rows of all replicas are gathered, and the optimizer gets the same rows as in
+one process. A layer that names each row once says so by `rows_are_summed` on its weight; its rows are summed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import tensorflow as tf
+
+from distrain.batch import Batch
+from distrain.errors import ConfigurationError
+from distrain.training.forward import forward_pass
+from distrain.training.losses import Total
+from distrain.training.task import TrainableModel
+
+
+class SummingReplicas(Protocol):
+    """The part of `Distribution` that gradients use."""
+
+    def sum(self, gradients: Sequence[Any], metrics: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+        """Sum tensors over all replicas."""
+
+    def gather_rows(self, rows: Sequence[Any]) -> list[Any]:
+        """Return the rows of all replicas, for each `tf.IndexedSlices`."""
+
+
+def share_gradients(task: TrainableModel, batch: Batch, total: Total) -> tuple[list[Any], list[Any]]:
+    """Return a share's part of the gradients, and its sums.
+
+    Args:
+        task: the model.
+        batch: the share.
+        total: sums a divisor of the loss over all shares of the step.
+
+    Returns:
+        For each trainable weight a tensor, `tf.IndexedSlices`, or None if the loss ignores the weight; and the sums.
+
+    Raises:
+        ConfigurationError: the loss depends on no trainable weight.
+    """
+    variables = task.model.trainable_variables
+    with tf.GradientTape() as tape:
+        share = forward_pass(task, batch, training=True, total=total)
+        loss = task.optimizer.scale_loss(share.loss)
+    gradients = tape.gradient(loss, [v.value for v in variables])
+    if not present(gradients):
+        raise ConfigurationError("The loss depends on no trainable weight of the model; there is nothing to train.")
+    return [_of_known_shape(g, v) for g, v in zip(gradients, variables, strict=True)], share.sums
+
+
+def over_replicas(
+    task: TrainableModel, replicas: SummingReplicas, gradients: Sequence[Any], sums: Sequence[Any]
+) -> tuple[list[Any], list[Any]]:
+    """Return gradients and sums over all replicas."""
+    variables = task.model.trainable_variables
+    is_gathered = [
+        isinstance(gradient, tf.IndexedSlices) and not getattr(variable, "rows_are_summed", False)
+        for gradient, variable in zip(gradients, variables, strict=True)
+    ]
+    pairs = list(zip(gradients, is_gathered, strict=True))
+    gathered = iter(replicas.gather_rows([rows for rows, is_rows in pairs if is_rows]))
+    own = present([gradient for gradient, is_rows in pairs if not is_rows])
+    totals, sums = replicas.sum(own, sums)
+    summed = iter(totals)
+    return [g if g is None else next(gathered if is_rows else summed) for g, is_rows in pairs], sums
+
+
+def make_update(task: TrainableModel, *, jit_compile: bool) -> Callable[[Sequence[Any]], Any]:
+    """Return the optimizer's update as a function of gradients, compiled by XLA if `jit_compile` and all are dense."""
+    variables = list(task.model.trainable_variables)
+
+    def update(gradients: Sequence[Any]) -> Any:
+        known = [pair for pair in zip(gradients, variables, strict=True) if pair[0] is not None]
+        task.optimizer.apply_gradients(known)
+        return tf.zeros(())
+
+    compiled = tf.function(update, jit_compile=jit_compile, autograph=False)
+
+    def fitting_update(gradients: Sequence[Any]) -> Any:
+        has_rows = any(isinstance(gradient, tf.IndexedSlices) for gradient in gradients)
+        return update(gradients) if has_rows or not jit_compile else compiled(gradients)
+
+    return fitting_update
+
+
+def present(gradients: Sequence[Any]) -> list[Any]:
+    """Return the gradients that are not None."""
+    return [gradient for gradient in gradients if gradient is not None]
+
+
+def added(a: Any, b: Any) -> Any:
+    """Return the sum of two tensors; two `tf.IndexedSlices` one after the other; None for two None."""
+    if not isinstance(a, tf.IndexedSlices):
+        return None if a is None else a + b
+    return tf.IndexedSlices(
+        tf.concat([a.values, b.values], axis=0), tf.concat([a.indices, b.indices], axis=0), a.dense_shape
+    )
+
+
+def _of_known_shape(gradient: Any, variable: Any) -> Any:
+    if isinstance(gradient, tf.IndexedSlices):
+        return tf.IndexedSlices(gradient.values, gradient.indices, tf.constant(tuple(variable.shape), tf.int64))
+    return gradient
