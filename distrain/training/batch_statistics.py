@@ -52,18 +52,28 @@ def share_batch_statistics(model: Any, distribution: Distribution, accumulation_
     for layer in normalizing:
         if layer.synchronized:
             replace_batch_moments(layer, partial(_joint_moments, layer, distribution))
-    training = [layer for layer in normalizing if layer.trainable]
+    return _warning(layers, distribution.num_replicas, accumulation_steps)
+
+
+def _warning(layers: list[Any], num_replicas: int, accumulation_steps: int) -> str | None:
+    training = [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable]
     own = [layer.name for layer in training if not layer.synchronized]
-    if own and num_parts > 1:
+    if own and num_replicas * accumulation_steps > 1:
         return (
             f"{_named(own)} of its own microbatch alone: the model depends on the number of replicas "
-            f"({distribution.num_replicas}) and of accumulation steps ({accumulation_steps}). "
+            f"({num_replicas}) and of accumulation steps ({accumulation_steps}). "
             "BatchNormalization(synchronized=True) normalizes the examples of all replicas together."
         )
     if training and accumulation_steps > 1:
         return (
             f"{_named([layer.name for layer in training])} of one of {accumulation_steps} microbatches: synchronized "
             "layers join replicas, not accumulation steps. Use accumulation_steps 1 for the whole batch."
+        )
+    iterating = [layer.name for layer in layers if isinstance(layer, keras.layers.SpectralNormalization)]
+    if iterating and accumulation_steps > 1:
+        return (
+            f"SpectralNormalization ({iterating[0]}) normalizes its kernel in each of {accumulation_steps} "
+            "microbatches of a step. Use accumulation_steps 1 to normalize once a step."
         )
     return None
 

@@ -50,6 +50,12 @@ def test_a_run_says_when_its_model_depends_on_its_division(synchronized, num_rep
         assert "(batch_normalization" in said
 
 
+def test_spectral_normalization_depends_on_accumulation_alone():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.SpectralNormalization(keras.layers.Dense(2))])
+    assert share_batch_statistics(model, replicas(3), 1) is None
+    assert "each of 2 microbatches of a step" in share_batch_statistics(model, replicas(1), 2)
+
+
 def test_nothing_is_said_of_a_frozen_layer():
     model = normalizing()
     model.trainable = False
