@@ -183,7 +183,8 @@ def made_in_scope(optimizer: Any) -> Any:
 def disable_gradient_all_reduce(optimizer: Any) -> None:
     """Keep `optimizer.apply` from summing gradients over replicas: Keras would clip each gradient before the sum."""
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    optimizer._all_reduce_sum_gradients = lambda grads_and_vars: grads_and_vars
+    for each in getattr(optimizer, "optimizers", [optimizer]):  # a built `MultiOptimizer` holds several
+        each._all_reduce_sum_gradients = lambda grads_and_vars: grads_and_vars
 
 
 def reserve_collective_keys() -> None:

@@ -111,9 +111,9 @@ class MetricStates:
         """
         states = zip([*self._loss_tracker.variables, *self._variables], self._states(sums), strict=True)
         with keras.StatelessScope(states):
-            results = self._model.get_metrics_result()
+            results = _flat(self._model.get_metrics_result())  # here, as a result may be a variable itself
         loss = float(sums[0]) / float(sums[1]) if sums[1] else 0.0
-        return {"loss": loss, **_flat(results)}  # a model may leave out Keras' own "loss"
+        return {"loss": loss, **results}  # a model may leave out Keras' own "loss"
 
     def initial_results(self) -> dict[str, Any]:
         """Return what `results` gives before the first example: each figure's name and form."""

@@ -108,10 +108,12 @@ class RunSetup:
             self.model_state.restore(self.restored)
 
     def learning_rate(self) -> float:
-        """Return the learning rate of the next step."""
+        """Return the learning rate of the next step; of a `MultiOptimizer`, the rate of its first optimizer."""
         import keras
 
-        return float(keras.ops.convert_to_numpy(self.trainable.optimizer.learning_rate))
+        optimizer = self.trainable.optimizer
+        optimizer = next(iter(getattr(optimizer, "optimizers", [optimizer])))
+        return float(keras.ops.convert_to_numpy(optimizer.learning_rate))
 
     def finalize_weights(self) -> None:
         """Give the model the averages of its weights if the optimizer keeps averages, as Keras does after training."""

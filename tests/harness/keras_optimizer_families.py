@@ -9,6 +9,7 @@ Decides: the arguments. Never: which classes exist; the tests read them from Ker
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -81,4 +82,5 @@ def optimizer_case(words: str, make: Callable[[], Any]) -> Case:
     def arguments() -> dict[str, Any]:
         return {"optimizer": make(), "loss": "mse"}
 
-    return Case(words, build, arguments, data(1, RAGGED), None, {}, GLOBAL_BATCH_SIZE, epochs=3)
+    case = Case(words, build, arguments, data(1, RAGGED), None, {}, GLOBAL_BATCH_SIZE, epochs=3)
+    return replace(case, builds_optimizer=words == "ScheduleFreeAdamW")

@@ -54,6 +54,8 @@ class Case:
         fit: further arguments of `Model.fit` and of `distrain.fit`, such as `class_weight`.
         global_batch_size: examples in a step.
         epochs: number of epochs.
+        builds_optimizer: whether plain Keras builds the optimizer before `fit`, as distrain does. In the compiled step
+            of `fit`, an optimizer that copies the first weights does not get them.
     """
 
     words: str
@@ -64,6 +66,7 @@ class Case:
     fit: dict[str, Any] = field(default_factory=dict)
     global_batch_size: int = 12
     epochs: int = 3
+    builds_optimizer: bool = False
 
     def compiled(self, embedding: type) -> Any:
         """Return the compiled model."""
@@ -123,6 +126,8 @@ def by_keras(case: Case) -> Trained:
     keras.utils.clear_session()  # else the names of metrics count up from case to case
     recorder = Recorder()
     model = case.compiled(OneHotEmbedding)
+    if case.builds_optimizer:
+        model.optimizer.build(model.trainable_variables)
     rows = num_rows(case.train)
     validation = {}
     if case.validation is not None:
