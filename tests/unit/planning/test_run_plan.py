@@ -53,7 +53,7 @@ def settings(**others):
 def test_weights_are_counted_as_keras_counts_them(tmp_path, data, sizes):
     dataset, config = prepared(tmp_path, **data), settings(**sizes)
     shape = {"num_features": dataset.num_features, "num_classes": len(dataset.classes)}
-    model = text_model(dataset.kind, **shape, config=config).model
+    model = text_model(dataset.kind, **shape, config=config)
     assert count_weights(dataset, config) == model.count_params()
 
 
