@@ -27,8 +27,9 @@ from distrain.reporting.logs import log_of_run
 from distrain.reporting.reporter import Reporter, RunReporter
 from distrain.training.epochs import make_actions, train_epochs
 from distrain.training.job import TrainingJob, open_job, refuse_given_model
+from distrain.training.job_agreement import agree_on_job
 from distrain.training.result import Result, finish_run, result_so_far
-from distrain.training.setup import agree_on_job, build_setup, compile_steps, open_run_directory
+from distrain.training.setup import build_setup, compile_steps, open_run_directory
 
 if TYPE_CHECKING:
     from distrain.distribution.base import Distribution

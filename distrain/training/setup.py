@@ -1,8 +1,7 @@
 """What a run consists of before its first step, equal on all ranks: data, run directory, model, compiled steps.
 
-Decides: what the ranks must agree on, and which variables training starts from. Never: trains.
+Decides: which variables training starts from. Never: trains.
 
-    job = agree_on_job(distribution, open_job, config)
     with open_run_directory(distribution, config, job) as restored:
         setup = build_setup(distribution, config, job, restored)
         steps = compile_steps(setup)
@@ -14,29 +13,25 @@ from __future__ import annotations
 
 import json
 import logging
-import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distrain import __version__
 from distrain.batch import Batch
-from distrain.cluster.agreement import check_alike, code_digest
+from distrain.cluster.agreement import check_alike
 from distrain.cluster.error_relay import run_on_all_ranks
-from distrain.config import TrainConfig, settings_of
+from distrain.config import TrainConfig
 from distrain.data.batches import sample_batch
 from distrain.data.plan import EpochPlan
 from distrain.errors import CheckpointError
-from distrain.files import folder_digest
 from distrain.runs import directory as run_directory
 from distrain.runs.checkpoint import Checkpoint, pack_checkpoint, unpack_checkpoint
 from distrain.runs.progress import Progress, read_progress
 from distrain.training.job import TrainingJob
-from distrain.training.run_length import epoch_plan, schedule_values, total_steps, warn_of_batches
+from distrain.training.run_length import epoch_plan, schedule_values, total_steps
 
 if TYPE_CHECKING:
     from distrain.distribution.base import Distribution
@@ -136,38 +131,6 @@ class CompiledSteps:
 
     train: Steps
     evaluate: Step
-
-
-def agree_on_job(distribution: Distribution, open_job: Callable[[], TrainingJob], config: TrainConfig) -> TrainingJob:
-    """Open the job on all ranks, and check that settings, data and software are equal on all of them.
-
-    Raises:
-        RankError: the ranks differ; the message names the first difference.
-        DistrainError: opening failed on some rank; all ranks raise that rank's error.
-    """
-    job = run_on_all_ranks(distribution.group, open_job)
-    settings = {
-        setting.name: str(getattr(config, setting.name))
-        for setting in settings_of(TrainConfig)
-        if not setting.may_differ  # each host has its own paths and devices
-    }
-    described = {
-        "distrain's version": __version__,
-        "distrain's code": code_digest(),
-        "the data": job.data_digest,
-        "the data's description": json.dumps(job.metadata, sort_keys=True),
-        "the vocabulary": folder_digest(job.vectorizer) if job.vectorizer else "",
-        "the strategy": f"{distribution.name}, {distribution.version}",
-        "Python's version": platform.python_version(),
-        **{f"{package}'s version": version(package) for package in ("keras", "numpy", "scipy")},
-        "TensorFlow's version": _tensorflow_version(),
-    }
-    check_alike(distribution.group, {**settings, **described})
-    if distribution.group.is_chief:
-        warn_of_batches(config, job.train.num_examples, distribution.num_replicas)
-        if config.compression != "none" and distribution.group.size == 1:
-            _LOG.warning(f"--compression {config.compression} has no effect: nothing travels between processes.")
-    return job
 
 
 @contextmanager
@@ -304,9 +267,3 @@ def _refuse_other_model(restored: Checkpoint, description: dict[str, Any]) -> No
             f"{restored.path} was trained with {found}. Give the same model and arguments of compile to go on, or "
             "choose another run directory. A rate that is to change goes into a callback or a schedule."
         )
-
-
-def _tensorflow_version() -> str:
-    import tensorflow as tf
-
-    return str(tf.__version__)
