@@ -179,7 +179,7 @@ def refused(distrain, trained, text, tmp_path_factory):
     one_step = ("--global-batch-size", 331)  # the loss of the only step is finite
     commands = {
         "seed": ("train", "--run", run, "--data", text["ngram"], *own, "--seed", 1),
-        "learning rate": ("train", "--run", run, "--data", text["ngram"], *own, "--learning-rate", 0.02),
+        "learning rate": ("train", "--run", run, "--data", text["ngram"], *own[:2], "--learning-rate", 0.02),
         "other data": ("train", "--run", run, "--data", text["sequence"], *own),
         "other data to evaluate": ("evaluate", "--run", run, "--data", text["sequence"]),
         "cut shard": ("train", "--run", folder / "cut shard", "--data", cut),
