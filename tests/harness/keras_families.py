@@ -246,7 +246,7 @@ def _case(words: str, kinds: dict[str, str], arguments: Callable[[], dict[str, A
         weights = rng.choice([0, 0.5, 1, 3], n).astype(keras.config.floatx())
         return features, _alone(labels), weights
 
-    def build(embedding: type) -> Any:
+    def build() -> Any:
         keras.utils.set_random_seed(3)
         inputs = keras.Input((4,))
         outputs = {}

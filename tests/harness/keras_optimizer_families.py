@@ -75,7 +75,7 @@ def optimizer_case(words: str, make: Callable[[], Any]) -> Case:
         features = rng.normal(size=(n, 4)).astype(keras.config.floatx())
         return features, features[:, :2] * 2, rng.choice([0, 0.5, 1, 3], n).astype(keras.config.floatx())
 
-    def build(embedding: type) -> Any:
+    def build() -> Any:
         keras.utils.set_random_seed(5)
         return keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "tanh"), keras.layers.Dense(2)])
 

@@ -28,26 +28,13 @@ SEED = 11
 FLOOR = 1e-3  # a figure below this is compared as if it had this size
 
 
-class OneHotEmbedding(keras.layers.Embedding):
-    """`Embedding` with a dense gradient and the same forward values.
-
-    Keras hands the optimizer one row per looked-up word. If a word occurs twice, Keras squares the two rows apart.
-    distrain adds the rows up first, which gives the gradient of the loss. So does this layer.
-    """
-
-    def call(self, inputs: Any) -> Any:
-        """Look the words up by a product of matrices."""
-        hot = keras.ops.one_hot(inputs, self.input_dim, dtype=self.compute_dtype)
-        return keras.ops.matmul(hot, keras.ops.cast(self.embeddings, self.compute_dtype))
-
-
 @dataclass(frozen=True)
 class Case:
     """A model with its data and with the arguments of `compile` and `fit`.
 
     Attributes:
         words: what the case consists of.
-        build: makes the model from the class of its embedding layers, with fixed first weights.
+        build: makes the model with fixed first weights.
         compile: makes the arguments of `Model.compile` anew.
         train: features, labels, and weights if there are any.
         validation: the same for validation, or None.
@@ -59,7 +46,7 @@ class Case:
     """
 
     words: str
-    build: Callable[[type], Any]
+    build: Callable[[], Any]
     compile: Callable[[], dict[str, Any]]
     train: tuple[Any, ...]
     validation: tuple[Any, ...] | None = None
@@ -68,9 +55,9 @@ class Case:
     epochs: int = 3
     builds_optimizer: bool = False
 
-    def compiled(self, embedding: type) -> Any:
+    def compiled(self) -> Any:
         """Return the compiled model."""
-        model = self.build(embedding)
+        model = self.build()
         model.compile(**{"jit_compile": False, **self.compile()})
         return model
 
@@ -125,7 +112,7 @@ def by_keras(case: Case) -> Trained:
     """Train by `Model.fit` on joined batches."""
     keras.utils.clear_session()  # else the names of metrics count up from case to case
     recorder = Recorder()
-    model = case.compiled(OneHotEmbedding)
+    model = case.compiled()
     if case.builds_optimizer:
         model.optimizer.build(model.trainable_variables)
     rows = num_rows(case.train)
@@ -151,7 +138,7 @@ def by_distrain(case: Case, **settings: Any) -> Trained:
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             distrain.fit(
-                lambda: case.compiled(keras.layers.Embedding),
+                case.compiled,
                 case.train,
                 case.validation,
                 callbacks=[recorder],

@@ -76,9 +76,9 @@ def random_case(seed: int) -> Case:
         weights = _weights(rng, n, weights_words, form, outputs, trunk)
         return (features, labels) if weights is None else (features, labels, weights)
 
-    def build(embedding: type) -> Any:
+    def build() -> Any:
         keras.utils.set_random_seed(seed)
-        inputs, hidden = trunk.layers(embedding, options)
+        inputs, hidden = trunk.layers(options)
         return keras.Model(inputs, _packed(form, outputs, [one.head.output(one.name)(hidden) for one in outputs]))
 
     def compile_arguments() -> dict[str, Any]:

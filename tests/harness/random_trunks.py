@@ -4,7 +4,7 @@ Decides: which layers exist; none that depends on N by design, as dropout does. 
 
     trunk = TRUNKS["lstm"]
     features = trunk.features(np.random.default_rng(0), 37)
-    inputs, hidden = trunk.layers(keras.layers.Embedding, Options())
+    inputs, hidden = trunk.layers(Options())
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 WORDS, LENGTH = 11, 6  # words of the vocabulary, and positions of a sequence
 
 Rng = np.random.Generator
+LAYERS = keras.layers
 
 
 class Options(NamedTuple):
@@ -39,13 +40,13 @@ class Trunk(NamedTuple):
 
     Attributes:
         features: (rng, number of examples) -> features.
-        layers: (class of embeddings, options) -> inputs and hidden values, `[b, d]` or `[b, positions, d]`.
+        layers: options -> inputs and hidden values, `[b, d]` or `[b, positions, d]`.
         positions: positions of the hidden values; 0 for one vector per example.
         is_masked: whether the hidden values carry a mask of padding.
     """
 
     features: Callable[[Rng, int], Any]
-    layers: Callable[[type, Options], tuple[Any, Any]]
+    layers: Callable[[Options], tuple[Any, Any]]
     positions: int = 0
     is_masked: bool = False
 
@@ -82,8 +83,8 @@ def _dense(x: Any, options: Options) -> Any:
     return AddedLoss()(x) if options.adds_loss else x
 
 
-def _stack(shape: tuple[int, ...], *make: Callable[[], Any]) -> Callable[[type, Options], tuple[Any, Any]]:
-    def layers(embedding: type, options: Options) -> tuple[Any, Any]:
+def _stack(shape: tuple[int, ...], *make: Callable[[], Any]) -> Callable[[Options], tuple[Any, Any]]:
+    def layers(options: Options) -> tuple[Any, Any]:
         inputs = x = keras.Input(shape)
         for layer in make:
             x = layer()(x)
@@ -92,10 +93,10 @@ def _stack(shape: tuple[int, ...], *make: Callable[[], Any]) -> Callable[[type, 
     return layers
 
 
-def _of_words(mask_zero: bool, *make: Callable[[], Any]) -> Callable[[type, Options], tuple[Any, Any]]:
-    def layers(embedding: type, options: Options) -> tuple[Any, Any]:
+def _of_words(mask_zero: bool, *make: Callable[[], Any]) -> Callable[[Options], tuple[Any, Any]]:
+    def layers(options: Options) -> tuple[Any, Any]:
         inputs = keras.Input((LENGTH,), dtype="int32")
-        x = embedding(WORDS, 4, mask_zero=mask_zero)(inputs)
+        x = LAYERS.Embedding(WORDS, 4, mask_zero=mask_zero)(inputs)
         for layer in make:
             x = layer()(x)
         return inputs, _dense(x, options)
@@ -103,18 +104,18 @@ def _of_words(mask_zero: bool, *make: Callable[[], Any]) -> Callable[[type, Opti
     return layers
 
 
-def _attention(embedding: type, options: Options) -> tuple[Any, Any]:
+def _attention(options: Options) -> tuple[Any, Any]:
     inputs = keras.Input((4, 6))
     attended = keras.layers.MultiHeadAttention(2, 3, use_bias=False)(inputs, inputs)  # a key's bias has no gradient
     normal = keras.layers.LayerNormalization()(keras.layers.Add()([inputs, attended]))
     return inputs, _dense(keras.layers.GlobalAveragePooling1D()(normal), options)
 
 
-def _several(kind: type) -> Callable[[type, Options], tuple[Any, Any]]:
-    def layers(embedding: type, options: Options) -> tuple[Any, Any]:
+def _several(kind: type) -> Callable[[Options], tuple[Any, Any]]:
+    def layers(options: Options) -> tuple[Any, Any]:
         numbers, word = keras.Input((3,), name="numbers"), keras.Input((LENGTH,), dtype="int32", name="word")
         inputs = {"numbers": numbers, "word": word} if kind is dict else kind((numbers, word))
-        mean = keras.layers.GlobalAveragePooling1D()(embedding(WORDS, 4)(word))
+        mean = keras.layers.GlobalAveragePooling1D()(LAYERS.Embedding(WORDS, 4)(word))
         return inputs, _dense(keras.layers.Concatenate()([numbers, mean]), options)
 
     return layers
@@ -128,7 +129,6 @@ def _features_of_several(kind: type) -> Callable[[Rng, int], Any]:
     return features
 
 
-LAYERS = keras.layers
 TRUNKS: dict[str, Trunk] = {
     "dense": Trunk(floats(5), _stack((5,), lambda: LAYERS.Dense(6, "gelu"))),
     "convolution over positions": Trunk(

@@ -27,7 +27,7 @@ def case(*, is_masked: bool, reduction: str) -> Case:
     y = rng.normal(size=(13, 5, 2) if is_masked else (13, 2)).astype(np.float32)
     weights = rng.choice([0.5, 1, 3], (13, 1) if is_masked else 13).astype(np.float32)
 
-    def build(embedding: type) -> keras.Model:
+    def build() -> keras.Model:
         keras.utils.set_random_seed(1)
         return keras.Sequential([*(masked_layers() if is_masked else [keras.Input((3,))]), keras.layers.Dense(2)])
 

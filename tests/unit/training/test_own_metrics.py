@@ -26,7 +26,7 @@ class Total(keras.metrics.Metric):
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")  # from within Keras
 def test_a_result_may_be_a_variable():
-    def build(embedding: type) -> keras.Model:
+    def build() -> keras.Model:
         keras.utils.set_random_seed(1)
         return keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
 
