@@ -182,6 +182,7 @@ def _training_loop(
             agree_on_decision(setup.distribution.group),
             check_weights(setup.distribution.group, setup.model_state, setup.synchronize),
             report_epochs(report, actions.history, actions.early_stopping, setup.learning_rate),
+            lambda event: callbacks.add_figures(actions.history),
             actions.saver.after_epoch,
             step_flags.action,
         ],

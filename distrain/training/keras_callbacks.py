@@ -85,6 +85,11 @@ class KerasCallbacks:
 
         return next(each for each in self._list.callbacks if isinstance(each, keras.callbacks.History))
 
+    def add_figures(self, history: list[dict[str, Any]]) -> None:
+        """Add what callbacks added to the figures of the last epoch, such as the learning rate, as Keras' fit does."""
+        added = {name: values[-1] for name, values in self.history.history.items() if name not in history[-1]}
+        history[-1].update(added)
+
     def before_training(
         self, progress: Progress, restored: Checkpoint | None, restore_variables: Callable[[], None]
     ) -> None:

@@ -132,6 +132,7 @@ def test_a_resumed_run_has_the_history_of_keras(name, tmp_path):
     history = model.fit(X, Y, callbacks=[MAKE[name](tmp_path)], **settings)
     assert resumed.keras_history.epoch == history.epoch
     assert resumed.keras_history.history.keys() == history.history.keys()
+    assert resumed.history[-1].keys() == history.history.keys(), "with what callbacks add, such as the learning rate"
     for figure, values in history.history.items():
         np.testing.assert_allclose(resumed.keras_history.history[figure], values, rtol=1e-4, err_msg=figure)
     if name == "EarlyStopping":  # on_train_end restores the best weights, by another figure than distrain's own
