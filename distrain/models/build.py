@@ -23,7 +23,7 @@ from distrain.models.optimizers import ChooseOptimizer, default_optimizer
 from distrain.models.precision import precision
 
 # Methods of a step: a class with its own one trains otherwise than `compile` says.
-_OWN_METHODS = ("train_step", "test_step", "make_train_function", "make_test_function", "fit")
+_OWN_METHODS = ("train_step", "test_step", "make_train_function", "make_test_function", "fit", "evaluate")
 
 
 def text_model(
