@@ -1,7 +1,7 @@
 """A script of a user that calls `distrain.fit`: WHAT [RUN].
 
-WHAT is a signal that the process sends itself at the third step, "caught" for such a script that catches the stop,
-"refused" for a wrong argument, "own error" for an error of the user's own.
+The argument WHAT names a signal, which the process sends itself at the third step. "caught" sends SIGTERM too, and the
+script catches the stop. "refused" gives a wrong argument; "own error" raises an error of the script.
 """
 
 from __future__ import annotations
