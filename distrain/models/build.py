@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from distrain.config import DROPOUT_RATES, TrainConfig
 from distrain.errors import ConfigurationError
@@ -129,6 +130,11 @@ def _require_served(model: Any) -> None:
         raise ConfigurationError(
             "The optimizer has gradient_accumulation_steps, which loses the gradients that remain at the end of an "
             "epoch. Set a larger global batch size instead."
+        )
+    if optimizer.ema_overwrite_frequency and optimizer.use_ema and tf.distribute.has_strategy():
+        raise ConfigurationError(
+            "The optimizer has ema_overwrite_frequency, with which Keras fails on several devices of one process. "
+            "Leave it out, as the final model holds the averages anyway, or start a process per device."
         )
     if arguments["steps_per_execution"] != 1:
         raise ConfigurationError(
