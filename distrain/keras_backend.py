@@ -154,6 +154,13 @@ def _private(owner: Any, name: str) -> Any:
     return getattr(owner, name)
 
 
+def is_under_strategy() -> bool:
+    """Return whether variables are made for several devices of this process, by a strategy of TensorFlow."""
+    import tensorflow as tf
+
+    return bool(tf.distribute.has_strategy())
+
+
 def made_in_scope(optimizer: Any) -> Any:
     """Return an optimizer that is not built yet, with variables of the current strategy: a copy under a strategy.
 
@@ -163,7 +170,7 @@ def made_in_scope(optimizer: Any) -> Any:
     import keras
     import tensorflow as tf
 
-    if not tf.distribute.has_strategy():
+    if not is_under_strategy():
         return optimizer
     # Python copies the object as it is, schedules and exclusions included, around these variables.
     copies: dict[int, Any] = {

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 from distrain.config import DROPOUT_RATES, TrainConfig
 from distrain.errors import ConfigurationError
-from distrain.keras_backend import compile_arguments, made_in_scope
+from distrain.keras_backend import compile_arguments, is_under_strategy, made_in_scope
 from distrain.models.optimizers import ChooseOptimizer, default_optimizer
 from distrain.models.precision import precision
 
@@ -131,7 +130,7 @@ def _require_served(model: Any) -> None:
             "The optimizer has gradient_accumulation_steps, which loses the gradients that remain at the end of an "
             "epoch. Set a larger global batch size instead."
         )
-    if optimizer.ema_overwrite_frequency and optimizer.use_ema and tf.distribute.has_strategy():
+    if optimizer.ema_overwrite_frequency and optimizer.use_ema and is_under_strategy():
         raise ConfigurationError(
             "The optimizer has ema_overwrite_frequency, with which Keras fails on several devices of one process. "
             "Leave it out, as the final model holds the averages anyway, or start a process per device."
