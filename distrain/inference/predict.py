@@ -22,6 +22,7 @@ from distrain.file_names import VECTORIZER_NAME
 from distrain.inference.finished_run import open_finished_run
 from distrain.keras_backend import require_tensorflow
 from distrain.text.vectorizers.load_vectorizer import load_vectorizer
+from distrain.training.class_counts import gives_logits
 from distrain.training.feed import evaluation_plan
 
 MAX_TEXTS = 1024  # texts per batch: bounds the memory of a long input
@@ -59,10 +60,20 @@ def predict_lines(run: Path, texts: Iterable[str]) -> Iterator[str]:
         ((batch,),) = epoch_batches(examples, plan, order, replicas=range(1))
         features = tf.nest.map_structure(tf.constant, batch.features)
         inputs = model_inputs(trainable.model, features, trainable.num_columns)
-        outputs = trainable.model(inputs, training=False).numpy()
-        if outputs.shape[1] == 1:  # a binary model returns the probability of the second class
-            outputs = np.concatenate([1 - outputs, outputs], axis=1)
-        for row in outputs:
+        outputs = trainable.model(inputs, training=False)
+        for row in probabilities(outputs.numpy(), is_logits=gives_logits(trainable.model)):
             best = int(row.argmax())
             answer = {"label": metadata.classes[best], "probability": round(float(row[best]), 6)}
             yield json.dumps(answer, ensure_ascii=False)
+
+
+def probabilities(outputs: np.ndarray, *, is_logits: bool) -> np.ndarray:
+    """Return the probability of each class, of outputs for one class or for all; of one, it is the second."""
+    outputs = outputs.reshape(len(outputs), -1).astype(np.float64)
+    if outputs.shape[1] == 1:
+        rest = -outputs if is_logits else 1 - outputs
+        outputs = np.concatenate([rest, outputs], axis=1) / (2 if is_logits else 1)  # softmax of -z/2, z/2: sigmoid z
+    if not is_logits:
+        return outputs
+    powers = np.exp(outputs - outputs.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)

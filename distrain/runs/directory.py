@@ -29,8 +29,12 @@ _SETTINGS = {setting.name: setting for setting in settings_of(TrainConfig)}
 _MAY_CHANGE = {name for name, setting in _SETTINGS.items() if setting.may_change}
 _MAY_CHANGE |= {"num_replicas", "replica_batch_size"}
 
+# Digests, which mean nothing to a user, and what differs with each digest.
+_OF_DIGESTS = {"data_digest": "other data", "validation_digest": "other validation data, or without any"}
+
 # How to keep a value that settings led to, by its name in `config.json`.
 _CURES = {
+    "validation_digest": "Validation chooses the best epoch: give the same validation data",
     "scheduled_steps": "The learning rate falls over these steps: give the same --epochs and the same global batch",
     "learning_rate_factor": "--scale-learning-rate multiplies by the number of replicas: give the same number",
 }
@@ -196,9 +200,11 @@ def _check_same_run(run: Path, before: Mapping[str, Any], now: Mapping[str, Any]
         value = before.get(name, _SETTINGS[name].default if name in _SETTINGS else None)
         if name in _MAY_CHANGE or value == now[name]:
             continue
+        if name not in before and name == "validation_digest":  # a run of an earlier version
+            continue
         difference = f"{name} = {_shown(name, value)}, not {_shown(name, now[name])}"
         raise CheckpointError(
-            f"{run} was made with {'other data' if name == 'data_digest' else difference}. "
+            f"{run} was made with {_OF_DIGESTS.get(name, difference)}. "
             f"{_CURES.get(name, 'Give the same settings')} to go on, or choose another --run for a new one."
         )
     batches_before, batches_now = (of["num_replicas"] * of.get("accumulation_steps", 1) for of in (before, now))

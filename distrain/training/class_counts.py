@@ -118,8 +118,16 @@ def _predicted(task: TrainableModel, outputs: Any, num_classes: int) -> Any:
 
     if len(outputs.shape) == 2 and outputs.shape[1] == num_classes:
         return tf.argmax(outputs, axis=1)
-    middle = 0.0 if getattr(task.model.loss, "from_logits", False) else 0.5
+    middle = 0.0 if gives_logits(task.model) else 0.5
     return tf.cast(tf.reshape(outputs, [-1]) > middle, tf.int64)
+
+
+def gives_logits(model: Any) -> bool:
+    """Return whether the model's only loss takes logits, so that outputs are no probabilities yet."""
+    import keras
+
+    losses = [loss for loss in keras.tree.flatten(model.loss) if loss is not None]
+    return len(losses) == 1 and bool(getattr(losses[0], "from_logits", False))
 
 
 def _outputs(task: TrainableModel, batch: Batch) -> Any:

@@ -94,7 +94,7 @@ def make_actions(setup: RunSetup, report: Reporter, *, stop: StopRequest, starte
         Saver(setup, early_stopping, callbacks, limits, report),
         Throughput(),
         StartupTime(report, started_at=started_at),
-        history=[],
+        history=callbacks.restore_history(setup.restored) if setup.restored else [],
     )
 
 

@@ -102,7 +102,7 @@ def fit(
             train=examples,
             validation=held_out,
             data_digest=examples.digest,
-            metadata={"shuffle": shuffle},
+            metadata={"shuffle": shuffle, "validation_digest": held_out.digest if held_out else None},
             callbacks=flat_callbacks(callbacks),  # refuses a callback before the run directory is made
             shuffle=shuffle,
             verbose=verbose,

@@ -22,6 +22,7 @@ import numpy as np
 
 from distrain.cluster.agreement import max_over_ranks
 from distrain.cluster.process_group import ProcessGroup
+from distrain.errors import ConfigurationError
 from distrain.runs.checkpoint import Checkpoint
 from distrain.runs.progress import Progress
 from distrain.training.callback_rules import flat_callbacks, may_stop_in_batch, overrides, runs_here
@@ -84,6 +85,16 @@ class KerasCallbacks:
         import keras
 
         return next(each for each in self._list.callbacks if isinstance(each, keras.callbacks.History))
+
+    def restore_history(self, restored: Checkpoint) -> list[dict[str, Any]]:
+        """Give `history` the epochs of a checkpoint; return the figures of each epoch."""
+        state = restored.state.get("callbacks", {})
+        states = unpacked(state.get("attributes", {}), restored.arrays)
+        self.history.epoch = []
+        restore(self.history, states.get(self._names[id(self.history)], {}))
+        epochs, figures = self.history.epoch, self.history.history
+        whole = {name: values for name, values in figures.items() if len(values) == len(epochs)}
+        return [{name: values[at] for name, values in whole.items()} for at in range(len(epochs))]
 
     def add_figures(self, history: list[dict[str, Any]]) -> None:
         """Add what callbacks added to the figures of the last epoch, such as the learning rate, as Keras' fit does."""
@@ -171,6 +182,11 @@ class KerasCallbacks:
             totals[:] = [a + b for a, b in zip(totals, added, strict=True)] if totals else added
             self._list.on_test_batch_end(number, dict(metrics_of(totals)))
             number += 1
+            if getattr(self._model, "stop_evaluating", False):
+                raise ConfigurationError(
+                    "a callback set model.stop_evaluating, which distrain does not serve: an evaluation reads every "
+                    "example. Give less validation data, or limit_batches for a dry run."
+                )
             return sums
 
         return run

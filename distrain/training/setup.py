@@ -20,11 +20,14 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from distrain.batch import Batch
 from distrain.cluster.agreement import check_alike
 from distrain.cluster.error_relay import run_on_all_ranks
 from distrain.config import TrainConfig
 from distrain.data.batches import sample_batch
+from distrain.data.nests import map_nest
 from distrain.data.plan import EpochPlan
 from distrain.errors import CheckpointError
 from distrain.runs import directory as run_directory
@@ -188,6 +191,8 @@ def build_setup(
     from distrain.training.task import make_task
 
     sample = sample_batch(job.train)
+    # The check of labels comes after the first call of the loss, which must not meet a label that is no class.
+    unlabelled = sample._replace(labels=map_nest(lambda labels, _: np.zeros_like(labels), sample.labels))
     num_replicas = distribution.num_replicas
     num_steps = total_steps(config, num_replicas, job.train.num_examples)
 
@@ -196,12 +201,12 @@ def build_setup(
         with seeded(config.seed):
             task = make_task(
                 partial(job.build, choose_optimizer=choice),
-                sample,
+                unlabelled,
                 scope=distribution.scope(),
                 num_columns=job.train.num_columns,
                 jit_compile=config.jit_compile,
             )
-            checked_job = with_checked_labels(job, task, sample)
+            checked_job = with_checked_labels(job, task, unlabelled)
             return check_shares(task, checked_job.train), checked_job
 
     trainable, job = run_on_all_ranks(distribution.group, build)

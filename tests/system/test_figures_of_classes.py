@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 
+import keras
+import numpy as np
 import pytest
 from prepared_data import Result, rows, write_csv
 
 from distrain.config import TrainConfig
 from distrain.inference.evaluate import evaluate_run
+from distrain.inference.predict import predict_lines, probabilities
 from distrain.reporting.html.page import write_report
 from distrain.training.run import train
 
@@ -74,6 +77,21 @@ def test_a_model_of_ones_own_with_logits(tmp_path, prepared, monkeypatch):
     data = prepared(("sport", "art"))
     summary = check_figures(data, tmp_path / "run", {"art": 22, "sport": 23}, model="models_of_logits:build", epochs=30)
     assert summary["macro_f1"] > 0.9
+    examples = rows(45, ("sport", "art"))
+    answers = [json.loads(line) for line in predict_lines(tmp_path / "run", [text for _, text in examples])]
+    right = sum(answer["label"] == name for answer, (name, _) in zip(answers, examples, strict=True))
+    assert right == pytest.approx(sum(each["recall"] * each["support"] for each in summary["classes"].values()))
+    assert all(0.5 <= answer["probability"] <= 1 for answer in answers)
+
+
+@pytest.mark.parametrize("width", [1, 3])
+def test_predict_gives_probabilities_of_logits(width):
+    logits = np.array([[-3.0], [0.5], [200.0]]) * np.linspace(1, 2, width)
+    activate = keras.ops.sigmoid if width == 1 else keras.ops.softmax
+    expected = np.asarray(activate(logits))
+    expected = np.hstack([1 - expected, expected]) if width == 1 else expected
+    np.testing.assert_allclose(probabilities(logits, is_logits=True), expected, atol=1e-6)
+    np.testing.assert_allclose(probabilities(expected[:, -width:], is_logits=False), expected, atol=1e-6)
 
 
 def test_a_model_without_classes_has_no_figures(tmp_path, prepared, monkeypatch):

@@ -9,6 +9,7 @@ from step_events import step_event
 from threads_as_processes import on_all
 
 from distrain.cluster.process_group import SingleProcess
+from distrain.errors import ConfigurationError
 from distrain.runs.progress import Progress
 from distrain.training.events import Decision
 from distrain.training.keras_callbacks import KerasCallbacks
@@ -193,3 +194,13 @@ def test_epochs_alone_are_agreed_on_when_no_callback_sees_batches():
     for step in (1, 2, 3):
         assert callbacks.after_step(step_event(step, 3)) is Decision.GO_ON
     assert len(exchanges) == 1, "the first batch of an epoch alone, which on_epoch_begin may stop"
+
+
+def test_a_callback_that_stops_an_evaluation_is_refused_by_name():
+    class Stop(keras.callbacks.Callback):
+        def on_test_batch_end(self, batch, logs=None):
+            self.model.stop_evaluating = True
+
+    evaluate = make([Stop()]).around_evaluation_step(lambda batches: [np.ones(1)], lambda sums: {})
+    with pytest.raises(ConfigurationError, match=r"model\.stop_evaluating.*Give less validation data"):
+        evaluate([])

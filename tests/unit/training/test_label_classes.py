@@ -11,7 +11,7 @@ from distrain.data.batches import sample_batch
 from distrain.data.label_range import LabelRange
 from distrain.data.sources import array_examples
 from distrain.distribution.single import SingleDevice
-from distrain.errors import ConfigurationError, DataError
+from distrain.errors import DataError
 from distrain.training.label_classes import label_ranges
 from distrain.training.task import make_task
 
@@ -80,16 +80,16 @@ def test_labels_of_several_outputs_by_name_and_by_position():
 
 
 @pytest.mark.parametrize("row", [0, 3, 39])
-@pytest.mark.parametrize(("label", "reads"), [(3, "3"), (-1, "-1")])
-def test_a_wrong_label_anywhere_is_told_in_one_sentence(row, label, reads):
+@pytest.mark.parametrize("label", [3, -1])
+def test_a_wrong_label_anywhere_is_told_in_one_sentence(row, label):
     """In the sample that builds the model, in the examples that check shares, and in the middle of an epoch."""
     labels = Y.copy()
     labels[row] = label
 
-    with pytest.raises((DataError, ConfigurationError)) as caught:
+    with pytest.raises(DataError) as caught:
         distrain.fit(compiled, (X, labels), epochs=1, batch_size=8, devices="cpu:1")
     message = str(caught.value)
-    assert f"label value of {reads} " in message or (f"example {row} has {reads}" in message and "3 outputs" in message)
+    assert f"example {row} has {label}, but the model has 3 outputs" in message
     assert "\n" not in message
 
 
