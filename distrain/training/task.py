@@ -130,16 +130,15 @@ def batch_specs(sample: Batch) -> Batch:
 
 
 def compute_loss(model: Any, inputs: Any, labels: Any, outputs: Any, weights: Any, *, training: bool) -> Any:
-    """Return `model.compute_loss`, with the argument `training` unless the model's own method lacks the argument.
+    """Return `model.compute_loss`, called as Keras calls it: with `training` unless the model's method lacks it.
 
     Raises:
         ConfigurationError: the loss does not accept the labels, outputs or weights.
     """
-    arguments = {"x": inputs, "y": labels, "y_pred": outputs, "sample_weight": weights}
-    if "training" in inspect.signature(model.compute_loss).parameters:
-        arguments["training"] = training
+    takes_training = "training" in inspect.signature(model.compute_loss).parameters
+    more = {"training": training} if takes_training else {}
     with _misfits_explained("loss", labels, outputs):
-        return tf.convert_to_tensor(model.compute_loss(**arguments))
+        return tf.convert_to_tensor(model.compute_loss(inputs, labels, outputs, weights, **more))
 
 
 def compute_metrics(model: Any, inputs: Any, labels: Any, outputs: Any, weights: Any) -> Mapping[str, Any]:

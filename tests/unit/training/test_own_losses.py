@@ -1,0 +1,63 @@
+"""Losses of a user's own, and losses without a reduction, train and are shown as by plain Keras; shares are ragged."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras_oracle import Case, apart, by_distrain, by_keras
+
+RANDOM = np.random.default_rng(0)
+X = RANDOM.normal(size=(19, 4)).astype(np.float32)  # steps of 12 and of 7 examples
+Y = X.sum(axis=1, keepdims=True)
+WEIGHTS = RANDOM.uniform(0, 2, 19).astype(np.float32)
+
+
+class NamesOfItsOwn(keras.Model):
+    """Takes the arguments of `compute_loss` by position, as Keras gives them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = keras.layers.Dense(1)
+
+    def call(self, inputs: Any) -> Any:
+        return self.dense(inputs)
+
+    def compute_loss(self, given: Any, wanted: Any, found: Any, *more: Any) -> Any:
+        return keras.ops.mean(keras.ops.abs(wanted - found))
+
+
+class AnyArguments(NamesOfItsOwn):
+    """Hands all arguments on."""
+
+    def compute_loss(self, *arguments: Any, **more: Any) -> Any:
+        return keras.Model.compute_loss(self, *arguments, **more) + keras.ops.mean(keras.ops.abs(arguments[2]))
+
+
+def sequential() -> Any:
+    return keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+
+
+CASES = {
+    "names of its own": (NamesOfItsOwn, "mse"),
+    "any arguments": (AnyArguments, "mse"),
+    "without reduction": (sequential, keras.losses.MeanSquaredError(reduction=None)),
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")  # from within Keras
+@pytest.mark.parametrize("accumulation_steps", [1, 3])
+@pytest.mark.parametrize("name", CASES)
+def test_a_loss_is_that_of_keras(name, accumulation_steps):
+    make, loss = CASES[name]
+
+    def build() -> Any:
+        keras.utils.set_random_seed(1)
+        return make()
+
+    case = Case(name, build, lambda: {"optimizer": keras.optimizers.SGD(0.01), "loss": loss}, (X, Y, WEIGHTS), (X, Y))
+    difference = apart(by_keras(case), by_distrain(case, strategy="single", accumulation_steps=accumulation_steps))
+    assert difference.weights <= 1e-5
+    assert difference.metrics <= 2e-6, difference.where
