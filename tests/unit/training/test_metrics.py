@@ -53,19 +53,26 @@ def model_of(labels, metrics):
     return model
 
 
+def of_binary_labels():
+    """Names, one name twice, objects, a function, a number per class, a state that begins with counts."""
+    return [
+        *["accuracy", "mae", "mse"],
+        *[keras.metrics.BinaryAccuracy(threshold=threshold) for threshold in (0.3, 0.5)],
+        *[keras.metrics.AUC(), keras.metrics.Recall(), keras.metrics.RootMeanSquaredError()],
+        lambda y, p: keras.ops.abs(y - p)[:, 0],
+        keras.metrics.F1Score(threshold=0.5),
+        Smoothed(),
+    ]
+
+
 CASES = {
-    "names": (BINARY, lambda: ["accuracy", "mae", "mse"]),
-    "one name twice": (BINARY, lambda: [keras.metrics.BinaryAccuracy(threshold=t) for t in (0.3, 0.5)]),
-    "objects": (BINARY, lambda: [keras.metrics.AUC(), keras.metrics.Recall(), keras.metrics.RootMeanSquaredError()]),
-    "a function": (BINARY, lambda: [lambda y, p: keras.ops.abs(y - p)[:, 0]]),
-    "a number per class": (BINARY, lambda: [keras.metrics.F1Score(threshold=0.5)]),
-    "a state that begins with counts": (BINARY, lambda: [Smoothed()]),
-    "sparse classes": (CLASSES, lambda: ["acc", keras.metrics.SparseTopKCategoricalAccuracy(2)]),
+    "binary": (BINARY, of_binary_labels),
+    "classes": (CLASSES, lambda: ["acc", keras.metrics.SparseTopKCategoricalAccuracy(2)]),
 }
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize(("num_shares", "batch_size"), [(1, 8), (3, 5), (5, 7)])
+@pytest.mark.parametrize(("num_shares", "batch_size"), [(1, 8), (5, 7)])
 def test_any_division_gives_the_results_of_keras_on_all_data(case, num_shares, batch_size):
     labels, metrics = CASES[case]
     expected = model_of(labels, metrics).evaluate(
