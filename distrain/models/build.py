@@ -105,7 +105,12 @@ def user_model(
 
 def _optimizer(given: Any) -> Any:
     if not isinstance(given, keras.optimizers.Optimizer):
-        return given() if callable(given) else keras.optimizers.get(given)
+        if callable(given):
+            return given()
+        try:
+            return keras.optimizers.get(given)
+        except ValueError as error:
+            raise ConfigurationError(f"optimizer={given!r} is none of Keras' optimizers: {error}") from error
     if given.built:
         raise ConfigurationError(
             f"The optimizer {given.name!r} belongs to another model already. Make a new one, or give a function that "

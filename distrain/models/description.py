@@ -5,16 +5,19 @@ Decides: which differences between two models count. Never: stores a description
     now = describe(model)                               # before training moves the learning rate
     difference(before, now)                             # "optimizer.learning_rate = 0.01, not 0.001", or None
 
-Keras numbers the names of layers as a process makes them, so names count up to their number. The code of a lambda is
-left out, because its bytes change with the lines around it.
+Keras numbers the names of layers as a process makes them, so names count up to their number. The code of a lambda
+counts by its digest, because the bytes that Keras saves change with the lines around it.
 """
 
 from __future__ import annotations
 
 import json
+import platform
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
+
+from distrain.models.code import code_of
 
 _HOW_FAST = ("jit_compile", "run_eagerly", "steps_per_execution")  # none of these changes what is trained
 _NUMBERS_OF_THE_PROCESS = ("shared_object_id", "build_config")
@@ -31,11 +34,18 @@ def describe(model: Any) -> dict[str, Any]:
         "compile": {name: value for name, value in compiled.items() if name not in ("optimizer", *_HOW_FAST)},
     }
     plain = json.loads(json.dumps(described, default=_plain, skipkeys=True))
-    return _canonical(plain, _renumbered(_names(plain)))
+    code = {"python": platform.python_version().rpartition(".")[0], "code": code_of(model)}
+    return _canonical(plain, _renumbered(_names(plain))) | code
 
 
-def difference(before: Any, now: Any, path: str = "") -> str | None:
+def difference(before: dict[str, Any], now: dict[str, Any]) -> str | None:
     """Return the first difference of two descriptions, as in "optimizer.learning_rate = 0.01, not 0.001", or None."""
+    ignored = ("python",) if before.get("python") == now["python"] else ("python", "code")
+    before, now = ({key: value for key, value in one.items() if key not in ignored} for one in (before, now))
+    return _difference(before, now, "")
+
+
+def _difference(before: Any, now: Any, path: str) -> str | None:
     if isinstance(before, dict) and isinstance(now, dict):
         keys = [*before, *(key for key in now if key not in before)]
         pairs = [(f"{path}.{key}" if path else key, before.get(key), now.get(key)) for key in keys]
@@ -43,9 +53,11 @@ def difference(before: Any, now: Any, path: str = "") -> str | None:
         pairs = [(f"{path}[{number}]", *pair) for number, pair in enumerate(zip(before, now, strict=True))]
     elif before == now:
         return None
+    elif path.startswith("code."):
+        return f"other code in {path.removeprefix('code.')}"
     else:
         return f"{path} = {_shown(before)}, not {_shown(now)}"
-    return next((found for name, old, new in pairs if (found := difference(old, new, name))), None)
+    return next((found for name, old, new in pairs if (found := _difference(old, new, name))), None)
 
 
 def _layers(model: Any) -> Any:

@@ -60,7 +60,10 @@ def named_data(
     validation = validation_data if validation is None else validation
     for name, part in (("train", train), ("validation", validation)):
         if part is not None and not (isinstance(part, tuple) and len(part) in (2, 3)):
-            raise ConfigurationError(f"{name} must be a tuple (x, y) or (x, y, weights).")
+            raise ConfigurationError(
+                f"{name} must be a tuple (x, y) or (x, y, weights) of arrays, and is of type {type(part).__name__}. "
+                "Training data may also be given as x= and y=."
+            )
     return train, validation
 
 

@@ -236,12 +236,14 @@ def compile_steps(setup: RunSetup) -> CompiledSteps:
         ConfigurationError: the model has no trainable weights, or its loss does not suit.
     """
     from distrain.training import step as steps
-    from distrain.training.task import batch_specs
+    from distrain.training.task import batch_specs, first_call
 
     specs = batch_specs(setup.sample)
 
     def compile_own() -> CompiledSteps:
         evaluated = batch_specs(setup.validation_sample)
+        with setup.distribution.scope():
+            first_call(setup.trainable.model, setup.validation_sample, setup.trainable.num_columns)
         task, replicas, accumulation_steps = setup.trainable, setup.distribution, setup.config.accumulation_steps
         at_once = setup.config.steps_per_execution
         return CompiledSteps(

@@ -28,6 +28,7 @@ from distrain.training.metrics import MetricStates
 # What Keras and TensorFlow raise for arguments that do not fit together.
 _MISFITS = (ValueError, TypeError, KeyError, IndexError, AttributeError, tf.errors.InvalidArgumentError)
 
+_OF_KERAS = re.compile(r"\x1b\[1m(.*?)\x1b\[0m", re.DOTALL)  # the sentence in the middle of an error of a layer
 _OF_TENSORFLOW = re.compile(r"\{\{.*?\}\}|\[Op:\w+\] name:")  # names of nodes, which mean nothing to users
 
 
@@ -79,7 +80,7 @@ def make_task(
     with scope:
         model = build()
         inputs = model_inputs(model, tensors.features, num_columns)
-        outputs = _first_call(model, inputs, sample)
+        outputs = first_call(model, sample, num_columns)
         model.optimizer.build(model.trainable_variables)
     labels, weights = given(tensors.labels), given(tensors.weights)
     compute_loss(model, inputs, labels, outputs, weights, training=False)
@@ -98,11 +99,26 @@ def make_task(
     return TrainableModel(model, MetricStates(model), dict(num_columns), bool(divisors), jit_compile)
 
 
-def _first_call(model: Any, inputs: Any, sample: Batch) -> Any:
+def first_call(model: Any, sample: Batch, num_columns: Mapping[str, int]) -> Any:
+    """Return a model's outputs for a sample.
+
+    Raises:
+        ConfigurationError: the model does not accept the features.
+    """
+    features = tf.nest.map_structure(tf.constant, sample.features)
     try:
-        return model(inputs, training=False)
+        return model(model_inputs(model, features, num_columns), training=False)
     except _MISFITS as error:
-        raise ConfigurationError(f"The model does not take the data, {_shapes(sample.features)}: {error}") from error
+        raise ConfigurationError(
+            f"The model does not take the data, {_shapes(sample.features)}: {_reason(error)}"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """Return what an error of Keras or TensorFlow says, in one line without names of nodes."""
+    told = _OF_KERAS.search(str(error))
+    text = told[1] if told else str(error)
+    return _OF_TENSORFLOW.sub("", " ".join(text.split())).strip() or type(error).__name__
 
 
 def _shapes(nest: Any) -> Any:
@@ -156,10 +172,9 @@ def _misfits_explained(part: str, labels: Any, outputs: Any) -> Iterator[None]:
     try:
         yield
     except _MISFITS as error:
-        reason = _OF_TENSORFLOW.sub("", " ".join(str(error).split())).strip() or type(error).__name__
         raise ConfigurationError(
             f"The {part} of the model cannot be computed for labels {_shapes(labels)} and outputs {_shapes(outputs)}: "
-            f"{reason}"
+            f"{_reason(error)}"
         ) from error
 
 

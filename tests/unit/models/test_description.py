@@ -89,3 +89,64 @@ def test_models_without_a_config_differ_by_their_layers():
 def test_a_lambda_in_compile_has_no_address():
     one, two = (describe(compiled(Own(), loss=lambda y, p: (y - p) ** 2)) for _ in range(2))
     assert one == two
+
+
+def test_code_of_a_user_counts_but_not_where_it_stands():
+    sources = {
+        "one": "def call(self, x):\n    return self.d(x * 2)",
+        "moved": "\n\ndef call(self, x):\n    # twice\n    return self.d(x * 2)",
+        "other": "def call(self, x):\n    return self.d(x * 3)",
+    }
+    described = {name: own(tower(source)) for name, source in sources.items()}
+    assert difference(described["one"], described["moved"]) is None
+    assert difference(described["one"], described["other"]) == "other code in call"
+    later = {**described["other"], "python": "3.99"}
+    assert difference(described["one"], later) is None, "bytecode of two versions does not compare"
+    assert difference({name: described["one"][name] for name in ("model", "optimizer", "compile")}, later) is None
+
+
+def own(model, **more):
+    model.compile(**{"optimizer": "sgd", "loss": "mse", **more})
+    return describe(model)
+
+
+def tower(source):
+    methods = {}
+    exec(source, {}, methods)
+
+    class Tower(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.d = keras.layers.Dense(1)
+
+        call = methods["call"]
+
+    model = Tower()
+    model(keras.ops.ones((2, 3)))
+    return model
+
+
+def scaled(factor):
+    def own_loss(y_true, y_pred):
+        return factor * (y_true - y_pred) ** 2
+
+    return own_loss
+
+
+@pytest.mark.parametrize("place", ["loss", "metrics"])
+def test_captured_values_and_lambdas_count(place):
+    def described(function):
+        value = [function] if place == "metrics" else function
+        return own(keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)]), **{place: value})
+
+    assert difference(described(scaled(1.0)), described(scaled(1.0))) is None
+    assert difference(described(scaled(1.0)), described(scaled(2.0))) == "other code in scaled.<locals>.own_loss"
+    assert difference(described(lambda y, p: y - p), described(lambda y, p: p - y)).startswith("other code in ")
+
+
+def test_the_code_of_a_lambda_layer_counts():
+    def model(function):
+        return own(keras.Sequential([keras.Input((3,)), keras.layers.Lambda(function), keras.layers.Dense(1)]))
+
+    assert difference(model(lambda x: x * 2), model(lambda x: x * 2)) is None
+    assert difference(model(lambda x: x * 2), model(lambda x: x * 3)).startswith("other code in ")

@@ -116,3 +116,18 @@ def test_data_by_the_names_of_keras():
             named_data(*given)
     with pytest.raises(ConfigurationError, match="two names of one argument"):
         named_data((X, Y), (X, Y), None, None, (X, Y))
+
+
+@pytest.mark.parametrize("name", ["addam", {"class_name": "Nothing"}])
+def test_an_optimizer_that_keras_lacks_is_named(name):
+    build = lambda: keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])  # noqa: E731
+    with pytest.raises(ConfigurationError, match=r"optimizer=.* is none of Keras' optimizers"):
+        fit(build, (X, Y), loss="mse", optimizer=name, strategy="single", epochs=1)
+
+
+def test_validation_data_that_the_model_does_not_take_is_named_in_one_line():
+    build = lambda: keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])  # noqa: E731
+    with pytest.raises(ConfigurationError, match=r"does not take the data, float32\[2, 1\]: Input 0 ") as refused:
+        fit(build, (X, Y), (X[:, :1], Y), loss="mse", strategy="single", epochs=1, verbose=0)
+    assert "\n" not in str(refused.value)
+    assert "\x1b" not in str(refused.value)
