@@ -53,7 +53,8 @@ def label_ranges(task: TrainableModel, sample: Batch) -> dict[str, LabelRange]:
     labels, weights = given(tensors.labels), given(tensors.weights)
     replace_losses(model, Noting)
     try:
-        compute_loss(model, inputs, labels, model(inputs, training=False), weights, training=False)
+        with task.metrics.scope():  # a layer or a loss may update metrics, which must stay in their initial states
+            compute_loss(model, inputs, labels, model(inputs, training=False), weights, training=False)
     finally:
         replace_losses(model, lambda noting: noting.loss)
     return {name: ranges[id(label)] for name, label in leaves(labels) if id(label) in ranges}

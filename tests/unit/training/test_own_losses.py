@@ -36,6 +36,28 @@ class AnyArguments(NamesOfItsOwn):
         return keras.Model.compute_loss(self, *arguments, **more) + keras.ops.mean(keras.ops.abs(arguments[2]))
 
 
+class TracksItsLoss(NamesOfItsOwn):
+    """Updates metrics of its own in `compute_loss`, which count steps and examples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean_of_steps = keras.metrics.Mean(name="loss")
+        self.error = keras.metrics.MeanAbsoluteError(name="error")
+
+    def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None) -> Any:
+        loss = keras.ops.mean(keras.ops.abs(y - y_pred))
+        self.mean_of_steps.update_state(loss)
+        self.error.update_state(y, y_pred)
+        return loss
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
+        return {metric.name: metric.result() for metric in self.metrics}
+
+    @property
+    def metrics(self) -> list[Any]:
+        return [self.mean_of_steps, self.error]
+
+
 def sequential() -> Any:
     return keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
 
@@ -43,6 +65,7 @@ def sequential() -> Any:
 CASES = {
     "names of its own": (NamesOfItsOwn, "mse"),
     "any arguments": (AnyArguments, "mse"),
+    "tracks its loss": (TracksItsLoss, None),
     "without reduction": (sequential, keras.losses.MeanSquaredError(reduction=None)),
 }
 
