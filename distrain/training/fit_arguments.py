@@ -60,9 +60,10 @@ def named_data(
     validation = validation_data if validation is None else validation
     for name, part in (("train", train), ("validation", validation)):
         if part is not None and not (isinstance(part, tuple) and len(part) in (2, 3)):
+            found = f"has length {len(part)}" if isinstance(part, tuple) else f"is of type {type(part).__name__}"
             raise ConfigurationError(
-                f"{name} must be a tuple (x, y) or (x, y, weights) of arrays, and is of type {type(part).__name__}. "
-                "Training data may also be given as x= and y=."
+                f"{name} must be a tuple (x, y) or (x, y, weights) of arrays, and {found}. "
+                "Training data may also be given as x= and y=. Of a model without labels, y is None."
             )
     return train, validation
 

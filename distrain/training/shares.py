@@ -51,8 +51,8 @@ def check_shares(task: TrainableModel, examples: Examples) -> TrainableModel:
         raise ConfigurationError(
             f"The loss of {num_examples} examples is {expected[0] / expected[1]:.6g}, but their shares of {SHARE_SIZE} "
             f"and {num_examples - SHARE_SIZE} examples give {found[0] / found[1]:.6g}: it does not divide among "
-            "replicas. Return one loss per example, as keras.losses.Loss.call does; a model whose loss compares "
-            "examples with each other can train by model.fit on one device."
+            "replicas. Return one loss per example, as keras.losses.Loss.call does, and give add_loss a mean over the "
+            "examples; a model whose loss compares examples with each other can train by model.fit on one device."
         )
     metrics = leaf_metrics(task.model)
     odd = [metric for metric in metrics if not _agree(task, metric, expected, found)]
