@@ -1,14 +1,14 @@
 """Trains cases by plain Keras or by distrain, as a program of one rank or many, and writes what each left.
 
     python oracle_runs.py FOLDER keras float64 0:20                # the random models of these seeds
-    python oracle_runs.py FOLDER mirrored-2 float64 0:20           # two logical devices
+    python oracle_runs.py FOLDER single,mirrored-2 float64 0:20    # two ways; Mirrored has two logical devices
     mpirun -n 3 python oracle_runs.py FOLDER mpi-3 float64 0:20
     python oracle_runs.py FOLDER single float64 families           # every loss, metric, optimizer and schedule
 
     words, trained = read(FOLDER, "mpi-3", "7")
 
-The second argument, the way, is keras, single, shares-N, mirrored-N, mpi-N or horovod-N. In the way shares-N, one
-device computes the N shares one after the other.
+A way is keras, single, shares-N, mirrored-N, mpi-N or horovod-N. In the way shares-N, one device computes the N shares
+one after the other. Ways joined by commas share the program, so they share its start; ranks have one way.
 """
 
 from __future__ import annotations
@@ -74,32 +74,37 @@ def cases_of(source: str) -> dict[str, Callable[[], Case]]:
     return {str(seed): partial(random_case, seed) for seed in range(int(first), int(stop))}
 
 
-def main(folder: Path, way: str, floatx: str, source: str) -> None:
-    """Train the cases of a source one way."""
+def main(folder: Path, ways: str, floatx: str, source: str) -> None:
+    """Train the cases of a source each way."""
     import keras
     import tensorflow as tf
 
-    strategy, _, replicas = way.partition("-")
-    if strategy == "mirrored":  # before the first optimizer, which initializes the devices
+    # Before the first optimizer, which initializes the devices.
+    num_devices = max([int(way.partition("-")[2]) for way in ways.split(",") if way.startswith("mirrored")], default=1)
+    if num_devices > 1:
         (cpu,) = tf.config.list_physical_devices("CPU")
-        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * int(replicas))
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * num_devices)
     keras.config.set_floatx(floatx)
     keras.config.set_dtype_policy(floatx)
 
+    for name, make in cases_of(source).items():
+        for way in ways.split(","):
+            train(make(), way, folder / f"{way}.{name}.npz")
+
+
+def train(case: Case, way: str, path: Path) -> None:
+    """Train a case one way, and write what the training left."""
     from keras_oracle import Trained, by_distrain, by_keras
 
-    has_ranks = strategy in ("mpi", "horovod")
-    writes = not has_ranks or find_world(os.environ).rank == 0
-    for name, make in cases_of(source).items():
-        case = make()
-        try:
-            trained = by_keras(case) if way == "keras" else by_distrain(case, **settings_of(way))
-        except Exception as error:
-            if has_ranks:  # the other ranks would wait
-                raise
-            trained = Trained([], [], f"{CRASH}{type(error).__name__}: {error}")  # the other models go on
-        if writes:
-            write(trained, case.words, folder / f"{way}.{name}.npz")
+    has_ranks = way.startswith(("mpi", "horovod"))
+    try:
+        trained = by_keras(case) if way == "keras" else by_distrain(case, **settings_of(way))
+    except Exception as error:
+        if has_ranks:  # the other ranks would wait
+            raise
+        trained = Trained([], [], f"{CRASH}{type(error).__name__}: {error}")  # the other models go on
+    if not has_ranks or find_world(os.environ).rank == 0:
+        write(trained, case.words, path)
 
 
 if __name__ == "__main__":

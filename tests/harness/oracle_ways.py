@@ -1,8 +1,8 @@
-"""Starts `oracle_runs.py` once per way, two at a time, and reads what each training left.
+"""Starts `oracle_runs.py` by programs of one rank and of many, two at a time.
 
 Decides: how a way is started. Never: which cases a source has.
 
-    train_ways(folder, ["keras", "single", "mirrored-2", "mpi-3"], "float64", "0:20")
+    train_ways(folder, ["keras", "single", "mirrored-2", "mpi-3"], "float64", "0:20")      # three programs
     words, trained = read(folder, "mpi-3", "7")
 """
 
