@@ -13,6 +13,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -121,6 +122,37 @@ def output_loss_trackers(model: Any) -> list[Any]:
     """
     compiled = _private(model, "_compile_loss")
     return [] if compiled is None else list(compiled.metrics)
+
+
+def keep_layer_losses_of_threads_apart(model: Any) -> None:
+    """Let each thread read the losses that its own calls of a model's layers added.
+
+    MirroredStrategy runs the replicas in turn, each in a thread. Keras forgets a layer's losses when any thread calls
+    the model again, so a replica that waits for another one would lose them.
+    """
+    for layer in [model, *all_layers(model)]:
+        _require_hook("keras", layer, "_loss_ids")
+        layer._loss_ids = _IdsOfThread()
+
+
+class _IdsOfThread:
+    """A set per thread: what Keras uses of a set to know the losses of a layer."""
+
+    def __init__(self) -> None:
+        self._local = threading.local()
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._ids()
+
+    def add(self, number: int) -> None:
+        self._ids().add(number)
+
+    def clear(self) -> None:
+        self._ids().clear()
+
+    def _ids(self) -> set[int]:
+        ids: set[int] = self._local.__dict__.setdefault("ids", set())
+        return ids
 
 
 def keep_losses_undivided() -> None:

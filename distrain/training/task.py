@@ -22,6 +22,7 @@ import tensorflow as tf
 from distrain.batch import Batch, SparseRows, feeding
 from distrain.data.nests import is_nest, map_children, map_nest
 from distrain.errors import ConfigurationError
+from distrain.keras_backend import keep_layer_losses_of_threads_apart
 from distrain.training.losses import total_divisors, use_share_losses
 from distrain.training.metrics import MetricStates
 
@@ -87,6 +88,7 @@ def make_task(
     results = compute_metrics(model, inputs, labels, outputs, weights)
     _require_tracked(model, results)
     use_share_losses(model)
+    keep_layer_losses_of_threads_apart(model)
     divisors: list[Any] = []
 
     def record(divisor: Any) -> Any:
