@@ -32,7 +32,6 @@ for argument in "$@"; do
 done
 
 [ -z "$fast" ] || [ -n "$named" ] || arguments+=(tests/unit)
-[ -n "$named" ] || arguments+=(--numprocesses 2 --dist loadfile) # many tests wait for processes that they started
 source "$repository/launch/setup_venv.sh"
 export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-2} # TensorFlow's own notes would drown a failure
 
