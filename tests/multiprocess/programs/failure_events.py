@@ -48,7 +48,8 @@ class Events(keras.callbacks.Callback):
 
     def __init__(self, events: list[dict[str, Any]], config: TrainConfig, *, before_event: Callable[[], None]) -> None:
         super().__init__()
-        self._events = list(events)
+        remaining = list(events)
+        self._remaining = lambda: remaining  # a list among the attributes would be state, which a resume restores
         self._config = config
         self._before_event = before_event
         self._epoch = 0
@@ -64,9 +65,10 @@ class Events(keras.callbacks.Callback):
 
     def happens(self, occasion: str, number: int = 0) -> None:
         """Make the events of this occasion happen."""
-        due = [event for event in self._events if (event["occasion"], event.get("number", 0)) == (occasion, number)]
+        remaining = self._remaining()
+        due = [event for event in remaining if (event["occasion"], event.get("number", 0)) == (occasion, number)]
         for event in due:
-            self._events.remove(event)
+            remaining.remove(event)
             self._before_event()
             self._do(event["what"])
 
