@@ -29,7 +29,7 @@ from distrain.config import TrainConfig
 from distrain.data.batches import sample_batch
 from distrain.data.nests import map_nest
 from distrain.data.plan import EpochPlan
-from distrain.errors import CheckpointError
+from distrain.errors import CheckpointError, ConfigurationError
 from distrain.runs import directory as run_directory
 from distrain.runs.checkpoint import Checkpoint, pack_checkpoint, unpack_checkpoint
 from distrain.runs.progress import Progress, read_progress
@@ -191,23 +191,29 @@ def build_setup(
     from distrain.training.task import make_task
 
     sample = sample_batch(job.train)
-    # The check of labels comes after the first call of the loss, which must not meet a label that is no class.
-    unlabelled = sample._replace(labels=map_nest(lambda labels, _: np.zeros_like(labels), sample.labels))
     num_replicas = distribution.num_replicas
     num_steps = total_steps(config, num_replicas, job.train.num_examples)
 
-    def build() -> tuple[TrainableModel, TrainingJob]:
+    def build_on(sample: Batch) -> tuple[TrainableModel, TrainingJob]:
         choice = partial(choose_optimizer, config=config, num_steps=num_steps, num_replicas=num_replicas)
         with seeded(config.seed):
             task = make_task(
                 partial(job.build, choose_optimizer=choice),
-                unlabelled,
+                sample,
                 scope=distribution.scope(),
                 num_columns=job.train.num_columns,
                 jit_compile=config.jit_compile,
             )
-            checked_job = with_checked_labels(job, task, unlabelled)
+            checked_job = with_checked_labels(job, task, sample)
             return check_shares(task, checked_job.train), checked_job
+
+    def build() -> tuple[TrainableModel, TrainingJob]:
+        try:
+            return build_on(sample)
+        except ConfigurationError:
+            # A loss that fails on the first labels may work on zeros. Then reading names a label that is no class.
+            build_on(sample._replace(labels=map_nest(lambda labels, _: np.zeros_like(labels), sample.labels)))
+            raise
 
     trainable, job = run_on_all_ranks(distribution.group, build)
     distribution.disable_keras_all_reduce(trainable.optimizer)

@@ -97,3 +97,13 @@ def test_a_wrong_label_of_the_validation_data():
     wrong = np.where(np.arange(40) == 7, 9, Y)
     with pytest.raises(DataError, match="example 7 has 9, but the model has 3 outputs"):
         distrain.fit(compiled, (X, Y), (X, wrong), epochs=1, batch_size=8, devices="cpu:1")
+
+
+def test_labels_that_a_loss_of_the_user_counts_from_1_train_as_labels_from_0():
+    settings = {"epochs": 1, "global_batch_size": 8, "devices": "cpu:1", "optimizer": "sgd"}
+    from_0, from_1 = (
+        distrain.fit(one_output, (X, labels), loss=loss, **settings).model.get_weights()
+        for labels, loss in ((Y, sparse()), (Y + 1, Shifted()))
+    )
+    for own, wanted in zip(from_1, from_0, strict=True):
+        np.testing.assert_array_equal(own, wanted)
