@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import dataclass
 from typing import Any
 
 from distrain.batch import current_batch
@@ -61,15 +62,14 @@ def require_private_hooks() -> None:
     import keras
     import tensorflow as tf
 
-    cure = ", or use --strategy single"
-    _require_hook("keras", keras.optimizers.Optimizer, "_all_reduce_sum_gradients", "--strategy mirrored", cure)
-    _require_hook("tensorflow", tf.distribute.MirroredStrategy, "_collective_key_base", "--strategy mirrored", cure)
+    mirrored = {"user": "--strategy mirrored", "cure": ", or use --strategy single"}
+    _private(keras.optimizers.Optimizer, "_all_reduce_sum_gradients", **mirrored)
+    _private(tf.distribute.MirroredStrategy, "_collective_key_base", library="tensorflow", **mirrored)
 
 
 def all_layers(model: Any) -> list[Any]:
     """Return all layers of a model, with the layers inside models, wrappers and layers."""
-    _require_hook("keras", type(model), "_flatten_layers")
-    layers: list[Any] = model._flatten_layers(include_self=False)
+    layers: list[Any] = _private(model, "_flatten_layers")(include_self=False)
     return layers
 
 
@@ -80,7 +80,7 @@ def batch_moments(layer: Any, inputs: Any, mask: Any) -> Any:
 
 def replace_batch_moments(layer: Any, moments: Callable[[Any, Any], Any]) -> None:
     """Let a `BatchNormalization` compute mean and variance by `moments(inputs, mask)`."""
-    _require_hook("keras", type(layer), "_moments")
+    _private(type(layer), "_moments")
     layer._moments = moments
 
 
@@ -131,7 +131,7 @@ def keep_layer_losses_of_threads_apart(model: Any) -> None:
     the model again, so a replica that waits for another one would lose them.
     """
     for layer in [model, *all_layers(model)]:
-        _require_hook("keras", layer, "_loss_ids")
+        _private(layer, "_loss_ids")
         layer._loss_ids = _IdsOfThread()
 
 
@@ -165,25 +165,18 @@ def keep_losses_undivided() -> None:
 
     for name in ("scale_loss_for_distribution", "unscale_loss_for_distribution"):
         of_keras = _private(keras_loss, name)
-        if getattr(of_keras, "is_undivided", False):
-            continue
-
-        def in_step(value: Any, of_keras: Callable[[Any], Any] = of_keras) -> Any:
-            return of_keras(value) if current_batch() is None else value
-
-        in_step.is_undivided = True  # type: ignore[attr-defined]
-        setattr(keras_loss, name, in_step)
+        if not isinstance(of_keras, _UndividedInStep):
+            setattr(keras_loss, name, _UndividedInStep(of_keras))
 
 
-def _private(owner: Any, name: str) -> Any:
-    if not hasattr(owner, name):
-        import keras
+@dataclass(frozen=True)
+class _UndividedInStep:
+    """A function of Keras that divides or multiplies a loss by the number of replicas; in a step, the loss as it is."""
 
-        raise ConfigurationError(
-            f"keras {keras.__version__} has no {type(owner).__name__}.{name}. distrain was tried with keras "
-            f"{TRIED_VERSIONS['keras']}: pip install 'keras=={TRIED_VERSIONS['keras']}.*'."
-        )
-    return getattr(owner, name)
+    of_keras: Callable[[Any], Any]
+
+    def __call__(self, value: Any) -> Any:
+        return self.of_keras(value) if current_batch() is None else value
 
 
 def is_under_strategy() -> bool:
@@ -237,13 +230,15 @@ def reserve_collective_keys() -> None:
     tf.distribute.MirroredStrategy._collective_key_base += COLLECTIVE_KEYS_PER_STRATEGY
 
 
-def _require_hook(library: str, owner: Any, name: str, user: str = "this model", cure: str = "") -> None:
+def _private(owner: Any, name: str, *, library: str = "keras", user: str = "this model", cure: str = "") -> Any:
+    """Return a private attribute of a class, module or object of a library; an error names the tried versions."""
     if not hasattr(owner, name):
         raise ConfigurationError(
-            f"{library} {sys.modules[library].__version__} has no {owner.__name__}.{name}, which {user} needs. "
-            f"distrain was tried with {library} {TRIED_VERSIONS[library]}: "
+            f"{library} {sys.modules[library].__version__} has no {getattr(owner, '__name__', type(owner).__name__)}."
+            f"{name}, which {user} needs. distrain was tried with {library} {TRIED_VERSIONS[library]}: "
             f"pip install '{library}=={TRIED_VERSIONS[library]}.*'{cure}."
         )
+    return getattr(owner, name)
 
 
 @contextmanager

@@ -27,7 +27,7 @@ class LengthSettings:
         metavar="STEPS",
         may_change=True,
     )
-    max_time: Duration | None = setting(  # noqa: RUF009 - setting() makes a dataclass field
+    max_time: Duration | None = setting(
         "end the run after this time of training and validation, the time before a resume included",
         default=None,
         pattern=Duration.PATTERN,

@@ -6,7 +6,6 @@ Decides: which predictions are asked for. Never: predicts.
     False
 """
 
-# ruff: noqa: RUF009 - setting() makes a dataclass field
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -6,7 +6,6 @@ Decides: how a run reads, steps and resumes. Never: reads data, looks at devices
     32
 """
 
-# ruff: noqa: RUF009 - setting() makes a dataclass field
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -6,7 +6,6 @@ Decides: which text is written, and how text becomes a data set. Never: opens a 
     4
 """
 
-# ruff: noqa: RUF009 - setting() makes a dataclass field
 from __future__ import annotations
 
 from dataclasses import dataclass

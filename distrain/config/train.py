@@ -6,7 +6,6 @@ Decides: how a run trains. Never: reads data, looks at devices, imports TensorFl
     32
 """
 
-# ruff: noqa: RUF009 - setting() makes a dataclass field
 from __future__ import annotations
 
 import tomllib

@@ -135,9 +135,8 @@ class BroadcastCallback(keras.callbacks.Callback):
         if model.jit_compile:
             model.jit_compile = False
             model.make_train_function(force=True)
-        optimizers = _optimizers(
-            model
-        )  # an optimizer that its first step builds begins with the same zeros on all ranks
+        # An optimizer that its first step builds begins with the same zeros on all ranks.
+        optimizers = _optimizers(model)
         variables = [*model.weights, *(variable for optimizer in optimizers for variable in optimizer.variables)]
         _require_alike(
             {

@@ -35,6 +35,8 @@ RULES = {
     "TerminateOnNaN": "every rank",
 }
 
+BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_train_batch_begin", "on_train_batch_end")
+
 
 def flat_callbacks(callbacks: Any) -> list[Any]:
     """Return the callbacks of what `Model.fit` takes: a callback, a nest of callbacks, a `CallbackList`, or None.
@@ -70,8 +72,7 @@ def overrides(callback: Any, *hooks: str) -> bool:
 def may_stop_in_batch(callback: Any) -> bool:
     """Return whether a callback sees batches, and so may set `stop_training` at one; Keras' file writers never do."""
     is_writer = type(callback) in _kinds("chief")
-    hooks = ("on_batch_begin", "on_batch_end", "on_train_batch_begin", "on_train_batch_end")
-    return not is_writer and overrides(callback, *hooks)
+    return not is_writer and overrides(callback, *BATCH_HOOKS)
 
 
 def _kinds(rule: str) -> tuple[type, ...]:

@@ -39,5 +39,6 @@ def class_figures(counts: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
     precision, recall = right / np.maximum(predicted, 1), right / np.maximum(support, 1)
     f1 = 2 * right / np.maximum(predicted + support, 1)
     rows = zip(names, precision.tolist(), recall.tolist(), f1.tolist(), support.tolist(), strict=True)
-    classes = {name: {"precision": ofs[0], "recall": ofs[1], "f1": ofs[2], "support": ofs[3]} for name, *ofs in rows}
+    named = ("precision", "recall", "f1", "support")
+    classes = {name: dict(zip(named, values, strict=True)) for name, *values in rows}
     return {"classes": classes, "macro_f1": float(f1.mean()), **figures}

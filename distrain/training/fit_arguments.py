@@ -98,9 +98,10 @@ def examples_of(
             raise ConfigurationError("validation_split and validation data are given; leave one of them out.")
         examples, held_out = _split(examples, validation_split)
     if class_weight is not None:
+        weights: Any = class_weight  # `class_weighted` refuses other types
         if class_weight == "balanced":
-            class_weight = balanced_weights(class_counts(examples))
-        examples = class_weighted(examples, class_weight)  # type: ignore[arg-type]  # checks the type itself
+            weights = balanced_weights(class_counts(examples))
+        examples = class_weighted(examples, weights)
     return examples, held_out
 
 

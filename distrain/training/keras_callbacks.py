@@ -25,13 +25,12 @@ from distrain.cluster.process_group import ProcessGroup
 from distrain.errors import ConfigurationError
 from distrain.runs.checkpoint import Checkpoint
 from distrain.runs.progress import Progress
-from distrain.training.callback_rules import flat_callbacks, may_stop_in_batch, overrides, runs_here
+from distrain.training.callback_rules import BATCH_HOOKS, flat_callbacks, may_stop_in_batch, overrides, runs_here
 from distrain.training.callback_state import attributes_of, changed, packed, restore, unpacked
 from distrain.training.events import Decision, StepEvent
 
 _LOG = logging.getLogger(__name__)
 
-_BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_train_batch_begin", "on_train_batch_end")
 _TEST_HOOKS = ("on_test_batch_begin", "on_test_batch_end")
 
 
@@ -69,7 +68,7 @@ class KerasCallbacks:
         self._model = model
         self._group = group
         self._names = _names([*given, *(each for each in self._list.callbacks if each not in given)])
-        self._sees_steps = any(overrides(callback, *_BATCH_HOOKS) for callback in here)
+        self._sees_steps = any(overrides(callback, *BATCH_HOOKS) for callback in here)
         self._sees_test_steps = any(overrides(callback, *_TEST_HOOKS) for callback in here)
         self._ends_training = any(overrides(callback, "on_train_end") for callback in here)
         self._agrees_each_step = bool(max_over_ranks(group, int(any(map(may_stop_in_batch, given)))))

@@ -22,7 +22,7 @@ import tensorflow as tf
 from distrain.batch import Batch, SparseRows, feeding
 from distrain.data.nests import is_nest, map_children, map_nest
 from distrain.errors import ConfigurationError
-from distrain.keras_backend import keep_layer_losses_of_threads_apart
+from distrain.keras_backend import is_under_strategy, keep_layer_losses_of_threads_apart
 from distrain.training.losses import total_divisors, use_share_losses
 from distrain.training.metrics import MetricStates
 
@@ -83,12 +83,13 @@ def make_task(
         inputs = model_inputs(model, tensors.features, num_columns)
         outputs = first_call(model, sample, num_columns)
         model.optimizer.build(model.trainable_variables)
+        if is_under_strategy():
+            keep_layer_losses_of_threads_apart(model)
     labels, weights = given(tensors.labels), given(tensors.weights)
     compute_loss(model, inputs, labels, outputs, weights, training=False)
     results = compute_metrics(model, inputs, labels, outputs, weights)
     _require_tracked(model, results)
     use_share_losses(model)
-    keep_layer_losses_of_threads_apart(model)
     divisors: list[Any] = []
 
     def record(divisor: Any) -> Any:

@@ -13,6 +13,8 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 
 from distrain.errors import DistrainError
@@ -21,22 +23,29 @@ from distrain.reporting.error_line import print_error, world_or_alone
 
 def end_script_by_exit_code() -> None:
     """Let an uncaught `DistrainError` end this process by one line and its exit code; other errors stay as they are."""
-    if getattr(sys.excepthook, "is_of_distrain", False):
-        return
-    previous = sys.excepthook
+    if not isinstance(sys.excepthook, _ExceptHook):
+        sys.excepthook = _ExceptHook(sys.excepthook)
 
-    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+
+@dataclass(frozen=True)
+class _ExceptHook:
+    """Ends a script by the exit code of a `DistrainError`.
+
+    Attributes:
+        previous: the hook for all other errors.
+    """
+
+    previous: Callable[[type[BaseException], BaseException, TracebackType | None], object]
+
+    def __call__(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         is_interactive = hasattr(sys, "ps1")  # the session goes on after the error
         if not isinstance(error, DistrainError) or is_interactive:
-            previous(kind, error, trace)
+            self.previous(kind, error, trace)
             return
         if world_or_alone().size > 1:
             end_at_once(error)
         print_error(error)
         raise SystemExit(error.exit_code)
-
-    hook.is_of_distrain = True  # type: ignore[attr-defined]
-    sys.excepthook = hook
 
 
 def end_at_once(error: Exception) -> None:

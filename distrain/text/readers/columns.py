@@ -20,7 +20,7 @@ _SHOWN_NAMES = 20
 _SHOWN_CHARACTERS = 40
 
 
-class NoRows(DataError):  # noqa: N818 - the condition itself; among several files it is none
+class NoRowsError(DataError):
     """A file holds no rows."""
 
 

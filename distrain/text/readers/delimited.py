@@ -24,7 +24,7 @@ import numpy as np
 
 from distrain.errors import ConfigurationError, DataError
 from distrain.text.readers.blocks import LabelledBlock, grouped
-from distrain.text.readers.columns import LabelledText, Layout, NoRows, location, no_column, shown_names
+from distrain.text.readers.columns import LabelledText, Layout, NoRowsError, location, no_column, shown_names
 from distrain.text.readers.delimited_kernel import VISIBLE, PlainRows, short_codes, split_rows
 from distrain.text.readers.lines import Tally, num_newlines, read_chunks, read_lines, split_lines
 from distrain.text.readers.texts import Texts
@@ -222,7 +222,7 @@ def _parsed(
             text = text.replace("\\n", "\n")
         yield LabelledText(fields[columns.label].strip(), text, path, number, line)
     if number == 1 and layout.has_names:
-        raise NoRows(f"{path} has a header but no rows. Each row needs a label and a text.")
+        raise NoRowsError(f"{path} has a header but no rows. Each row needs a label and a text.")
 
 
 class _Feed:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from distrain.errors import DataError
 from distrain.text.readers.blocks import LabelledBlock
-from distrain.text.readers.columns import Layout, NoRows, shown_names
+from distrain.text.readers.columns import Layout, NoRowsError, shown_names
 from distrain.text.readers.delimited import first_fields, text_columns
 from distrain.text.readers.lines import Tally
 from distrain.text.readers.sources import read_blocks, reader_of
@@ -57,7 +57,7 @@ def read_all_blocks(
     for path in paths:
         try:
             yield from read_blocks(path, layout, tally, max_row_bytes=max_row_bytes, exact=exact)
-        except NoRows:
+        except NoRowsError:
             empty.append(path)
             if len(empty) == len(paths):
                 raise

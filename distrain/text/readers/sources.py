@@ -22,7 +22,7 @@ from pathlib import Path
 
 from distrain.errors import DataError
 from distrain.text.readers.blocks import LabelledBlock, grouped
-from distrain.text.readers.columns import LabelledText, Layout, NoRows
+from distrain.text.readers.columns import LabelledText, Layout, NoRowsError
 from distrain.text.readers.delimited import delimited_blocks, delimited_rows
 from distrain.text.readers.input_files import entries_of, suffix_of
 from distrain.text.readers.lines import BOM, READ_ERRORS, Tally, open_bytes, unreadable
@@ -56,7 +56,7 @@ def read_rows(
             tally.count_empty(row.location)
         yield row
     if tally.rows == rows_before:
-        raise NoRows(f"{path} holds no rows. Each row needs a label and a text.")
+        raise NoRowsError(f"{path} holds no rows. Each row needs a label and a text.")
 
 
 def read_blocks(
@@ -80,7 +80,7 @@ def read_blocks(
             tally.count_empty(block.location(index))
         yield block
     if tally.rows == rows_before:
-        raise NoRows(f"{path} holds no rows. Each row needs a label and a text.")
+        raise NoRowsError(f"{path} holds no rows. Each row needs a label and a text.")
 
 
 _Reader = Callable[[Path, Layout, Tally, int], Iterator[LabelledText]]

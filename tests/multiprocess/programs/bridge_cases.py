@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+from refusal import refusal
 
 import distrain.horovod as hvd
 
@@ -261,14 +262,6 @@ def case_loss_scale():
 def case_compression():
     batches = hvd.RankBatches(X, Y, BATCH)
     save_pair("compression", bridged(batches, sgd(), compression="fp16"), sgd_reference())
-
-
-def refusal(function):
-    try:
-        function()
-    except Exception as error:
-        return [type(error).__name__, getattr(error, "exit_code", None), str(error)]
-    return None
 
 
 def case_refusals():

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from refusal import refusal
 
 import distrain.horovod as hvd
 
@@ -185,14 +186,6 @@ def case_masked():
             gradients = [tf.convert_to_tensor(gradient) for gradient in tape.gradient(loss, variables)]
             reference.optimizer.apply(gradients, variables)
     save("masked", own, (reference, own[1] if WORLD.size > 1 else plain(tagger(0, "sgd"), IDS, tags)[1]))
-
-
-def refusal(function):
-    try:
-        function()
-    except Exception as error:
-        return [type(error).__name__, getattr(error, "exit_code", None), str(error)]
-    return None
 
 
 def write_refusals():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import random
 
@@ -12,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ngram_learning import learn
 from sklearn.feature_extraction.text import TfidfVectorizer
+from tokens import tokens_of
 
 from distrain.errors import DataError
 from distrain.text.readers.texts import Texts
@@ -40,43 +40,34 @@ HARD_TEXTS = [
 ]
 
 
-def characters_of(table, texts, *, add=True):
-    row_splits, ids = table.rows(Texts.of(texts), add=add)
-    names = [word.decode() for word in table.words.to_list()]
-    return [
-        [names[number] if number >= 0 else None for number in ids[start:end]]
-        for start, end in itertools.pairwise(row_splits)
-    ]
-
-
 @pytest.mark.parametrize("text", HARD_TEXTS)
 def test_hard_texts_have_the_characters_of_scikit_learn(text):
-    assert characters_of(WordTable(tokens="char"), [text]) == [analyze(text)]
+    assert tokens_of(WordTable(tokens="char"), [text]) == [analyze(text)]
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))))
 def test_any_text_has_the_characters_of_scikit_learn(texts):
-    assert characters_of(WordTable(tokens="char"), texts) == [analyze(text) for text in texts]
+    assert tokens_of(WordTable(tokens="char"), texts) == [analyze(text) for text in texts]
 
 
 def test_all_characters_alone_and_between_spaces():
     texts = [f"{chr(code)} {chr(code)}a" for code in range(1, 0x30000) if not 0xD800 <= code < 0xE000]
-    assert characters_of(WordTable(tokens="char"), texts) == [analyze(text) for text in texts]
+    assert tokens_of(WordTable(tokens="char"), texts) == [analyze(text) for text in texts]
 
 
 def test_long_texts_are_cut_into_chunks():
     text = "lorem ipsum " * (CHUNK_BYTES // 6)
-    assert characters_of(WordTable(tokens="char"), [text, "a", text]) == [[*text], ["a"], [*text]]
+    assert tokens_of(WordTable(tokens="char"), [text, "a", text]) == [[*text], ["a"], [*text]]
 
 
 def test_characters_that_utf_8_cannot_hold():
-    assert characters_of(WordTable(tokens="char"), ["a\ud800b", "a\0b"]) == [["a", "\ufffd", "b"], ["a", " ", "b"]]
+    assert tokens_of(WordTable(tokens="char"), ["a\ud800b", "a\0b"]) == [["a", "\ufffd", "b"], ["a", " ", "b"]]
 
 
 def test_unknown_characters():
     table = WordTable(tokens="char")
-    characters_of(table, ["abc"])
-    assert characters_of(table, ["abd"], add=False) == [["a", "b", None]]
+    tokens_of(table, ["abc"])
+    assert tokens_of(table, ["abd"], add=False) == [["a", "b", None]]
 
 
 def texts_and_labels():

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.feature_extraction.text import TfidfVectorizer
+from tokens import tokens_of
 
 from distrain.text.ragged import BLOCK_VALUES, RaggedFile
 from distrain.text.readers.texts import Texts
@@ -47,18 +48,9 @@ HARD_TEXTS = [
 ]
 
 
-def words_of(table, texts, *, add=True):
-    row_splits, ids = table.rows(Texts.of(texts), add=add)
-    names = [word.decode() for word in table.words.to_list()]
-    return [
-        [names[number] if number >= 0 else None for number in ids[start:end]]
-        for start, end in itertools.pairwise(row_splits)
-    ]
-
-
 @pytest.mark.parametrize("text", HARD_TEXTS)
 def test_hard_texts_have_the_words_of_scikit_learn(text):
-    assert words_of(WordTable(), [text]) == [analyze(text)]
+    assert tokens_of(WordTable(), [text]) == [analyze(text)]
 
 
 def test_every_assigned_character_folds_as_in_scikit_learn():
@@ -68,13 +60,13 @@ def test_every_assigned_character_folds_as_in_scikit_learn():
         " ".join(f"a{c}b x{c}{c} {c}" for c in characters[start : start + 64])
         for start in range(0, len(characters), 64)
     ]
-    assert words_of(WordTable(), texts) == [analyze(text) for text in texts]
+    assert tokens_of(WordTable(), texts) == [analyze(text) for text in texts]
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.text(st.one_of(st.characters(), st.sampled_from("aB cΣσ.İ\u0301é _1\n")), max_size=40), max_size=8))
 def test_any_texts_have_the_words_of_scikit_learn(texts):
-    assert words_of(WordTable(), texts) == [analyze(text) for text in texts]
+    assert tokens_of(WordTable(), texts) == [analyze(text) for text in texts]
 
 
 def test_words_are_numbered_by_first_appearance_and_keep_their_numbers():
