@@ -49,6 +49,20 @@ def test_a_run_ends_with_the_averages_of_keras(frequency):
         np.testing.assert_allclose(own, wanted, rtol=1e-5, atol=1e-6)
 
 
+def test_a_best_epoch_before_the_last_holds_its_averages_too():
+    """Validation on the opposite targets is best after the first epoch."""
+
+    def optimizer():
+        return keras.optimizers.SGD(0.05, use_ema=True, ema_momentum=0.8)
+
+    settings = {"loss": "mse", "optimizer": optimizer, "global_batch_size": 16, "seed": 5}
+    best = distrain.fit(linear, (X, Y), (X, -Y), epochs=3, **settings)
+    first = distrain.fit(linear, (X, Y), epochs=1, **settings)
+    assert np.argmin([epoch["val_loss"] for epoch in best.history]) == 0
+    for own, wanted in zip(best.model.get_weights(), first.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(own, wanted)
+
+
 def test_a_run_on_text_is_opened_with_its_averages(text, tmp_path):
     config = TrainConfig(data=text["ngram"], run=tmp_path / "run", ema=0.9, epochs=2, strategy="single")
     summary = train(config)
