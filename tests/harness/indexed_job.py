@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from manifests import replaced
 from pod_root import USER, Mount
 from pods import IMAGE_ENV, Network, Pod
 from run_files import last_step
@@ -59,7 +60,7 @@ class IndexedJob:
 
         Args:
             index: Completion index.
-            more: Further arguments.
+            more: Options, in place of those of the manifest.
             changed: Variables that differ from the manifest.
         """
         for container in self.spec["initContainers"]:
@@ -80,7 +81,7 @@ class IndexedJob:
         env = {variable["name"]: unescaped(variable["value"]) for variable in container.get("env", [])}
         return self.network.start(
             f"{self.name}-{index}",
-            [*map(unescaped, container["args"]), *more],
+            replaced([unescaped(text) for text in container["args"]], more),
             subdomain=self.spec["subdomain"],
             env={**IMAGE_ENV, **env, "JOB_COMPLETION_INDEX": str(index), **(changed or {})},
             mounts=[self._mount(mount) for mount in container["volumeMounts"]],

@@ -88,6 +88,19 @@ def expanded(text: str, environment: Mapping[str, str]) -> str:
     )
 
 
+def replaced(arguments: Sequence[str], options: Sequence[str]) -> list[str]:
+    """Return arguments with other options of one value, which may be given twice to no command of distrain.
+
+    >>> replaced(["train", "--run=a", "--epochs", "3", "--seed=1"], ["--epochs", "4", "--run=b"])
+    ['train', '--seed=1', '--epochs', '4', '--run=b']
+    """
+    names = {option.partition("=")[0] for option in options if option.startswith("--")}
+    is_old = [argument.partition("=")[0] in names for argument in arguments]
+    is_value = [False, *(old and "=" not in argument for old, argument in zip(is_old, arguments, strict=True))]
+    kept = [a for a, old, value in zip(arguments, is_old, is_value[:-1], strict=True) if not (old or value)]
+    return [*kept, *options]
+
+
 class _Loader(yaml.SafeLoader):
     """Reads YAML as Go does: `=` and `<<` in a list are plain strings."""
 

@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from manifests import replaced
 from pod_root import Mount
 from pods import IMAGE_ENV, Network, Pod
 
@@ -79,7 +80,7 @@ class Job:
         return self._start(network, f"{self.name}-worker-{index}", "Worker", {"K_MPI_JOB_ROLE": "worker"}, [], [])
 
     def start_launcher(self, network: Network, arguments: Sequence[str], env: Mapping[str, str] | None = None) -> Pod:
-        """Start the pod of the launcher, with further arguments."""
+        """Start the pod of the launcher, with these options in place of those of the manifest."""
         environ = {**_OPEN_MPI, "OMPI_MCA_orte_set_default_slots": str(self._spec["slotsPerWorker"]), **(env or {})}
         hostfile = Mount("/etc/mpi", self._folder / "config", read_only=True)
         return self._start(network, f"{self.name}-launcher", "Launcher", environ, [hostfile], arguments)
@@ -105,7 +106,7 @@ class Job:
         keys = Mount(self._spec["sshAuthMountPath"], self._keys, read_only=True)
         return network.start(
             name,
-            [*entrypoint(), *container["args"], *arguments],
+            [*entrypoint(), *replaced(container["args"], arguments)],
             subdomain=self.name,
             kubernetes_namespace=NAMESPACE,
             env={**IMAGE_ENV, **{item["name"]: item["value"] for item in container["env"]}, **env},

@@ -151,15 +151,11 @@ class TestArrays:
         assert 1e-7 < apart < 2e-2
         assert "float16" not in {array.dtype.name for array in ranks.weights("fp16")}
 
-    def test_of_a_large_embedding_only_touched_rows_travel(self, ranks):
-        for facts in ranks.facts("words"):
-            embeddings = embedding_sizes(facts["sent"])
-            assert embeddings.total() == EPOCHS * 9
-            assert max(embeddings) <= 12 * 5 * 8 < 500 * 8
-
-    def test_a_small_embedding_travels_whole(self, ranks):
-        for facts in ranks.facts("letters"):
-            assert embedding_sizes(facts["sent"])[64] >= EPOCHS * 8  # the last step of an epoch is of one example
+    @pytest.mark.parametrize("case", ["words", "letters"])
+    def test_rows_of_an_embedding_are_gathered_and_never_summed(self, ranks, case):
+        """Whatever the size of the table: Keras' optimizers see each row of the batch by itself."""
+        for facts in ranks.facts(case):
+            assert embedding_sizes(facts["sent"]) == {0: EPOCHS * 9}
 
     def test_moving_averages_are_the_mean_of_the_ranks(self, ranks):
         rows, labels = DATA["normalized"]()["train"]
