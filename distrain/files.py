@@ -21,7 +21,6 @@ import hashlib
 import json
 import os
 import shutil
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -145,15 +144,6 @@ def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file's content, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def crc32_of(path: Path) -> int:
-    """Return the CRC-32 of a file's content, read in pieces of 1 MiB."""
-    checksum = 0
-    with path.open("rb") as file:
-        while piece := file.read(2**20):
-            checksum = zlib.crc32(piece, checksum)
-    return checksum
 
 
 def folder_digest(folder: Path) -> str:

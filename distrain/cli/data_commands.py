@@ -74,7 +74,7 @@ def _plan(options: argparse.Namespace) -> None:
 
     asked = PlanConfig(**given_settings(options, PlanConfig))
     config = train_config({**given_settings(options, TrainConfig), "run": "."})
-    dataset = open_dataset(config.data, verify=False)
+    dataset = open_dataset(config.data, verify=asked.audit)
     plan = plan_run(dataset, config, num_replicas=asked.replicas)
     bandwidth = None if asked.bandwidth_gbs is None else asked.bandwidth_gbs * 1e9
     time = None

@@ -23,8 +23,8 @@ from distrain.cluster.process_group import ProcessGroup, SingleProcess
 from distrain.data.dataset_index import FORMAT_VERSION, INDEX_NAME, KINDS, PARTS, index_digest
 from distrain.data.rows import Rows, concatenate_rows
 from distrain.data.shards import ARRAY_DTYPES, Shard, ShardFile
-from distrain.file_names import VECTORIZER_NAME
-from distrain.files import crc32_of, json_bytes
+from distrain.files import json_bytes
+from distrain.fingerprints import fingerprint_of
 
 SHARD_BYTES = 64 * 2**20  # small enough to build a shard in memory, large enough that reading seeks rarely
 
@@ -82,9 +82,16 @@ class DatasetWriter:
         self._index["parts"][part] = {"num_rows": num_rows, "shards": shards}
         return num_rows
 
-    def finish(self, *, vectorizer: str | None = VECTORIZER_NAME, details: Mapping[str, object] | None = None) -> str:
-        """Write `dataset.json`, which makes the folder a data set; return the data digest (hex)."""
+    def finish(self, *, vectorizer: str | None = None, details: Mapping[str, object] | None = None) -> str:
+        """Write `dataset.json`, which makes the folder a data set; return the data digest (hex).
+
+        Args:
+            vectorizer: name of the vectorizer's folder, which lies in the data set already; None if there is none.
+            details: choices of `prepare`, for a reader.
+        """
+        files = [] if vectorizer is None else sorted((self._directory / vectorizer).iterdir())
         self._index["vectorizer"] = vectorizer
+        self._index["vectorizer_files"] = {path.name: _plain_record(path) for path in files}
         self._index["details"] = dict(details or {})
         self._index["digest"] = index_digest(self._index)
         (self._directory / INDEX_NAME).write_bytes(json_bytes(self._index))
@@ -100,7 +107,14 @@ class DatasetWriter:
     def _save(self, name: str, array_name: str, array: np.ndarray) -> ShardFile:
         path = self._directory / name
         np.save(path, np.ascontiguousarray(array, ARRAY_DTYPES[array_name]), allow_pickle=False)
-        return ShardFile(name, path.stat().st_size, crc32_of(path))
+        record = fingerprint_of(path, with_crc32=True)
+        assert record.crc32 is not None
+        return ShardFile(name, record.bytes, record.crc32, record.sha256)
+
+
+def _plain_record(path: Path) -> dict[str, Any]:
+    record = fingerprint_of(path)
+    return {"bytes": record.bytes, "sha256": record.sha256}
 
 
 def _cut_into_shards(pieces: Iterable[Rows], rows_per_shard: int) -> Iterator[list[Rows]]:

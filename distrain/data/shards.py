@@ -28,11 +28,12 @@ ARRAY_DTYPES = {"row_splits": np.int64, "columns": np.int32, "values": np.float3
 
 @dataclass(frozen=True)
 class ShardFile:
-    """One array of one shard: file name, size in bytes and CRC-32."""
+    """One array of one shard: file name, size in bytes, CRC-32, and SHA-256 in hexadecimal digits."""
 
     name: str
     bytes: int
     crc32: int
+    sha256: str
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 from rich.console import Console
@@ -28,7 +27,6 @@ from distrain.data.dataset_writer import DatasetWriter
 from distrain.data.rows import Rows
 from distrain.errors import DataError
 from distrain.file_names import VECTORIZER_NAME
-from distrain.files import sha256_of
 from distrain.prepare.display import Display
 from distrain.prepare.inputs import HeldOut, TextBlock, Training, check_inputs, find_inputs, read_test, read_training
 from distrain.prepare.row_exchange import in_order
@@ -119,7 +117,7 @@ def _prepare(config: PrepareConfig, group: ProcessGroup, console: Console, warni
         vectorizer.save(new / VECTORIZER_NAME)
         if inputs.test is not None:
             _warn_of_input(config, inputs.test.title, test_tally, "test", warnings)
-        writer.finish(vectorizer=VECTORIZER_NAME, details=_details(config, why, new / VECTORIZER_NAME))
+        writer.finish(vectorizer=VECTORIZER_NAME, details=_details(config, why))
         sizes = {part: sum(file.stat().st_size for file in new.glob(f"{part}-*")) for part in parts}
     features = f"{vectorizer.num_features:,}"
     classes = f"{len(training.classes.names):,}"
@@ -229,13 +227,12 @@ def _vectorized(blocks: Iterable[TextBlock], vectorizer: Vectorizer) -> Iterator
         yield vectorizer.transform(texts)._replace(labels=labels)
 
 
-def _details(config: PrepareConfig, why: str, vectorizer: Path) -> dict[str, object]:
-    """Return the details for the index. Their checksums make the data set's digest cover the vectorizer."""
+def _details(config: PrepareConfig, why: str) -> dict[str, object]:
+    """Return the choices of `prepare` for the index."""
     return {
         "dataset": config.dataset,
         "vectorizer": why,
         "top_k": config.top_k,
         "holdout": None if config.test else config.holdout,
         "seed": None if config.test else config.seed,
-        "vectorizer_sha256": {path.name: sha256_of(path) for path in sorted(vectorizer.iterdir())},
     }

@@ -11,6 +11,7 @@ from distrain.data.dataset_index import open_dataset
 from distrain.data.dataset_writer import DatasetWriter
 from distrain.data.rows import Rows
 from distrain.data.sources import array_examples
+from distrain.files import json_bytes
 
 
 def numbered(n, weights=None):
@@ -26,12 +27,12 @@ def ragged(lengths, *, first=0, values=True):
     return Rows(splits, (entries % 50).astype(np.int32), floats, (np.arange(len(lengths)) % 3).astype(np.int32))
 
 
-def write_dataset(folder, pieces, *, kind="ngram", test=(), **sizes):
+def write_dataset(folder, pieces, *, kind="ngram", test=(), vectorizer=None, **sizes):
     folder.mkdir(exist_ok=True)
     writer = DatasetWriter(folder, kind=kind, num_features=50, classes=["a", "b", "ç"], max_length=None, **sizes)
     writer.write("train", iter(pieces))
     writer.write("test", iter(test))
-    writer.finish(details={"note": 1})
+    writer.finish(vectorizer=vectorizer, details={"note": 1})
     return open_dataset(folder)
 
 
@@ -46,4 +47,4 @@ def forge_index(folder, change):
     change(index)
     del index["digest"]
     index["digest"] = hashlib.sha256(json.dumps(index, sort_keys=True).encode()).hexdigest()
-    (folder / "dataset.json").write_text(json.dumps(index))
+    (folder / "dataset.json").write_bytes(json_bytes(index))

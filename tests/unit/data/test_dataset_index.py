@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
@@ -67,6 +68,34 @@ def test_an_edited_index_is_noticed(tmp_path):
         open_dataset(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [lambda text: text + b" ", lambda text: b"\n" + text, lambda text: text.replace(b"ngram", b"ngra\\u006d")],
+)
+def test_an_index_that_json_reads_as_before_is_noticed(tmp_path, change):
+    write_dataset(tmp_path, [ragged([3])])
+    path = tmp_path / "dataset.json"
+    before = path.read_bytes()
+    path.write_bytes(change(before))
+    assert json.loads(path.read_bytes()) == json.loads(before)
+    with pytest.raises(DataError, match=r"dataset\.json was changed"):
+        open_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["vectorizer.json", "vectorizer.safetensors"])
+def test_a_damaged_vectorizer_is_noticed(tmp_path, name):
+    (tmp_path / "vectorizer").mkdir()
+    for each in ("vectorizer.json", "vectorizer.safetensors"):
+        (tmp_path / "vectorizer" / each).write_bytes(bytes(range(200)))
+    write_dataset(tmp_path, [ragged([3])], vectorizer="vectorizer")
+    flip_last_byte(tmp_path / "vectorizer" / name)
+    with pytest.raises(DataError, match=rf"vectorizer/{name} was changed: its SHA-256 does not fit"):
+        open_dataset(tmp_path)
+    (tmp_path / "vectorizer" / name).unlink()
+    with pytest.raises(DataError, match=rf"vectorizer/{name} is missing"):
+        open_dataset(tmp_path, verify=False)
+
+
 def shard(index):
     return index["parts"]["train"]["shards"][0]
 
@@ -79,7 +108,8 @@ def file(index, name="columns"):
     "change",
     [
         lambda index: index.update(format="zip"),
-        lambda index: index.update(version=2),
+        lambda index: index.update(version=1),
+        lambda index: index.update(version=3),
         lambda index: index.update(kind="image"),
         lambda index: index.update(classes=3),
         lambda index: index.update(num_features="many"),
@@ -87,6 +117,11 @@ def file(index, name="columns"):
         lambda index: index.update(vectorizer="../elsewhere"),
         lambda index: index.update(vectorizer=".."),
         lambda index: index.update(vectorizer=7),
+        lambda index: index.update(vectorizer_files=None),
+        lambda index: index.update(vectorizer_files=[]),
+        lambda index: index.update(vectorizer_files={"../words": {"bytes": 1, "sha256": "0" * 64}}),
+        lambda index: index.update(vectorizer_files={"words": {"bytes": 1}}),
+        lambda index: index.update(vectorizer_files={"words": {"bytes": 1, "sha256": "0" * 64}}),  # is not there
         lambda index: index.update(details=5),
         lambda index: index.update(parts=[]),
         lambda index: index["parts"].pop("test"),
@@ -107,7 +142,9 @@ def file(index, name="columns"):
         lambda index: file(index).update(name="a\0b"),
         lambda index: file(index).update(bytes="many"),
         lambda index: file(index).update(bytes=-1),
-        lambda index: file(index).update(crc32=None),
+        lambda index: file(index).update(crc32=-1),
+        lambda index: file(index).update(sha256=7),
+        lambda index: file(index).pop("sha256"),
         lambda index: file(index).update(evil=1),
         lambda index: file(index).pop("crc32"),
     ],

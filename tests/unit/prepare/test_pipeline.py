@@ -139,8 +139,17 @@ def test_real_text(tmp_path, name, dataset, num_train, num_test):
 
 def test_digest_covers_the_vectorizer(tmp_path):
     result = Result(train=write_csv(tmp_path / "a.csv", rows(40)), out=tmp_path / "out")
-    for name, checksum in result.dataset.details["vectorizer_sha256"].items():
-        assert hashlib.sha256((result.dataset.vectorizer / name).read_bytes()).hexdigest() == checksum
+    index = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    files = sorted(result.dataset.vectorizer.iterdir())
+    assert (
+        list(index["vectorizer_files"])
+        == [path.name for path in files]
+        == ["vectorizer.json", "vectorizer.safetensors"]
+    )
+    for path in files:
+        content = path.read_bytes()
+        record = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        assert index["vectorizer_files"][path.name] == record
 
 
 @pytest.mark.parametrize(
