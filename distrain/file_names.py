@@ -6,6 +6,7 @@ Decides: names alone. Never: what the files hold.
 CHECKPOINTS_NAME = "checkpoints"  # folder of a run
 CONFIG_NAME = "config.json"
 EVENTS_NAME = "events"  # folder of a run, for TensorBoard
+LOCK_NAME = ".lock"  # of a run
 METRICS_NAME = "metrics.jsonl"
 MODEL_NAME = "model.keras"
 REPORT_NAME = "report.html"

@@ -32,6 +32,7 @@ from distrain.data.plan import EpochPlan
 from distrain.errors import CheckpointError, ConfigurationError
 from distrain.runs import directory as run_directory
 from distrain.runs.checkpoint import Checkpoint, pack_checkpoint, unpack_checkpoint
+from distrain.runs.opening import open_run
 from distrain.runs.progress import Progress, read_progress
 from distrain.training.job import TrainingJob
 from distrain.training.run_length import epoch_plan, schedule_values, total_steps
@@ -140,7 +141,7 @@ class CompiledSteps:
 def open_run_directory(
     distribution: Distribution, config: TrainConfig, job: TrainingJob
 ) -> Iterator[Checkpoint | None]:
-    """Make the run directory or reopen it, and lock it while the context lasts.
+    """Make the run directory or reopen it, and hold it while the context lasts.
 
     Yields:
         The checkpoint to resume from, equal on all ranks; None at the start of training.
@@ -158,14 +159,12 @@ def open_run_directory(
         "global_batch_size": config.wanted_global_batch_size,
         **schedule_values(config, distribution.num_replicas, job.train.num_examples),
     }
-    with ExitStack() as lock:
+    with ExitStack() as run:
 
         def open_on_chief() -> Checkpoint | None:
             if not distribution.group.is_chief:
                 return None
-            restored = run_directory.open_run(config, resolved, vectorizer=job.vectorizer)
-            lock.enter_context(run_directory.hold_run(config.run))
-            return restored
+            return run.enter_context(open_run(config, resolved, vectorizer=job.vectorizer))
 
         yield broadcast_checkpoint(distribution, run_on_all_ranks(distribution.group, open_on_chief))
 

@@ -9,12 +9,12 @@ import pytest
 
 from distrain.errors import CheckpointError
 from distrain.files import read_json_object
-from distrain.runs.directory import hold_run
+from distrain.runs.lock import hold_run
 
 HOLD = """
 import sys
 from pathlib import Path
-from distrain.runs.directory import hold_run
+from distrain.runs.lock import hold_run
 with hold_run(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -16,10 +17,10 @@ from distrain.runs.directory import (
     config_of,
     is_finished,
     open_finished,
-    open_run,
     read_summary,
     write_model,
 )
+from distrain.runs.opening import open_run
 from distrain.runs.progress import Progress, progress_arrays, progress_state
 
 RESOLVED = {"data_digest": "abc", "strategy": "single", "num_replicas": 1, "replica_batch_size": 128}
@@ -38,7 +39,8 @@ def config(tmp_path):
 
 
 def reopen(config, *, vectorizer=None, **resolved):
-    return open_run(config, RESOLVED | resolved, vectorizer=vectorizer)
+    with open_run(config, RESOLVED | resolved, vectorizer=vectorizer) as restored:
+        return restored
 
 
 def save(config, step=3, *, best_step=None, finished="", epochs_since=0, progress=None):
@@ -164,6 +166,51 @@ def test_something_else_is_never_touched(config):
     assert [path.name for path in config.run.iterdir()] == ["thesis.txt"]
 
 
+def test_a_second_job_is_refused_before_it_writes_or_removes_anything(config, tmp_path):
+    vectorizer = tmp_path / "vectorizer"
+    vectorizer.mkdir()
+    (vectorizer / "vectorizer.json").write_text("{}")
+    with open_run(config, RESOLVED, vectorizer=vectorizer):
+        first = save(config, 3)
+        save(config, 5)
+        before = {path: path.read_bytes() for path in config.run.rglob("*") if path.is_file()}
+        (vectorizer / "vectorizer.json").write_text("other")
+        for change in ({"seed": 9}, {"epochs": 9}, {"resume": str(first)}):
+            with pytest.raises(CheckpointError, match="another process trains in"):
+                reopen(dataclasses.replace(config, **change), vectorizer=vectorizer)
+        assert {path: path.read_bytes() for path in config.run.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("left", [".lock", ".config.json.123.tmp", "vectorizer/a", ".vectorizer.tmp/a", "events/a"])
+def test_what_a_killed_opening_left_is_no_obstacle(config, left):
+    (config.run / left).parent.mkdir(parents=True)
+    (config.run / left).write_bytes(b"")
+    assert reopen(config) is None
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "a file less"])
+def test_a_damaged_vectorizer_is_copied_again(config, tmp_path, caplog, damage):
+    vectorizer = tmp_path / "vectorizer"
+    vectorizer.mkdir()
+    for name in ("vectorizer.json", "words.npy"):
+        (vectorizer / name).write_text(name)
+    reopen(config, vectorizer=vectorizer)
+    save(config)
+    reopen(config, vectorizer=vectorizer)
+    assert caplog.messages == []
+    copy = config.run / "vectorizer"
+    if damage == "missing":
+        shutil.rmtree(copy)
+    elif damage == "cut":
+        (copy / "words.npy").write_text("")
+    else:
+        (copy / "words.npy").unlink()
+    assert reopen(config, vectorizer=vectorizer) is not None
+    assert (copy / "words.npy").read_text() == "words.npy"
+    assert "copied again" in caplog.messages[0]
+    caplog.clear()
+
+
 def test_an_empty_folder_is_taken(config):
     config.run.mkdir(parents=True)
     assert reopen(config) is None
@@ -274,8 +321,9 @@ def test_a_new_run_begins_where_a_checkpoint_of_another_stands(config, tmp_path)
     branch = dataclasses.replace(config, run=tmp_path / "runs" / "2", resume=str(path), learning_rate=0.5)
     assert reopen(branch).path == path
     assert {each.name for each in (branch.run / "checkpoints").iterdir()} == {"step-00000002", "step-00000005"}
+    assert reopen(branch).path == branch.run / "checkpoints" / "step-00000005"  # the same command goes on
     with pytest.raises(CheckpointError, match="has checkpoints of its own"):
-        reopen(branch)
+        reopen(dataclasses.replace(branch, resume=str(path.with_name("step-00000002"))))
     again = reopen(dataclasses.replace(branch, resume="auto"))
     assert again.path == branch.run / "checkpoints" / "step-00000005"
 

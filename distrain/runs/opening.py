@@ -1,0 +1,173 @@
+"""Opens a run directory to train in it: lock first, then read and judge, then write.
+
+Decides: whether a run begins, resumes or is refused, and what a new run directory holds. Never: trains.
+
+    with open_run(config, resolved, vectorizer=None) as restored:      # a Checkpoint, or None for a new run
+        ...                                                            # no other job opens the directory here
+
+A job may be killed between any two writes. `config.json` is the first file, so a folder with other files alone is no
+run. The next start of the same command repeats each later write.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from distrain.config import TrainConfig
+from distrain.errors import CheckpointError, ConfigurationError, DataError, DistrainError
+from distrain.file_names import CHECKPOINTS_NAME, CONFIG_NAME, EVENTS_NAME, LOCK_NAME, STATUS_NAME, VECTORIZER_NAME
+from distrain.files import folder_digest, replace_folder, write_json
+from distrain.runs.checkpoint import Checkpoint, list_checkpoints, load_checkpoint, newest_checkpoint
+from distrain.runs.directory import load_best, read_settings
+from distrain.runs.lock import hold_run
+from distrain.runs.same_run import check_same_run
+
+_LOG = logging.getLogger(__name__)
+
+# What an earlier distrain, killed before it wrote `config.json`, or a reader of its status may have left.
+_LEFTOVERS = {LOCK_NAME, VECTORIZER_NAME, EVENTS_NAME, STATUS_NAME}
+_TEMPORARY = tuple(f".{name}." for name in (CONFIG_NAME, VECTORIZER_NAME, STATUS_NAME))
+_DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}
+
+
+@contextmanager
+def open_run(
+    config: TrainConfig, resolved: Mapping[str, Any], *, vectorizer: Path | None
+) -> Iterator[Checkpoint | None]:
+    """Make or reopen the run directory, hold it until the block ends, and write its `config.json`.
+
+    Args:
+        config: Settings as the user gave them.
+        resolved: Values that the settings led to: data digest, strategy, replicas, ...
+        vectorizer: Folder that the run keeps a copy of for `predict`, or None.
+
+    Yields:
+        The checkpoint from which training resumes, or None for a new run.
+
+    Raises (on entry):
+        CheckpointError: another process trains in the directory; the directory holds another run, or holds a run
+            despite `--resume never`; its checkpoints are damaged; or the disk is full or fails.
+        ConfigurationError: the directory cannot be made or written.
+    """
+    run, settings = config.run, {**_plain(config), **resolved}
+    is_new = not os.path.lexists(run)
+    with ExitStack() as held:
+        try:
+            _refuse_foreign(run)
+            held.enter_context(hold_run(run))
+            try:
+                restored = _judge(config, settings)
+            except DistrainError:
+                if is_new:
+                    _discard(run)
+                raise
+            _write(config, settings, restored, vectorizer)
+        except OSError as error:
+            kind = CheckpointError if error.errno in _DISK_FAULTS else ConfigurationError
+            raise kind(f"--run {run} cannot be used: {error}") from None
+        yield restored
+
+
+def _refuse_foreign(run: Path) -> None:
+    """Refuse a folder that is not empty and no run, before anything is written there."""
+    if not run.is_dir() or (run / CONFIG_NAME).is_file():
+        return
+    for path in sorted(run.iterdir()):
+        if path.name not in _LEFTOVERS and not path.name.startswith(_TEMPORARY):
+            raise CheckpointError(
+                f"{run} holds something that is not a run ({path.name!r}, but no {CONFIG_NAME}). Choose another --run."
+            )
+
+
+def _judge(config: TrainConfig, settings: Mapping[str, Any]) -> Checkpoint | None:
+    """Return the checkpoint to resume from; reads only."""
+    run, checkpoints = config.run, config.run / CHECKPOINTS_NAME
+    before = read_settings(run) if (run / CONFIG_NAME).is_file() else None
+    if before is not None and config.resume == "never":
+        raise CheckpointError(f"{run} holds a run already, and --resume is never. Choose another --run.")
+    has_begun = bool(list_checkpoints(checkpoints))
+    if before is not None and has_begun:  # a run without a checkpoint may start over with other settings
+        check_same_run(run, before, settings)
+    explicit, is_own = _named_checkpoint(config), _is_own(config)
+    is_repeated = before is not None and before.get("resume") == config.resume
+    if explicit and has_begun and not is_own and not is_repeated:
+        raise CheckpointError(
+            f"{run} has checkpoints of its own, and --resume names {explicit}. Leave --resume out to go on in "
+            f"{run}, or choose another --run to branch off."
+        )
+    if explicit and has_begun and is_repeated and not (is_own and explicit.exists()):
+        explicit = None  # the same command started from there before, and now goes on
+    restored = load_checkpoint(explicit) if explicit else newest_checkpoint(checkpoints)
+    if restored is not None and restored.state.get("data_digest") != settings["data_digest"]:
+        raise CheckpointError(f"{restored.path} was trained on other data, so its position does not apply here.")
+    return restored
+
+
+def _write(
+    config: TrainConfig, settings: Mapping[str, Any], restored: Checkpoint | None, vectorizer: Path | None
+) -> None:
+    checkpoints = config.run / CHECKPOINTS_NAME
+    write_json(config.run / CONFIG_NAME, settings)
+    if restored is not None and restored.path.parent.resolve() != checkpoints.resolve():
+        _branch_off(restored, checkpoints)
+    elif restored is not None and _named_checkpoint(config):
+        _remove_later(restored, checkpoints)
+    if vectorizer is not None:
+        _keep_vectorizer(vectorizer, config.run / VECTORIZER_NAME, has_begun=restored is not None)
+
+
+def _named_checkpoint(config: TrainConfig) -> Path | None:
+    return None if config.resume in ("auto", "never") else Path(config.resume)
+
+
+def _is_own(config: TrainConfig) -> bool:
+    explicit = _named_checkpoint(config)
+    return explicit is not None and explicit.resolve().parent == (config.run / CHECKPOINTS_NAME).resolve()
+
+
+def _branch_off(restored: Checkpoint, checkpoints: Path) -> None:
+    """Copy the checkpoint of another run, and the best one that it names, both or none."""
+    best = load_best(restored.path.parent, restored)
+    with replace_folder(checkpoints) as folder:
+        for path in {restored.path, best.path}:
+            shutil.copytree(path, folder / path.name)
+
+
+def _remove_later(checkpoint: Checkpoint, directory: Path) -> None:
+    paths = list_checkpoints(directory)
+    names = [path.name for path in paths]
+    for path in paths[names.index(checkpoint.path.name) + 1 :]:  # training will write these steps again
+        _LOG.warning("%s is removed: it is later than %s, from which training resumes.", path, checkpoint.path.name)
+        shutil.rmtree(path)
+
+
+def _keep_vectorizer(vectorizer: Path, copy: Path, *, has_begun: bool) -> None:
+    """Copy the vectorizer of the data unless the run has an equal copy already."""
+    if copy.is_dir() and not copy.is_symlink():
+        with contextlib.suppress(DataError):  # a file of the copy cannot be read
+            if folder_digest(copy) == folder_digest(vectorizer):
+                return
+    if has_begun:
+        _LOG.warning("%s was missing or damaged. It is copied again from %s.", copy, vectorizer)
+    with replace_folder(copy) as folder:
+        shutil.copytree(vectorizer, folder, dirs_exist_ok=True)
+
+
+def _discard(run: Path) -> None:
+    """Remove the directory that a refused command has just made."""
+    with contextlib.suppress(OSError):
+        (run / LOCK_NAME).unlink()
+        run.rmdir()
+
+
+def _plain(config: TrainConfig) -> dict[str, Any]:
+    return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()}
