@@ -39,7 +39,7 @@ def config_of(options: argparse.Namespace) -> TrainConfig:
 
 def _train(options: argparse.Namespace) -> None:
     from distrain.cluster.signals import ignore_stop, listen_for_stop
-    from distrain.reporting.process_time import process_began
+    from distrain.reporting.boot_clock import process_began
     from distrain.training.run import train
     from distrain.training.uncaught import end_at_once
 

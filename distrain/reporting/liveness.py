@@ -7,16 +7,18 @@ Decides: what counts as alive. Never: writes, signals or mends anything.
 Training steps, evaluation steps and checkpoints are signs of life. A run that shows none for longer than `--within`
 counts as dead. Before its first step a run is not alive yet; a startup probe with the same command decides how long
 the start may take. A status from before this container, or else this machine, started belongs to an earlier attempt
-and does not count.
+and does not count. On the machine that wrote the status, its boot clock tells the age, else wall time.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from distrain.errors import RankError
-from distrain.reporting.process_time import process_began
+from distrain.reporting.boot_clock import boot_clock, boot_id, process_began
 from distrain.reporting.status import read_status
 
 _ENDED = {"finished", "stopped", "failed"}
@@ -28,21 +30,26 @@ def sign_of_life(run: Path, *, within: float, now: float | None = None, since: f
     Args:
         run: Run directory.
         within: Most seconds that may have passed since the last sign of life.
-        now: Current time, in seconds since 1970. The clocks of two hosts may differ, so a later status counts as new.
-        since: Start of this attempt, in seconds since 1970; an older status does not count. Default: the start of the
-            first process of this container or machine.
+        now: Current time on the clock of the status. The clocks of two hosts may differ, so a later status counts as
+            new.
+        since: Start of this attempt on the clock of the status; an older status does not count. Default: the start of
+            the first process of this container or machine.
 
     Raises:
         RankError: the run has not begun, has ended, or shows no sign of life.
         CheckpointError: the status of the run cannot be read.
     """
-    now = time.time() if now is None else now
-    since = process_began(Path("/proc/1/stat")) if since is None else since
     status = read_status(run)
-    if status is None or status["time"] < since:
+    if status is not None and _is_of_this_boot(status):
+        last, clock = status["boot_seconds"], boot_clock
+    else:
+        last, clock = status["time"] if status else 0.0, time.time
+    now = clock() if now is None else now
+    since = now - (boot_clock() - process_began(Path("/proc/1/stat"))) if since is None else since
+    if status is None or last < since:
         found = "no status yet" if status is None else "only the status of an earlier attempt"
         raise RankError(f"{run} has {found}: training has not begun, or the run directory is another.")
-    state, age = status["state"], max(0.0, now - status["time"])
+    state, age = status["state"], max(0.0, now - last)
     where = f"step {status.get('step', 0)}, epoch {status.get('epoch', 0)}"
     if state in _ENDED:
         message = f" {status['message']}" if isinstance(status.get("message"), str) else ""
@@ -55,3 +62,9 @@ def sign_of_life(run: Path, *, within: float, now: float | None = None, since: f
             "step, or a save, that takes longer needs a longer --within; else the job hangs and must be started again."
         )
     return f"{run} is alive: {state} at {where}, {age:,.0f} s ago"
+
+
+def _is_of_this_boot(status: Mapping[str, Any]) -> bool:
+    """Return whether the clock of this machine tells the age of a status; wall time would jump when it is set."""
+    is_number = isinstance(status.get("boot_seconds"), (int, float))
+    return is_number and bool(status.get("boot_id")) and status["boot_id"] == boot_id()

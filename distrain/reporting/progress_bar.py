@@ -23,7 +23,7 @@ BAR_COLUMNS = 12  # leaves room for progress, loss, rate and remaining time in 8
 
 
 class RatePoint(NamedTuple):
-    """One end of a span over which a rate is measured: seconds since 1970, steps and examples so far."""
+    """One end of a span over which a rate is measured: seconds by any clock, steps and examples so far."""
 
     time: float
     step: int

@@ -25,6 +25,7 @@ from rich.console import Console
 
 from distrain.file_names import EVENTS_NAME, METRICS_NAME, SUMMARY_NAME
 from distrain.files import write_json
+from distrain.reporting.boot_clock import boot_clock
 from distrain.reporting.console import epoch_line, open_console, print_line
 from distrain.reporting.metrics_log import MetricsLog, json_scalar
 from distrain.reporting.progress_bar import ProgressBar, RatePoint
@@ -114,7 +115,8 @@ class RunReporter(Reporter):
         console: Console | None = None,
         tensorboard: bool = True,
         prometheus: Path | None = None,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = boot_clock,
+        date: Callable[[], float] = time.time,
     ) -> None:
         """Open the log for appending.
 
@@ -124,7 +126,8 @@ class RunReporter(Reporter):
             console: Console for progress; default: standard output.
             tensorboard: Write scalars to `events/` as well, which imports TensorFlow.
             prometheus: File that repeats the status in Prometheus' text format, or None.
-            clock: Returns seconds since 1970.
+            clock: Measures intervals in seconds; a change of the date must not touch it.
+            date: Returns seconds since 1970, for the events in files.
 
         Raises:
             OSError: the log cannot be opened.
@@ -133,9 +136,9 @@ class RunReporter(Reporter):
         self._run = run
         self._num_epochs = num_epochs
         self._console = console or open_console()
-        self._clock = clock
+        self._clock, self._date = clock, date
         self._log = MetricsLog(run / METRICS_NAME)
-        self._status = StatusFile(run, time=clock(), prometheus=prometheus)
+        self._status = StatusFile(run, time=date(), prometheus=prometheus)
         self._scalars = TensorBoardScalars(run / EVENTS_NAME) if tensorboard else None
         self._bar = ProgressBar(self._console) if self._console.is_terminal else None
         self._show_at = self._log_at = self._evaluation_log_at = -math.inf
@@ -166,6 +169,7 @@ class RunReporter(Reporter):
             title = f"epoch {epoch}/{self._num_epochs}"
             self._bar.show(title, done, steps_per_epoch, values, self._epoch_began, point)
         if now >= self._log_at:
+            date = self._date()
             rate = point.samples_per_second_since(self._logged)
             self._logged, self._log_at = point, now + LOG_SECONDS
             values = {**values, "samples_per_second": rate}
@@ -173,12 +177,12 @@ class RunReporter(Reporter):
                 "step",
                 step=step,
                 epoch=epoch,
-                time=now,
+                time=date,
                 values={"steps_per_epoch": steps_per_epoch, **values},
             )
             self._write_scalars("step", step, values)
-            values = {**values, "steps_per_epoch": steps_per_epoch, "last_step_time": now}
-            self._update_status(now, "training", epoch, step, values)
+            values = {**values, "steps_per_epoch": steps_per_epoch, "last_step_time": date}
+            self._update_status(date, "training", epoch, step, values)
 
     def epoch(
         self, *, epoch: int, step: int, num_examples: int, seconds: float, logs: Metrics, best: bool = False
@@ -186,11 +190,11 @@ class RunReporter(Reporter):
         """See `Reporter.epoch`."""
         rate = num_examples / seconds if seconds > 0 else math.nan
         values = {**logs, "samples_per_second": rate, "seconds": seconds}
-        now = self._clock()
-        self._log.write("epoch", step=step, epoch=epoch, time=now, values={**values, "best": best})
+        date = self._date()
+        self._log.write("epoch", step=step, epoch=epoch, time=date, values={**values, "best": best})
         self._write_scalars("epoch", step, values)
         self._restart_rates(step)
-        self._update_status(now, "training", epoch, step, {**logs, "evaluated_steps": None, "evaluation_steps": None})
+        self._update_status(date, "training", epoch, step, {**logs, "evaluated_steps": None, "evaluation_steps": None})
         self.note(epoch_line(epoch, self._num_epochs, logs, samples_per_second=rate, seconds=seconds))
 
     def evaluating(self, *, step: int, num_steps: int) -> None:
@@ -199,52 +203,52 @@ class RunReporter(Reporter):
         if now >= self._evaluation_log_at:
             self._evaluation_log_at = now + LOG_SECONDS
             values = {"state": "evaluating", "evaluated_steps": step, "evaluation_steps": num_steps}
-            self._status.update(values, time=now)
+            self._status.update(values, time=self._date())
 
     def evaluate(self, *, epoch: int, step: int, seconds: float, logs: Metrics) -> None:
         """See `Reporter.evaluate`."""
         values = {**logs, "seconds": seconds}
-        self._log.write("evaluate", step=step, epoch=epoch, time=self._clock(), values=values)
+        self._log.write("evaluate", step=step, epoch=epoch, time=self._date(), values=values)
         self._write_scalars("evaluate", step, values)
         self._restart_rates(step)
 
     def checkpoint(self, *, epoch: int, step: int, path: Path, seconds: float, best: bool = False) -> None:
         """See `Reporter.checkpoint`."""
         where = self._within_run(path)
-        now = self._clock()
+        date = self._date()
         self._log.write(
             "checkpoint",
             step=step,
             epoch=epoch,
-            time=now,
+            time=date,
             values={"path": where, "seconds": seconds, "best": best},
         )
-        self._update_status(now, "training", epoch, step, {"last_checkpoint": where, "last_checkpoint_time": now})
+        self._update_status(date, "training", epoch, step, {"last_checkpoint": where, "last_checkpoint_time": date})
         self._restart_rates(step)
 
     def resume(self, *, epoch: int, step: int, path: Path) -> None:
         """See `Reporter.resume`."""
         where = self._within_run(path)
-        now = self._clock()
-        self._log.write("resume", step=step, epoch=epoch, time=now, values={"path": where})
-        self._update_status(now, "starting", epoch, step, {"last_checkpoint": where})
+        date = self._date()
+        self._log.write("resume", step=step, epoch=epoch, time=date, values={"path": where})
+        self._update_status(date, "starting", epoch, step, {"last_checkpoint": where})
         self.note(f"Going on from {where}: epoch {epoch}, step {step:,}.")
 
     def stop(self, *, epoch: int, step: int, reason: str) -> None:
         """See `Reporter.stop`."""
-        now = self._clock()
-        self._log.write("stop", step=step, epoch=epoch, time=now, values={"reason": reason})
-        self._update_status(now, "finishing", epoch, step, {"message": reason})
+        date = self._date()
+        self._log.write("stop", step=step, epoch=epoch, time=date, values={"reason": reason})
+        self._update_status(date, "finishing", epoch, step, {"message": reason})
         self.note(f"Stopped after step {step:,}: {reason}.")
 
     def finish(self, summary: Mapping[str, object]) -> None:
         """See `Reporter.finish`."""
         write_summary(self._run, summary)
-        self._status.update({"state": "finished"}, time=self._clock())
+        self._status.update({"state": "finished"}, time=self._date())
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if error is not None:
-            self._status.end(error, time=self._clock())
+            self._status.end(error, time=self._date())
         self.close()
 
     def close(self) -> None:
@@ -255,9 +259,9 @@ class RunReporter(Reporter):
             self._scalars.close()
         self._log.close()
 
-    def _update_status(self, now: float, state: str, epoch: int, step: int, values: Mapping[str, object]) -> None:
+    def _update_status(self, date: float, state: str, epoch: int, step: int, values: Mapping[str, object]) -> None:
         progress = {"state": state, "epoch": epoch, "epochs": self._num_epochs, "step": step}
-        self._status.update({**values, **progress}, time=now)
+        self._status.update({**values, **progress}, time=date)
 
     def _restart_rates(self, step: int) -> None:
         """Exclude the time since the last step, which went to an evaluation or a checkpoint, from the rates."""

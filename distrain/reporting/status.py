@@ -9,7 +9,7 @@ Decides: what the status holds. Never: when it is written (`reporter.py` decides
     >>> read_status(run)["step"]
     12
 
-All times are in seconds since 1970.
+All other times are in seconds since 1970.
 
     | field | |
     |---|---|
@@ -23,6 +23,7 @@ All times are in seconds since 1970.
     | `last_step_time`, `last_checkpoint`, `last_checkpoint_time` | last step; path and time of the last checkpoint |
     | `evaluated_steps`, `evaluation_steps` | steps done and all steps of the current evaluation |
     | `message` | why the run ended |
+    | `boot_id`, `boot_seconds` | `time` on the clock of this machine, for `distrain alive` (`boot_clock.py`) |
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from typing import Any
 from distrain.errors import CheckpointError, ConfigurationError, StopRequested
 from distrain.file_names import STATUS_NAME
 from distrain.files import atomic_write, read_json_object, write_json
+from distrain.reporting.boot_clock import boot_clock, boot_id
 from distrain.reporting.metrics_log import json_scalar
 
 _LOG = logging.getLogger(__name__)
@@ -65,6 +67,7 @@ class StatusFile:
     ) -> None:
         self._run, self._prometheus = run, prometheus
         self._values: dict[str, object] = {"state": "starting"}
+        self._boot_id = boot_id()
         self._has_warned = False
         try:
             self._write(time)
@@ -97,7 +100,8 @@ class StatusFile:
     def _write(self, time: float) -> None:
         self._values = {name: value for name, value in self._values.items() if value is not None}
         values = {name: json_scalar(value) for name, value in {**self._values, "time": time}.items()}
-        write_json(self._run / STATUS_NAME, values, durable=False)  # a status need not outlive a power cut
+        clock = {"boot_id": self._boot_id, "boot_seconds": boot_clock()}
+        write_json(self._run / STATUS_NAME, {**values, **clock}, durable=False)  # a status need not outlive a power cut
         if self._prometheus is not None:
             with atomic_write(self._prometheus, durable=False) as tmp_path:
                 tmp_path.write_text(prometheus_text(values, run=str(self._run)), encoding="utf-8")

@@ -2,7 +2,7 @@
 
 Decides: which actions follow a step and an epoch, and in which order. Never: what an action or a step does.
 
-    actions = make_actions(setup, report, stop=stop, started_at=time.time())
+    actions = make_actions(setup, report, stop=stop, started_at=boot_clock())
     progress = train_epochs(setup, steps, actions, at_step=failure_detector.at_step)
 """
 
@@ -71,7 +71,7 @@ def make_actions(setup: RunSetup, report: Reporter, *, stop: StopRequest, starte
         setup: the run.
         report: receives each event.
         stop: whether this process received a request to stop.
-        started_at: when the command started, in seconds since 1970.
+        started_at: when the command started, on the boot clock.
     """
     config, model = setup.config, setup.trainable.model
     state = setup.restored.state if setup.restored else {}

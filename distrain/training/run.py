@@ -12,7 +12,6 @@ chief alone, rank 0, writes and reports.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -23,6 +22,7 @@ from distrain.cluster.world import find_world
 from distrain.config import TrainConfig
 from distrain.errors import DistrainError, StopRequested
 from distrain.keras_backend import require_tensorflow
+from distrain.reporting.boot_clock import boot_clock
 from distrain.reporting.logs import log_of_run
 from distrain.reporting.reporter import Reporter, RunReporter
 from distrain.training.epochs import make_actions, train_epochs
@@ -41,7 +41,7 @@ def train(config: TrainConfig, *, stop: StopRequest | None = None, started_at: f
     Args:
         config: the settings.
         stop: whether this process received a request to stop; default: listen to signals while training lasts.
-        started_at: when the command started, in seconds since 1970; default: now.
+        started_at: when the command started, on the boot clock; default: now.
 
     Raises:
         DistrainError: as `run_job`; the message says how to cure the error.
@@ -64,7 +64,7 @@ def run_job(
         config: the settings.
         reporter: run directory -> the chief's reporter; default: the console and the run directory.
         stop: whether this process received a request to stop; default: listen to signals while training lasts.
-        started_at: when the command started, in seconds since 1970; default: now.
+        started_at: when the command started, on the boot clock; default: now.
 
     Raises:
         StopRequested: a rank received a request to stop; everything is saved.
@@ -73,7 +73,7 @@ def run_job(
         CheckpointError: the run directory holds another run, or its checkpoints are damaged.
         ConfigurationError, DataError: the settings or the data are wrong.
     """
-    started_at = time.time() if started_at is None else started_at
+    started_at = boot_clock() if started_at is None else started_at
     require_tensorflow()
     from distrain.cluster.failure_detector import detect_failures
     from distrain.distribution.choose import choose

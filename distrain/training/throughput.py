@@ -9,9 +9,9 @@ Decides: which steps count. Never: reports rates while training lasts; the repor
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
+from distrain.reporting.boot_clock import boot_clock
 from distrain.reporting.reporter import Reporter
 from distrain.training.events import StepEvent
 
@@ -41,11 +41,11 @@ class StartupTime:
 
     Args:
         report: receives the time as a note.
-        started_at: when the command started, in seconds since 1970.
-        clock: returns seconds since 1970.
+        started_at: when the command started, on the clock.
+        clock: measures intervals in seconds.
     """
 
-    def __init__(self, report: Reporter, *, started_at: float, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, report: Reporter, *, started_at: float, clock: Callable[[], float] = boot_clock) -> None:
         self._report = report
         self._started_at = started_at
         self._clock = clock

@@ -28,8 +28,11 @@ def reporter_into(
 ) -> tuple[RunReporter, io.StringIO]:
     shown = io.StringIO()
     console = Console(file=shown, width=width, **settings)
-    times = clock or count()
-    return RunReporter(run, num_epochs=3, console=console, tensorboard=False, clock=lambda: next(times)), shown
+    times, dates = clock or count(), count()
+    reporter = RunReporter(
+        run, num_epochs=3, console=console, tensorboard=False, clock=lambda: next(times), date=lambda: next(dates)
+    )
+    return reporter, shown
 
 
 def write_log(path: Path, *events: tuple) -> None:

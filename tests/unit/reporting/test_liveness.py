@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 
 from distrain.errors import CheckpointError, RankError
+from distrain.reporting.boot_clock import boot_clock, boot_id
 from distrain.reporting.liveness import sign_of_life
 
 
@@ -48,6 +50,25 @@ def test_a_status_of_an_earlier_attempt_says_nothing(tmp_path):
     assert "is alive" in look(tmp_path, since=980)
     with pytest.raises(RankError, match="only the status of an earlier attempt"):
         look(tmp_path, since=995)
+
+
+@pytest.mark.parametrize(("within", "is_alive"), [(25, True), (15, False)])
+def test_the_age_does_not_follow_a_change_of_the_date(tmp_path, within, is_alive):
+    """The status seems an hour old, or from the future, but this machine wrote it 20 s ago."""
+    for shift in (-3600, 3600):
+        stamp = {"boot_id": boot_id(), "boot_seconds": boot_clock() - 20}
+        write_status(tmp_path, time=time.time() + shift, **stamp)
+        if is_alive:
+            assert "is alive" in sign_of_life(tmp_path, within=within, since=0)
+        else:
+            with pytest.raises(RankError, match="last seen 20 s ago"):
+                sign_of_life(tmp_path, within=within, since=0)
+
+
+@pytest.mark.parametrize("boot", ["", "another"])
+def test_the_boot_clock_of_another_machine_says_nothing(tmp_path, boot):
+    write_status(tmp_path, time=990, boot_id=boot, boot_seconds=boot_clock() - 10_000)
+    assert "10 s ago" in look(tmp_path)
 
 
 def test_no_status_is_no_life(tmp_path):
