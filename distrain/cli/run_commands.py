@@ -25,13 +25,14 @@ def add_evaluate(commands: Any) -> None:
     command.add_argument(
         "--data", type=Path, required=True, metavar="DIR", help="prepared data that the run was trained on"
     )
+    _add_choice(command)
     command.set_defaults(command=_evaluate, may_be_cut=True)
 
 
 def _evaluate(options: argparse.Namespace) -> None:
     from distrain.inference.evaluate import evaluate_run
 
-    print(json.dumps(evaluate_run(options.run, options.data)))
+    print(json.dumps(evaluate_run(options.run, options.data, checkpoint=options.checkpoint, trust=options.trust)))
 
 
 def add_predict(commands: Any) -> None:
@@ -41,14 +42,27 @@ def add_predict(commands: Any) -> None:
     command.add_argument(
         "file", nargs="?", type=Path, metavar="FILE", help="texts, one per line (default: standard input)"
     )
+    _add_choice(command)
     command.set_defaults(command=_predict, may_be_cut=True)
 
 
 def _predict(options: argparse.Namespace) -> None:
     from distrain.inference.predict import predict_lines
 
-    for line in predict_lines(options.run, _text_lines(options.file)):
+    texts = _text_lines(options.file)
+    for line in predict_lines(options.run, texts, checkpoint=options.checkpoint, trust=options.trust):
         print(line)
+
+
+def _add_choice(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--checkpoint", metavar="NAME|PATH", help="checkpoint to use, such as step-00001200 (default: the best)"
+    )
+    command.add_argument(
+        "--trust",
+        action="store_true",
+        help="import and call the function that the run names as --model; without it no code of the run runs",
+    )
 
 
 def _text_lines(path: Path | None) -> Iterator[str]:

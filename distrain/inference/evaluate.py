@@ -23,8 +23,14 @@ from distrain.training.evaluation import evaluate_all
 from distrain.training.feed import evaluation_plan
 
 
-def evaluate_run(run: Path, data: Path) -> dict[str, Any]:
+def evaluate_run(run: Path, data: Path, *, checkpoint: str | None = None, trust: bool = False) -> dict[str, Any]:
     """Evaluate a run's best checkpoint on the test part of its data.
+
+    Args:
+        run: the run directory.
+        data: the data set that the run was trained on.
+        checkpoint: name or path of another checkpoint to use.
+        trust: whether code that the run names may run.
 
     Returns:
         `loss` and the metrics; `examples`, the number of test examples; `step`, the checkpoint's global step. If the
@@ -32,6 +38,7 @@ def evaluate_run(run: Path, data: Path) -> dict[str, Any]:
 
     Raises:
         CheckpointError: the run cannot be used.
+        ConfigurationError: the model needs code, and the run is not trusted.
         DataError: the data is missing or damaged, or the run was trained on other data.
     """
     require_tensorflow()
@@ -39,7 +46,7 @@ def evaluate_run(run: Path, data: Path) -> dict[str, Any]:
     from distrain.training import step as steps
     from distrain.training.task import batch_specs
 
-    finished = open_finished_run(run)
+    finished = open_finished_run(run, checkpoint=checkpoint, trust=trust)
     dataset = open_dataset(data)
     if finished.settings.get("data_digest") != dataset.digest:
         raise DataError(

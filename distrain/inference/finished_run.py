@@ -5,11 +5,13 @@ Decides: how the best checkpoint becomes a model again. Never: trains, or comput
     run = open_finished_run(Path("runs/1"))
     trainable = run.load_model(examples)
 
-The model is built from the run's own settings, and its arrays are loaded: no file of the run can execute code.
+A shipped model is built from the run's settings. A model of a user's own is rebuilt from the configuration that Keras
+saved, if that names parts of Keras and distrain alone. The user's function runs if the caller trusts the run.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 from distrain.config import TrainConfig
 from distrain.data.batches import sample_batch
 from distrain.data.examples import Examples
-from distrain.errors import CheckpointError
+from distrain.errors import CheckpointError, ConfigurationError
 from distrain.runs.checkpoint import Checkpoint
-from distrain.runs.directory import config_of, open_finished
+from distrain.runs.directory import config_of, read_settings
+from distrain.runs.served import load_served
 from distrain.training.job import TextMetadata, model_builder, row_layout
 
 if TYPE_CHECKING:
@@ -35,12 +38,14 @@ class FinishedRun:
     Attributes:
         path: the run directory.
         settings: content of `config.json`.
-        checkpoint: the best checkpoint.
+        checkpoint: the best checkpoint, or the checkpoint that the user chose.
+        is_trusted: whether code that the run names may run.
     """
 
     path: Path
     settings: dict[str, Any]
     checkpoint: Checkpoint
+    is_trusted: bool = False
 
     @property
     def config(self) -> TrainConfig:
@@ -71,26 +76,73 @@ class FinishedRun:
 
         Raises:
             CheckpointError: the checkpoint belongs to another model.
+            ConfigurationError: the model is of a user's own code, and the run is not trusted.
         """
-        from distrain.models.optimizers import choose_optimizer
         from distrain.models.state import ModelState
         from distrain.training.task import make_task
 
-        # The optimizer is never used, but may hold the averages of the weights; any length of the run gives the same.
-        choice = partial(choose_optimizer, config=self.config, num_steps=2**31, num_replicas=1)
-        build = partial(model_builder(self.config, self.metadata), choose_optimizer=choice)
+        build = self._named_model() if self.config.model is None or self.is_trusted else self._rebuilt_model()
         scope = distribution.scope()
         trainable = make_task(build, sample_batch(examples), scope=scope, num_columns=examples.num_columns)
         averages = getattr(trainable.optimizer, "inner_optimizer", trainable.optimizer).use_ema
-        ModelState(trainable.model, trainable.optimizer if averages else None).restore(self.checkpoint)
+        state = ModelState(trainable.model, trainable.optimizer if averages else None)
+        self._check_names(state.layout())
+        state.restore(self.checkpoint)
         trainable.optimizer.finalize_variable_values(trainable.model.trainable_variables)
         return trainable
 
+    def _named_model(self) -> Callable[[], Any]:
+        from distrain.models.optimizers import choose_optimizer
 
-def open_finished_run(path: Path) -> FinishedRun:
+        # The optimizer is never used, but may hold the averages of the weights; any length of the run gives the same.
+        choice = partial(choose_optimizer, config=self.config, num_steps=2**31, num_replicas=1)
+        return partial(model_builder(self.config, self.metadata), choose_optimizer=choice)
+
+    def _rebuilt_model(self) -> Callable[[], Any]:
+        from distrain.models.architecture import foreign_part, rebuilt
+        from distrain.models.build import user_model
+
+        saved = self.checkpoint.state.get("architecture")
+        foreign = "nothing that Keras could save" if saved is None else foreign_part(saved)
+        if foreign:
+            raise ConfigurationError(
+                f"{self.path} was trained with --model {self.config.model}. Its model cannot be rebuilt without the "
+                f"code that made it, because it holds {foreign}. If you trust this run and the modules in the current "
+                f"folder, add --trust: then distrain imports {self.config.model} and calls it."
+            )
+        return partial(user_model, lambda: rebuilt(saved), choose_optimizer=lambda own: own)
+
+    def _check_names(self, layout: Mapping[str, Any]) -> None:
+        """Refuse a checkpoint that holds a variable of another name, such as "bias", in the place of a weight."""
+        saved, now = self.checkpoint.state.get("variables"), layout["variables"]
+        if not isinstance(saved, dict):
+            return
+        for name in now:
+            before, expected = _last_name(saved.get(name)), _last_name(now[name])
+            if name.startswith("model/") and before != expected:
+                raise CheckpointError(
+                    f"{self.checkpoint.path} is of another model: {name} is {before}, not {expected}."
+                )
+
+
+def _last_name(variable: Any) -> str:
+    """Return "kernel" for the path "dense/kernel" of a variable and its shape."""
+    return str(variable[0]).rpartition("/")[2] if isinstance(variable, list) and variable else "nothing"
+
+
+def open_finished_run(path: Path, *, checkpoint: str | None = None, trust: bool = False) -> FinishedRun:
     """Open a run directory.
 
+    Args:
+        path: the run directory.
+        checkpoint: name or path of the checkpoint to use; default: the best.
+        trust: whether code that the run names may run.
+
     Raises:
-        CheckpointError: `path` is not a run directory, or has no usable checkpoint.
+        CheckpointError: `path` is not a run directory, or the checkpoint cannot be used.
     """
-    return FinishedRun(path, *open_finished(path))
+    settings = read_settings(path)
+    served = load_served(path, checkpoint)
+    if served.state.get("data_digest") != settings.get("data_digest"):
+        raise CheckpointError(f"{served.path} was trained on other data than {path}. Choose a checkpoint of that run.")
+    return FinishedRun(path, settings, served, trust)

@@ -28,11 +28,20 @@ from distrain.training.feed import evaluation_plan
 MAX_TEXTS = 1024  # texts per batch: bounds the memory of a long input
 
 
-def predict_lines(run: Path, texts: Iterable[str]) -> Iterator[str]:
+def predict_lines(
+    run: Path, texts: Iterable[str], *, checkpoint: str | None = None, trust: bool = False
+) -> Iterator[str]:
     """Yield one JSON object per text: `label` (class name) and `probability`.
+
+    Args:
+        run: the run directory.
+        texts: the texts.
+        checkpoint: name or path of a checkpoint to use in place of the best.
+        trust: whether code that the run names may run.
 
     Raises:
         CheckpointError: the run cannot be used.
+        ConfigurationError: the model needs code, and the run is not trusted.
         DataError: the run's vectorizer is damaged.
     """
     require_tensorflow()
@@ -41,7 +50,7 @@ def predict_lines(run: Path, texts: Iterable[str]) -> Iterator[str]:
     from distrain.distribution.single import SingleDevice
     from distrain.training.task import model_inputs
 
-    finished = open_finished_run(run)
+    finished = open_finished_run(run, checkpoint=checkpoint, trust=trust)
     metadata = finished.metadata
     if not (run / VECTORIZER_NAME).is_dir():
         raise CheckpointError(

@@ -1,9 +1,9 @@
-"""The files of a run directory: its settings, its best checkpoint, its results.
+"""The files of a run directory: its settings and its results.
 
 Decides: what a run directory must hold to be used, and whether its training is complete. Never: trains, or judges a
 model.
 
-    settings, checkpoint = open_finished(Path("runs/1"))        # for evaluate and predict
+    settings = read_settings(Path("runs/1"))        # for evaluate, predict and a resume
 """
 
 from __future__ import annotations
@@ -16,51 +16,22 @@ from typing import Any
 
 from distrain.config import TrainConfig
 from distrain.errors import CheckpointError, ConfigurationError
-from distrain.file_names import CHECKPOINTS_NAME, CONFIG_NAME, MODEL_NAME, SUMMARY_NAME
+from distrain.file_names import CONFIG_NAME, MODEL_NAME, SUMMARY_NAME
 from distrain.files import atomic_write, read_json_object
-from distrain.runs.checkpoint import Checkpoint, checkpoint_path, load_checkpoint, newest_checkpoint
+from distrain.runs.checkpoint import Checkpoint
 
 _LOG = logging.getLogger(__name__)
 
 
-def open_finished(run: Path) -> tuple[dict[str, Any], Checkpoint]:
-    """Return the settings of a run and its best checkpoint.
+def read_settings(run: Path) -> dict[str, Any]:
+    """Return the settings of a run.
 
     Raises:
-        CheckpointError: `run` is not a run directory, or has no checkpoint that can be used.
+        CheckpointError: `run` is not a run directory, or its settings are damaged.
     """
     if not (run / CONFIG_NAME).is_file():
         raise CheckpointError(f"{run} is not a run directory: it has no {CONFIG_NAME}. Make one with 'distrain train'.")
-    settings = read_settings(run)
-    newest = newest_checkpoint(run / CHECKPOINTS_NAME)
-    if newest is None:
-        raise CheckpointError(f"{run} has no checkpoint yet. Train for longer, or with --checkpoint-every.")
-    return settings, load_best(run / CHECKPOINTS_NAME, newest)
-
-
-def read_settings(run: Path) -> dict[str, Any]:
-    """Return the content of a run's `config.json`.
-
-    Raises:
-        CheckpointError: the file is missing or damaged.
-    """
     return _read_json(run / CONFIG_NAME)
-
-
-def load_best(directory: Path, checkpoint: Checkpoint) -> Checkpoint:
-    """Load the checkpoint that `checkpoint` records as the best so far, which may be `checkpoint` itself.
-
-    Args:
-        directory: Folder of the run's checkpoints.
-        checkpoint: Checkpoint that records the best step.
-
-    Raises:
-        CheckpointError: the best checkpoint is damaged or gone.
-    """
-    best_step = (checkpoint.state.get("early_stopping") or {}).get("best_step")
-    if best_step is None or best_step == checkpoint.state.get("global_step"):
-        return checkpoint
-    return load_checkpoint(checkpoint_path(directory, int(best_step)))
 
 
 def config_of(settings: Mapping[str, Any]) -> TrainConfig:

@@ -27,9 +27,10 @@ from distrain.errors import CheckpointError, ConfigurationError, DataError, Dist
 from distrain.file_names import CHECKPOINTS_NAME, CONFIG_NAME, EVENTS_NAME, LOCK_NAME, STATUS_NAME, VECTORIZER_NAME
 from distrain.files import folder_digest, replace_folder, write_json
 from distrain.runs.checkpoint import Checkpoint, list_checkpoints, load_checkpoint, newest_checkpoint
-from distrain.runs.directory import load_best, read_settings
+from distrain.runs.directory import read_settings
 from distrain.runs.lock import hold_run
 from distrain.runs.same_run import check_same_run
+from distrain.runs.served import load_best
 
 _LOG = logging.getLogger(__name__)
 

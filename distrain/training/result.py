@@ -15,8 +15,9 @@ from typing import Any
 from distrain.cluster.error_relay import run_on_all_ranks
 from distrain.file_names import CHECKPOINTS_NAME
 from distrain.runs import directory as run_directory
-from distrain.runs.checkpoint import Checkpoint, checkpoint_path, load_checkpoint
+from distrain.runs.checkpoint import Checkpoint
 from distrain.runs.progress import Progress
+from distrain.runs.served import load_best_step
 from distrain.training.class_counts import validation_figures
 from distrain.training.epochs import RunActions
 from distrain.training.setup import RunSetup, broadcast_checkpoint
@@ -47,7 +48,7 @@ def finish_run(setup: RunSetup, actions: RunActions, progress: Progress) -> Resu
     config, distribution = setup.config, setup.distribution
     best_step = actions.early_stopping.best_step
     if best_step is not None and best_step != progress.global_step and not actions.callbacks.replaced_weights:
-        setup.model_state.restore(_load_checkpoint(setup, best_step))
+        setup.model_state.restore(_load_best(setup, best_step))
     if not actions.callbacks.replaced_weights:
         setup.finalize_weights()
     summary = _summarize(setup, actions, progress)
@@ -95,12 +96,12 @@ def _figures_by_class(setup: RunSetup, actions: RunActions) -> dict[str, Any]:
     return {name: value for name, value in figures.items() if name != "confusion"}
 
 
-def _load_checkpoint(setup: RunSetup, step: int) -> Checkpoint:
-    """Return the chief's checkpoint of a global step, on every rank."""
+def _load_best(setup: RunSetup, step: int) -> Checkpoint:
+    """Return the chief's checkpoint of the best step, on every rank."""
 
     def load_on_chief() -> Checkpoint | None:
-        path = checkpoint_path(setup.config.run / CHECKPOINTS_NAME, step)
-        return load_checkpoint(path) if setup.distribution.group.is_chief else None
+        directory = setup.config.run / CHECKPOINTS_NAME
+        return load_best_step(directory, step) if setup.distribution.group.is_chief else None
 
     checkpoint = broadcast_checkpoint(setup.distribution, run_on_all_ranks(setup.distribution.group, load_on_chief))
     assert checkpoint is not None

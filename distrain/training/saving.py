@@ -91,6 +91,7 @@ class Saver:
             "early_stopping": self._early_stopping.state(),
             "callbacks": callbacks,
             "description": self._setup.description,
+            **({"architecture": self._setup.architecture} if self._setup.architecture else {}),
             "finished": finished,
             "run_seconds": self._limits.seconds(),
             "data_digest": self._setup.job.data_digest,

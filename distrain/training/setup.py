@@ -60,6 +60,7 @@ class RunSetup:
         model_state: the variables of model and optimizer.
         sample: a batch of one or two training examples.
         description: what the model consists of and how it is compiled.
+        architecture: configuration from which Keras makes a model of the user's own again; None for a shipped model.
     """
 
     config: TrainConfig
@@ -71,6 +72,7 @@ class RunSetup:
     model_state: ModelState
     sample: Batch
     description: dict[str, Any]
+    architecture: dict[str, Any] | None = None
 
     @cached_property
     def validation_sample(self) -> Batch:
@@ -180,6 +182,7 @@ def build_setup(
         CheckpointError: `restored` belongs to another model.
         RankError: the ranks built different models.
     """
+    from distrain.models.architecture import architecture_of
     from distrain.models.description import describe
     from distrain.models.optimizers import choose_optimizer
     from distrain.models.state import ModelState
@@ -229,8 +232,10 @@ def build_setup(
         model_state.restore(restored)
     else:
         model_state.restore(broadcast_checkpoint(distribution, Checkpoint(Path(), model_state.arrays(), {})))
+    architecture = architecture_of(trainable.model) if config.model else None
+    progress = read_progress(restored)
     return RunSetup(
-        config, distribution, job, restored, read_progress(restored), trainable, model_state, sample, description
+        config, distribution, job, restored, progress, trainable, model_state, sample, description, architecture
     )
 
 

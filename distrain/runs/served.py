@@ -1,0 +1,83 @@
+"""Which checkpoint of a run serves: the best, or a checkpoint that a user names.
+
+Decides: where the best step is recorded, and the error if its checkpoint cannot be used. Never: takes another
+checkpoint in its place.
+
+    checkpoint = load_served(Path("runs/1"))
+    checkpoint = load_served(Path("runs/1"), "step-00001200")
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from distrain.errors import CheckpointError
+from distrain.file_names import CHECKPOINTS_NAME
+from distrain.runs.checkpoint import Checkpoint, checkpoint_path, list_checkpoints, load_checkpoint
+
+
+def load_served(run: Path, name: str | None = None) -> Checkpoint:
+    """Load the best checkpoint of a run, or the checkpoint of this name or path.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged or missing; the message names those that can be used.
+    """
+    directory = run / CHECKPOINTS_NAME
+    if name is not None:
+        is_name = re.fullmatch(r"step-\d+", name) is not None
+        return _load(directory / name if is_name else Path(name), directory, "")
+    paths = list_checkpoints(directory)
+    if not paths:
+        raise CheckpointError(f"{run} has no checkpoint yet. Train for longer, or with --checkpoint-every.")
+    return load_best(directory, _load(paths[-1], directory, " The newest checkpoint tells which one is the best."))
+
+
+def load_best(directory: Path, checkpoint: Checkpoint) -> Checkpoint:
+    """Load the checkpoint that `checkpoint` records as the best so far, which may be `checkpoint` itself.
+
+    Args:
+        directory: Folder of the run's checkpoints.
+        checkpoint: Checkpoint that records the best step.
+
+    Raises:
+        CheckpointError: the best checkpoint is damaged or gone; the message names those that can be used.
+    """
+    best_step = (checkpoint.state.get("early_stopping") or {}).get("best_step")
+    if best_step is None or best_step == checkpoint.state.get("global_step"):
+        return checkpoint
+    return load_best_step(directory, int(best_step))
+
+
+def load_best_step(directory: Path, step: int) -> Checkpoint:
+    """Load the checkpoint of the best step.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged or gone; the message names those that can be used.
+    """
+    return _load(checkpoint_path(directory, step), directory, " It is the best checkpoint of the run.")
+
+
+def _load(path: Path, directory: Path, meaning: str) -> Checkpoint:
+    try:
+        return load_checkpoint(path)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}{meaning} {_choice(directory, path)}") from None
+
+
+def _choice(directory: Path, damaged: Path) -> str:
+    usable = [path.name for path in list_checkpoints(directory) if path != damaged and _is_usable(path)]
+    if not usable:
+        return "No other checkpoint of the run can be used. Copy the run anew, or train again."
+    return (
+        f"Copy it anew, or choose another with --checkpoint of 'distrain evaluate' and 'distrain predict': "
+        f"{', '.join(usable)}."
+    )
+
+
+def _is_usable(path: Path) -> bool:
+    try:
+        load_checkpoint(path)
+    except CheckpointError:
+        return False
+    return True
