@@ -1,6 +1,7 @@
 """Files and folders that appear whole or not at all, locks between processes, checksums, and guarded JSON.
 
-Decides: the order of write, sync and rename, and when a JSON file is refused. Never: what a file means.
+Decides: the order of write, sync and rename, that no link is written through, and when a JSON file is refused. Never:
+what a file means.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "settings.json"
@@ -15,6 +16,8 @@ same path removes it.
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import fcntl
 import glob
 import hashlib
@@ -28,6 +31,8 @@ from typing import Any
 
 from distrain.errors import DataError
 
+DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}  # a full or failing disk, no mistake of a user
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux's <fcntl.h> and <linux/fs.h>
 MAX_JSON_BYTES = 1 << 26  # 64 MiB: the index of a data set of 30 TB is about as large
 
 
@@ -44,18 +49,20 @@ def atomic_write(path: Path, *, durable: bool = True, suffix: str = ".tmp") -> I
         suffix: Ending of the temporary name, for writers that choose a format by it.
     """
     tmp_path = path.with_name(f".{path.name}.{os.getpid()}{suffix}")  # the process number keeps two writers apart
-    tmp_path.unlink(missing_ok=True)
+    remove(tmp_path)  # also a link, which a writer would follow
     _remove_leftovers(path, suffix)
     try:
         yield tmp_path
         if durable:
-            _sync(tmp_path)
+            sync(tmp_path)
         tmp_path.replace(path)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename == str(tmp_path):
+            error.filename = str(path)  # the name that means something to people
         tmp_path.unlink(missing_ok=True)
         raise
     if durable:
-        _sync(path.parent)
+        sync(path.parent)
 
 
 def _remove_leftovers(path: Path, suffix: str) -> None:
@@ -63,7 +70,7 @@ def _remove_leftovers(path: Path, suffix: str) -> None:
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*{suffix}"):
         process = leftover.name.removeprefix(f".{path.name}.").removesuffix(suffix)
         if process.isdecimal() and not Path("/proc", process).exists() and Path("/proc/self").exists():
-            leftover.unlink(missing_ok=True)
+            remove(leftover)
 
 
 @contextmanager
@@ -76,9 +83,9 @@ def replace_folder(path: Path) -> Iterator[Path]:
         path: Folder to create or replace; its parent exists. The caller lets one process at a time replace it.
     """
     new, old = path.with_name(f".{path.name}.tmp"), path.with_name(f".{path.name}.old")
-    _remove(new)
+    remove(new)
     if os.path.lexists(path):  # if only `old` exists, a kill came between the renames and `old` is the only copy
-        _remove(old)
+        remove(old)
     new.mkdir()
     try:
         yield new
@@ -86,16 +93,21 @@ def replace_folder(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         raise
-    _remove(old)
+    remove(old)
 
 
 def swap_folder(new: Path, path: Path, *, old: Path) -> None:
     """Sync the folder `new` and rename it to `path`, whose earlier content moves to `old`.
 
-    A kill between the two renames leaves `old` and no `path`. The caller decides whether to restore `old` then.
+    Where the file system can exchange two names, `path` exists at every moment. Elsewhere a kill between two renames
+    leaves `old` and no `path`. The caller decides whether to restore `old` then.
     """
     sync_folder(new)
     replaces = os.path.lexists(path)
+    if replaces and _exchange(new, path):
+        sync(path.parent)
+        new.rename(old)
+        return
     if replaces:
         path.rename(old)
     try:
@@ -104,7 +116,64 @@ def swap_folder(new: Path, path: Path, *, old: Path) -> None:
         if replaces:
             old.rename(path)
         raise
-    _sync(path.parent)
+    sync(path.parent)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Exchange two names in one step; return False where kernel or file system cannot."""
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError:  # a C library without this function
+        return False
+    if renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM):
+        return False
+    raise OSError(number, os.strerror(number), str(first), None, str(second))
+
+
+def copy_folder(source: Path, target: Path) -> None:
+    """Copy the files and folders below `source` into the existing folder `target`; links become the files they name.
+
+    Raises:
+        OSError: the first file that cannot be copied, with its name.
+    """
+    for entry in sorted(source.iterdir()):
+        if entry.is_dir():
+            (target / entry.name).mkdir()
+            copy_folder(entry, target / entry.name)
+        else:
+            with naming(target / entry.name):
+                shutil.copyfile(entry, target / entry.name)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and the folders above it, whose names survive a power cut; an existing folder stays."""
+    if path.is_dir():
+        return
+    if path.parent != path:
+        make_folder(path.parent)
+    path.mkdir(exist_ok=True)
+    sync(path.parent)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Give an `OSError` of the block the name of a file, where the system has not told one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def describe(error: OSError) -> str:
+    """Return the file that an error names, and the reason: `runs/1/config.json: No space left on device`."""
+    file = error.filename2 or error.filename
+    reason = error.strerror or str(error) or type(error).__name__
+    return f"{os.fsdecode(file)}: {reason}" if isinstance(file, (str, bytes)) else reason
 
 
 def sync_folder(folder: Path) -> None:
@@ -113,8 +182,8 @@ def sync_folder(folder: Path) -> None:
         if entry.is_dir():
             sync_folder(entry)
         else:
-            _sync(entry)
-    _sync(folder)
+            sync(entry)
+    sync(folder)
 
 
 @contextmanager
@@ -170,7 +239,7 @@ def json_bytes(content: Mapping[str, Any]) -> bytes:
 
 def write_json(path: Path, content: Mapping[str, Any], *, durable: bool = True) -> None:
     """Replace `path` by `content` as JSON; see `atomic_write`."""
-    with atomic_write(path, durable=durable) as tmp_path:
+    with atomic_write(path, durable=durable) as tmp_path, naming(path):
         tmp_path.write_bytes(json_bytes(content))
 
 
@@ -205,15 +274,18 @@ def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return names
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Bring the content of a file, or the names in a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with naming(path):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file, a folder with its content, or a link without its target; an absent path is no error."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

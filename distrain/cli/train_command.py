@@ -8,15 +8,18 @@ Decides: its options, its output, and how a process among many ends. Never: trai
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from distrain.cli.options import add_settings, given_settings
-from distrain.cli.run_commands import write_report
 from distrain.config import TrainConfig, train_config
 from distrain.file_names import REPORT_NAME
+from distrain.files import describe
 from distrain.reporting.error_line import world_or_alone
+
+_LOG = logging.getLogger(__name__)
 
 
 def add_train(commands: Any) -> None:
@@ -60,7 +63,19 @@ def _train(options: argparse.Namespace) -> None:
     accuracy = summary["validation_accuracy"]
     if accuracy is not None:
         print(f"validation accuracy {accuracy:.4f}, loss {summary['validation_loss']:.4f}, in {config.run}")
-    write_report([config.run], config.run / REPORT_NAME)
+    _write_report(config.run)
+
+
+def _write_report(run: Path) -> None:
+    """Write the report of a run that has succeeded, whatever becomes of the report."""
+    from distrain.reporting.html import page
+
+    try:
+        page.write_report([run], run / REPORT_NAME)
+    except OSError as error:
+        _LOG.warning("%s cannot be written (%s): 'distrain report' writes it later.", REPORT_NAME, describe(error))
+    else:
+        print(f"report: {run / REPORT_NAME}")
 
 
 def _print_missed_classes(classes: Mapping[str, Mapping[str, float]]) -> None:

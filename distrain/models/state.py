@@ -10,6 +10,7 @@ Decides: which variables make up the state, and the names of arrays. Never: wher
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,10 @@ class ModelState:
         """Return the values of all variables by name; types that NumPy lacks, such as bfloat16, become float32."""
         arrays = {name: np.asarray(variable.numpy()) for name, variable in self._variables.items()}
         return {name: a.astype(np.float32) if a.dtype.kind == "V" else a for name, a in arrays.items()}
+
+    def num_bytes(self) -> int:
+        """Return the size of all variables; one of `arrays` may be larger, as it is of another type."""
+        return sum(math.prod(v.shape) * v.value.dtype.size for v in self._variables.values())
 
     def layout(self) -> dict[str, Any]:
         """Return path and shape of each variable, for a checkpoint's state."""

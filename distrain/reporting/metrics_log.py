@@ -18,15 +18,20 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections import deque
 from collections.abc import Mapping
 from numbers import Integral
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from distrain.files import describe, sync
+from distrain.reporting.write_warning import WriteWarning
+
 EVENTS = ("step", "epoch", "evaluate", "checkpoint", "resume", "stop")
 LEARNING_RATE = "learning_rate"  # the name of the rate among the values of an event
 MAX_LINE_BYTES = 1 << 16  # an event has some hundred bytes; a longer line is damage and is not read into memory
+MAX_PENDING_LINES = 10_000  # some megabytes of events wait while the disk is full; older events are dropped
 
 
 def json_scalar(value: Any) -> Any:
@@ -50,18 +55,22 @@ class MetricsLog:
     """The log file, open for appending.
 
     If a killed process left an unfinished line, that line is cut off first. The next event then begins its own line.
+    A failed write is a warning; the next write tries again, with the events so far.
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("a+b")
-        end = _end_of_last_line(self._file)
-        if end < self._file.seek(0, os.SEEK_END):
-            self._file.truncate(end)
+        self._path = path
+        self._descriptor: int | None = None
+        self._end = 0  # behind the last whole line
+        self._is_torn = False  # whether the file may hold more than whole lines
+        self._pending: deque[bytes] = deque(maxlen=MAX_PENDING_LINES)
+        self._warn = WriteWarning(str(path))
+        self._write_pending()
 
     def write(
         self, event: str, *, step: int, epoch: int, time: float, values: Mapping[str, object] | None = None
     ) -> None:
-        """Append one event and flush the file.
+        """Append one event and hand it to the system.
 
         Args:
             event: One of `EVENTS`.
@@ -73,12 +82,40 @@ class MetricsLog:
         record: dict[str, object] = {"event": event, "step": step, "epoch": epoch, "time": time}
         record |= {name: value for name, value in (values or {}).items() if name not in record}
         line = json.dumps({name: json_scalar(value) for name, value in record.items()}, allow_nan=False)
-        self._file.write(line.encode() + b"\n")
-        self._file.flush()
+        self._pending.append(line.encode() + b"\n")
+        self._write_pending()
+
+    def sync(self) -> None:
+        """Bring all events to the disk, so that they survive a power cut."""
+        if self._descriptor is not None:
+            try:
+                os.fsync(self._descriptor)
+            except OSError as error:
+                self._warn(describe(error))
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""
-        self._file.close()
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _write_pending(self) -> None:
+        try:
+            if self._descriptor is None:
+                self._descriptor = _open(self._path)
+                self._end, self._is_torn = _end_of_last_line(self._descriptor), True
+            if self._is_torn:
+                os.ftruncate(self._descriptor, self._end)
+            self._is_torn = True
+            rest = content = b"".join(self._pending)
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
+        except OSError as error:
+            self._warn(describe(error))
+            return
+        self._is_torn = False
+        self._end += len(content)
+        self._pending.clear()
 
     def __enter__(self) -> MetricsLog:
         return self
@@ -87,13 +124,20 @@ class MetricsLog:
         self.close()
 
 
-def _end_of_last_line(file: Any) -> int:
+def _open(path: Path) -> int:
+    is_new = not path.exists()
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    if is_new:
+        sync(path.parent)
+    return descriptor
+
+
+def _end_of_last_line(descriptor: int) -> int:
     """Return the offset behind the last newline, searched from the end in blocks."""
-    position = file.seek(0, os.SEEK_END)
+    position = os.fstat(descriptor).st_size
     while position > 0:
         start = max(0, position - MAX_LINE_BYTES)
-        file.seek(start)
-        newline = file.read(position - start).rfind(b"\n")
+        newline = os.pread(descriptor, position - start, start).rfind(b"\n")
         if newline >= 0:
             return start + newline + 1
         position = start

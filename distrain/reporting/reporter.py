@@ -130,8 +130,7 @@ class RunReporter(Reporter):
             date: Returns seconds since 1970, for the events in files.
 
         Raises:
-            OSError: the log cannot be opened.
-            ConfigurationError: the status cannot be written.
+            ConfigurationError: the status cannot be written, for another reason than a full or failing disk.
         """
         self._run = run
         self._num_epochs = num_epochs
@@ -223,6 +222,7 @@ class RunReporter(Reporter):
             time=date,
             values={"path": where, "seconds": seconds, "best": best},
         )
+        self._log.sync()
         self._update_status(date, "training", epoch, step, {"last_checkpoint": where, "last_checkpoint_time": date})
         self._restart_rates(step)
 
@@ -238,11 +238,13 @@ class RunReporter(Reporter):
         """See `Reporter.stop`."""
         date = self._date()
         self._log.write("stop", step=step, epoch=epoch, time=date, values={"reason": reason})
+        self._log.sync()
         self._update_status(date, "finishing", epoch, step, {"message": reason})
         self.note(f"Stopped after step {step:,}: {reason}.")
 
     def finish(self, summary: Mapping[str, object]) -> None:
         """See `Reporter.finish`."""
+        self._log.sync()
         write_summary(self._run, summary)
         self._status.update({"state": "finished"}, time=self._date())
 

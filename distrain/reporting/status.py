@@ -28,7 +28,6 @@ All other times are in seconds since 1970.
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,11 +35,10 @@ from typing import Any
 
 from distrain.errors import CheckpointError, ConfigurationError, StopRequested
 from distrain.file_names import STATUS_NAME
-from distrain.files import atomic_write, read_json_object, write_json
+from distrain.files import DISK_FAULTS, atomic_write, describe, read_json_object, write_json
 from distrain.reporting.boot_clock import boot_clock, boot_id
 from distrain.reporting.metrics_log import json_scalar
-
-_LOG = logging.getLogger(__name__)
+from distrain.reporting.write_warning import WriteWarning
 
 STATES = ("starting", "training", "evaluating", "finishing", "finished", "stopped", "failed")
 MAX_BYTES = 1 << 16  # a status has some hundred bytes; a longer file is damaged and is not read into memory
@@ -55,7 +53,7 @@ class StatusFile:
         prometheus: File for the textfile collector of Prometheus' node_exporter, or None.
 
     Raises:
-        ConfigurationError: a file cannot be written at the start.
+        ConfigurationError: a file cannot be written at the start, and neither full disk nor failing disk is the reason.
     """
 
     def __init__(
@@ -68,14 +66,16 @@ class StatusFile:
         self._run, self._prometheus = run, prometheus
         self._values: dict[str, object] = {"state": "starting"}
         self._boot_id = boot_id()
-        self._has_warned = False
+        self._warn = WriteWarning(f"the status of the run, {run / STATUS_NAME},")
         try:
             self._write(time)
         except OSError as error:
-            raise ConfigurationError(
-                f"{error.filename} cannot be written: {error.strerror}. The folder must exist, with space and "
-                "permission to write."
-            ) from None
+            if error.errno not in DISK_FAULTS:
+                raise ConfigurationError(
+                    f"{error.filename} cannot be written: {error.strerror}. The folder must exist, with permission to "
+                    "write."
+                ) from None
+            self._warn(describe(error))
 
     def update(self, values: Mapping[str, object], *, time: float) -> None:
         """Change some values and write all; the first failing write is logged as a warning, and training goes on.
@@ -88,9 +88,8 @@ class StatusFile:
         try:
             self._write(time)
         except OSError as error:
-            if not self._has_warned:
-                _LOG.warning("the status of the run cannot be written (%s); training goes on without.", error)
-            self._has_warned = True
+            if self._run.is_dir():  # else somebody removed it, which ends the run at its next checkpoint
+                self._warn(describe(error))
 
     def end(self, error: BaseException, *, time: float) -> None:
         """Record the error that ended the run before it was finished."""

@@ -8,16 +8,19 @@ state means, or when it is saved.
     checkpoint.arrays["model/0000"], checkpoint.state["epoch"]
 
 `step-NNNNNNNN/` holds `arrays.safetensors`, `state.json` and, written last, `manifest.json` with the size and SHA-256
-of both. `files.replace_folder` makes the folder appear whole.
+of both. `files.replace_folder` makes the folder appear whole. Where the file system cannot exchange two names, a kill
+may leave a replaced checkpoint under the name `.step-NNNNNNNN.old` alone. All functions here find it there.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +30,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, load_file, save, save_file
 
 from distrain.errors import CheckpointError
-from distrain.files import json_bytes, read_json_object, replace_folder, sha256_of
+from distrain.files import json_bytes, make_folder, naming, read_json_object, remove, replace_folder, sha256_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -72,22 +75,33 @@ def save_checkpoint(directory: Path, step: int, arrays: Mapping[str, np.ndarray]
     Raises:
         OSError: the checkpoint cannot be written; nothing new remains then.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    make_folder(directory)
     final = checkpoint_path(directory, step)
     with replace_folder(final) as folder:
         try:
             save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, folder / ARRAYS_NAME)
         except SafetensorError as error:  # safetensors raises it for a full disk
-            raise OSError(str(error)) from None
-        (folder / STATE_NAME).write_bytes(json_bytes(state))
+            raise _os_error(error, folder / ARRAYS_NAME) from None
+        _write(folder / STATE_NAME, state)
         shutil.copymode(folder / STATE_NAME, folder / ARRAYS_NAME)  # safetensors lets nobody but the owner read
         files = {
             name: {"bytes": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)}
             for name in (ARRAYS_NAME, STATE_NAME)
         }
         manifest = {"format": "distrain-checkpoint", "version": FORMAT_VERSION, "step": step, "files": files}
-        (folder / MANIFEST_NAME).write_bytes(json_bytes(manifest))
+        _write(folder / MANIFEST_NAME, manifest)
     return final
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    with naming(path):
+        path.write_bytes(json_bytes(content))
+
+
+def _os_error(error: SafetensorError, path: Path) -> OSError:
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    number = int(found[1]) if found else errno.EIO
+    return OSError(number, os.strerror(number) if found else str(error), str(path))
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -114,8 +128,31 @@ def list_checkpoints(directory: Path) -> list[Path]:
     """Return all checkpoint folders, usable or not, in order of their steps."""
     if not directory.is_dir():
         return []
-    paths = [path for path in directory.iterdir() if re.fullmatch(r"step-\d{8,}", path.name)]
-    return sorted(paths, key=lambda path: int(path.name.removeprefix("step-")))
+    found = {}
+    for path in sorted(directory.iterdir()):  # ".step-1.old" comes before "step-1", which replaces it
+        step, is_replaced = step_of(path), path.name.startswith(".")
+        if step >= 0 and (not is_replaced or (path / MANIFEST_NAME).is_file()):
+            found[step] = path
+    return [found[step] for step in sorted(found)]
+
+
+def step_of(path: Path) -> int:
+    """Return the global step of a checkpoint folder, or -1 if its name is no name of a checkpoint."""
+    found = re.fullmatch(r"step-(\d{8,})|\.step-(\d{8,})\.old", path.name)
+    return int(found[1] or found[2]) if found else -1
+
+
+def find_checkpoint(directory: Path, step: int) -> Path:
+    """Return the folder that holds the checkpoint of a global step, or the name that it would have."""
+    found = [path for path in list_checkpoints(directory) if step_of(path) == step]
+    return found[0] if found else checkpoint_path(directory, step)
+
+
+def restore_replaced(directory: Path) -> None:
+    """Give checkpoints their names back that a kill left under the name `.old` alone; for the holder of the run."""
+    for path in list_checkpoints(directory):
+        if path.name.startswith("."):
+            path.rename(checkpoint_path(directory, step_of(path)))
 
 
 def pack_checkpoint(checkpoint: Checkpoint) -> bytes:
@@ -152,10 +189,25 @@ def newest_checkpoint(directory: Path) -> Checkpoint | None:
 
 
 def retain_checkpoints(directory: Path, *, keep: int, best_step: int | None) -> None:
-    """Remove all checkpoints but the `keep` newest and the best, and the leftovers of interrupted saves."""
+    """Remove all checkpoints but the `keep` newest and the best, and the leftovers of interrupted saves.
+
+    Raises:
+        OSError: a checkpoint cannot be removed; the next call tries again.
+    """
     paths = list_checkpoints(directory)
-    for path in paths[: max(0, len(paths) - keep)]:
-        if best_step is None or path != checkpoint_path(directory, best_step):
-            path.rename(path.with_name(f".{path.name}.old"))  # an interrupted removal then leaves no checkpoint to load
+    outdated = [path for path in paths[: max(0, len(paths) - keep)] if step_of(path) != best_step]
+    remove_checkpoints(outdated)
+    kept = {path.name for path in paths} - {path.name for path in outdated}
     for path in directory.glob(".step-*"):
-        shutil.rmtree(path, ignore_errors=True)
+        if path.name not in kept:
+            remove(path)
+
+
+def remove_checkpoints(paths: Iterable[Path]) -> None:
+    """Remove checkpoints; an interrupted removal leaves none that could be loaded."""
+    for path in paths:
+        name = path.name.removeprefix(".").removesuffix(".old")
+        outdated = path.with_name(f".{name}.removed")
+        remove(outdated)
+        path.rename(outdated)
+        remove(outdated)

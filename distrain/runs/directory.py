@@ -19,6 +19,7 @@ from distrain.errors import CheckpointError, ConfigurationError
 from distrain.file_names import CONFIG_NAME, MODEL_NAME, SUMMARY_NAME
 from distrain.files import atomic_write, read_json_object
 from distrain.runs.checkpoint import Checkpoint
+from distrain.runs.disk_room import required_write
 
 _LOG = logging.getLogger(__name__)
 
@@ -67,9 +68,13 @@ def read_summary(run: Path) -> dict[str, Any] | None:
 
 
 def write_model(run: Path, model: Any) -> None:
-    """Write `model.keras` whole, or log a warning if Keras cannot write the model."""
+    """Write `model.keras` whole, or log a warning if Keras cannot write the model.
+
+    Raises:
+        CheckpointError: the system refused a write.
+    """
     try:
-        with atomic_write(run / MODEL_NAME, suffix=".keras") as tmp_path:
+        with required_write(run / MODEL_NAME, run=run), atomic_write(run / MODEL_NAME, suffix=".keras") as tmp_path:
             model.save(tmp_path)
     except NotImplementedError:  # Keras cannot serialize the constructor's arguments
         _LOG.warning(

@@ -32,6 +32,7 @@ from typing import Any
 
 from distrain.errors import CheckpointError
 from distrain.file_names import LOCK_NAME
+from distrain.files import make_folder
 
 _LOG = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ def check_held(run: Path) -> None:
 def _open_locked(run: Path) -> int:
     path = run / LOCK_NAME
     while True:
-        run.mkdir(parents=True, exist_ok=True)
+        make_folder(run)
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
         except OSError:

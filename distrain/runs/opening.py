@@ -12,10 +12,9 @@ run. The next start of the same command repeats each later write.
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
-import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -24,10 +23,29 @@ from typing import Any
 
 from distrain.config import TrainConfig
 from distrain.errors import CheckpointError, ConfigurationError, DataError, DistrainError
-from distrain.file_names import CHECKPOINTS_NAME, CONFIG_NAME, EVENTS_NAME, LOCK_NAME, STATUS_NAME, VECTORIZER_NAME
-from distrain.files import folder_digest, replace_folder, write_json
-from distrain.runs.checkpoint import Checkpoint, list_checkpoints, load_checkpoint, newest_checkpoint
+from distrain.file_names import (
+    CHECKPOINTS_NAME,
+    CONFIG_NAME,
+    EVENTS_NAME,
+    LOCK_NAME,
+    METRICS_NAME,
+    MODEL_NAME,
+    STATUS_NAME,
+    SUMMARY_NAME,
+    VECTORIZER_NAME,
+)
+from distrain.files import DISK_FAULTS, copy_folder, describe, folder_digest, remove, replace_folder, write_json
+from distrain.runs.checkpoint import (
+    Checkpoint,
+    list_checkpoints,
+    load_checkpoint,
+    newest_checkpoint,
+    remove_checkpoints,
+    restore_replaced,
+    step_of,
+)
 from distrain.runs.directory import read_settings
+from distrain.runs.disk_room import unwritable
 from distrain.runs.lock import hold_run
 from distrain.runs.same_run import check_same_run
 from distrain.runs.served import load_best
@@ -36,8 +54,9 @@ _LOG = logging.getLogger(__name__)
 
 # What an earlier distrain, killed before it wrote `config.json`, or a reader of its status may have left.
 _LEFTOVERS = {LOCK_NAME, VECTORIZER_NAME, EVENTS_NAME, STATUS_NAME}
+_FILES = (CONFIG_NAME, METRICS_NAME, STATUS_NAME, SUMMARY_NAME, MODEL_NAME)
+_FOLDERS = (CHECKPOINTS_NAME, EVENTS_NAME, VECTORIZER_NAME)
 _TEMPORARY = tuple(f".{name}." for name in (CONFIG_NAME, VECTORIZER_NAME, STATUS_NAME))
-_DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}
 
 
 @contextmanager
@@ -65,6 +84,8 @@ def open_run(
         try:
             _refuse_foreign(run)
             held.enter_context(hold_run(run))
+            _refuse_planted(run)
+            _tidy(run)
             try:
                 restored = _judge(config, settings)
             except DistrainError:
@@ -73,8 +94,9 @@ def open_run(
                 raise
             _write(config, settings, restored, vectorizer)
         except OSError as error:
-            kind = CheckpointError if error.errno in _DISK_FAULTS else ConfigurationError
-            raise kind(f"--run {run} cannot be used: {error}") from None
+            if error.errno in DISK_FAULTS:
+                raise unwritable(run, error, run=run) from None
+            raise ConfigurationError(f"--run {run} cannot be used: {describe(error)}") from None
         yield restored
 
 
@@ -87,6 +109,28 @@ def _refuse_foreign(run: Path) -> None:
             raise CheckpointError(
                 f"{run} holds something that is not a run ({path.name!r}, but no {CONFIG_NAME}). Choose another --run."
             )
+
+
+def _refuse_planted(run: Path) -> None:
+    """Refuse links and other strange files in the place of a run's files, because writes would go through them."""
+    for name in (*_FILES, *_FOLDERS):
+        path = run / name
+        if not os.path.lexists(path):
+            continue
+        mode = path.lstat().st_mode
+        if not (stat.S_ISDIR(mode) if name in _FOLDERS else stat.S_ISREG(mode)):
+            kind = "folder" if name in _FOLDERS else "regular file"
+            raise CheckpointError(
+                f"{path} is a link or no {kind}, so nothing is written through it. Remove it, or choose another --run."
+            )
+
+
+def _tidy(run: Path) -> None:
+    """Remove what killed writes have left, and give replaced checkpoints their names back."""
+    for name in (*_FILES, *_FOLDERS):
+        for leftover in run.glob(f".{name}.*"):
+            remove(leftover)
+    restore_replaced(run / CHECKPOINTS_NAME)
 
 
 def _judge(config: TrainConfig, settings: Mapping[str, Any]) -> Checkpoint | None:
@@ -140,15 +184,15 @@ def _branch_off(restored: Checkpoint, checkpoints: Path) -> None:
     best = load_best(restored.path.parent, restored)
     with replace_folder(checkpoints) as folder:
         for path in {restored.path, best.path}:
-            shutil.copytree(path, folder / path.name)
+            (folder / path.name).mkdir()
+            copy_folder(path, folder / path.name)
 
 
 def _remove_later(checkpoint: Checkpoint, directory: Path) -> None:
-    paths = list_checkpoints(directory)
-    names = [path.name for path in paths]
-    for path in paths[names.index(checkpoint.path.name) + 1 :]:  # training will write these steps again
+    later = [path for path in list_checkpoints(directory) if step_of(path) > step_of(checkpoint.path)]
+    for path in later:  # training will write these steps again
         _LOG.warning("%s is removed: it is later than %s, from which training resumes.", path, checkpoint.path.name)
-        shutil.rmtree(path)
+    remove_checkpoints(later)
 
 
 def _keep_vectorizer(vectorizer: Path, copy: Path, *, has_begun: bool) -> None:
@@ -160,7 +204,7 @@ def _keep_vectorizer(vectorizer: Path, copy: Path, *, has_begun: bool) -> None:
     if has_begun:
         _LOG.warning("%s was missing or damaged. It is copied again from %s.", copy, vectorizer)
     with replace_folder(copy) as folder:
-        shutil.copytree(vectorizer, folder, dirs_exist_ok=True)
+        copy_folder(vectorizer, folder)
 
 
 def _discard(run: Path) -> None:

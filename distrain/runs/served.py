@@ -14,7 +14,7 @@ from pathlib import Path
 
 from distrain.errors import CheckpointError
 from distrain.file_names import CHECKPOINTS_NAME
-from distrain.runs.checkpoint import Checkpoint, checkpoint_path, list_checkpoints, load_checkpoint
+from distrain.runs.checkpoint import Checkpoint, find_checkpoint, list_checkpoints, load_checkpoint
 
 
 def load_served(run: Path, name: str | None = None) -> Checkpoint:
@@ -25,8 +25,8 @@ def load_served(run: Path, name: str | None = None) -> Checkpoint:
     """
     directory = run / CHECKPOINTS_NAME
     if name is not None:
-        is_name = re.fullmatch(r"step-\d+", name) is not None
-        return _load(directory / name if is_name else Path(name), directory, "")
+        found = re.fullmatch(r"step-(\d+)", name)
+        return _load(find_checkpoint(directory, int(found[1])) if found else Path(name), directory, "")
     paths = list_checkpoints(directory)
     if not paths:
         raise CheckpointError(f"{run} has no checkpoint yet. Train for longer, or with --checkpoint-every.")
@@ -55,7 +55,7 @@ def load_best_step(directory: Path, step: int) -> Checkpoint:
     Raises:
         CheckpointError: the checkpoint is damaged or gone; the message names those that can be used.
     """
-    return _load(checkpoint_path(directory, step), directory, " It is the best checkpoint of the run.")
+    return _load(find_checkpoint(directory, step), directory, " It is the best checkpoint of the run.")
 
 
 def _load(path: Path, directory: Path, meaning: str) -> Checkpoint:

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from distrain.cluster.error_relay import run_on_all_ranks
-from distrain.file_names import CHECKPOINTS_NAME
+from distrain.file_names import CHECKPOINTS_NAME, SUMMARY_NAME
 from distrain.runs import directory as run_directory
 from distrain.runs.checkpoint import Checkpoint
+from distrain.runs.disk_room import required_write
 from distrain.runs.progress import Progress
 from distrain.runs.served import load_best_step
 from distrain.training.class_counts import validation_figures
@@ -58,7 +59,8 @@ def finish_run(setup: RunSetup, actions: RunActions, progress: Progress) -> Resu
         if setup.was_complete:
             summary = run_directory.read_summary(config.run) or summary
         run_directory.write_model(config.run, setup.trainable.model)
-        actions.report.finish(summary)
+        with required_write(config.run / SUMMARY_NAME, run=config.run):
+            actions.report.finish(summary)
     summary = json.loads(distribution.group.broadcast(json.dumps(summary).encode()))
     return Result(setup.trainable.model, summary, actions.history, actions.callbacks.history)
 

@@ -10,11 +10,15 @@ training goes on.
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
-from distrain.errors import CheckpointError
 from distrain.file_names import CHECKPOINTS_NAME
+from distrain.files import describe
 from distrain.reporting.reporter import Reporter
-from distrain.runs.checkpoint import retain_checkpoints, save_checkpoint
+from distrain.reporting.write_warning import WriteWarning
+from distrain.runs.checkpoint import checkpoint_path, list_checkpoints, retain_checkpoints, save_checkpoint
+from distrain.runs.disk_room import check_room, required_write
+from distrain.runs.lock import check_held
 from distrain.runs.progress import Progress, progress_arrays, progress_state
 from distrain.training.early_stopping import EarlyStopping
 from distrain.training.events import Decision, StepEvent
@@ -32,6 +36,9 @@ class Saver:
         callbacks: the user's callbacks, whose state is saved.
         limits: knows the time of the run, and whether a limit ended it.
         report: receives each checkpoint.
+
+    Raises:
+        CheckpointError: the disk surely has no room for a checkpoint.
     """
 
     def __init__(
@@ -48,6 +55,15 @@ class Saver:
         self._limits = limits
         self._report = report
         self._saved: Progress | None = None
+        self._warn = WriteWarning("the removal of old checkpoints")
+        if setup.distribution.group.is_chief and not setup.was_complete:
+            # Beside the kept ones: the best, the one that is being written, and `model.keras` of at most that size.
+            largest = setup.config.keep + 3
+            check_room(
+                setup.config.run,
+                checkpoint_bytes=setup.model_state.num_bytes(),
+                num_checkpoints=max(1, largest - len(list_checkpoints(setup.config.run / CHECKPOINTS_NAME))),
+            )
 
     def after_step(self, event: StepEvent) -> None:
         """Save within an epoch."""
@@ -71,7 +87,8 @@ class Saver:
                 if training goes on.
 
         Raises:
-            CheckpointError: the checkpoint cannot be written; all earlier checkpoints stay whole.
+            CheckpointError: the checkpoint cannot be written, or the run directory was removed or taken over; all
+                earlier checkpoints stay whole.
         """
         if progress is self._saved:
             return
@@ -96,14 +113,11 @@ class Saver:
             "run_seconds": self._limits.seconds(),
             "data_digest": self._setup.job.data_digest,
         }
-        try:
+        check_held(config.run)
+        size = sum(array.nbytes for array in arrays.values())
+        with required_write(checkpoint_path(checkpoints, progress.global_step), run=config.run, num_bytes=size):
             path = save_checkpoint(checkpoints, progress.global_step, arrays, state)
-            retain_checkpoints(checkpoints, keep=config.keep, best_step=best_step)
-        except OSError as error:
-            raise CheckpointError(
-                f"the checkpoint of step {progress.global_step} cannot be written: {error}. Mend that and start again: "
-                "training goes on from the checkpoint before."
-            ) from None
+        self._remove_outdated(checkpoints, best_step)
         self._report.checkpoint(
             epoch=epoch + 1,
             step=progress.global_step,
@@ -111,3 +125,9 @@ class Saver:
             seconds=time.perf_counter() - started,
             best=best_step == progress.global_step,
         )
+
+    def _remove_outdated(self, checkpoints: Path, best_step: int | None) -> None:
+        try:
+            retain_checkpoints(checkpoints, keep=self._setup.config.keep, best_step=best_step)
+        except OSError as error:
+            self._warn(describe(error))

@@ -12,6 +12,9 @@ import pytest
 
 from distrain.files import (
     atomic_write,
+    copy_folder,
+    describe,
+    make_folder,
     read_json_object,
     replace_folder,
     swap_folder,
@@ -166,6 +169,39 @@ class TestAtomicWrite:
         assert names(tmp_path) == ["model.keras"]
 
 
+class TestErrors:
+    """A failed write names one file and the reason."""
+
+    def test_a_copy_that_fails_names_its_file(self, tmp_path, monkeypatch):
+        (tmp_path / "source" / "inner").mkdir(parents=True)
+        (tmp_path / "source" / "inner" / "words").write_text("abc")
+        (tmp_path / "target").mkdir()
+
+        def fail(*_, **__):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        with monkeypatch.context() as patch:
+            patch.setattr("shutil.copyfile", fail)
+            with pytest.raises(OSError, match="words") as caught:
+                copy_folder(tmp_path / "source", tmp_path / "target")
+        assert describe(caught.value) == f"{tmp_path}/target/inner/words: Input/output error"
+        (tmp_path / "target" / "inner").rmdir()
+        copy_folder(tmp_path / "source", tmp_path / "target")
+        assert tree(tmp_path / "target") == tree(tmp_path / "source")
+
+    def test_the_temporary_name_is_not_told(self, tmp_path):
+        with pytest.raises(FileNotFoundError) as caught, atomic_write(tmp_path / "nowhere" / "a") as new:
+            new.write_text("")
+        assert describe(caught.value) == f"{tmp_path}/nowhere/a: No such file or directory"
+
+    def test_new_folders_are_synced_from_the_top(self, tmp_path, monkeypatch):
+        synced = []
+        monkeypatch.setattr("distrain.files.sync", synced.append)
+        for _ in range(2):
+            make_folder(tmp_path / "a" / "b")
+        assert synced == [tmp_path, tmp_path / "a"]
+
+
 class TestReplaceFolder:
     """A folder is replaced whole or not at all."""
 
@@ -241,6 +277,28 @@ class TestReplaceFolder:
         with pytest.raises(ZeroDivisionError), replace_folder(tmp_path / "data"):
             raise ZeroDivisionError
         assert tree(tmp_path / ".data.old")["a"] == "old"
+
+    @pytest.mark.parametrize("can_exchange", [True, False])
+    def test_the_folder_is_there_at_every_moment_where_names_can_be_exchanged(
+        self, tmp_path, monkeypatch, can_exchange
+    ):
+        write_folder(tmp_path / "data", "old")
+        if not can_exchange:
+            monkeypatch.setattr("distrain.files._exchange", lambda *_: False)
+        seen = []
+
+        def watched(call):
+            def watch(*args, **options):
+                seen.append((tmp_path / "data").exists())
+                return call(*args, **options)
+
+            return watch
+
+        for owner, name in [(os, "fsync"), (Path, "rename"), (os, "rmdir"), (os, "unlink")]:
+            monkeypatch.setattr(owner, name, watched(getattr(owner, name)))
+        write_folder(tmp_path / "data", "new")
+        assert all(seen) is can_exchange
+        assert tree(tmp_path) == {"data/a": "new", "data/inner/b": "new"}
 
     def test_a_second_rename_that_fails_undoes_the_first(self, tmp_path):
         (tmp_path / "data").mkdir()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
+import shutil
 import threading
 from itertools import count
 from pathlib import Path
@@ -140,6 +143,28 @@ def test_without_a_file_there_is_no_status(tmp_path):
 def test_a_place_that_cannot_be_written_is_found_at_the_start(tmp_path):
     with pytest.raises(ConfigurationError, match=r"nowhere.*cannot be written"):
         StatusFile(tmp_path, time=0.0, prometheus=tmp_path / "nowhere" / "run.prom")
+
+
+def test_a_full_disk_at_the_start_is_a_warning(tmp_path, monkeypatch, caplog):
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", refuse)
+        status = StatusFile(tmp_path, time=0.0)
+    assert ["No space left on device" in message for message in caplog.messages] == [True]
+    status.update({"step": 3}, time=1.0)
+    assert read_status(tmp_path)["step"] == 3
+
+
+def test_a_run_directory_that_is_gone_is_not_made_again(tmp_path, caplog):
+    run = tmp_path / "run"
+    run.mkdir()
+    status = StatusFile(run, time=0.0)
+    shutil.rmtree(run)
+    status.update({"step": 3}, time=1.0)
+    assert not run.exists()
+    assert caplog.messages == []  # the next checkpoint tells
 
 
 def test_later_on_training_is_worth_more_than_its_status(tmp_path, caplog):

@@ -14,9 +14,12 @@ import distrain
 from distrain.errors import CheckpointError
 from distrain.runs.checkpoint import (
     checkpoint_path,
+    find_checkpoint,
     list_checkpoints,
     load_checkpoint,
     newest_checkpoint,
+    remove_checkpoints,
+    restore_replaced,
     retain_checkpoints,
     save_checkpoint,
 )
@@ -191,6 +194,40 @@ def test_half_written_folders_are_no_checkpoints(tmp_path):
     for name in (".step-00000003.tmp", ".step-00000003.old", "step-3", "step-00000003.bak"):
         (tmp_path / name).mkdir()
     assert list_checkpoints(tmp_path) == []
+
+
+def test_a_replaced_checkpoint_that_a_kill_left_under_its_old_name_is_found(tmp_path):
+    save_checkpoint(tmp_path, 3, ARRAYS, {"epoch": 1})
+    replaced = save_checkpoint(tmp_path, 5, ARRAYS, {"epoch": 2}).rename(tmp_path / ".step-00000005.old")
+    assert list_checkpoints(tmp_path) == [tmp_path / "step-00000003", replaced]
+    assert find_checkpoint(tmp_path, 5) == newest_checkpoint(tmp_path).path == replaced
+    retain_checkpoints(tmp_path, keep=2, best_step=None)
+    assert newest_checkpoint(tmp_path).path == replaced
+    restore_replaced(tmp_path)
+    assert names(tmp_path) == ["step-00000003", "step-00000005"]
+    save_checkpoint(tmp_path, 5, ARRAYS, {"epoch": 3})
+    assert newest_checkpoint(tmp_path).state == {"epoch": 3}
+    assert find_checkpoint(tmp_path, 7) == checkpoint_path(tmp_path, 7)
+
+
+def test_the_newer_of_two_counts(tmp_path):
+    save_checkpoint(tmp_path, 5, ARRAYS, {"epoch": 1}).rename(tmp_path / ".step-00000005.old")
+    save_checkpoint(tmp_path, 6, ARRAYS, {"epoch": 2}).rename(tmp_path / "step-00000005")
+    assert newest_checkpoint(tmp_path).state == {"epoch": 2}
+    retain_checkpoints(tmp_path, keep=1, best_step=None)
+    assert names(tmp_path) == ["step-00000005"]
+
+
+def test_an_interrupted_removal_leaves_nothing_to_load(tmp_path, monkeypatch):
+    path = save_checkpoint(tmp_path, 1, ARRAYS, STATE)
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", lambda *_, **__: os.close(2**20))
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            remove_checkpoints([path])
+    assert list_checkpoints(tmp_path) == []
+    assert names(tmp_path) != []
+    retain_checkpoints(tmp_path, keep=1, best_step=None)
+    assert names(tmp_path) == []
 
 
 def forbidden(path):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import os
 import shutil
 
 import keras
@@ -211,6 +213,64 @@ def test_a_damaged_vectorizer_is_copied_again(config, tmp_path, caplog, damage):
     caplog.clear()
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "config.json",
+        "metrics.jsonl",
+        "status.json",
+        "summary.json",
+        "model.keras",
+        "events",
+        "vectorizer",
+        "checkpoints",
+    ],
+)
+def test_nothing_is_written_through_planted_links(config, tmp_path, name):
+    reopen(config)
+    target = tmp_path / "target"
+    if "." in name:
+        target.write_text((config.run / "config.json").read_text())
+    else:
+        target.mkdir()
+    (config.run / name).unlink(missing_ok=True)
+    (config.run / name).symlink_to(target)
+    before = target.read_text() if target.is_file() else sorted(target.iterdir())
+    with pytest.raises(CheckpointError, match=rf"{name} is a link"):
+        reopen(dataclasses.replace(config, seed=9))
+    assert (target.read_text() if target.is_file() else sorted(target.iterdir())) == before
+
+
+def test_leftovers_of_killed_writes_are_removed(config):
+    reopen(config)
+    save(config, 3).rename(config.run / "checkpoints" / ".step-00000003.old")
+    for name in (".status.json.1.partial", ".model.keras.7.keras", ".config.json.9.tmp"):
+        (config.run / name).write_text("half")
+    (config.run / ".vectorizer.tmp").mkdir()
+    (config.run / ".config.json.8.tmp").symlink_to("/dev/null")
+    assert reopen(config).path == config.run / "checkpoints" / "step-00000003"
+    assert sorted(path.name for path in config.run.iterdir()) == [".lock", "checkpoints", "config.json"]
+
+
+def test_a_full_disk_ends_the_opening_with_file_reason_and_room(config, monkeypatch):
+    def refuse(path, _):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", refuse)
+    with pytest.raises(CheckpointError, match=r"config\.json: No space left on device\).* MB are free"):
+        reopen(config)
+
+
+def test_a_run_that_went_back_to_a_checkpoint_goes_on_when_that_is_gone(config, caplog):
+    reopen(config)
+    back = dataclasses.replace(config, resume=str(save(config, 3)))
+    assert reopen(back).state["global_step"] == 3
+    newest = save(config, 9)
+    shutil.rmtree(back.resume)
+    assert reopen(back).path == newest
+    assert caplog.messages == []
+
+
 def test_an_empty_folder_is_taken(config):
     config.run.mkdir(parents=True)
     assert reopen(config) is None
@@ -292,6 +352,16 @@ def test_the_model_is_written_whole(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["model.keras"]
     again = keras.models.load_model(tmp_path / "model.keras")
     assert np.array_equal(again.get_weights()[0], model.get_weights()[0])
+
+
+def test_a_model_on_a_full_disk_is_an_error_with_its_reason(tmp_path, monkeypatch):
+    class Full:
+        def save(self, path):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    with pytest.raises(CheckpointError, match=r"model\.keras cannot be written \(.*model\.keras: No space left"):
+        write_model(tmp_path, Full())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_model_that_keras_cannot_write_is_a_warning(tmp_path, caplog):

@@ -1,0 +1,32 @@
+"""One warning for all failed writes of a file that a run does not need.
+
+Decides: that training goes on, and that a full disk does not fill standard error as well. Never: writes.
+
+    >>> warn = WriteWarning("metrics.jsonl")
+    >>> warn("No space left on device")     # logs a warning
+    >>> warn("No space left on device")     # says nothing
+"""
+
+from __future__ import annotations
+
+import logging
+
+_LOG = logging.getLogger(__name__)
+
+
+class WriteWarning:
+    """Logs the first of several failures.
+
+    Args:
+        what: what cannot be written.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._has_warned = False
+
+    def __call__(self, reason: str) -> None:
+        """Log a warning, unless one was logged before."""
+        if not self._has_warned:
+            _LOG.warning("%s cannot be written (%s). Training goes on, and later writes try again.", self._what, reason)
+        self._has_warned = True

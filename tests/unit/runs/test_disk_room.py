@@ -1,0 +1,40 @@
+"""A run that cannot fit does not begin, and a failed write says what to mend."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+
+import pytest
+
+from distrain.errors import CheckpointError
+from distrain.runs.disk_room import check_room, required_write
+
+
+def test_room_is_compared_before_the_first_step(tmp_path, caplog):
+    free = shutil.disk_usage(tmp_path).free
+    check_room(tmp_path, checkpoint_bytes=1000, num_checkpoints=5)
+    assert caplog.messages == []
+    check_room(tmp_path, checkpoint_bytes=free // 2, num_checkpoints=5)
+    assert ["--keep" in message for message in caplog.messages] == [True]
+    with pytest.raises(CheckpointError, match="but one checkpoint takes"):
+        check_room(tmp_path, checkpoint_bytes=2 * free, num_checkpoints=1)
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, r"No space left on device\): summary\.json takes about 2\.0 MB, and .* are free"),
+        (errno.ENOENT, "was removed"),
+    ],
+)
+def test_a_failed_write_names_file_reason_and_room(tmp_path, number, words):
+    run = tmp_path / "run"
+    if number == errno.ENOSPC:
+        run.mkdir()
+    with (
+        pytest.raises(CheckpointError, match=words),
+        required_write(run / "summary.json", run=run, num_bytes=2_000_000),
+    ):
+        raise OSError(number, os.strerror(number))
