@@ -61,7 +61,7 @@ class RankError(DistrainError):
 
 
 class DivergenceError(DistrainError):
-    """Training produced a loss that is not finite."""
+    """Training met a number that is not finite: in a loss, a gradient or a weight."""
 
     exit_code = 6
 

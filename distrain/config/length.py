@@ -48,6 +48,13 @@ class LengthSettings:
         metavar="STEPS",
         may_change=True,
     )
+    skip_nonfinite: int = setting(
+        "most steps of a run to leave out because their loss or gradient is not finite; one more ends the run",
+        default=0,
+        at_least=0,
+        metavar="M",
+        may_change=True,
+    )
     patience: int = setting(
         "epochs without a better --monitor before training stops; 0 trains all epochs",
         default=2,

@@ -61,6 +61,18 @@ class Distribution(Protocol):
             of the first replica.
         """
 
+    def update_if(
+        self, is_sound: Any, update: Callable[[Sequence[Any]], Any], gradients: Sequence[Any], changed: Sequence[Any]
+    ) -> None:
+        """Update all replicas or none, inside a compiled step.
+
+        Args:
+            is_sound: bool scalar, equal on all replicas.
+            update: updates a replica's weights by gradients; called if `is_sound`.
+            gradients: gradients that are summed over all replicas.
+            changed: pairs of a variable and the value that it gets unless `is_sound`.
+        """
+
     def sum(self, gradients: Sequence[Any], metrics: Sequence[Any]) -> tuple[list[Any], list[Any]]:
         """Sum each tensor over all replicas; call this inside a compiled step.
 

@@ -75,6 +75,29 @@ class Mirrored:
 
         return compile_zero_copy(all_replicas, specs, num_batches=self.num_replicas * num_batches)
 
+    def update_if(
+        self, is_sound: Any, update: Callable[[Sequence[Any]], Any], gradients: Sequence[Any], changed: Sequence[Any]
+    ) -> None:
+        """Update all replicas, or set their variables of `changed` back.
+
+        A strategy allows a condition around an update only where it leaves the replicas, in `merge_call`.
+        """
+        variables, values = [variable.value for variable, _ in changed], [value for _, value in changed]
+
+        def across(strategy: Any, is_sound: Any, gradients: Sequence[Any], values: Sequence[Any]) -> None:
+            def update_all() -> Any:
+                strategy.run(update, args=(gradients,))
+                return tf.zeros(())
+
+            def set_back() -> Any:
+                for variable, value in zip(variables, values, strict=True):
+                    strategy.extended.update(variable, lambda own, old: own.assign(old), args=(value,))
+                return tf.zeros(())
+
+            tf.cond(strategy.experimental_local_results(is_sound)[0], update_all, set_back)
+
+        tf.distribute.get_replica_context().merge_call(across, args=(is_sound, gradients, values))
+
     def sum(self, gradients: Sequence[Any], metrics: Sequence[Any]) -> tuple[list[Any], list[Any]]:
         """Sum each tensor over the replicas, in one grouped all-reduce per dtype: TensorFlow groups no mixed dtypes."""
         context = tf.distribute.get_replica_context()

@@ -55,6 +55,18 @@ class SingleDevice:
 
         return compile_zero_copy(one_replica, specs, num_batches=num_batches)
 
+    def update_if(
+        self, is_sound: Any, update: Callable[[Sequence[Any]], Any], gradients: Sequence[Any], changed: Sequence[Any]
+    ) -> None:
+        """Update the replica, or set the variables of `changed` back."""
+
+        def set_back() -> Any:
+            for variable, value in changed:
+                variable.assign(value)
+            return tf.zeros(())
+
+        tf.cond(is_sound, lambda: update(gradients), set_back)
+
     def sum(self, gradients: Sequence[Any], metrics: Sequence[Any]) -> tuple[list[Any], list[Any]]:
         """Return the same tensors, gradients as dense tensors."""
         return [dense(gradient) for gradient in gradients], list(metrics)

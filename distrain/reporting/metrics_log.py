@@ -28,7 +28,7 @@ from typing import Any
 from distrain.files import describe, sync
 from distrain.reporting.write_warning import WriteWarning
 
-EVENTS = ("step", "epoch", "evaluate", "checkpoint", "resume", "stop")
+EVENTS = ("step", "epoch", "evaluate", "checkpoint", "resume", "skip", "stop")
 LEARNING_RATE = "learning_rate"  # the name of the rate among the values of an event
 MAX_LINE_BYTES = 1 << 16  # an event has some hundred bytes; a longer line is damage and is not read into memory
 MAX_PENDING_LINES = 10_000  # some megabytes of events wait while the disk is full; older events are dropped

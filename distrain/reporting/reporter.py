@@ -82,6 +82,17 @@ class Reporter:
     def checkpoint(self, *, epoch: int, step: int, path: Path, seconds: float, best: bool = False) -> None:
         """Report a checkpoint that is whole on disk; `best` says that it holds the best model so far."""
 
+    def skip(self, *, epoch: int, step: int, reason: str, skipped: int, allowed: int) -> None:
+        """Report a step that changed no weight.
+
+        Args:
+            epoch: Epoch of the step, from 1.
+            step: The step, counted over all epochs.
+            reason: What was not finite, and where, as a sentence without a full stop.
+            skipped: Steps that the run has skipped so far, this step included.
+            allowed: Steps that the run may skip.
+        """
+
     def resume(self, *, epoch: int, step: int, path: Path) -> None:
         """Report, before the first step, that training resumes from a checkpoint."""
 
@@ -225,6 +236,12 @@ class RunReporter(Reporter):
         self._log.sync()
         self._update_status(date, "training", epoch, step, {"last_checkpoint": where, "last_checkpoint_time": date})
         self._restart_rates(step)
+
+    def skip(self, *, epoch: int, step: int, reason: str, skipped: int, allowed: int) -> None:
+        """See `Reporter.skip`."""
+        values = {"reason": reason, "skipped_steps": skipped}
+        self._log.write("skip", step=step, epoch=epoch, time=self._clock(), values=values)
+        self.note(f"Step {step:,} is skipped, {skipped} of at most {allowed}: {reason}.")
 
     def resume(self, *, epoch: int, step: int, path: Path) -> None:
         """See `Reporter.resume`."""

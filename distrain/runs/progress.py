@@ -28,9 +28,10 @@ class Progress:
     Attributes:
         epoch: the current epoch, from 0.
         position: examples trained in the current epoch; the next batch starts at this position.
-        epoch_steps: steps trained in the current epoch.
-        global_step: optimizer updates over all epochs.
-        examples_trained: examples trained over all epochs.
+        epoch_steps: steps of the current epoch so far, skipped steps included.
+        global_step: steps over all epochs, skipped steps included.
+        examples_trained: examples trained over all epochs, without those of skipped steps.
+        skipped_steps: steps without an update, because a number in them was not finite.
         train_seconds: seconds spent in training steps over all epochs.
         sums: the step's sums, added up over the current epoch, float64.
     """
@@ -41,6 +42,7 @@ class Progress:
     global_step: int = 0
     examples_trained: int = 0
     train_seconds: float = 0.0
+    skipped_steps: int = 0
     sums: tuple[np.ndarray, ...] = ()
 
     def after_step(self, sums: Sums, num_examples: int, seconds: float) -> Progress:
@@ -55,7 +57,19 @@ class Progress:
             self.global_step + 1,
             self.examples_trained + num_examples,
             self.train_seconds + seconds,
+            self.skipped_steps,
             tuple(added),
+        )
+
+    def after_skipped_step(self, num_examples: int, seconds: float) -> Progress:
+        """Return the progress after a step over `num_examples` examples that changed no weight."""
+        return replace(
+            self,
+            position=self.position + num_examples,
+            epoch_steps=self.epoch_steps + 1,
+            global_step=self.global_step + 1,
+            train_seconds=self.train_seconds + seconds,
+            skipped_steps=self.skipped_steps + 1,
         )
 
     def after_epoch(self) -> Progress:
@@ -72,6 +86,7 @@ def progress_state(progress: Progress) -> dict[str, Any]:
         "global_step": progress.global_step,
         "examples_trained": progress.examples_trained,
         "train_seconds": progress.train_seconds,
+        "skipped_steps": progress.skipped_steps,
     }
 
 
@@ -90,6 +105,7 @@ def read_progress(checkpoint: Checkpoint | None) -> Progress:
         return Progress()
     sums = [checkpoint.arrays[name] for name in sorted(checkpoint.arrays) if name.startswith("sums/")]
     try:
-        return Progress(**{name: checkpoint.state[name] for name in progress_state(Progress())}, sums=tuple(sums))
+        state = {"skipped_steps": 0, **checkpoint.state}  # a checkpoint of an earlier version lacks the count
+        return Progress(**{name: state[name] for name in progress_state(Progress())}, sums=tuple(sums))
     except KeyError as error:
         raise CheckpointError(f"{checkpoint.path} does not record how far training was: {error} is missing.") from None

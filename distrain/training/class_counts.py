@@ -47,7 +47,7 @@ def validation_figures(setup: RunSetup, step_flags: StepFlags) -> dict[str, Any]
     _, batches = open_evaluation(setup, step_flags, setup.job.validation)
     return evaluate_all(
         batches,
-        step_flags.around(step, microbatches_per_process=len(setup.local_microbatches)),
+        step_flags.around(step),
         lambda sums: class_figures(sums[0], names),
         interrupted=step_flags.stop_is_agreed,
     )
@@ -91,7 +91,7 @@ def make_count_step(
 
     def replica_step(batches: Sequence[Batch]) -> list[Any]:
         counts = tf.add_n([_counts(task, batch, num_classes) for batch in batches])
-        return replicas.sum([], [counts, summed_flags(batches[0], tf.zeros(()))])[1]
+        return replicas.sum([], [counts, summed_flags(replicas, batches, tf.zeros(()))])[1]
 
     num_batches = accumulation_steps * replicas.replicas_per_device
     count = outcomes(replicas.compile(replica_step, specs, num_batches=num_batches))

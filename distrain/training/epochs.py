@@ -24,6 +24,7 @@ from distrain.training.actions import (
     report_epochs,
     report_steps,
 )
+from distrain.training.bad_steps import make_skip, where_of
 from distrain.training.early_stopping import EarlyStopping, better_figure
 from distrain.training.evaluation import evaluate_validation, validate_within_epoch
 from distrain.training.events import Decision
@@ -115,7 +116,7 @@ def train_epochs(
 
     Raises:
         StopRequested: a rank received a request to stop; everything is saved.
-        DivergenceError: the loss is not finite.
+        DivergenceError: a number is not finite that may not be skipped.
     """
     progress, report = setup.progress, actions.report
     if setup.was_complete:
@@ -154,7 +155,7 @@ def _training_loop(
     validate = validate_within_epoch(partial(evaluate_validation, setup, steps.evaluate, step_flags, report), report)
     validations = [every_steps(config.validate_every, validate)] if config.validate_every else []
     save_steps = [every_steps(config.checkpoint_every, actions.saver.after_step)] if config.checkpoint_every else []
-    train_steps = step_flags.around_steps(steps.train, microbatches_per_process=len(setup.local_microbatches))
+    train_steps = step_flags.around_steps(steps.train)
     evaluate = partial(evaluate_validation, setup, steps.evaluate, step_flags, report, callbacks.around_evaluation_step)
     has_validation = setup.job.validation is not None
     return TrainingLoop(
@@ -188,7 +189,8 @@ def _training_loop(
         ],
         steps_per_execution=config.steps_per_execution,
         max_steps=config.max_steps,
-        where_diverged=step_flags.where_diverged,
+        skip=make_skip(setup, report),
+        where_diverged=lambda: where_of(setup, bad) if (bad := step_flags.bad_evaluation()) else "",
     )
 
 

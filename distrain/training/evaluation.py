@@ -47,7 +47,7 @@ def evaluate_validation(
     if setup.job.validation is None:
         return {}
     plan, batches = open_evaluation(setup, step_flags, setup.job.validation)
-    flagged_step = step_flags.around(evaluate_step, microbatches_per_process=len(setup.local_microbatches))
+    flagged_step = step_flags.around(evaluate_step)
     return evaluate_all(
         batches,
         around_step(flagged_step, setup.metrics_of),

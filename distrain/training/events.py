@@ -27,6 +27,20 @@ class Decision(IntEnum):
 
 
 @dataclass(frozen=True)
+class NotFinite:
+    """A step that changed no weight, because a number in it is not finite.
+
+    Attributes:
+        what: which number, as in "The loss is nan".
+        devices: numbers of the devices whose share of the step is not finite, over all processes; empty if each share
+            is finite but not their sum.
+    """
+
+    what: str
+    devices: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class StepEvent:
     """What an action sees after a call of the step, or after an epoch.
 

@@ -19,11 +19,14 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
+from typing import NoReturn
 
 from distrain.batch import Batch
 from distrain.errors import DivergenceError
 from distrain.runs.progress import Progress, Sums
-from distrain.training.events import Action, Decision, Metrics, StepEvent
+from distrain.training.events import Action, Decision, Metrics, NotFinite, StepEvent
+
+CURE = "Lower --learning-rate, or look for values in the data that are not finite."
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class TrainingLoop:
         open_epoch: progress -> the remaining steps of its epoch. The loop opens an epoch before it evaluates the
             previous epoch, so that the first batches are made during the evaluation.
         train_steps: trains some steps, each given as its batches; returns the sums of each step. The first sum is the
-            weighted loss, the second the weight.
+            weighted loss, the second the weight. A `NotFinite` in place of sums says why a step changed no weight.
         evaluate: returns metrics of the validation data, or None if a request to stop interrupted the evaluation.
         metrics_of: sums -> loss and metrics.
         after_step: actions after each call of `train_steps`, in order. After `FINISH` the loop evaluates at once, and
@@ -60,13 +63,15 @@ class TrainingLoop:
             epoch has ended already, so that its evaluation follows.
         steps_per_execution: steps per call of `train_steps`; the last call of an epoch may have fewer.
         max_steps: no call of `train_steps` goes beyond this global step, at which an action must finish the run.
-        where_diverged: returns where a loss was not finite, as in " on rank 1".
+        skip: receives each step that is not finite, with the progress before; raises `DivergenceError` unless training
+            may go on without this step.
+        where_diverged: returns where the validation loss was not finite, as in " on rank 1".
         clock: returns seconds.
     """
 
     num_epochs: int
     open_epoch: Callable[[Progress], EpochSteps]
-    train_steps: Callable[[list[list[Batch]]], list[Sums]]
+    train_steps: Callable[[list[list[Batch]]], Sequence[Sums | NotFinite]]
     evaluate: Callable[[], Metrics | None]
     metrics_of: Callable[[Sums], Metrics]
     after_step: Sequence[Action] = ()
@@ -74,6 +79,7 @@ class TrainingLoop:
     before_epoch: Callable[[int], Decision | None] = lambda epoch: None
     steps_per_execution: int = 1
     max_steps: int | None = None
+    skip: Callable[[NotFinite, Progress], None] = lambda bad, progress: refuse_step(bad, progress)
     where_diverged: Callable[[], str] = lambda: ""
     clock: Callable[[], float] = time.perf_counter
 
@@ -85,7 +91,8 @@ def run_epochs(loop: TrainingLoop, progress: Progress) -> tuple[Progress, Decisi
         The progress to save, and the decision that ended training; `GO_ON` means that all epochs are trained.
 
     Raises:
-        DivergenceError: the loss of a step or of the validation data is not finite; no action has seen that loss.
+        DivergenceError: a step that may not be skipped, or the loss of the validation data, is not finite. No action
+            has seen that step or loss.
     """
     with ExitStack() as opened:
 
@@ -127,10 +134,12 @@ def _train_epoch(
         now = loop.clock()
         num_examples = [steps.num_examples(done + index) for index in range(len(group))]
         for sums, examples in zip(sums_of_steps, num_examples, strict=False):  # steps after a failed step have no sums
-            if not math.isfinite(sums[0]):
-                finding = f"The loss is {float(sums[0])} at step {progress.global_step + 1}"
-                raise _divergence(loop, finding, progress)
-            progress = progress.after_step(sums, examples, (now - before) / len(group))
+            seconds = (now - before) / len(group)
+            if isinstance(sums, NotFinite):
+                loop.skip(sums, progress)
+                progress = progress.after_skipped_step(examples, seconds)
+            else:
+                progress = progress.after_step(sums, examples, seconds)
         done += len(group)
         event = StepEvent(
             epoch=progress.epoch,
@@ -169,7 +178,8 @@ def _evaluate_epoch(
     if evaluated is None:
         return None
     if not math.isfinite(loss := evaluated.get("loss", 0.0)):
-        raise _divergence(loop, f"The validation loss is {loss} after step {progress.global_step}", progress)
+        finding = f"The validation loss is {loss} after step {progress.global_step} (epoch {progress.epoch + 1})"
+        raise DivergenceError(f"{finding}{loop.where_diverged()}. {CURE}")
     metrics = {**trained, **{f"val_{name}": value for name, value in evaluated.items()}}
     return StepEvent(
         epoch=progress.epoch,
@@ -185,11 +195,9 @@ def _evaluate_epoch(
     )
 
 
-def _divergence(loop: TrainingLoop, finding: str, progress: Progress) -> DivergenceError:
-    return DivergenceError(
-        f"{finding} (epoch {progress.epoch + 1}){loop.where_diverged()}. Lower --learning-rate, or look for values in "
-        "the data that are not finite."
-    )
+def refuse_step(bad: NotFinite, progress: Progress, *, where: str = "", cure: str = CURE) -> NoReturn:
+    """Raise `DivergenceError` for the step after `progress`."""
+    raise DivergenceError(f"{bad.what} at step {progress.global_step + 1} (epoch {progress.epoch + 1}){where}. {cure}")
 
 
 def _decide(actions: Sequence[Action], event: StepEvent) -> Decision:

@@ -83,6 +83,7 @@ def _summarize(setup: RunSetup, actions: RunActions, progress: Progress) -> dict
         "epochs": progress.epoch,
         "global_steps": progress.global_step,
         "examples_trained": progress.examples_trained,
+        "skipped_steps": progress.skipped_steps,
         "weights_sha256": setup.model_state.weights_digest(),
         "data_digest": setup.job.data_digest,
         "startup_seconds": actions.startup.seconds,

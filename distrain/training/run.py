@@ -68,7 +68,7 @@ def run_job(
 
     Raises:
         StopRequested: a rank received a request to stop; everything is saved.
-        DivergenceError: the loss is not finite.
+        DivergenceError: a number is not finite that may not be skipped.
         RankError: the ranks differ, or a rank cannot be joined.
         CheckpointError: the run directory holds another run, or its checkpoints are damaged.
         ConfigurationError, DataError: the settings or the data are wrong.

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -101,6 +102,8 @@ class RunSetup:
 
     def metrics_of(self, sums: Any) -> dict[str, Any]:
         """Return loss and metrics of the sums of a step."""
+        if not sums:  # each step of the epoch so far was skipped
+            return dict.fromkeys(self.trainable.metrics.initial_results(), math.nan)
         return self.trainable.metrics.results(sums)
 
     def restore_variables(self) -> None:
@@ -258,7 +261,12 @@ def compile_steps(setup: RunSetup) -> CompiledSteps:
         at_once = setup.config.steps_per_execution
         return CompiledSteps(
             steps.make_train_steps(
-                task, replicas, specs, accumulation_steps=accumulation_steps, steps_per_execution=at_once
+                task,
+                replicas,
+                specs,
+                accumulation_steps=accumulation_steps,
+                steps_per_execution=at_once,
+                skips=setup.config.skip_nonfinite > 0,
             ),
             steps.make_evaluate_step(task, replicas, evaluated, accumulation_steps=accumulation_steps),
         )

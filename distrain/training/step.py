@@ -9,8 +9,9 @@ step gets, when a step runs, or how replicas communicate.
 
 The loss and the gradient of a step are sums over the shares, and equal what Keras computes for the joined global batch.
 
-`Batch.step_flags` travel with the gradients, so that all processes know the flags after the same step. If a process
-failed or a loss is not finite, this step and the later steps of the same call leave the weights unchanged.
+`Batch.step_flags` travel with the gradients, so that all processes know the flags after the same step. A step whose
+loss or gradient is not finite on some replica leaves the weights unchanged. The later steps of the same call do so too,
+unless the run skips such steps. After a failure of a process, all steps of a call leave the weights unchanged.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from distrain.batch import Batch
 from distrain.errors import ConfigurationError
+from distrain.training.finite import BAD_GRADIENT, BAD_LOSS, all_finite
 from distrain.training.forward import forward_pass
 from distrain.training.gradients import added, make_update, over_replicas, present, share_gradients
 from distrain.training.losses import Total
@@ -36,20 +39,20 @@ class Outcome(NamedTuple):
         sums: the loss times its count, the count, and the sums of the metrics' states, over the global batch.
         num_stops: replicas whose process received a request to stop.
         num_failures: replicas whose process cannot continue.
-        num_diverged: replicas with a loss that is not finite.
-        diverged: sum of the numbers of the diverged replicas, from 0.
+        bad_total: `BAD_GRADIENT` if the sum of the gradients over all replicas is not finite, else 0.
+        bad_shares: for each device, `BAD_LOSS` or `BAD_GRADIENT` if its share of the step is not finite, else 0.
     """
 
     sums: list[np.ndarray]
     num_stops: int
     num_failures: int
-    num_diverged: int
-    diverged: int
+    bad_total: int
+    bad_shares: tuple[int, ...]
 
     @property
-    def is_sound(self) -> bool:
-        """Whether a training step changed the weights."""
-        return self.num_failures == 0 and self.num_diverged == 0
+    def is_finite(self) -> bool:
+        """Whether loss and gradient are finite."""
+        return self.bad_total == 0 and not any(self.bad_shares)
 
 
 Step = Callable[[Sequence[Batch]], Outcome]
@@ -62,6 +65,11 @@ class Replicas(Protocol):
     num_replicas: int
     local_update: bool
     replicas_per_device: int
+
+    def update_if(
+        self, is_sound: Any, update: Callable[[Sequence[Any]], Any], gradients: Sequence[Any], changed: Sequence[Any]
+    ) -> None:
+        """Call `update(gradients)` if `is_sound`; else set each variable of `changed` to its value."""
 
     def compile(
         self, replica_step: Callable[[Sequence[Any]], Sequence[Any]], specs: Any, *, num_batches: int = 1
@@ -79,7 +87,13 @@ class Replicas(Protocol):
 
 
 def make_train_steps(
-    task: TrainableModel, replicas: Replicas, specs: Any, *, accumulation_steps: int = 1, steps_per_execution: int = 1
+    task: TrainableModel,
+    replicas: Replicas,
+    specs: Any,
+    *,
+    accumulation_steps: int = 1,
+    steps_per_execution: int = 1,
+    skips: bool = False,
 ) -> Steps:
     """Compile the training step.
 
@@ -89,10 +103,12 @@ def make_train_steps(
         specs: a `Batch` of `tf.TensorSpec`.
         accumulation_steps: microbatches that each replica computes one after the other for one update.
         steps_per_execution: steps in one compiled call, which pay the overhead of a call once.
+        skips: whether training goes on after a step that is not finite, as if that step had not been.
 
     Returns:
         A function from the batches of 1 to `steps_per_execution` steps to the outcome of each step. A step lists the
-        batches of the local replicas, replica after replica. After an unsound step, outcomes are missing or undefined.
+        batches of the local replicas, replica after replica. After a step that ends training, outcomes are missing or
+        undefined.
 
     Raises:
         ConfigurationError: the model has no trainable weights.
@@ -101,8 +117,12 @@ def make_train_steps(
         raise ConfigurationError("The model has no trainable weights; there is nothing to train.")
     accumulation_steps *= replicas.replicas_per_device
     update = make_update(task, jit_compile=replicas.local_update and task.jit_compile)
+    is_scaled = isinstance(task.optimizer, keras.optimizers.LossScaleOptimizer)  # it skips gradients by its own rule
+    # The forward pass changes variables such as moving averages, which a skipped step must leave as they were.
+    changed = task.model.non_trainable_variables if skips else []
 
     def replica_step(batches: Sequence[Batch], is_sound: Any) -> tuple[list[Any], Any]:
+        before = [(variable, tf.identity(variable.value)) for variable in changed]
         totals = _totals(task, replicas, batches)
         gradients, sums = share_gradients(task, batches[0], next(totals))
         for batch in batches[1:]:
@@ -111,13 +131,18 @@ def make_train_steps(
             gradients = list(map(added, gradients, more_gradients))
             sums = list(map(added, sums, more_sums))
         # The loss depends on the weights, so the sums of the next step in this call come after this step's update.
-        gradients, sums = over_replicas(task, replicas, gradients, [*sums, summed_flags(batches[0], sums[0])])
-        if replicas.local_update:
-            is_sound &= tf.math.is_finite(sums[0]) & (sums[-1][1] == 0)
-            tf.cond(is_sound, lambda: update(gradients), lambda: tf.zeros(()))
-        else:  # one process, which discards the weights when a step fails
-            update(gradients)
-        return sums, is_sound
+        checked = [] if is_scaled else present(gradients)
+        gradients, sums = over_replicas(
+            task, replicas, gradients, [*sums, summed_flags(replicas, batches, sums[0], checked)]
+        )
+        flags = sums.pop()
+        if replicas.num_replicas > replicas.replicas_per_device and not is_scaled:  # finite gradients may overflow
+            is_bad = tf.cast(~all_finite(present(gradients)), tf.float32)
+            flags += tf.one_hot(2, int(flags.shape[0])) * BAD_GRADIENT * is_bad
+        has_failed, is_finite = flags[1] > 0, tf.reduce_all(flags[2:] == 0)
+        is_applied = is_sound & ~has_failed & is_finite
+        replicas.update_if(is_applied, update, gradients, before)
+        return [*sums, flags], (is_sound & ~has_failed if skips else is_applied)
 
     def replica_steps(batches: Sequence[Batch]) -> list[Any]:
         outputs, is_sound = [], tf.constant(True)
@@ -138,7 +163,7 @@ def make_train_steps(
         outcomes = []
         for step in steps:  # fewer steps remain at the end of an epoch
             outcomes += one_step(step)
-            if not outcomes[-1].is_sound:
+            if outcomes[-1].num_failures or not (skips or outcomes[-1].is_finite):
                 break
         return outcomes
 
@@ -194,18 +219,30 @@ def make_evaluate_step(
         totals = _totals(task, replicas, batches)
         passes = [forward_pass(task, b, training=False, total=next(totals), of_outputs=of_outputs) for b in batches]
         own = [tf.add_n(values) for values in zip(*(share.sums for share in passes), strict=True)]
-        return replicas.sum([], [*own, summed_flags(batches[0], own[0])])[1]
+        return replicas.sum([], [*own, summed_flags(replicas, batches, own[0])])[1]
 
     num_batches = accumulation_steps * replicas.replicas_per_device
     evaluate = outcomes(replicas.compile(replica_step, specs, num_batches=num_batches))
     return lambda batches: evaluate(batches)[0]
 
 
-def summed_flags(batch: Batch, weighted_loss: Any) -> Any:
-    """Return float32 `[4]` in the order of `Outcome`, which replicas sum with the metrics."""
-    stop, failed, replica = tf.unstack(batch.step_flags, num=3)
-    diverged = tf.cast(~tf.math.is_finite(weighted_loss), tf.float32)
-    return tf.stack([stop, failed, diverged, diverged * (replica - 1)])
+def summed_flags(
+    replicas: Replicas, batches: Sequence[Batch], weighted_loss: Any, gradients: Sequence[Any] = ()
+) -> Any:
+    """Return float32 `[3 + devices]` in the order of `Outcome`, which replicas sum with the metrics.
+
+    Args:
+        replicas: all replicas.
+        batches: the microbatches of this device.
+        weighted_loss: the loss of this device's share, times its count.
+        gradients: the gradients of this device's share.
+    """
+    stop, failed, microbatch = tf.unstack(batches[0].step_flags, num=3)
+    device = tf.cast(microbatch - 1, tf.int32) // len(batches)
+    bad_gradient = 0.0 if not gradients else tf.where(all_finite(gradients), 0.0, BAD_GRADIENT)
+    bad = tf.where(tf.math.is_finite(weighted_loss), bad_gradient, BAD_LOSS)
+    of_devices = tf.one_hot(device, replicas.num_replicas // replicas.replicas_per_device) * bad
+    return tf.concat([[stop, failed, 0.0], of_devices], axis=0)
 
 
 def outcomes(
@@ -217,6 +254,11 @@ def outcomes(
         outputs = [output.numpy() for output in compiled(batches)]
         width = len(outputs) // num_steps
         steps = [outputs[first : first + width] for first in range(0, len(outputs), width)]
-        return [Outcome(sums, *map(int, flags)) for *sums, flags in steps]
+        return [_outcome(sums, list(map(int, flags))) for *sums, flags in steps]
 
     return run
+
+
+def _outcome(sums: list[np.ndarray], flags: list[int]) -> Outcome:
+    num_stops, num_failures, bad_total, *bad_shares = flags
+    return Outcome(sums, num_stops, num_failures, bad_total, tuple(bad_shares))

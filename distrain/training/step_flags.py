@@ -4,7 +4,7 @@ Decides: what all processes do at the same step when a flag arrives. Never: adds
 summed together with the gradients.
 
     step_flags = StepFlags(distribution.group, stop)
-    train_steps = step_flags.around_steps(compiled_steps, microbatches_per_process=1)
+    train_steps = step_flags.around_steps(compiled_steps)
     batches = step_flags.with_failure_batches(batches, [idle_batch(sample, 0)])
     TrainingLoop(..., train_steps=train_steps, after_step=[..., step_flags.action])
 """
@@ -20,7 +20,8 @@ from distrain.cluster.error_relay import run_on_all_ranks
 from distrain.cluster.process_group import ProcessGroup
 from distrain.cluster.signals import StopRequest
 from distrain.runs.progress import Sums
-from distrain.training.events import Decision, StepEvent
+from distrain.training.events import Decision, NotFinite, StepEvent
+from distrain.training.finite import BAD_LOSS
 
 if TYPE_CHECKING:
     from distrain.training.step import Outcome
@@ -41,30 +42,39 @@ class StepFlags:
         self._failure: Exception | None = None
         self._global_step = global_step
         self._stop_is_agreed = False
-        self._where_diverged = ""
+        self._bad_evaluation: tuple[int, ...] = ()
 
-    def around(
-        self, step: Callable[[list[Batch]], Outcome], *, microbatches_per_process: int
-    ) -> Callable[[list[Batch]], Sums]:
+    def around(self, step: Callable[[list[Batch]], Outcome]) -> Callable[[list[Batch]], Sums]:
         """Return a function that evaluates one step with flags and returns its sums.
 
         Args:
             step: the compiled evaluation step.
-            microbatches_per_process: microbatches of each process; maps the number of a microbatch to a rank.
 
         Raises (the function does):
             DistrainError: a process failed; all processes raise its error.
         """
-        return lambda batches: self._receive(step(self._with_stop(batches)), microbatches_per_process, index=0)
+
+        def run(batches: list[Batch]) -> Sums:
+            outcome = step(self._with_stop(batches))
+            self._receive(outcome, index=0)
+            self._bad_evaluation = self._bad_evaluation or _bad_devices(outcome)
+            return outcome.sums
+
+        return run
 
     def around_steps(
-        self, steps: Callable[[list[list[Batch]]], list[Outcome]], *, microbatches_per_process: int
-    ) -> Callable[[list[list[Batch]]], list[Sums]]:
-        """Return a function that trains the steps of one call with flags; see `around`."""
+        self, steps: Callable[[list[list[Batch]]], list[Outcome]]
+    ) -> Callable[[list[list[Batch]]], list[Sums | NotFinite]]:
+        """Return a function that trains the steps of one call with flags; see `around`.
 
-        def run(group: list[list[Batch]]) -> list[Sums]:
+        For a step that is not finite, the function returns what was not finite in place of the step's sums.
+        """
+
+        def run(group: list[list[Batch]]) -> list[Sums | NotFinite]:
             outcomes = steps([self._with_stop(batches) for batches in group])
-            return [self._receive(outcome, microbatches_per_process, index=i) for i, outcome in enumerate(outcomes)]
+            for index, outcome in enumerate(outcomes):
+                self._receive(outcome, index=index)
+            return [outcome.sums if outcome.is_finite else _not_finite(outcome) for outcome in outcomes]
 
         return run
 
@@ -80,9 +90,9 @@ class StepFlags:
         """Return whether all processes know of a request to stop."""
         return self._stop_is_agreed
 
-    def where_diverged(self) -> str:
-        """Return where the loss was not finite, as in " on rank 1"; empty for a single process."""
-        return self._where_diverged
+    def bad_evaluation(self) -> tuple[int, ...]:
+        """Return the devices whose share of an evaluated step first had a loss that is not finite."""
+        return self._bad_evaluation
 
     def action(self, event: StepEvent) -> Decision:
         """Stop after an agreed request, unless an earlier action decided more than `GO_ON`."""
@@ -100,16 +110,12 @@ class StepFlags:
     def _with_stop(self, batches: list[Batch]) -> list[Batch]:
         return _with_flags(batches, stop=True) if self._stop.signal_name is not None else batches
 
-    def _receive(self, outcome: Outcome, microbatches_per_process: int, *, index: int) -> Sums:
-        """Act on the flags of the step at this index within a call; return the step's sums."""
+    def _receive(self, outcome: Outcome, *, index: int) -> None:
+        """Act on the flags of the step at this index within a call."""
         self._stop_is_agreed |= outcome.num_stops > 0
         if outcome.num_failures:
             where = f"step {self._global_step + index + 1}: "
             run_on_all_ranks(self._group, self._raise_failure, where=where)
-        if outcome.num_diverged and self._group.size > 1 and not self._where_diverged:
-            rank = outcome.diverged // microbatches_per_process
-            self._where_diverged = f" on rank {rank}" if outcome.num_diverged == 1 else " on several ranks"
-        return outcome.sums
 
     def _replace_failed(self, steps: Iterator[list[Batch]], empty: list[Batch]) -> Iterator[list[Batch]]:
         try:
@@ -122,6 +128,15 @@ class StepFlags:
     def _raise_failure(self) -> None:
         if self._failure is not None:
             raise self._failure
+
+
+def _bad_devices(outcome: Outcome) -> tuple[int, ...]:
+    return tuple(device for device, bad in enumerate(outcome.bad_shares) if bad)
+
+
+def _not_finite(outcome: Outcome) -> NotFinite:
+    what = f"The loss is {float(outcome.sums[0])}" if BAD_LOSS in outcome.bad_shares else "The gradient is not finite"
+    return NotFinite(what, _bad_devices(outcome))
 
 
 def _with_flags(batches: list[Batch], *, stop: bool = False, failed: bool = False) -> list[Batch]:

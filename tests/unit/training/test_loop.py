@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from contextlib import contextmanager
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from distrain.data.plan import EpochPlan
 from distrain.errors import DivergenceError
 from distrain.runs.progress import Progress
-from distrain.training.events import Decision
+from distrain.training.events import Decision, NotFinite
 from distrain.training.loop import EpochSteps, TrainingLoop, run_epochs
 
 N, B = 10, 4  # 3 steps: 4, 4 and 2 examples
@@ -47,7 +48,9 @@ class Training:
         for batches in steps:
             self.seen += [example for batch in batches for example in batch]
             losses = [self._loss(example) for batch in batches for example in batch]
-            sums.append([np.float32(sum(losses)), np.float32(len(losses))])
+            is_finite = math.isfinite(sum(losses))
+            figures = [np.float32(sum(losses)), np.float32(len(losses))]
+            sums.append(figures if is_finite else NotFinite(f"The loss is {sum(losses)}", (0,)))
         return sums
 
     def evaluate(self):
@@ -233,6 +236,22 @@ def test_a_loss_that_is_not_finite_ends_the_run_before_anything_is_saved(bad):
     with pytest.raises(DivergenceError, match=r"step 2 \(epoch 1\).*--learning-rate"):
         training.run(after_step=[lambda e: saved.append(e.progress.global_step)])
     assert saved == [1]
+
+
+@pytest.mark.parametrize("per_call", [1, 2, 3])
+def test_a_skipped_step_counts_as_a_step_without_figures(per_call):
+    """The examples 4 to 7 are skipped in each epoch: the loss is the mean of the other examples."""
+    skipped, epochs = [], []
+    training = Training(loss=lambda example: float("nan") if example == 5 else float(example))
+    progress, _ = training.run(
+        skip=lambda bad, before: skipped.append((bad.what, before.global_step, before.skipped_steps)),
+        after_epoch=[lambda e: epochs.append((e.metrics()["loss"], e.num_examples))],
+        steps_per_execution=per_call,
+    )
+    assert skipped == [("The loss is nan", 1, 0), ("The loss is nan", 4, 1)]
+    assert epochs == [((0 + 1 + 2 + 3 + 8 + 9) / 6, 6)] * 2
+    assert (progress.global_step, progress.examples_trained, progress.skipped_steps) == (6, 12, 2)
+    assert training.seen == list(range(N)) * 2
 
 
 def test_a_validation_loss_that_is_not_finite_ends_the_run():

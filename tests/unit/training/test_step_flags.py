@@ -14,7 +14,8 @@ from distrain.batch import Batch, step_flags
 from distrain.cluster.process_group import SingleProcess
 from distrain.cluster.signals import StopRequest
 from distrain.errors import DataError
-from distrain.training.events import Decision
+from distrain.training.events import Decision, NotFinite
+from distrain.training.finite import BAD_GRADIENT, BAD_LOSS
 from distrain.training.step import Outcome
 from distrain.training.step_flags import StepFlags
 
@@ -29,7 +30,8 @@ def step_of(process, diverging=()):
     def step(batches):
         own = json.dumps(batches[0].step_flags.tolist()).encode()
         stops, failures, _ = np.sum([json.loads(flags) for flags in process.all_gather_bytes(own)], axis=0)
-        return Outcome([np.float32(1.5), np.float32(2)], int(stops), int(failures), len(diverging), sum(diverging))
+        bad = tuple(BAD_LOSS * (rank in diverging) for rank in range(process.size))
+        return Outcome([np.float32(1.5), np.float32(2)], int(stops), int(failures), 0, bad)
 
     return step
 
@@ -46,7 +48,7 @@ def run(process, stop, num_steps=6, fails_at=None, asked_at=None, diverging=()):
             yield [batch(process.rank)]
 
     flags = StepFlags(process, stop)
-    step = flags.around(step_of(process, diverging), microbatches_per_process=1)
+    step = flags.around(step_of(process, diverging))
     with flags.with_failure_batches(nullcontext(batches()), [batch(process.rank)]) as fed:
         for number, step_batches in enumerate(fed, 1):
             sums = step(step_batches)
@@ -85,10 +87,26 @@ def test_alone_an_error_of_the_loader_is_raised_as_it_is():
     assert (str(error), error.reporting_rank) == ("shard 7 is damaged", None)
 
 
-@pytest.mark.parametrize(("diverging", "where"), [((), ""), ((1,), " on rank 1"), ((0, 1), " on several ranks")])
-def test_where_the_loss_is_not_finite(diverging, where):
+@pytest.mark.parametrize("diverging", [(), (1,), (0, 1)])
+def test_where_the_loss_is_not_finite(diverging):
     flags = on_all(2, lambda process: run(process, StopRequest(), diverging=diverging))
-    assert [each.where_diverged() for each in flags] == [where] * 2
+    assert [each.bad_evaluation() for each in flags] == [diverging] * 2
+
+
+def test_a_step_that_is_not_finite_has_no_sums():
+    def outcome(total, *shares):
+        return Outcome([np.float32("nan")], 0, 0, total, shares)
+
+    steps = [
+        outcome(0, 0, 0),
+        outcome(0, BAD_LOSS, BAD_GRADIENT),
+        outcome(0, 0, BAD_GRADIENT),
+        outcome(BAD_GRADIENT, 0),
+    ]
+    run_steps = StepFlags(SingleProcess(), StopRequest()).around_steps(lambda group: steps)
+    _, *bad = run_steps([[]])
+    gradient = "The gradient is not finite"
+    assert bad == [NotFinite("The loss is nan", (0, 1)), NotFinite(gradient, (1,)), NotFinite(gradient, ())]
 
 
 def test_an_error_is_raised_at_its_step_among_several_in_a_call():
@@ -103,7 +121,7 @@ def test_an_error_is_raised_at_its_step_among_several_in_a_call():
 
         flags = StepFlags(process, StopRequest())
         step = step_of(process)
-        steps = flags.around_steps(lambda group: [step(each) for each in group], microbatches_per_process=1)
+        steps = flags.around_steps(lambda group: [step(each) for each in group])
         with flags.with_failure_batches(nullcontext(batches()), [batch(process.rank)]) as fed:
             for number in (4, 8):
                 assert steps([next(fed) for _ in range(4)]) == [[1.5, 2]] * 4
@@ -117,7 +135,7 @@ def test_an_error_is_raised_at_its_step_among_several_in_a_call():
 def test_no_process_stops_when_training_is_complete_or_nobody_asked():
     flags = StepFlags(SingleProcess(), StopRequest())
     assert flags.action(step_event(1)) is Decision.GO_ON
-    flags.around(lambda batches: Outcome([], 1, 0, 0, 0), microbatches_per_process=1)([])
+    flags.around(lambda batches: Outcome([], 1, 0, 0, ()))([])
     assert flags.stop_is_agreed()
     assert flags.action(step_event(2)) is Decision.STOP
     assert flags.action(step_event(2, decision=Decision.FINISH)) is Decision.GO_ON
