@@ -18,6 +18,7 @@ from collections.abc import Sequence
 
 from distrain.cli import data_commands, run_commands, train_command
 from distrain.cli.options import Formatter, Parser, exit_code_table
+from distrain.cluster.signals import StopRequest
 from distrain.config import TrainConfig
 from distrain.errors import ConfigurationError, DistrainError
 from distrain.reporting.error_line import print_error, world_or_alone
@@ -27,9 +28,14 @@ from distrain.version import __version__
 _LOG = logging.getLogger(__name__)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code."""
-    options = make_parser().parse_args(arguments)
+def main(arguments: Sequence[str] | None = None, *, stop: StopRequest | None = None) -> int:
+    """Run one command and return its exit code.
+
+    Args:
+        arguments: words after `distrain`; default: the words that this process got.
+        stop: request to stop, if this process listens already.
+    """
+    options = make_parser().parse_args(arguments, argparse.Namespace(stop=stop, is_whole_process=arguments is None))
     try:
         world = world_or_alone()
         with log_to_stderr(options.log_level, rank=world.rank):

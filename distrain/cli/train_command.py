@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -44,9 +45,9 @@ def _train(options: argparse.Namespace) -> None:
     from distrain.cluster.signals import ignore_stop, listen_for_stop
     from distrain.reporting.boot_clock import process_began
     from distrain.training.run import train
-    from distrain.training.uncaught import end_at_once
+    from distrain.training.uncaught import end_at_once, end_rank
 
-    stop = listen_for_stop()  # before the slow imports, so that no request to stop is lost
+    stop = options.stop or listen_for_stop()  # before the slow imports, so that no request to stop is lost
     config = config_of(options)
     is_alone = world_or_alone().size == 1
     try:
@@ -55,15 +56,23 @@ def _train(options: argparse.Namespace) -> None:
         if not is_alone:
             end_at_once(error)
         raise
+    finally:
+        if options.is_whole_process:
+            ignore_stop()  # a launcher may repeat its signal, but everything is saved
+    if world_or_alone().rank == 0:
+        _print_result(config, summary)
     if not is_alone:
-        ignore_stop()  # Python restores the default handlers before the process ends
-    if world_or_alone().rank > 0:
-        return
+        end_rank(0)
+
+
+def _print_result(config: TrainConfig, summary: Mapping[str, Any]) -> None:
+    """Print the result, and write the report."""
     _print_missed_classes(summary.get("classes", {}))
     accuracy = summary["validation_accuracy"]
     if accuracy is not None:
         print(f"validation accuracy {accuracy:.4f}, loss {summary['validation_loss']:.4f}, in {config.run}")
     _write_report(config.run)
+    sys.stdout.flush()  # while BrokenPipeError is still caught
 
 
 def _write_report(run: Path) -> None:

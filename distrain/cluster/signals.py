@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from types import FrameType
 
 # Open MPI's mpirun relays SIGUSR1 to its ranks, but turns SIGTERM and SIGINT into a quick end. Cluster schedulers send
-# SIGUSR1 as a warning.
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+# SIGUSR1 as a warning. A terminal that closes sends SIGHUP.
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 
 
 @dataclass
@@ -38,8 +38,8 @@ class StopRequest:
 def listen_for_stop() -> StopRequest:
     """Handle `STOP_SIGNALS` as requests to stop until the process ends; return the request that a signal fills in.
 
-    A second SIGINT raises `KeyboardInterrupt` at once. Python allows handlers in the main thread only; in any other
-    thread the signals keep their meaning.
+    A second SIGINT raises `KeyboardInterrupt` at once. SIGHUP stays ignored under `nohup`. Python allows handlers in
+    the main thread only; in any other thread the signals keep their meaning.
     """
     request = StopRequest()
 
@@ -50,14 +50,19 @@ def listen_for_stop() -> StopRequest:
 
     if threading.current_thread() is threading.main_thread():
         for number in STOP_SIGNALS:
-            signal.signal(number, handle)
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, handle)
     return request
 
 
 def ignore_stop() -> None:
-    """Ignore `STOP_SIGNALS` until the process ends, because a launcher may repeat them meanwhile."""
-    for number in STOP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+    """Ignore `STOP_SIGNALS` until the process ends, because a launcher may repeat them meanwhile.
+
+    Python restores the default action of handled signals before the process ends, but leaves ignored signals ignored.
+    """
+    if threading.current_thread() is threading.main_thread():
+        for number in STOP_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager

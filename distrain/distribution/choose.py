@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 
 START_SECONDS = 180.0  # longer than the slowest observed start; ranks wait here while others import TensorFlow
+LEAVE_SECONDS = 60.0  # longer than the chief takes to write its report, for which the other ranks wait
 
 _joined: list[Collectives] = []
 
@@ -160,10 +161,19 @@ def _alarm(world: World) -> Iterator[None]:
         alarm.cancel()
 
 
-def leave() -> None:
-    """Disconnect from the other processes for good, before the process ends; all processes must call this."""
+def leave(code: int) -> None:
+    """Disconnect from the other processes for good, before the process ends; all processes must call this.
+
+    Args:
+        code: this process exits with this code if the other processes, or a launcher that hangs, let it wait for
+            longer than `LEAVE_SECONDS`.
+    """
+    alarm = threading.Timer(LEAVE_SECONDS, exit_process, (code, None))
+    alarm.daemon = True
+    alarm.start()
     while _joined:
         _joined.pop().stop()
+    alarm.cancel()
 
 
 def _check_placement(group: ProcessGroup, world: World) -> None:

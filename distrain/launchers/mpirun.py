@@ -68,7 +68,6 @@ def run_job(command: Sequence[str]) -> int:
         KeyboardInterrupt: A second SIGINT killed the ranks.
     """
     stop = listen_for_stop()  # before any process starts, so that no signal is missed
-    signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))  # the terminal has gone
     reports: list[bytes] = []
     relay = StderrRelay(lambda lines: messages(lines, reports))
     mpirun = start(command, signal_at_death=signal.SIGTERM, stderr=relay, start_new_session=True)
@@ -124,7 +123,7 @@ def _start_guard(session: int) -> int:
         try:
             os.setsid()
             detach_standard_streams()
-            for number in (*STOP_SIGNALS, signal.SIGHUP):
+            for number in STOP_SIGNALS:
                 signal.signal(number, signal.SIG_IGN)
             while os.getppid() == supervisor:
                 time.sleep(GUARD_SECONDS)

@@ -12,7 +12,8 @@ DISTRAIN_RENDEZVOUS, host and port of pod 0, and DISTRAIN_RENDEZVOUS_SECONDS, wi
     the command is wrong           exit code 2, before any pod waits
     this run is finished already   exit code 0: other pods may have completed, and Kubernetes never restarts those
     a pod does not connect         exit code 5, and its name
-    SIGTERM, SIGINT, SIGUSR1       exit code 42 at once while pods are missing; later each rank gets it and saves
+    SIGTERM, SIGINT, SIGUSR1,      exit code 42 at once while pods are missing; later each rank gets it and saves
+    SIGHUP
     a second SIGINT                the ranks are killed
     a rank fails or is killed      the other ranks notice and exit, or are killed later; a killed rank gives exit code 5
     this process is killed         the kernel kills its ranks

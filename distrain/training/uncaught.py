@@ -1,9 +1,10 @@
-"""How a process ends by an error that nothing caught.
+"""How a process ends after training, or by an error that nothing caught.
 
 Decides: message and exit code of such an end. Never: which errors there are.
 
     end_script_by_exit_code()                    # a script that calls distrain.fit
-    end_at_once(error)                           # one of many processes
+    end_at_once(error)                           # one of many processes, after an error
+    end_rank(0)                                  # one of many processes, after training
 
 A script may catch every error itself; the hook sees uncaught errors alone.
 """
@@ -17,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 
+from distrain.cluster.signals import ignore_stop
 from distrain.errors import DistrainError
 from distrain.reporting.error_line import print_error, world_or_alone
 
@@ -45,6 +47,7 @@ class _ExceptHook:
         if world_or_alone().size > 1:
             end_at_once(error)
         print_error(error)
+        ignore_stop()
         raise SystemExit(error.exit_code)
 
 
@@ -54,18 +57,27 @@ def end_at_once(error: Exception) -> None:
     A normal exit takes seconds with TensorFlow, while launchers wait five seconds at most after a request to stop. A
     normal exit also waits for the other processes, which may be gone.
     """
-    from distrain.cluster.signals import ignore_stop
-    from distrain.distribution.choose import leave
-
     code = DistrainError.exit_code
     if isinstance(error, DistrainError):
         print_error(error)
         code = error.exit_code
         if error.reporting_rank is not None:
-            ignore_stop()
-            leave()
+            end_rank(code)
     else:
         traceback.print_exception(error)
+    _exit(code)
+
+
+def end_rank(code: int) -> None:
+    """End one of many processes together with all others, within a minute; all processes must call this."""
+    from distrain.distribution.choose import leave
+
+    ignore_stop()
+    leave(code)
+    _exit(code)
+
+
+def _exit(code: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

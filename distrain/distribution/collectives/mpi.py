@@ -13,6 +13,7 @@ hwloc ends in a segmentation fault once TensorFlow loads another (Open MPI 4.1.8
 
 from __future__ import annotations
 
+import ctypes
 import logging
 from typing import Any
 
@@ -47,8 +48,11 @@ def start(world: World, *, on_gpu: bool) -> ProcessGroup:
 
 
 def stop() -> None:
-    """Leave the other ranks for good; all ranks must call this."""
-    MPI.Finalize()
+    """Leave the other ranks for good; all ranks must call this.
+
+    `MPI.Finalize` of mpi4py would hold the interpreter's lock, and so would stop the deadline of `choose.leave`.
+    """
+    ctypes.CDLL(MPI.__file__).MPI_Finalize()
 
 
 def on_device() -> None:
