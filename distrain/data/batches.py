@@ -61,8 +61,8 @@ def epoch_batches(
 
 def sample_batch(examples: Examples) -> Batch:
     """The first one or two examples as a batch, to build a model on."""
-    plan = EpochPlan(examples.num_examples, 1, min(2, examples.num_examples))
-    order = epoch_order(plan.num_examples, seed=0, epoch=0, shuffle=False)
+    count = min(2, examples.num_examples)
+    plan, order = EpochPlan(count, 1, count), epoch_order(count, seed=0, epoch=0, shuffle=False)
     (batch,) = next(epoch_batches(examples, plan, order, replicas=range(1)))
     return batch
 

@@ -51,8 +51,8 @@ def class_weighted(examples: Examples, weights: Mapping[int, float]) -> Examples
         )
     _check_labels(labels)
 
-    def load(spans: np.ndarray, indices: np.ndarray, memory: Memory = np.empty) -> RowReader:
-        read_rows = examples.load(spans, indices, memory)
+    def load(spans: np.ndarray, indices: np.ndarray, memory: Memory = np.empty, epoch: int = 0) -> RowReader:
+        read_rows = examples.load(spans, indices, memory, epoch)
 
         def read(start: int, stop: int) -> RowNests:
             features, labels, _ = read_rows(start, stop)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from distrain.batch import Memory
+from distrain.data.shuffle import SHUFFLE_SPAN, SHUFFLE_WINDOW, ShuffledOrder, epoch_order
 
 
 class CsrRows(NamedTuple):
@@ -51,13 +52,14 @@ RowReader = Callable[[int, int], RowNests]  # (start, stop) -> rows
 class LoadRows(Protocol):
     """Loads some examples of a shuffle window."""
 
-    def __call__(self, spans: np.ndarray, indices: np.ndarray, memory: Memory = np.empty, /) -> RowReader:
+    def __call__(self, spans: np.ndarray, indices: np.ndarray, memory: Memory = np.empty, epoch: int = 0) -> RowReader:
         """Load examples.
 
         Args:
             spans: int64 `[s, 2]`: (start, stop) example numbers of each span of neighbouring examples.
             indices: int64 `[k]`: unique indices into the concatenated spans, in output order.
             memory: allocator for large arrays; each array must keep its values until the last call of the reader.
+            epoch: epoch from 0, which chooses the random numbers of augmentation.
 
         Returns:
             A reader that copies the loaded examples start .. stop - 1 of 0 .. k - 1 into features, labels, weights.
@@ -77,6 +79,8 @@ class Examples:
         will_need: asks the system to read spans, int64 `[s, 2]`, from disk ahead of their use.
         row_sizes: functions by input name that map spans to the entries, or packed tokens, of each row, int64.
         read_labels: (start, stop) -> labels of neighbouring examples, read without features; None if `load` alone can.
+        window_size: most examples in a shuffle window.
+        span_size: neighbouring examples in a span of a shuffle window.
     """
 
     num_examples: int
@@ -86,6 +90,14 @@ class Examples:
     will_need: Callable[[np.ndarray], None] = lambda spans: None
     row_sizes: Mapping[str, Callable[[np.ndarray], np.ndarray]] = field(default_factory=dict)
     read_labels: Callable[[int, int], Any] | None = None
+    window_size: int = SHUFFLE_WINDOW
+    span_size: int = SHUFFLE_SPAN
+
+    def order(self, *, seed: int, epoch: int, shuffle: bool = True) -> ShuffledOrder:
+        """Return the order of one epoch; see `shuffle.epoch_order`."""
+        return epoch_order(
+            self.num_examples, seed=seed, epoch=epoch, block=self.window_size, run=self.span_size, shuffle=shuffle
+        )
 
 
 def labels_between(examples: Examples, start: int, stop: int) -> Any:

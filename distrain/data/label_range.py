@@ -54,8 +54,8 @@ def with_label_ranges(examples: Examples, ranges: Mapping[str, LabelRange]) -> E
         DataError: a label is outside its range.
     """
 
-    def load(spans: np.ndarray, indices: np.ndarray, memory: Memory = np.empty) -> RowReader:
-        read_rows = examples.load(spans, indices, memory)
+    def load(spans: np.ndarray, indices: np.ndarray, memory: Memory = np.empty, epoch: int = 0) -> RowReader:
+        read_rows = examples.load(spans, indices, memory, epoch)
 
         def read(start: int, stop: int) -> RowNests:
             rows = read_rows(start, stop)

@@ -22,6 +22,8 @@ import numpy as np
 
 SHUFFLE_WINDOW = 65_536  # examples; about 30 MB of n-gram rows
 SHUFFLE_SPAN = 256  # examples; a window is then a few hundred sequential reads
+WINDOW_BYTES = 2**28  # of a window of large examples, such as images: two windows are held while the next one is read
+SPANS_PER_WINDOW = 16  # fewest, so that a window of large examples still mixes distant ones
 
 
 class ShuffleWindow(NamedTuple):
@@ -150,6 +152,24 @@ def epoch_order(
         shuffle: False gives the order of the data.
     """
     return ShuffledOrder(num_examples, seed, epoch, window_size=block, span_size=run, shuffle=shuffle)
+
+
+def shuffle_sizes(num_examples: int, row_bytes: int, span_size: int = SHUFFLE_SPAN) -> tuple[int, int]:
+    """Return the examples in a shuffle window, and in a span of neighbours.
+
+    Args:
+        num_examples: examples of the source. A source no larger than a window has the same order in any storage.
+        row_bytes: bytes of an example.
+        span_size: examples that the storage holds together.
+
+    >>> shuffle_sizes(10**6, 400), shuffle_sizes(10**6, 2**20), shuffle_sizes(10**6, 400, 10_000)
+    ((65536, 256), (256, 16), (65536, 10000))
+    """
+    window = max(SPANS_PER_WINDOW, min(SHUFFLE_WINDOW, WINDOW_BYTES // max(1, row_bytes)))
+    span = min(SHUFFLE_SPAN, window // SPANS_PER_WINDOW)
+    if num_examples > window and span_size != SHUFFLE_SPAN:
+        span = max(1, span_size)
+    return window, span
 
 
 def _permutation(size: int, seed: int, epoch: int, *, stream: int) -> np.ndarray:

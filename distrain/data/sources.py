@@ -28,6 +28,7 @@ from distrain.data.readahead import read_ahead
 from distrain.data.row_kernels import chunks_of_rows, gather_rows, pack_rows, pad_rows, write_row_ids
 from distrain.data.rows import Rows, RowSpan, pick_rows, span_lengths
 from distrain.data.shards import Part
+from distrain.data.shuffle import shuffle_sizes
 from distrain.errors import DataError
 
 DIGEST_BYTES = 2**20
@@ -55,7 +56,7 @@ def array_examples(features: Any, labels: Any = None, weights: Any = None) -> Ex
     rows = (features, labels, checked_weights(weights, labels, num_examples))
     arrays = leaves(rows)
 
-    def load(spans: np.ndarray, indices: np.ndarray, memory: Memory = np.empty) -> RowReader:
+    def load(spans: np.ndarray, indices: np.ndarray, memory: Memory = np.empty, epoch: int = 0) -> RowReader:
         examples = np.concatenate([np.arange(start, stop) for start, stop in spans])[indices]
 
         def read(start: int, stop: int) -> RowNests:
@@ -75,7 +76,9 @@ def array_examples(features: Any, labels: Any = None, weights: Any = None) -> Ex
     sparse = {name: value for name, value in leaves(features) if scipy.sparse.issparse(value)}
     num_columns = {name: value.shape[1] for name, value in sparse.items()}
     row_sizes = {name: partial(_entries, value.indptr) for name, value in sparse.items()}
-    return Examples(num_examples, load, num_columns, _digest(rows), will_need, row_sizes, read_labels)
+    row_bytes = sum(value[:1].nbytes for _, value in arrays if isinstance(value, np.ndarray))
+    window, span = shuffle_sizes(num_examples, row_bytes)
+    return Examples(num_examples, load, num_columns, _digest(rows), will_need, row_sizes, read_labels, window, span)
 
 
 def _entries(row_splits: np.ndarray, spans: np.ndarray) -> np.ndarray:
@@ -155,7 +158,7 @@ def _ragged_examples(
     length: int,
     pad_multiple: int | None,
 ) -> Examples:
-    def load(spans: np.ndarray, indices: np.ndarray, memory: Memory = np.empty) -> RowReader:
+    def load(spans: np.ndarray, indices: np.ndarray, memory: Memory = np.empty, epoch: int = 0) -> RowReader:
         return partial(_to_features, gather(spans, indices, memory), length, pad_multiple)
 
     if kind == "ngram":

@@ -23,8 +23,8 @@ def split_examples(examples: Examples, count: int) -> tuple[Examples, Examples]:
     """Return the first `count` examples and the rest, both in the order of the data."""
     first = replace(examples, num_examples=count, digest=f"{examples.digest}:{count}")
 
-    def load(spans: np.ndarray, indices: np.ndarray, memory: Memory = np.empty) -> RowReader:
-        return examples.load(spans + count, indices, memory)
+    def load(spans: np.ndarray, indices: np.ndarray, memory: Memory = np.empty, epoch: int = 0) -> RowReader:
+        return examples.load(spans + count, indices, memory, epoch)
 
     def shifted(function: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
         return lambda spans: function(spans + count)

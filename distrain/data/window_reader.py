@@ -61,7 +61,7 @@ class WindowReader:
         indices = offsets if window.permutation is None else window.permutation[offsets]
         if self._rows is None:
             self._examples.will_need(window.spans)
-        self._rows = self._examples.load(window.spans, indices, self._memory.reuse())
+        self._rows = self._examples.load(window.spans, indices, self._memory.reuse(), epoch=self._order.epoch)
         self._examples.will_need(self._order.spans_after(window))  # the disk works while steps compute
         return self._rows
 

@@ -62,7 +62,9 @@ def audit(plan: RunPlan, *, seed: int, epoch: int, console: Console | None = Non
         )
 
 
-def _load_example_numbers(spans: np.ndarray, indices: np.ndarray, memory: Memory = np.empty) -> RowReader:
+def _load_example_numbers(
+    spans: np.ndarray, indices: np.ndarray, memory: Memory = np.empty, epoch: int = 0
+) -> RowReader:
     ends = np.cumsum(spans[:, 1] - spans[:, 0])
     span_of = np.searchsorted(ends, indices, side="right")
     numbers = indices - ends[span_of] + spans[span_of, 1]

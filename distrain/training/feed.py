@@ -16,7 +16,7 @@ from distrain.data.batches import epoch_batches, idle_batch
 from distrain.data.examples import Examples
 from distrain.data.plan import EpochPlan
 from distrain.data.prefetch import PREFETCH_STEPS, prefetched
-from distrain.data.shuffle import ShuffledOrder, epoch_order
+from distrain.data.shuffle import ShuffledOrder
 from distrain.runs.progress import Progress
 from distrain.training.loop import EpochSteps
 from distrain.training.run_length import limited_examples
@@ -27,8 +27,7 @@ from distrain.training.step_flags import StepFlags
 def open_epoch(setup: RunSetup, step_flags: StepFlags, progress: Progress) -> EpochSteps:
     """Return the steps of the current epoch from `progress.position` to its end, in shuffled order."""
     plan = setup.epoch_plan(progress.position)
-    num_examples, seed = setup.job.train.num_examples, setup.config.seed
-    order = epoch_order(num_examples, seed=seed, epoch=progress.epoch, shuffle=setup.job.shuffle)
+    order = setup.job.train.order(seed=setup.config.seed, epoch=progress.epoch, shuffle=setup.job.shuffle)
     local = setup.local_microbatches
     batches = epoch_batches(setup.job.train, plan, order, replicas=local, epoch=progress.epoch)
     depth = max(PREFETCH_STEPS, 2 * setup.config.steps_per_execution)
@@ -59,4 +58,4 @@ def evaluation_plan(
 ) -> tuple[EpochPlan, ShuffledOrder]:
     """Return the plan and the order of one pass over the first `limit` examples, or all, in the order of the data."""
     plan = EpochPlan(limit or examples.num_examples, num_replicas, batch_size)
-    return plan, epoch_order(examples.num_examples, seed=0, epoch=0, shuffle=False)
+    return plan, examples.order(seed=0, epoch=0, shuffle=False)

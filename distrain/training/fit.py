@@ -24,7 +24,7 @@ from distrain.errors import ConfigurationError
 from distrain.reporting.console import open_console
 from distrain.reporting.reporter import Reporter, RunReporter
 from distrain.training.callback_rules import flat_callbacks
-from distrain.training.fit_arguments import VERBOSE, examples_of, named_data, refuse_arguments
+from distrain.training.fit_arguments import VERBOSE, examples_of, named_data, refuse_arguments, transforms_of
 from distrain.training.job import TrainingJob, refuse_given_model
 from distrain.training.run import Result, run_job
 from distrain.training.uncaught import end_script_by_exit_code
@@ -35,12 +35,14 @@ _NOT_OF_FIT = {"data", "model", "units", "embedding", "blocks", "filters", "drop
 
 def fit(
     build_model: Callable[[], Any] | Any,
-    train: tuple[Any, ...] | None = None,
-    validation: tuple[Any, ...] | None = None,
+    train: Any = None,
+    validation: Any = None,
     *,
     x: Any = None,
     y: Any = None,
-    validation_data: tuple[Any, ...] | None = None,
+    validation_data: Any = None,
+    map: Callable[..., Any] | None = None,  # noqa: A002 - the name that users of data sets know
+    validation_map: Callable[..., Any] | None = None,
     optimizer: Any = None,
     loss: Any = None,
     metrics: Any = None,
@@ -62,11 +64,15 @@ def fit(
         build_model: makes the model, functional or subclassed, compiled or not. distrain calls it once, in the scope
             of the devices and with Keras's random seed set. One replica also trains a given model, from its weights.
         train: (x, y) or (x, y, weights). Features x are arrays `[n, ...]` (also `np.memmap`), SciPy sparse matrices,
-            or nests of these, labels y likewise. Weights are what Keras takes as sample_weight.
+            or nests of these, labels y likewise. Weights are what Keras takes as sample_weight. Or a source: an object
+            whose `[number]` is an example (x, y) or (x, y, weight), or a dict with a "label" (see `data.positional`).
         validation: validation data in the form of `train`, or None.
         x: features, in place of `train`.
         y: labels, beside `x`.
         validation_data: another name of `validation`.
+        map: function of an example that returns the example to train on. If it takes a second argument, that is a
+            random generator, which depends on the seed, the epoch and the example alone.
+        validation_map: the same for validation data; default: `map`, if that draws no random numbers.
         optimizer: a Keras optimizer, its name, or a function that makes it; default: the compiled one, else Adam.
         loss: as `compile` takes it, and likewise the next three; default: as the model is compiled.
         metrics: metrics whose states add up over examples.
@@ -94,7 +100,8 @@ def fit(
     is_model = _is_model(build_model, settings.get("devices"))
     given = {"optimizer": optimizer, "loss": loss, "metrics": metrics, "loss_weights": loss_weights}
     data = named_data(train, validation, x, y, validation_data)
-    examples, held_out = examples_of(*data, sample_weight, class_weight, validation_split)
+    transforms = transforms_of(map, validation_map, seed=settings.get("seed", 0), validates=data[1] is not None)
+    examples, held_out = examples_of(*data, sample_weight, class_weight, validation_split, **transforms)
 
     def open_job() -> TrainingJob:
         return TrainingJob(

@@ -9,14 +9,15 @@ Decides: which of these arguments are served, and what a refusal says. Never: tr
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from distrain.data.class_weights import balanced_weights, class_counts, class_weighted
 from distrain.data.examples import Examples
-from distrain.data.sources import array_examples
 from distrain.data.split import split_examples
+from distrain.data.transforms import Transform
 from distrain.errors import ConfigurationError
+from distrain.training.given_data import given_examples
 
 # Arguments that are refused: the value that changes nothing, and the way on.
 REFUSED: dict[str, tuple[Any, str]] = {
@@ -44,13 +45,11 @@ def refuse_arguments(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name not in REFUSED}
 
 
-def named_data(
-    train: Any, validation: Any, x: Any, y: Any, validation_data: Any
-) -> tuple[tuple[Any, ...], tuple[Any, ...] | None]:
+def named_data(train: Any, validation: Any, x: Any, y: Any, validation_data: Any) -> tuple[Any, Any]:
     """Return `train` and `validation`, given by these names or by Keras' names x, y and validation_data.
 
     Raises:
-        ConfigurationError: something is given twice, is missing, or is no tuple.
+        ConfigurationError: something is given twice or is missing.
     """
     if (train is None) == (x is None) or (train is not None and y is not None):
         raise ConfigurationError("give the training data once: as train=(x, y) or (x, y, weights), or as x= and y=.")
@@ -58,42 +57,46 @@ def named_data(
         raise ConfigurationError("validation and validation_data are two names of one argument; give one of them.")
     train = (x, y) if train is None else train
     validation = validation_data if validation is None else validation
-    for name, part in (("train", train), ("validation", validation)):
-        if part is not None and not (isinstance(part, tuple) and len(part) in (2, 3)):
-            found = f"has length {len(part)}" if isinstance(part, tuple) else f"is of type {type(part).__name__}"
-            raise ConfigurationError(
-                f"{name} must be a tuple (x, y) or (x, y, weights) of arrays, and {found}. "
-                "Training data may also be given as x= and y=. Of a model without labels, y is None."
-            )
     return train, validation
 
 
 def examples_of(
-    train: tuple[Any, ...],
-    validation: tuple[Any, ...] | None,
+    train: Any,
+    validation: Any,
     sample_weight: Any = None,
     class_weight: Mapping[int, float] | str | None = None,
     validation_split: float = 0.0,
+    *,
+    transform: Transform | None = None,
+    validation_transform: Transform | None = None,
 ) -> tuple[Examples, Examples | None]:
     """Return the training and the validation examples.
 
     Args:
-        train: (x, y) or (x, y, weights).
-        validation: the same for validation, or None.
+        train: (x, y) or (x, y, weights), or a source by position.
+        validation: validation data in one of these forms, or None.
         sample_weight: weights of the training examples, in place of the third element of `train`.
         class_weight: weight by class number, or "balanced".
         validation_split: fraction of the examples, the last ones, that validate; 0 takes `validation` alone.
+        transform: changes each training example, and each example that `validation_split` holds out.
+        validation_transform: changes each validation example.
 
     Raises:
         ConfigurationError: arguments contradict each other, or the data is wrong.
     """
     if sample_weight is not None:
+        if not isinstance(train, tuple):
+            raise ConfigurationError("sample_weight goes with arrays: give the weight as third value of each example.")
         if len(train) == 3 and train[2] is not None:
             raise ConfigurationError("the weights are given twice: as sample_weight and as third element of train.")
         train = (*train[:2], sample_weight)
-    examples = array_examples(*train)
-    held_out = None if validation is None else array_examples(*validation)
+    examples = given_examples(train, "train", transform)
+    held_out = None if validation is None else given_examples(validation, "validation", validation_transform)
     if validation_split:
+        if transform and transform.is_random:
+            raise ConfigurationError(
+                "map draws random numbers, which held out examples should not: give validation data and validation_map."
+            )
         if held_out is not None:
             raise ConfigurationError("validation_split and validation data are given; leave one of them out.")
         examples, held_out = _split(examples, validation_split)
@@ -103,6 +106,34 @@ def examples_of(
             weights = balanced_weights(class_counts(examples))
         examples = class_weighted(examples, weights)
     return examples, held_out
+
+
+def transforms_of(
+    function: Callable[..., Any] | None, validation_function: Callable[..., Any] | None, *, seed: int, validates: bool
+) -> dict[str, Transform | None]:
+    """Return `transform` and `validation_transform` of `examples_of`.
+
+    Args:
+        function: the argument `map` of `distrain.fit`.
+        validation_function: its argument `validation_map`.
+        seed: seed of the run.
+        validates: whether validation data is given.
+
+    Raises:
+        ConfigurationError: an argument is no function, or validation data would be changed at random unasked.
+    """
+    for name, given in (("map", function), ("validation_map", validation_function)):
+        if given is not None and not callable(given):
+            raise ConfigurationError(f"{name} is {given!r}; give a function of one example.")
+    transform = None if function is None else Transform(function, seed)
+    if validation_function is not None:
+        return {"transform": transform, "validation_transform": Transform(validation_function, seed)}
+    if transform and transform.is_random and validates:
+        raise ConfigurationError(
+            "map draws random numbers, which validation data should not: give validation_map, a function of one "
+            "example without random numbers."
+        )
+    return {"transform": transform, "validation_transform": transform}
 
 
 def _split(examples: Examples, fraction: float) -> tuple[Examples, Examples]:

@@ -135,7 +135,7 @@ def test_each_window_is_announced_before_it_is_loaded():
     calls = []
     examples = array_examples(np.arange(100, dtype=np.float32)[:, None], np.arange(100))
 
-    def load(spans, indices, memory=None):
+    def load(spans, indices, memory=None, epoch=0):
         if len(spans) > 1:  # an idle replica loads a single example
             calls.append(("load", spans.tolist()))
         return examples.load(spans, indices)

@@ -18,7 +18,7 @@ def test_each_window_is_loaded_once_and_alone():
     loaded = []
     examples = numbered(100)
 
-    def load(spans, indices, memory=None):
+    def load(spans, indices, memory=None, epoch=0):
         loaded.append((int((spans[:, 1] - spans[:, 0]).sum()), len(indices)))
         return examples.load(spans, indices)
 
@@ -33,7 +33,7 @@ def test_a_replica_loads_only_its_own_rows():
     loaded = []
     examples, plan = numbered(99), EpochPlan(99, 3, 7)
 
-    def load(spans, indices, memory=None):
+    def load(spans, indices, memory=None, epoch=0):
         loaded.append(np.concatenate([np.arange(*span) for span in spans])[indices].tolist())
         return examples.load(spans, indices)
 
@@ -59,7 +59,7 @@ def test_all_replicas_load_a_window_in_the_same_step(batch_size, first_position)
     for replica in range(num_replicas):
         steps, walked, examples = [], [], numbered(1990)
 
-        def load(spans, indices, memory=None, examples=examples, steps=steps, walked=walked):
+        def load(spans, indices, memory=None, epoch=0, examples=examples, steps=steps, walked=walked):
             if len(spans) > 1:  # an idle replica loads a single example
                 steps.append(len(walked))
             return examples.load(spans, indices)

@@ -1,0 +1,84 @@
+"""A data set of Keras that gives batches by number, as a source by position.
+
+Decides: which example is in which batch. Never: keeps more than one batch in memory.
+
+    source = BatchSource(dataset, "train")         # a keras.utils.PyDataset
+    source.read(0, 100)                            # the batches that hold these examples, each read once
+
+All batches but the last must be equally large. Keras' own options for workers are not used.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from distrain.data.array_checks import array_nest
+from distrain.data.nests import leaves, map_nest
+from distrain.errors import ConfigurationError, DataError
+
+
+class BatchSource:
+    """Examples of a `keras.utils.PyDataset`.
+
+    Args:
+        dataset: has `num_batches` (or a length) and returns a batch (x,), (x, y) or (x, y, weights) for a number.
+        name: the data set's name in messages.
+
+    Raises:
+        ConfigurationError: the data set has no batches, or no end.
+    """
+
+    def __init__(self, dataset: Any, name: str) -> None:
+        self._dataset, self._name = dataset, name
+        self._num_batches = dataset.num_batches
+        if not self._num_batches:
+            raise ConfigurationError(f"{name} has {self._num_batches} batches; give a number of at least 1.")
+        self.span_size = _rows(self._batch(0))
+        last = _rows(self._batch(self._num_batches - 1))
+        self._num_examples = (self._num_batches - 1) * self.span_size + last
+
+    def __len__(self) -> int:
+        return self._num_examples
+
+    def __getitem__(self, number: int) -> tuple[Any, ...]:
+        """Return one example."""
+        return tuple(map_nest(lambda value, name: value[0], part) for part in self.read(number, number + 1))
+
+    def read(self, start: int, stop: int) -> tuple[Any, ...]:
+        """Return the examples start .. stop - 1 as arrays."""
+        pieces = []
+        for number in range(start // self.span_size, (stop - 1) // self.span_size + 1):
+            first = number * self.span_size
+            batch = self._checked(number, self._batch(number))
+            rows = slice(max(start - first, 0), stop - first)
+            pieces.append(tuple(_rows_of(part, rows) for part in batch))
+        columns = iter([np.concatenate(found) for found in zip(*map(_arrays, pieces), strict=True)])
+        return tuple(map_nest(lambda value, name: next(columns), part) for part in pieces[0])
+
+    def _batch(self, number: int) -> tuple[Any, ...]:
+        batch = self._dataset[number]
+        batch = batch if isinstance(batch, tuple) else (batch,)
+        return tuple(array_nest(part) for part in batch)
+
+    def _checked(self, number: int, batch: tuple[Any, ...]) -> tuple[Any, ...]:
+        wanted = min(self.span_size, self._num_examples - number * self.span_size)
+        if _rows(batch) != wanted:
+            raise DataError(
+                f"Batch {number} of {self._name} has {_rows(batch)} examples, but all batches before the last must "
+                f"have {self.span_size}, as batch 0 has."
+            )
+        return batch
+
+
+def _rows_of(part: Any, rows: slice) -> Any:
+    return map_nest(lambda value, name: value[rows], part)
+
+
+def _arrays(parts: tuple[Any, ...]) -> list[Any]:
+    return [value for part in parts for _, value in leaves(part)]
+
+
+def _rows(batch: tuple[Any, ...]) -> int:
+    return len(_arrays(batch)[0])

@@ -1,0 +1,88 @@
+"""What a user gives as data, as examples: arrays, or a source by position.
+
+Decides: which objects are data, and what a refusal says. Never: reads more than a first example.
+
+    train = given_examples((x, y), "train")
+    train = given_examples(datasets.load_from_disk("reviews"), "train", Transform(tokenize, seed=0))
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from distrain.data.array_source import ArraySource
+from distrain.data.batch_source import BatchSource
+from distrain.data.examples import Examples
+from distrain.data.positional import is_positional, positional_examples
+from distrain.data.sources import array_examples
+from distrain.data.transforms import Transform
+from distrain.errors import ConfigurationError
+
+FORMS = (
+    "give a tuple (x, y) or (x, y, weights) of arrays, or a source: an object with __len__ and __getitem__ that "
+    "returns one example (x, y) for a number"
+)
+
+
+def given_examples(data: Any, name: str, transform: Transform | None = None) -> Examples:
+    """Return data of a user as examples.
+
+    Args:
+        data: a tuple of arrays, a `keras.utils.PyDataset`, or a source by position.
+        name: the argument's name, for messages.
+        transform: changes each example.
+
+    Raises:
+        ConfigurationError: `data` is neither, or arrays do not fit together.
+        DataError: the first example cannot be read or is no example.
+    """
+    if isinstance(data, tuple):
+        if len(data) not in (2, 3):
+            raise ConfigurationError(f"{name} has length {len(data)}: {FORMS}.")
+        return (
+            positional_examples(ArraySource(*data), transform=transform, name=name)
+            if transform
+            else array_examples(*data)
+        )
+    if _is_py_dataset(data):
+        return positional_examples(_batches(data, name), transform=transform, name=name)
+    if isinstance(data, np.ndarray) or hasattr(data, "iloc") or (isinstance(data, list) and _is_list_of_arrays(data)):
+        raise ConfigurationError(f"{name} is of type {type(data).__name__} and has no labels of its own: {FORMS}.")
+    if not is_positional(data) or isinstance(data, (str, bytes, dict)):
+        raise ConfigurationError(f"{name} is of type {type(data).__name__}: {_way_on(data)}.")
+    return positional_examples(data, transform=transform, name=name)
+
+
+def _is_py_dataset(data: Any) -> bool:
+    keras = sys.modules.get("keras")  # whoever made a data set of Keras has imported Keras
+    return keras is not None and isinstance(data, keras.utils.PyDataset)
+
+
+def _batches(dataset: Any, name: str) -> BatchSource:
+    import keras
+
+    for hook in ("on_epoch_begin", "on_epoch_end"):
+        if getattr(type(dataset), hook) is not getattr(keras.utils.PyDataset, hook):
+            raise ConfigurationError(
+                f"{name} changes in {type(dataset).__name__}.{hook}, which another number of ranks would not repeat: "
+                "leave the method out, because distrain shuffles by itself, and draw random numbers in map=."
+            )
+    return BatchSource(dataset, name)
+
+
+def _way_on(data: Any) -> str:
+    """Return the way on for data that is read in one direction alone, else the forms of data."""
+    if isinstance(data, (str, bytes, dict)) or not hasattr(data, "__iter__"):
+        return FORMS
+    return (
+        "data that is read from its start alone has no example by number. Write it to a folder once with "
+        "'distrain prepare --source module:function --out DIR', or give distrain.fit(..., cache=DIR)"
+    )
+
+
+def _is_list_of_arrays(data: list[Any]) -> bool:
+    """Whether a list looks like [x, y], which is no list of examples."""
+    return len(data) in (2, 3) and all(isinstance(value, np.ndarray) and value.ndim for value in data)

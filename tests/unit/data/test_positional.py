@@ -1,0 +1,283 @@
+"""Sources by position give the examples that were asked for, whichever of their methods is used; others are refused."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distrain.data.array_source import ArraySource
+from distrain.data.batch_source import BatchSource
+from distrain.data.batches import epoch_batches
+from distrain.data.plan import EpochPlan
+from distrain.data.positional import positional_examples
+from distrain.data.shuffle import shuffle_sizes
+from distrain.data.transforms import Transform, random_generator
+from distrain.errors import ConfigurationError, DataError
+
+NUM = 53
+X = np.arange(NUM * 3, dtype=np.float32).reshape(NUM, 3)
+Y = np.arange(NUM) % 4
+SPANS = np.array([[40, 53], [0, 13], [13, 26], [26, 40]])
+
+
+class ByNumber:
+    """Examples by number alone, with a count of each reading."""
+
+    def __init__(self):
+        self.reads = Counter()
+
+    def __len__(self):
+        return NUM
+
+    def __getitem__(self, number):
+        assert type(number) is int
+        self.reads[number] += 1
+        return X[number], Y[number]
+
+
+class ByTake(ByNumber):
+    """Several examples at once, as arrays."""
+
+    def take(self, indices):
+        self.reads.update(indices.tolist())
+        return X[indices], Y[indices]
+
+
+class ByGetItems(ByNumber):
+    """Several examples at once, as PyTorch names it."""
+
+    def __getitems__(self, numbers):
+        return [self[number] for number in numbers]
+
+    def take(self, count):
+        raise AssertionError("a Dataset of Hugging Face takes the first examples by this name")
+
+
+class ByRange(ByNumber):
+    """Neighbours as arrays."""
+
+    span_size = 13
+
+    def read(self, start, stop):
+        self.reads.update(range(start, stop))
+        return X[start:stop], Y[start:stop]
+
+
+class ByRangeOfLists(ByRange):
+    """Neighbours as a list of examples."""
+
+    def read(self, start, stop):
+        return [self[number] for number in range(start, stop)]
+
+
+class Batches:
+    """Batches by number, as a data set of Keras gives them."""
+
+    num_batches = 6
+
+    def __getitem__(self, number):
+        return X[number * 10 : number * 10 + 10], Y[number * 10 : number * 10 + 10]
+
+
+SOURCES = [ByNumber, ByTake, ByGetItems, ByRange, ByRangeOfLists, lambda: BatchSource(Batches(), "batches")]
+SOURCES += [lambda: [(X[i], Y[i]) for i in range(NUM)], lambda: ArraySource(X, Y)]
+
+
+@pytest.mark.parametrize("make", SOURCES)
+@given(chosen=st.sets(st.integers(0, NUM - 1), min_size=1), data=st.data())
+def test_any_examples_of_a_window_come_in_their_order(make, chosen, data):
+    indices = np.array(data.draw(st.permutations(sorted(chosen))))
+    numbers = np.concatenate([np.arange(*span) for span in SPANS])[indices]
+    read = positional_examples(make()).load(SPANS, indices)
+    middle = data.draw(st.integers(0, len(indices)))
+    for start, stop in {(0, len(indices)), (0, middle), (middle, len(indices))}:
+        if start < stop:
+            features, labels, weights = read(start, stop)
+            np.testing.assert_array_equal(features, X[numbers[start:stop]])
+            np.testing.assert_array_equal(labels, Y[numbers[start:stop]])
+            assert weights == ()
+
+
+@pytest.mark.parametrize("num_replicas", [1, 2, 3])
+def test_a_rank_reads_its_own_examples_once_an_epoch(num_replicas):
+    total = Counter()
+    for replica in range(num_replicas):
+        source = ByNumber()
+        examples = positional_examples(source)
+        plan, order = EpochPlan(NUM, num_replicas, 4), examples.order(seed=3, epoch=1)
+        source.reads.clear()
+        batches = list(epoch_batches(examples, plan, order, replicas=range(replica, replica + 1), epoch=1))
+        own = plan.positions_between(0, NUM, range(replica, replica + 1))
+        wanted = Counter(order.examples(range(NUM))[own].tolist())
+        idle = sum(int(batch.num_rows) == 0 for (batch,) in batches)  # fed an example that does not count
+        assert (source.reads - wanted).total() == idle
+        assert not wanted - source.reads
+        total += wanted
+    assert total == Counter(range(NUM))
+
+
+def test_dicts_name_their_label_weight_and_inputs():
+    element = {"age": 3, "image": [[1.0, 2.0]], "label": 1, "weight": 0.5}
+    features, labels, weights = positional_examples([element, {**element, "age": 4}]).load(
+        np.array([[0, 2]]), np.arange(2)
+    )(0, 2)
+    assert features["age"].tolist() == [3, 4]
+    assert features["image"].shape == (2, 1, 2)
+    assert (labels.tolist(), weights.tolist()) == ([1, 1], [0.5, 0.5])
+    (alone, _, _) = positional_examples([{"image": [1.0, 2.0], "y": 0}]).load(np.array([[0, 1]]), np.arange(1))(0, 1)
+    assert alone.tolist() == [[1.0, 2.0]]
+
+
+def test_structures_nest():
+    element = ({"a": (np.ones(2), np.zeros(3)), "b": 1}, [np.ones(1), np.zeros(1)], (0.5, 2.0))
+    features, labels, weights = positional_examples([element] * 3).load(np.array([[0, 3]]), np.arange(3))(1, 3)
+    assert [value.shape for value in features["a"]] == [(2, 2), (2, 3)]
+    assert [value.shape for value in labels] == [(2, 1), (2, 1)]
+    assert weights.tolist() == [[0.5, 2.0]] * 2
+
+
+def test_random_numbers_depend_on_seed_epoch_and_example_alone():
+    def noisy(example, rng):
+        return example[0] + rng.normal(size=3).astype("float32"), example[1]
+
+    def read(source, numbers, *, seed=1, epoch=2):
+        examples = positional_examples(source, transform=Transform(noisy, seed))
+        return examples.load(np.array([[0, NUM]]), np.array(numbers), np.empty, epoch)(0, len(numbers))[0]
+
+    wanted = np.stack([X[n] + random_generator(1, 2, n).normal(size=3).astype("float32") for n in (7, 3, 20)])
+    for make in SOURCES:
+        np.testing.assert_array_equal(read(make(), [7, 3, 20]), wanted)
+    np.testing.assert_array_equal(read(ByNumber(), [3]), wanted[1:2])
+    assert not np.array_equal(read(ByNumber(), [3], epoch=3), wanted[1:2])
+    assert not np.array_equal(read(ByNumber(), [3], seed=2), wanted[1:2])
+
+
+@pytest.mark.parametrize(
+    ("function", "is_random"),
+    [
+        (lambda example: example, False),
+        (lambda example, rng: example, True),
+        (lambda example, rng=None: example, True),
+        (lambda example, generator: example, True),
+        (lambda example, size=32: example, False),
+        (dict, False),
+    ],
+)
+def test_a_function_that_takes_a_second_argument_draws_random_numbers(function, is_random):
+    assert Transform(function, 0).is_random is is_random
+
+
+@pytest.mark.parametrize(
+    ("elements", "words"),
+    [
+        ([(X[0], 0), (X[0][:2], 0)], r"example 1 has float32 of shape \(2,\) where example 0 has float32 of \(3,\)"),
+        ([(X[0], 0), (X[0].astype("float64"), 0)], "example 1 has float64"),
+        ([(X[0], 0), (X[0], 0.5)], "example 1 has float64"),
+        ([(X[0], 0), (X[0], 0, 2.0)], "example 1 has another structure"),
+        ([(X[0], 0), {"x": X[0]}], "example 1 has 'x' where example 0 has no names"),
+        ([{"a": 1, "y": 0}, {"b": 1, "y": 0}], "example 1 has 'b', 'y' where example 0 has 'a', 'y'"),
+        (
+            [{"a": 1, "b": 2, "y": 0}, {"a": 1, "c": 1, "y": 0}],
+            "example 1 has 'a', 'c', 'y' where example 0 has 'a', 'b', 'y'",
+        ),
+        ([(X[0], 0, 1.0), (X[0], 0, -1.0)], "example 1 has a weight that is negative"),
+        ([(X[0], 0, 1.0), (X[0], 0, np.nan)], "example 1 has a weight that is negative or not finite"),
+        ([("text", 0)], "example 0 has text, .* as features: .* with map="),
+        ([(X[0], "spam")], "example 0 has text, .* as label"),
+        ([(X[0], 0, 1, 1)], "example 0 is a tuple of 4 values"),
+        ([[X[0], 0]], "example 0 is a list; give a tuple"),
+        ([{"x": 1, "label": 0, "labels": 1}], "example 0 has 'label' and 'labels'"),
+        ([{"label": 0}], "example 0 has no inputs beside 'label'"),
+        ([(X[0], None), (X[0], 1)], "example 1 has another structure"),
+        ([((), 0)], "example 0 has no features"),
+        ([(X[0].astype(complex), 0)], "example 0 has complex128 as features"),
+    ],
+)
+def test_an_example_that_does_not_fit_is_named(elements, words):
+    def read_all():
+        count = len(elements)
+        return positional_examples(elements).load(np.array([[0, count]]), np.arange(count))(0, count)
+
+    with pytest.raises(DataError, match=words):
+        read_all()
+
+
+class Failing(ByNumber):
+    """A source whose storage has a fault."""
+
+    def __getitem__(self, number):
+        if number == 5:
+            raise OSError("bad sector")
+        return super().__getitem__(number)
+
+
+class Short(ByGetItems):
+    """A source that gives too few examples."""
+
+    def __getitems__(self, numbers):
+        return super().__getitems__(numbers)[:5]
+
+
+class WrongColumns(ByTake):
+    """A source whose arrays have different lengths."""
+
+    def take(self, indices):
+        return (X[indices][:5], Y[indices]) if len(indices) > 5 else super().take(indices)
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        (Failing(), r"the Failing cannot read example 5: OSError: bad sector \(.*test_positional.py, line \d+\)"),
+        (Short(), "the Short returned 5 examples where 10 were asked for"),
+        (WrongColumns(), "the WrongColumns returned 5 examples where 10 were asked for"),
+    ],
+)
+def test_a_source_that_fails_is_named_with_the_example(source, words):
+    with pytest.raises(DataError, match=words):
+        positional_examples(source).load(np.array([[0, 10]]), np.arange(10)[::-1])(0, 10)
+
+
+def test_a_failing_function_names_the_example():
+    def decode(example):
+        return 1 / (example[0][0] - 12), example[1]
+
+    examples = positional_examples([([float(3 * n)], 0) for n in range(60)], transform=Transform(decode, 0))
+    read = examples.load(np.array([[0, 6]]), np.arange(6))
+    with pytest.raises(DataError, match=r"map= fails on example 4 of the list: ZeroDivisionError: .*line \d+"):
+        read(0, 6)
+
+
+def test_batches_of_unequal_size_are_refused():
+    class Uneven(Batches):
+        def __getitem__(self, number):
+            features, labels = super().__getitem__(number)
+            return (features[:9], labels[:9]) if number == 2 else (features, labels)
+
+    with pytest.raises(DataError, match=r"Batch 2 of batches has 9 examples, but all batches before the last .* 10"):
+        positional_examples(BatchSource(Uneven(), "batches")).load(SPANS, np.arange(NUM))
+
+
+def test_a_source_that_changes_is_told_and_still_resumes(caplog):
+    class Noisy(ByNumber):
+        def __getitem__(self, number):
+            return np.random.default_rng().normal(size=3), Y[number]
+
+    assert positional_examples(Noisy()).digest == positional_examples(Noisy()).digest
+    assert "gives other values each time it is read" in caplog.text
+    assert positional_examples(ByNumber()).digest != positional_examples([(X[i], Y[i]) for i in range(50)]).digest
+
+
+def test_empty_sources_are_refused():
+    with pytest.raises(ConfigurationError, match="the list is empty"):
+        positional_examples([])
+
+
+def test_large_examples_have_small_windows_and_data_within_a_window_one_order():
+    assert shuffle_sizes(10**6, 150_000) == (1789, 111)
+    assert shuffle_sizes(60_000, 400, 10_000) == shuffle_sizes(60_000, 400)
+    assert positional_examples(ByRange()).span_size == positional_examples(ByNumber()).span_size
