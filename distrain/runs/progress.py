@@ -30,7 +30,7 @@ class Progress:
         position: examples trained in the current epoch; the next batch starts at this position.
         epoch_steps: steps of the current epoch so far, skipped steps included.
         global_step: steps over all epochs, skipped steps included.
-        examples_trained: examples trained over all epochs, without those of skipped steps.
+        examples_trained: examples trained over all epochs; a skipped step trains none.
         skipped_steps: steps without an update, because a number in them was not finite.
         train_seconds: seconds spent in training steps over all epochs.
         sums: the step's sums, added up over the current epoch, float64.

@@ -60,7 +60,7 @@ class IndexedJob:
 
         Args:
             index: Completion index.
-            more: Options, in place of those of the manifest.
+            more: Options that replace options of the manifest.
             changed: Variables that differ from the manifest.
         """
         for container in self.spec["initContainers"]:

@@ -80,7 +80,7 @@ class Job:
         return self._start(network, f"{self.name}-worker-{index}", "Worker", {"K_MPI_JOB_ROLE": "worker"}, [], [])
 
     def start_launcher(self, network: Network, arguments: Sequence[str], env: Mapping[str, str] | None = None) -> Pod:
-        """Start the pod of the launcher, with these options in place of those of the manifest."""
+        """Start the pod of the launcher, with options that replace options of the manifest."""
         environ = {**_OPEN_MPI, "OMPI_MCA_orte_set_default_slots": str(self._spec["slotsPerWorker"]), **(env or {})}
         hostfile = Mount("/etc/mpi", self._folder / "config", read_only=True)
         return self._start(network, f"{self.name}-launcher", "Launcher", environ, [hostfile], arguments)
