@@ -4,11 +4,13 @@ set -euo pipefail
 
 usage() {
   cat <<'TEXT'
-Usage: launch/k8s.sh render --name NAME [OPTION ...] [ARGUMENT ...]   prints the manifests
+Usage: launch/k8s.sh render --name NAME [OPTION ...] [ARGUMENT ...]   prints the job's manifests
        launch/k8s.sh apply  --name NAME [OPTION ...] [ARGUMENT ...]   sends them to the cluster
-       launch/k8s.sh status --name NAME [OPTION ...]                  shows pods, warnings and progress
-       launch/k8s.sh logs   --name NAME [OPTION ...] [ARGUMENT ...]   shows the chief's log; arguments: of kubectl logs
-       launch/k8s.sh delete --name NAME [OPTION ...] [--claims]       deletes the job; with --claims all data and runs
+       launch/k8s.sh status --name NAME [--layout LAYOUT]             shows pods, warnings and progress
+       launch/k8s.sh logs   --name NAME [--layout LAYOUT] [ARGUMENT ...]
+                                                                      shows the chief's log; arguments: of kubectl logs
+       launch/k8s.sh delete --name NAME [--claims]                    deletes the job; with --claims all data and runs
+       launch/k8s.sh render --layout shared, apply --layout shared    the claims and the account of all jobs
 
 All other arguments of render and apply, and all arguments after `--`, go to `distrain train`; with --layout prepare
 they go to `distrain prepare`. For example:
@@ -17,21 +19,42 @@ they go to `distrain prepare`. For example:
   launch/k8s.sh apply --name reviews --layout indexed --pods 4 --gpus 8 --image REGISTRY/distrain@sha256:... --epochs 20
 
   --name NAME           name of the job; the run directory is /runs/NAME
-  --namespace NAMESPACE namespace of the job (default: the namespace of kubectl's context)
+  -n, --namespace NAMESPACE
+                        namespace of the job (default: the namespace of kubectl's context)
   --layout LAYOUT       single-gpu (default), multi-gpu (one pod, MirroredStrategy), indexed (several pods, Horovod, no
                         operator), mpijob (Kubeflow's mpi-operator), trainer (Kubeflow Trainer v2), prepare (text to
-                        data), files (a pod that mounts the volumes and sleeps, for kubectl cp)
+                        data), files (a pod that mounts the volumes and sleeps, for kubectl cp), shared (no job)
   --pods N              number of pods (default: 2 for indexed, mpijob and trainer)
   --gpus N              GPUs of each pod (default: 1, multi-gpu 2); 0 trains on CPUs
   --ranks N             processes in each pod (default: one for each GPU)
-  --cpus N              cores that each pod requests
+  --cpus N              cores that each pod requests: 4, or 500m for half a core
   --memory SIZE         memory request and limit of each pod: 16Gi
   --image IMAGE         image built from k8s/Dockerfile (default: distrain:0.1.0)
   --data DIR            prepared data on the data volume (default: /data/prepared)
   --queue QUEUE         queue of Kueue in which the job waits
+  --gang SCHEDULER      volcano or scheduler-plugins: starts the pods of indexed or mpijob together or not at all
+  --protect             adds a PodDisruptionBudget: no drain of a node may evict a pod of the job
+  --dry-run[=client]    apply and delete: the server checks, and changes nothing; with =client nothing is sent
+
+Claims, which apply sends only if they are missing:
   --storage-class CLASS storage class of the claims distrain-data and distrain-runs (default: the cluster's)
   --access MODE         access mode of the claims: ReadWriteMany (default), or ReadWriteOnce for a cluster of one node
-  --no-claims           render no claims, because they exist already
+  --no-claims           send no claims
+
+All pods of the job; options marked * may be repeated:
+  --node-selector K=V * label of the nodes
+  --toleration K[=V][:EFFECT] *
+                        taint that the pods tolerate, as `kubectl taint` writes it
+  --priority-class NAME, --runtime-class NAME, --scheduler NAME
+  --env NAME=VALUE *    variable of the containers: NCCL_DEBUG=INFO
+  --volume KIND/NAME:DIR[:ro] *
+                        volume mounted on DIR; KIND is pvc, secret or configmap
+  --resource NAME=N *   device of each pod that trains: rdma/hca=1
+  --pull-secret NAME *  secret by which the image is pulled
+  --host-network        the network of the node, without NetworkPolicy; Pod Security must allow it
+  --egress CIDR[:PORT] *
+                        addresses that the pods may connect to: 10.0.0.0/8:443
+  --pod-spec FILE       YAML of other fields of a pod's `spec`, such as affinity, merged into all pods
 
 kubectl does the work, with its own settings ($KUBECONFIG). The script exits with 2 if the command is wrong, else with
 kubectl's exit code.
@@ -54,22 +77,29 @@ case $verb in
   *) refuse "\"$verb\" is no command; it must be render, apply, status, logs or delete" ;;
 esac
 
-name=""
-namespace=""
-layout=single-gpu
-pods=""
-gpus=""
-ranks=""
-cpus=""
-memory=""
-image=""
-data=/data/prepared
-queue=""
-storage_class=""
-access=""
-claims=yes # render the claims
-delete_claims=""
+name="" namespace="" layout="" pods="" gpus="" ranks="" cpus="" memory="" image="" data="" queue="" gang=""
+storage_class="" access="" priority_class="" runtime_class="" scheduler="" pod_spec="" dry_run=""
+claims="" no_claims="" host_network="" protect=""
+node_selectors=() tolerations=() variables=() volumes=() resources=() pull_secrets=() egresses=()
 arguments=()
+
+given=" "
+# Refuses an option that does not fit the command, or that is given twice.
+check_given() { # option
+  local verbs="render apply"
+  case $1 in
+    --name | --namespace | --layout) verbs="render apply status logs delete" ;;
+    --dry-run) verbs="apply delete" ;;
+    --claims) verbs="delete" ;;
+  esac
+  [[ " $verbs " == *" $verb "* ]] || refuse "$1 does not fit the command $verb, only ${verbs/ / and }"
+  case $1 in
+    --node-selector | --toleration | --env | --volume | --resource | --pull-secret | --egress) ;;
+    *) [[ $given != *" $1 "* ]] || refuse "$1 is given twice, but takes one value" ;;
+  esac
+  given+="$1 "
+}
+
 while [ $# -gt 0 ]; do
   case $1 in
     -h | --help)
@@ -81,17 +111,49 @@ while [ $# -gt 0 ]; do
       arguments+=(${@+"$@"})
       break
       ;;
-    --no-claims) claims="" ;;
-    --claims) delete_claims=yes ;;
-    --name | --namespace | --layout | --pods | --gpus | --ranks | --cpus | --memory | --image | --data | --queue | \
-      --storage-class | --access)
-      [ -n "${2:-}" ] || refuse "$1 needs a value"
+    -n)
+      set -- --namespace "${@:2}" # read it again by its long name
+      continue
+      ;;
+    -n*)
+      rest=${1#-n}
+      set -- "--namespace=${rest#=}" "${@:2}"
+      continue
+      ;;
+    --no-claims | --claims | --host-network | --protect)
+      check_given "$1"
       option=${1#--}
-      printf -v "${option//-/_}" %s "$2"
+      printf -v "${option//-/_}" yes
+      ;;
+    --dry-run | --dry-run=*)
+      check_given --dry-run
+      dry_run=${1#--dry-run}
+      dry_run=${dry_run:-=server}
+      ;;
+    --name | --namespace | --layout | --pods | --gpus | --ranks | --cpus | --memory | --image | --data | --queue | \
+      --storage-class | --access | --gang | --priority-class | --runtime-class | --scheduler | --pod-spec | \
+      --node-selector | --toleration | --env | --volume | --resource | --pull-secret | --egress)
+      check_given "$1"
+      [ -n "${2:-}" ] || refuse "$1 needs a value"
+      case $1 in
+        --node-selector) node_selectors+=("$2") ;;
+        --toleration) tolerations+=("$2") ;;
+        --env) variables+=("$2") ;;
+        --volume) volumes+=("$2") ;;
+        --resource) resources+=("$2") ;;
+        --pull-secret) pull_secrets+=("$2") ;;
+        --egress) egresses+=("$2") ;;
+        *)
+          option=${1#--}
+          printf -v "${option//-/_}" %s "$2"
+          ;;
+      esac
       shift
       ;;
     --name=* | --namespace=* | --layout=* | --pods=* | --gpus=* | --ranks=* | --cpus=* | --memory=* | --image=* | \
-      --data=* | --queue=* | --storage-class=* | --access=*)
+      --data=* | --queue=* | --storage-class=* | --access=* | --gang=* | --priority-class=* | --runtime-class=* | \
+      --scheduler=* | --pod-spec=* | --node-selector=* | --toleration=* | --env=* | --volume=* | --resource=* | \
+      --pull-secret=* | --egress=*)
       option=${1%%=*}
       set -- "$option" "${1#*=}" "${@:2}" # read it again as two arguments
       continue
@@ -100,9 +162,16 @@ while [ $# -gt 0 ]; do
   esac
   shift
 done
+layout=${layout:-single-gpu}
+data=${data:-/data/prepared}
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+source "$repository/launch/setup_venv.sh" # for fail and say
+source "$repository/launch/k8s_checks.sh"
+source "$repository/launch/k8s_arguments.sh"
+source "$repository/launch/k8s_pods.sh"
 source "$repository/launch/k8s_job.sh"
+source "$repository/launch/k8s_status.sh"
 
 command -v kubectl >/dev/null || refuse "kubectl is not on PATH: https://kubernetes.io/docs/tasks/tools has it"
 check_names
@@ -110,69 +179,48 @@ kubectl=(kubectl)
 [ -z "$namespace" ] || kubectl+=(--namespace "$namespace")
 ours=app.kubernetes.io/part-of=distrain,app.kubernetes.io/instance=$name
 
-# Sets $kinds to the kinds of a job's objects. Operators' kinds are included only if the cluster knows them.
-find_kinds() {
-  local known
-  known=$("${kubectl[@]}" api-resources --output name) || true # the next kubectl reports a cluster that does not answer
-  kinds=jobs.batch
-  for kind in mpijobs.kubeflow.org trainjobs.trainer.kubeflow.org; do
-    if grep -qxF "$kind" <<<"$known"; then kinds=$kinds,$kind; fi
-  done
+# Sends the claims and the account that the namespace lacks. Claims that are there stay as they are, unless options say
+# how they must be: then the server compares.
+send_shared() {
+  local there
+  there=$("${kubectl[@]}" get serviceaccounts/distrain persistentvolumeclaims/distrain-data \
+    persistentvolumeclaims/distrain-runs --ignore-not-found --output name) || exit $?
+  [ -z "$storage_class$access" ] || there=$(grep -vF persistentvolumeclaim/ <<<"$there" || true)
+  [ -z "$no_claims" ] || there+=$'\npersistentvolumeclaim/distrain-data\npersistentvolumeclaim/distrain-runs'
+  shared=$(render_shared "$there")
+  [ -z "$shared" ] || send "$shared" || fail $? "kubectl could not send the claims or the account, see above. Claims \
+that exist keep their class and access mode: leave --storage-class and --access out, or delete the claims first."
 }
 
-# Prints the name of the chief's newest pod: the launcher's pod, or the pod of index 0.
-find_pod() {
-  local role job index
-  role='{.metadata.labels.training\.kubeflow\.org/job-role}'
-  job='{.metadata.labels.jobset\.sigs\.k8s\.io/replicatedjob-name}'
-  index='{.metadata.labels.batch\.kubernetes\.io/job-completion-index}'
-  "${kubectl[@]}" get pods --selector "$ours,app.kubernetes.io/component=$component" \
-    --sort-by .metadata.creationTimestamp \
-    --output "jsonpath={range .items[*]}$role;$job;$index;{.metadata.name}{\"\n\"}{end}" |
-    awk -F ';' '$1 != "worker" && $2 != "node" && $3 + 0 == 0 { pod = $4 } END { print pod }'
-}
-
-# Prints how containers ended, and the last warnings about the job, which say why a pod is pending or was not created.
-explain() {
-  local ended='{range .items[*]}{.metadata.name}{range .status.containerStatuses[*].state.terminated}'
-  ended+=': ended with exit code {.exitCode}, {.reason}{end}{"\n"}{end}'
-  "${kubectl[@]}" get pods --selector "$ours" --output "jsonpath=$ended" | grep ': ended' || true
-  "${kubectl[@]}" get events --field-selector type=Warning --sort-by .metadata.creationTimestamp \
-    --output 'jsonpath={range .items[*]}{.involvedObject.name}: {.reason}: {.message}{"\n"}{end}' |
-    grep -E "^$name(-[a-z0-9-]+)?: " | tail -n 10 || true
+send() { # manifests
+  "${kubectl[@]}" apply ${dry_run:+"--dry-run$dry_run"} --filename - <<<"$1"
 }
 
 case $verb in
-  render | apply)
+  render)
     check_job
-    if [ "$verb" = render ]; then
-      render
-    else
-      render | "${kubectl[@]}" apply --filename - || fail $? "kubectl could not apply all objects, see above. If a \
-field is immutable, the job exists already: launch/k8s.sh delete --name $name, and apply again; data and run stay."
-    fi
+    render
     ;;
-  status)
-    find_kinds
-    "${kubectl[@]}" get "$kinds,pods" --selector "$ours" --output wide
-    explain
-    pod=$(find_pod)
-    if [ -n "$pod" ] && [ "$component" = train ]; then
-      "${kubectl[@]}" exec "$pod" -- cat "/runs/$name/status.json" 2>/dev/null ||
-        say "$pod reports no progress: it does not run, or has not begun to train."
-    fi
+  apply)
+    check_job
+    manifests=$(render)
+    [ "$layout" = shared ] || send_shared
+    send "$manifests" || fail $? "kubectl could not apply all objects, see above. If a field is immutable, the job \
+exists already: launch/k8s.sh delete --name $name, and apply again; data and run stay."
     ;;
+  status) show_status ;;
   logs)
-    pod=$(find_pod)
+    pod=$(find_logged_pod)
     [ -n "$pod" ] || fail 1 "there is no pod of $name with the label $component; launch/k8s.sh status --name $name \
 lists the job's pods."
     exec "${kubectl[@]}" logs "$pod" ${arguments[@]+"${arguments[@]}"}
     ;;
   delete)
-    find_kinds
-    case $kinds in *trainjobs*) kinds=$kinds,trainingruntimes.trainer.kubeflow.org ;; esac
-    "${kubectl[@]}" delete "$kinds,services,networkpolicies.networking.k8s.io" --selector "$ours"
-    [ -z "$delete_claims" ] ||
-      "${kubectl[@]}" delete persistentvolumeclaims distrain-data distrain-runs --ignore-not-found
+    find_kinds services networkpolicies.networking.k8s.io jobs.batch mpijobs.kubeflow.org \
+      trainjobs.trainer.kubeflow.org trainingruntimes.trainer.kubeflow.org poddisruptionbudgets.policy \
+      podgroups.scheduling.volcano.sh podgroups.scheduling.x-k8s.io
+    "${kubectl[@]}" delete "$kinds" --selector "$ours" ${dry_run:+"--dry-run$dry_run"}
+    [ -z "$claims" ] || "${kubectl[@]}" delete persistentvolumeclaims distrain-data distrain-runs --ignore-not-found \
+      ${dry_run:+"--dry-run$dry_run"}
     ;;
 esac

@@ -1,191 +1,12 @@
-# Sourced by k8s.sh: checks the options of a job, and renders its manifests from an overlay of k8s/.
+# Sourced by k8s.sh: renders the manifests of a job from an overlay of k8s/.
 #
-#   repository=...; source launch/k8s_job.sh; name=reviews; layout=indexed; ...; check_names; check_job; render
+#   repository=...; name=reviews; layout=indexed; ...; check_names; check_job; render
 #
-# Variables with the names of the options hold their values, as k8s.sh read them. These functions send nothing.
-# shellcheck shell=bash disable=SC2034,SC2154
-
-: "${repository:?the script that sources this file sets it}"
-source "$repository/launch/setup_venv.sh" # for fail
+# Variables with the names of the options hold their checked values. These functions send nothing.
+# shellcheck shell=bash disable=SC2154
 
 label=app.kubernetes.io~1instance # as JSON pointers write the slash
 instance=/metadata/labels/$label
-
-# Sets $component, the label of the pods that do the work; k8s.sh selects pods by it.
-check_names() {
-  [ -n "$name" ] || refuse "--name is missing"
-  check_label --name "$name"
-  [ -z "$namespace" ] || check_label --namespace "$namespace"
-  [ -z "$queue" ] || check_label --queue "$queue"
-  component=train
-  case $layout in
-    single-gpu | multi-gpu | indexed | mpijob | trainer) ;;
-    prepare | files) component=$layout ;;
-    *) refuse "--layout is \"$layout\", but it must be single-gpu, multi-gpu, indexed, mpijob, trainer, prepare or \
-files" ;;
-  esac
-}
-
-# The name of a Service may not begin with a digit, so no name here may.
-check_label() { # option, value
-  [[ $2 =~ ^[a-z]([a-z0-9-]*[a-z0-9])?$ ]] || refuse "$1 is \"$2\", but it must be a DNS label: small letters, digits \
-and dashes, from a letter to a letter or digit"
-  [ ${#2} -le 63 ] || refuse "$1 has ${#2} characters, but a DNS label has at most 63"
-}
-
-check_number() { # option, value, least, most
-  [[ $2 =~ ^(0|[1-9][0-9]{0,3})$ ]] && [ "$2" -ge "$3" ] && [ "$2" -le "$4" ] ||
-    refuse "$1 is \"$2\", but it must be a whole number from $3 to $4"
-}
-
-# Sets the defaults that depend on the layout, and refuses a job that could not run.
-check_job() {
-  local longest option argument
-  case $layout in
-    prepare | files)
-      for option in pods gpus ranks; do
-        [ -z "${!option}" ] || refuse "--$option does not fit --layout $layout, which is one pod on CPUs"
-      done
-      ;;
-    *)
-      check_shape
-      check_global_batch
-      ;;
-  esac
-  case $layout in
-    prepare)
-      ! has_argument --out || refuse "--out cannot be among the arguments of distrain prepare: k8s.sh --data names \
-the folder of the prepared data"
-      has_argument --train || refuse "--layout prepare needs --train FILE, a path on the data volume: \
---train /data/text/train.csv"
-      ;;
-    files) [ ${#arguments[@]} -eq 0 ] || refuse "--layout files takes no arguments, but \"${arguments[0]}\" is one" ;;
-    *) for option in --data --run; do
-      ! has_argument "$option" || refuse "$option cannot be among the arguments of distrain train: k8s.sh --data names \
-the data, and the run directory is /runs/$name"
-    done ;;
-  esac
-  for argument in ${arguments[@]+"${arguments[@]}"}; do quote "$argument" >/dev/null; done
-  # The longest name that Kubernetes derives from the job's name, usually the hostname of a pod.
-  case $layout in
-    indexed) longest=$name-$((pods - 1)) ;;
-    mpijob) longest=$name-launcher ;;
-    trainer) longest=$name-launcher-0-0 ;;
-    prepare | files) longest=$name-$layout ;;
-    *) longest=$name-0 ;;
-  esac
-  if [ "$layout" = mpijob ] && [ $((pods - 1)) -ge 10 ]; then longest=$name-worker-$((pods - 1)); fi
-  [ ${#longest} -le 63 ] || refuse "--name has ${#name} characters: the hostname $longest would have ${#longest} \
-characters, but at most 63 are allowed. Remove at least $((${#longest} - 63))"
-  [[ $data =~ ^/data(/[A-Za-z0-9_][A-Za-z0-9_.-]*)+$ ]] || refuse "--data is \"$data\", but it must be a folder on the \
-data volume, of plain letters, digits, dots, dashes and underscores: /data/reviews"
-  [ -z "$cpus" ] || check_number --cpus "$cpus" 1 1024
-  [[ ${memory:-1Gi} =~ ^[1-9][0-9]{0,15}(Mi|Gi|Ti|M|G|T)?$ ]] ||
-    refuse "--memory is \"$memory\", but it must be a number of bytes like 16Gi or 512Mi"
-  [[ ${image:-any:tag} =~ ^[a-z0-9][a-z0-9._:/-]*(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}|@sha256:[0-9a-f]{64})$ ]] ||
-    refuse "--image is \"$image\", but it must be REGISTRY/NAME:TAG or REGISTRY/NAME@sha256:DIGEST"
-  [[ ${storage_class:-any} =~ ^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$ ]] ||
-    refuse "--storage-class is \"$storage_class\", but it must be a name like nfs-csi"
-  case ${access:-ReadWriteMany} in
-    ReadWriteMany | ReadWriteOnce | ReadWriteOncePod) ;;
-    *) refuse "--access is \"$access\", but it must be ReadWriteMany, ReadWriteOnce or ReadWriteOncePod" ;;
-  esac
-}
-
-# Sets $pods, $gpus and $ranks.
-check_shape() {
-  case $layout in
-    single-gpu)
-      pods=${pods:-1} gpus=${gpus:-1}
-      [ "$pods" = 1 ] || refuse "--pods is \"$pods\", but --layout single-gpu is one pod; --layout indexed has several"
-      [[ $gpus =~ ^[01]$ ]] || refuse "--gpus is \"$gpus\", but --layout single-gpu has 1, or 0; --layout multi-gpu \
-has several in one pod"
-      ;;
-    multi-gpu)
-      pods=${pods:-1} gpus=${gpus:-2}
-      [ "$pods" = 1 ] || refuse "--pods is \"$pods\", but --layout multi-gpu is one pod; --layout indexed has several"
-      check_number --gpus "$gpus" 2 64
-      ;;
-    *)
-      pods=${pods:-2} gpus=${gpus:-1}
-      check_number --pods "$pods" 1 1000
-      check_number --gpus "$gpus" 0 64
-      ;;
-  esac
-  if [ -z "$ranks" ]; then
-    ranks=$gpus
-    [ "$gpus" -gt 0 ] || ranks=1
-  elif [ "$layout" = single-gpu ] || [ "$layout" = multi-gpu ]; then
-    refuse "--ranks does not fit --layout $layout, which is one process"
-  else
-    check_number --ranks "$ranks" 1 64
-    [ "$gpus" -eq 0 ] || [ "$ranks" -eq "$gpus" ] || refuse "--ranks is $ranks and --gpus $gpus, but each process \
-needs its own GPU. Leave --ranks out, or train on CPUs with --gpus 0"
-  fi
-}
-
-has_argument() { # option
-  local argument
-  for argument in ${arguments[@]+"${arguments[@]}"}; do
-    case $argument in "$1" | "$1"=*) return 0 ;; esac
-  done
-  return 1
-}
-
-# Prints the last value of an argument, or the default.
-argument_value() { # option, default
-  local argument value=$2 is_next=""
-  for argument in ${arguments[@]+"${arguments[@]}"}; do
-    [ -z "$is_next" ] || value=$argument
-    is_next=""
-    case $argument in
-      "$1") is_next=yes ;;
-      "$1"=*) value=${argument#*=} ;;
-    esac
-  done
-  printf '%s\n' "$value"
-}
-
-# Refuses replicas that do not divide the global batch. A --config file or a batch size per replica is not checked.
-check_global_batch() {
-  local batch accumulation replicas=$((pods * ranks))
-  ! has_argument --batch-size || return 0
-  has_argument --global-batch-size || ! has_argument --config || return 0
-  batch=$(argument_value --global-batch-size 128) # distrain's default; a test compares them
-  accumulation=$(argument_value --accumulation-steps 1)
-  [ "$layout" != multi-gpu ] || replicas=$gpus
-  [[ $batch =~ ^[1-9][0-9]{0,8}$ ]] || refuse "--global-batch-size is \"$batch\", but it must be a whole number from 1"
-  [[ $accumulation =~ ^[1-9][0-9]{0,5}$ ]] ||
-    refuse "--accumulation-steps is \"$accumulation\", but it must be a whole number from 1"
-  [ $((batch % (replicas * accumulation))) -eq 0 ] || refuse "the global batch of $batch does not divide by \
-$replicas replicas$([ "$accumulation" -eq 1 ] || echo " x $accumulation accumulation steps"), so the model would \
-differ from the model of one replica. Choose --pods and --gpus that divide it, or another --global-batch-size"
-}
-
-# Prints a string as a YAML string of code points, so that no character has a special meaning. Kubernetes would expand
-# $(NAME), and replace $$ by $, so each $ is doubled.
-quote() { # string
-  local codes twice='$$'
-  codes=$(printf '%s' "${1//[\$]/$twice}" | iconv -f UTF-8 -t UTF-32BE 2>/dev/null | od -An -v -tx1 | tr -d ' \n' |
-    sed 's/......../\\U&/g') || fail 2 "$(printf 'the argument %q is not UTF-8, which manifests must be' "$1")"
-  case $codes in
-    *\\U0000007f* | *\\U0000008* | *\\U0000009* | *\\U0000fffe* | *\\U0000ffff*)
-      fail 2 "$(printf 'the argument %q has a control character that kubectl cannot carry' "$1")"
-      ;;
-  esac
-  printf '"%s"' "$codes"
-}
-
-# Prints the command and its arguments as a YAML list on one line.
-quote_command() { # word of the command ...
-  local text separator="["
-  for text in "$@" "--data=$data" "--run=/runs/$name" ${arguments[@]+"${arguments[@]}"}; do
-    printf '%s' "$separator"
-    quote "$text"
-    separator=", "
-  done
-  printf ']'
-}
 
 # The lines of a JSON patch (RFC 6902). kubectl refuses a path that does not exist.
 patch() { # kind, name
@@ -277,6 +98,8 @@ patch_mpi_job() { # word of the command ...
   patch_ranks /spec/mpiReplicaSpecs/Worker/template
   replace_text "/spec/mpiReplicaSpecs/Launcher/template$instance" "$name"
   patch_command /spec/mpiReplicaSpecs/Launcher/template "$@"
+  # The launcher does not count: the operator creates it when the workers are ready.
+  [ -z "$gang" ] || add /spec/runPolicy/schedulingPolicy "{minAvailable: $pods}"
   patch_object "$name"
 }
 
@@ -306,14 +129,23 @@ patch_service() {
   replace_text /metadata/name "$name"
 }
 
+# Prints the cores of --cpus, rounded up.
+whole_cores() {
+  case $cpus in
+    *m) echo $(((${cpus%m} + 999) / 1000)) ;;
+    *) echo "${cpus:-4}" ;;
+  esac
+}
+
 patch_prepare_job() {
   local argument args=/spec/template/spec/containers/0/args
   patch Job distrain-prepare
   patch_pod /spec/template
   replace_text $args/3 "$data"
-  replace_text $args/4 "--workers=${cpus:-4}"
-  remove $args/6 # --train and --test of the overlay
+  remove $args/6 # --train, --test and --workers of the overlay
   remove $args/5
+  remove $args/4
+  has_argument --workers || add $args/- "\"--workers=$(whole_cores)\""
   for argument in "${arguments[@]}"; do add $args/- "$(quote "$argument")"; done
   patch_object "$name-prepare"
 }
@@ -325,25 +157,47 @@ patch_files_job() {
 }
 
 patch_network_policy() {
+  local address
   patch NetworkPolicy distrain
   replace_text "/spec/podSelector/matchLabels/$label" "$name"
   replace_text "/spec/ingress/0/from/0/podSelector/matchLabels/$label" "$name"
   replace_text "/spec/egress/0/to/0/podSelector/matchLabels/$label" "$name"
+  for address in ${egresses[@]+"${egresses[@]}"}; do add /spec/egress/- "$(egress_rule "$address")"; done
   add "$instance" "\"$name\""
   replace_text /metadata/name "$name"
 }
 
-patch_claims() {
-  local claim
-  for claim in distrain-data distrain-runs; do
-    if [ -z "$claims" ]; then
-      leave_out v1 PersistentVolumeClaim "$claim"
-      continue
-    fi
-    patch PersistentVolumeClaim "$claim"
-    replace /spec/accessModes "[${access:-ReadWriteMany}]"
-    [ -z "$storage_class" ] || add /spec/storageClassName "\"$storage_class\""
-  done
+# Objects that only some jobs have. They stand before the job, which refers to them.
+extra_objects() {
+  local count=${pods:-1} api=""
+  case $layout in mpijob | trainer) count=$((pods + 1)) ;; esac # and the launcher
+  [ -z "$protect" ] || cat <<YAML
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata:
+  name: "$name"
+  labels: {app.kubernetes.io/name: distrain, app.kubernetes.io/part-of: distrain, app.kubernetes.io/instance: "$name"}
+spec:
+  minAvailable: $count
+  unhealthyPodEvictionPolicy: AlwaysAllow
+  selector:
+    matchLabels: {app.kubernetes.io/instance: "$name", app.kubernetes.io/component: $component}
+---
+YAML
+  case $layout/$gang in
+    indexed/volcano) api=scheduling.volcano.sh/v1beta1 ;;
+    indexed/scheduler-plugins) api=scheduling.x-k8s.io/v1alpha1 ;;
+    *) return 0 ;; # mpi-operator makes the group itself
+  esac
+  cat <<YAML
+apiVersion: $api
+kind: PodGroup
+metadata:
+  name: "$name"
+  labels: {app.kubernetes.io/name: distrain, app.kubernetes.io/part-of: distrain, app.kubernetes.io/instance: "$name"}
+spec:
+  minMember: $pods
+YAML
 }
 
 # Prints the entry of kustomize's `images` that replaces the overlays' image.
@@ -357,16 +211,20 @@ name_image() {
   printf '}\n'
 }
 
-# Prints the kustomization of the job, for a folder from which the path `up` leads to the root directory.
-kustomization() { # up
+begin_kustomization() {
   printf 'apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n'
+  printf 'sortOptions: {order: fifo}\n' # what is referred to comes first
   [ -z "$namespace" ] || printf 'namespace: "%s"\n' "$namespace"
-  printf 'resources: ["%s"]\n' "$1$repository/k8s/overlays/$layout"
-  [ -z "$queue" ] || printf 'components: ["%s"]\n' "$1$repository/k8s/queue"
+}
+
+# Prints the kustomization of the job, for the parent folder of the overlays.
+kustomization() {
+  begin_kustomization
+  printf 'resources: [%s"overlays/%s"]\n' "$([ ! -s "$work/objects.yaml" ] || printf '"objects.yaml", ')" "$layout"
+  [ -z "$queue" ] || printf 'components: ["queue"]\n'
   [ -z "$image" ] || printf 'images:\n%s\n' "$(name_image)"
   printf 'patches:\n'
   patch_network_policy
-  patch_claims
   case $layout in
     prepare) patch_prepare_job ;;
     files) patch_files_job ;;
@@ -383,12 +241,56 @@ kustomization() { # up
   esac
 }
 
-# Prints the manifests.
+# Prints the manifests. kustomize takes no absolute paths, so it works in a copy. There a layer between the base and the
+# overlays changes the pods of all layouts at once.
 render() {
-  local up
+  if [ "$layout" = shared ]; then
+    render_shared ""
+    return
+  fi
+  copy_manifests
+  mv "$work/base" "$work/defaults"
+  mkdir "$work/base"
+  patch_pods >"$work/base/pods.yaml"
+  [ -z "$pod_spec" ] || begin_pod_patch | cat - <(printf '\n'; sed 's/^/      /' "$pod_spec") >"$work/base/spec.yaml"
+  {
+    printf 'resources: [../defaults]\npatches:\n  - {path: pods.yaml, target: {kind: Job}}\n'
+    [ -z "$pod_spec" ] || printf '  - {path: spec.yaml, target: {kind: Job}}\n'
+  } >"$work/base/kustomization.yaml"
+  extra_objects >"$work/objects.yaml"
+  kustomization >"$work/kustomization.yaml"
+  kubectl kustomize "$work" || fail 2 "kustomize refused the manifests, see above.${pod_spec:+ $pod_spec \
+must hold fields of the spec of a pod.}"
+}
+
+# Prints the claims and the account, but for those that exist.
+render_shared() { # KIND/NAME of existing objects
+  local claim
+  [ "$(grep -c / <<<"$1")" -lt 3 ] || return 0 # kustomize refuses to print nothing
+  copy_manifests
+  {
+    begin_kustomization
+    printf 'resources: [shared]\npatches:\n'
+    case $1 in *serviceaccount/*) leave_out v1 ServiceAccount distrain ;; esac
+    for claim in distrain-data distrain-runs; do
+      case $1 in
+        */"$claim"*)
+          leave_out v1 PersistentVolumeClaim "$claim"
+          continue
+          ;;
+      esac
+      patch PersistentVolumeClaim "$claim"
+      replace /spec/accessModes "[${access:-ReadWriteMany}]"
+      [ -z "$storage_class" ] || add /spec/storageClassName "\"$storage_class\""
+    done
+  } >"$work/kustomization.yaml"
+  kubectl kustomize "$work"
+}
+
+# Sets $work to a temporary copy of the manifests, which the end of this shell removes.
+copy_manifests() {
+  local folder
   work=$(mktemp -d)
   trap 'rm -rf "$work"' EXIT
-  up=$(cd "$work" && pwd -P | sed 's#/[^/]*#../#g') # kustomize takes no absolute path
-  kustomization "${up%/}" >"$work/kustomization.yaml"
-  kubectl kustomize "$work"
+  for folder in base overlays queue shared; do cp -R "$repository/k8s/$folder" "$work"; done
 }

@@ -1,4 +1,4 @@
-"""Fixtures of several launchers: prepared data, a run in one process to compare with, and jobs of stand-in ranks."""
+"""Fixtures of several tests: prepared data, a run in one process, jobs of stand-in ranks, and clusters without pods."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import manifests
 import pytest
+from kubernetes_api import Cluster, serving
 from launching import environment
 from rich.console import Console
 from stand_in_ranks import Job, make_tree
@@ -97,3 +99,27 @@ def start(tree: Path) -> Iterator[Callable[..., Job]]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         job.process.communicate()
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    with serving() as one:
+        yield one
+
+
+@pytest.fixture
+def cluster_with_operators() -> Iterator[Cluster]:
+    with serving(with_operators=True) as one:
+        yield one
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`script(cluster, *arguments)` runs the script against a cluster."""
+
+    def run(cluster: Cluster, *arguments: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "KUBECONFIG": str(cluster.kubeconfig(tmp_path)), "HOME": str(tmp_path)}
+        done = manifests.run(*arguments, env=environment)
+        return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    return run

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from pathlib import Path
 
@@ -18,7 +17,8 @@ from distrain.version import __version__
 
 CHECKS = REPOSITORY / ".venv-manifests" / "bin"  # launch/test.sh makes it
 RELEASES = ["1.31", "1.32", "1.33", "1.34", "1.35", "1.36", "1.37"]
-BUILT_IN = {"Job", "Service", "ServiceAccount", "NetworkPolicy", "PersistentVolumeClaim"}
+BUILT_IN = {"Job", "Service", "ServiceAccount", "NetworkPolicy", "PersistentVolumeClaim", "PodDisruptionBudget"}
+SHARED = {("ServiceAccount", "distrain"), *(("PersistentVolumeClaim", f"distrain-{name}") for name in ("data", "runs"))}
 FOR_GOOD = (errors.ConfigurationError, errors.DataError, errors.CheckpointError, errors.DivergenceError)
 
 pytestmark = manifests.needs_kubectl
@@ -28,20 +28,22 @@ needs_checks = pytest.mark.skipif(not CHECKS.exists(), reason="there is no .venv
 _ASKED = ["--name=reviews", "--namespace=team", "--queue=gpus", f"--image=example.org/distrain@sha256:{64 * '0'}"]
 JOBS = {
     "prepare": [*_ASKED, "--layout=prepare", "--cpus=2", "--train=/data/text/train.csv"],
-    "files": [*_ASKED, "--layout=files", "--access=ReadWriteOnce", "--storage-class=standard"],
-    "single-gpu": [*_ASKED, "--layout=single-gpu", "--gpus=0", "--memory=2Gi", "--no-claims"],
+    "files": [*_ASKED, "--layout=files"],
+    "single-gpu": [*_ASKED, "--layout=single-gpu", "--gpus=0", "--memory=2Gi", "--cpus=500m", "--protect"],
     "multi-gpu": [*_ASKED, "--layout=multi-gpu", "--gpus=8"],
-    "indexed": [*_ASKED, "--layout=indexed", "--pods=3", "--gpus=4", "--global-batch-size=96"],
+    "indexed": [*_ASKED, "--layout=indexed", "--pods=3", "--gpus=4", "--global-batch-size=96", "--gang=volcano"],
     "mpijob": [*_ASKED, "--layout=mpijob", "--pods=3", "--gpus=0", "--ranks=2", "--global-batch-size=96"],
-    "trainer": [*_ASKED, "--layout=trainer", "--pods=4", "--gpus=2"],
+    "trainer": [*_ASKED, "--layout=trainer", "--pods=4", "--gpus=2", "--protect"],
 }
 
 
 @pytest.fixture(scope="module")
 def all_manifests() -> dict[str, list[manifests.Document]]:
-    """Documents of each overlay, and of a job of each layout."""
+    """Documents of each overlay, and of a job of each layout, each after the shared objects."""
     overlays = {name: overlay(name) for name in OVERLAYS}
-    return overlays | {f"job-{name}": render(*arguments) for name, arguments in JOBS.items()}
+    documents = overlays | {f"job-{name}": render(*arguments) for name, arguments in JOBS.items()}
+    shared = manifests.folder("shared")
+    return {name: [*shared, *rendered] for name, rendered in documents.items()}
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +52,8 @@ def file(all_manifests, tmp_path_factory) -> Path:
     written: dict[str, manifests.Document] = {}
     for document in (one for documents in all_manifests.values() for one in documents):
         stand_ins = [document]
+        if document["kind"] == "PodGroup":
+            continue
         if document["kind"] not in BUILT_IN:
             head = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {**document["metadata"], "namespace": "team"}}
             stand_ins = [{**head, "spec": {"template": template}} for template in pod_templates(document)]
@@ -157,22 +161,48 @@ def test_only_pods_of_the_job_reach_each_other(all_manifests):
 @pytest.mark.parametrize("layout", sorted(set(OVERLAYS) - {"prepare", "files"}))
 def test_a_job_of_the_overlays_own_name_is_the_overlay(layout, all_manifests):
     """The script and the overlay have the same command; in the script the preparation is a separate job."""
-    rendered = render("--name=distrain", f"--layout={layout}")
+    rendered = [*manifests.folder("shared"), *render("--name=distrain", f"--layout={layout}")]
     for document in rendered:
         if document["kind"] == "NetworkPolicy":
             assert document["metadata"]["labels"].pop("app.kubernetes.io/instance") == "distrain"
-    assert rendered == [one for one in all_manifests[layout] if one["metadata"]["name"] != "distrain-prepare"]
+    expected = [one for one in all_manifests[layout] if one["metadata"]["name"] != "distrain-prepare"]
+    assert sorted(rendered, key=json.dumps) == sorted(expected, key=json.dumps)
 
 
-def test_claims_outlive_jobs_and_are_left_out_on_request(all_manifests):
-    def of(name: str) -> list[dict]:
-        return [one for one in all_manifests[name] if one["kind"] == "PersistentVolumeClaim"]
+def test_what_is_referred_to_comes_first(all_manifests):
+    """An API server refuses a TrainJob without a runtime, and pods need their account, claims and Service."""
+    for name, documents in all_manifests.items():
+        there: set[tuple[str, str]] = set()
+        for document in documents:
+            missing = set(manifests.references(document)) - there
+            assert missing == set(), f"{name}: {document['kind']} comes before {missing}"
+            there.add((document["kind"], document["metadata"]["name"]))
+        if name in set(OVERLAYS) - {"trainer"}:
+            continue  # an order of their own would let `kubectl apply -k` warn of it
+        policies = [number for number, one in enumerate(documents) if one["kind"] == "NetworkPolicy"]
+        with_pods = [number for number, one in enumerate(documents) if list(pod_templates(one))]
+        assert max(policies) < min(with_pods), name
 
-    assert [claim["metadata"]["name"] for claim in of("job-indexed")] == ["distrain-data", "distrain-runs"]
-    assert all("app.kubernetes.io/instance" not in claim["metadata"]["labels"] for claim in of("job-indexed"))
-    assert of("job-single-gpu") == []
-    assert [claim["spec"]["accessModes"] for claim in of("job-files")] == [["ReadWriteOnce"], ["ReadWriteOnce"]]
-    assert {claim["spec"]["storageClassName"] for claim in of("job-files")} == {"standard"}
+
+def test_no_layout_holds_what_all_jobs_share(all_manifests):
+    """So `kubectl delete` of a layout, or of what the script printed, deletes one job alone."""
+    for name, documents in all_manifests.items():
+        objects = [(one["kind"], one["metadata"]["name"]) for one in documents]
+        assert set(objects[:3]) == SHARED
+        assert SHARED.isdisjoint(objects[3:]), name
+
+
+def test_claims_are_as_asked_for():
+    asked = ["--layout=shared", "--access=ReadWriteOnce", "--storage-class=standard", "--namespace=team"]
+    account, *claims = render(*asked)
+    assert (account["kind"], account["metadata"]["namespace"]) == ("ServiceAccount", "team")
+    assert [claim["metadata"]["name"] for claim in claims] == ["distrain-data", "distrain-runs"]
+    assert all("app.kubernetes.io/instance" not in claim["metadata"]["labels"] for claim in claims)
+    assert [claim["spec"]["accessModes"] for claim in claims] == [["ReadWriteOnce"], ["ReadWriteOnce"]]
+    assert {claim["spec"]["storageClassName"] for claim in claims} == {"standard"}
+    default = manifests.folder("shared")
+    assert default == render("--layout=shared")
+    assert {claim["spec"]["accessModes"][0] for claim in default[1:]} == {"ReadWriteMany"}
 
 
 @pytest.mark.parametrize("layout", sorted(set(OVERLAYS) - {"prepare", "files"}))
@@ -227,9 +257,14 @@ def test_probes_ask_about_the_run_that_is_trained(all_manifests):
         for template in pod_templates(documents):
             (container,) = template["spec"]["containers"]
             runs = [word.partition("=")[2] for word in container["args"] if word.startswith("--run=")]
-            probes = [container.get(probe, {}).get("exec") for probe in ("startupProbe", "livenessProbe")]
-            expected = {"command": ["distrain", "alive", "--run", *runs, "--within", "300"]} if runs else None
-            assert probes == [expected, expected], name
+            if not runs:
+                assert "livenessProbe" not in container, name
+                continue
+            expected = ["distrain", "alive", "--run", *runs, "--within", "300"]
+            assert container["livenessProbe"]["exec"]["command"] == expected, name
+            shell, _, script, run = container["startupProbe"]["exec"]["command"]
+            assert (shell, run) == ("sh", *runs), name
+            assert script.startswith('until distrain alive --run "$0" --within 300; do'), name
             asked += len(runs)
     assert asked == 2 * 5  # an overlay and a job of each layout that trains
 
@@ -243,41 +278,3 @@ def test_the_image_has_the_tag_of_this_version(all_manifests):
                 else:
                     suffix = "-mpi" if name in ("mpijob", "trainer") else ""
                     assert container["image"] == f"distrain:{__version__}{suffix}"
-
-
-def _run_words(words: list[str], tmp_path: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run the command of a container, with a `distrain` that prints its arguments."""
-    stand_in = tmp_path / "bin" / "distrain"
-    stand_in.parent.mkdir(exist_ok=True)
-    stand_in.write_text('#!/bin/sh\nprintf "%s|" "$@"\n')
-    stand_in.chmod(0o755)
-    environment = {"PATH": f"{stand_in.parent}{os.pathsep}{os.environ['PATH']}", **variables}
-    words = [manifests.expanded(word, environment) for word in words]
-    return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=30)
-
-
-def test_preparing_is_done_once(tmp_path):
-    documents = render("--name=p", "--layout=prepare", "--data=/data/x", "--train=/data/a b.csv", "--holdout=0.2")
-    container = find(documents, "Job", "p-prepare")["spec"]["template"]["spec"]["containers"][0]
-    data = tmp_path / "prepared"
-    words = [str(data) if word == "/data/x" else word for word in container["args"]]
-    first = _run_words(words, tmp_path)
-    assert first.stdout == f"prepare|--out={data}|--workers=4|--train=/data/a b.csv|--holdout=0.2|"
-    data.mkdir()
-    (data / "dataset.json").touch()
-    again = _run_words(words, tmp_path)
-    assert (again.returncode, again.stdout) == (0, f"{data} is prepared\n")
-
-
-@pytest.mark.parametrize("written", ["dataset.json", "train.y.npy", "train.y.topic.npy", None])
-def test_training_waits_for_its_data_with_a_bound(written, tmp_path):
-    job = find(render("--name=t", "--data=/data/x"), "Job", "t")
-    (waiting,) = job["spec"]["template"]["spec"]["initContainers"]
-    assert waiting["env"] == [{"name": "DATA", "value": "/data/x"}]
-    words = [word.replace("timeout 3600 ", "timeout 1 ") for word in waiting["args"]]
-    assert words != waiting["args"]
-    if written:
-        (tmp_path / written).touch()
-    done = _run_words(words, tmp_path, DATA=str(tmp_path))
-    assert done.returncode == (0 if written else errors.DataError.exit_code)
-    assert (f"without prepared data in {tmp_path}" in done.stderr) == (written is None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import socket
 import subprocess
 import sys
 import tomllib
@@ -183,13 +184,32 @@ def test_ssh_sshd_and_manifests_agree(overlays):
         documents = overlays[name]
         (worker,) = pods(documents)["worker"]["spec"]["containers"]
         assert [port["containerPort"] for port in worker["ports"]] == [mpi_pod.PORT]
-        for probe in ("startupProbe", "readinessProbe"):
-            assert worker[probe]["tcpSocket"]["port"] == mpi_pod.PORT
+        assert worker["readinessProbe"]["tcpSocket"]["port"] == mpi_pod.PORT
+        assert f"/dev/tcp/localhost/{mpi_pod.PORT})" in worker["startupProbe"]["exec"]["command"][2]
         spec = find(documents, key, "distrain")["spec"]
         keys = (spec if key == "MPIJob" else spec["mlPolicy"]["mpi"])["sshAuthMountPath"]
         assert client["IdentityFile"] == server["HostKey"] == f"{keys}/id_rsa"
         assert server["AuthorizedKeysFile"] == f"{keys}/authorized_keys"
         assert f"{keys}/id_rsa.pub" in client["KnownHostsCommand"]
+
+
+def test_the_startup_probe_of_a_worker_waits_for_sshd_and_never_fails(overlays):
+    """A failed probe would be a warning among the events of every start."""
+    (worker,) = pods(overlays["mpijob"])["worker"]["spec"]["containers"]
+    (trained,) = pods(overlays["trainer"])["worker"]["spec"]["containers"]
+    assert worker["startupProbe"] == trained["startupProbe"]
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        command = [
+            word.replace(f"localhost/{mpi_pod.PORT}", f"127.0.0.1/{server.getsockname()[1]}")
+            for word in worker["startupProbe"]["exec"]["command"]
+        ]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as probe:
+            with pytest.raises(subprocess.TimeoutExpired):
+                probe.wait(1)
+            server.listen()
+            out, _ = probe.communicate(timeout=30)
+    assert (probe.returncode, out) == (0, b"")
 
 
 def test_ranks_have_the_environment_of_the_image():

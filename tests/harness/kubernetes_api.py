@@ -1,12 +1,13 @@
 """A small server that speaks as much of Kubernetes' API as kubectl needs to apply, list, follow and delete objects.
 
-Decides: the answers of a cluster without controllers. Never: validates objects, or runs anything.
+Decides: the answers of a cluster without controllers. Never: validates fields, or starts a pod.
 
     with serving() as cluster:
         subprocess.run(["kubectl", "get", "pods"], env={**os.environ, "KUBECONFIG": str(cluster.kubeconfig(folder))})
         cluster.objects["pods", "reviews-0"] = {...}
 
 All objects are in one namespace. The annotation `log` of a pod is its log; `kubectl exec` prints its annotation `exec`.
+If that is "run", the command runs on this machine. The server refuses an object that refers to a missing one.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import base64
 import hashlib
 import json
 import struct
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +24,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from manifests import references
 
 NAMESPACE = "team"
 _KINDS = {
@@ -33,9 +37,15 @@ _KINDS = {
         "events": "Event",
     },
     "batch/v1": {"jobs": "Job"},
+    "policy/v1": {"poddisruptionbudgets": "PodDisruptionBudget"},
     "networking.k8s.io/v1": {"networkpolicies": "NetworkPolicy"},
 }
-_OPERATORS = {"kubeflow.org/v2beta1": {"mpijobs": "MPIJob"}}
+_OPERATORS = {
+    "kubeflow.org/v2beta1": {"mpijobs": "MPIJob"},
+    "trainer.kubeflow.org/v1alpha1": {"trainjobs": "TrainJob", "trainingruntimes": "TrainingRuntime"},
+    "scheduling.volcano.sh/v1beta1": {"podgroups": "PodGroup"},
+}
+_SUCCESS = '{"metadata":{},"status":"Success"}'
 _WEBSOCKET = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3
 
 
@@ -45,6 +55,7 @@ class Cluster:
     Attributes:
         objects: Objects by plural name of the kind, and name.
         requests: Method and path of each request that changes an object.
+        forbidden: Plural names of kinds to which the user has no rights.
     """
 
     def __init__(self, port: int, *, with_operators: bool) -> None:
@@ -52,6 +63,7 @@ class Cluster:
         self.kinds = _KINDS | (_OPERATORS if with_operators else {})
         self.objects: dict[tuple[str, str], dict[str, Any]] = {}
         self.requests: list[str] = []
+        self.forbidden: set[str] = set()
 
     def kubeconfig(self, folder: Path) -> Path:
         """Write a file that leads kubectl to this server, and return its path."""
@@ -116,6 +128,13 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         document = self._body()
         (plural,) = (kinds[0] for kinds in self._flat() if kinds[1] == document["kind"])
+        if self._is_dry_run():
+            self._answer(document, 201)
+            return
+        there = {(one["kind"], one["metadata"]["name"]) for one in self.cluster.objects.values()}
+        if missing := set(references(document)) - there:
+            self._answer(_failure("Forbidden", f"{document['kind']} refers to {missing}, which do not exist", 403), 403)
+            return
         self.cluster.requests.append(f"POST {plural}/{document['metadata']['name']}")
         document["metadata"]["uid"] = f"uid-{len(self.cluster.requests)}"
         self.cluster.objects[plural, document["metadata"]["name"]] = document
@@ -133,18 +152,26 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_DELETE(self) -> None:
         plural, name = urlsplit(self.path).path.split("/")[-2:]
-        self._body()
-        self.cluster.requests.append(f"DELETE {plural}/{name}")
-        self.cluster.objects.pop((plural, name))
+        if not self._body().get("dryRun"):
+            self.cluster.requests.append(f"DELETE {plural}/{name}")
+            self.cluster.objects.pop((plural, name))
         self._answer({"kind": "Status", "apiVersion": "v1", "status": "Success"})
+
+    def _is_dry_run(self) -> bool:
+        return "dryRun" in parse_qs(urlsplit(self.path).query)
 
     def _flat(self) -> list[tuple[str, str, str]]:
         return [(plural, kind, api) for api, kinds in self.cluster.kinds.items() for plural, kind in kinds.items()]
 
     def _object(self, path: str) -> None:
         words = path.split("/")
-        rest = words[words.index("namespaces") + 2 :] if "namespaces" in words else []
-        if len(rest) == 3 and rest[2] == "log":
+        rest: list[str] = words[words.index("namespaces") + 2 :] if "namespaces" in words else []
+        if rest and rest[0] in self.cluster.forbidden:
+            message = (
+                f'{rest[0]} is forbidden: User "u" cannot list resource "{rest[0]}" in the namespace "{NAMESPACE}"'
+            )
+            self._answer(_failure("Forbidden", message, 403), 403)
+        elif len(rest) == 3 and rest[2] == "log":
             self._send(self._annotation(rest[1], "log").encode(), "text/plain")
         elif len(rest) == 3 and rest[2] == "exec":
             self._exec(self._annotation(rest[1], "exec"))
@@ -225,11 +252,37 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Sec-WebSocket-Accept", base64.b64encode(key).decode())
         self.send_header("Sec-WebSocket-Protocol", "v5.channel.k8s.io")
         self.end_headers()
-        for channel, text in ((1, output), (3, '{"metadata":{},"status":"Success"}')):
+        for channel, text in zip((1, 3), self._run() if output == "run" else (output, _SUCCESS), strict=True):
             frame = bytes([channel]) + text.encode()
             self.wfile.write(struct.pack("!BBH", 0x82, 126, len(frame)) + frame)
         self.wfile.write(struct.pack("!BBH", 0x88, 2, 1000))
         self.close_connection = True
+
+    def _run(self) -> tuple[str, str]:
+        """Run the command of a `kubectl exec`, and return its output and its status."""
+        asked = parse_qs(urlsplit(self.path).query)
+        given = b"".join(self._channel_0()) if "stdin" in asked else b""
+        done = subprocess.run(asked["command"], input=given, capture_output=True, check=False)
+        if not done.returncode:
+            return done.stdout.decode(), _SUCCESS
+        details = {"causes": [{"reason": "ExitCode", "message": str(done.returncode)}]}
+        failure = {"status": "Failure", "reason": "NonZeroExitCode", "details": details}
+        return done.stdout.decode(), json.dumps({"metadata": {}, **failure, "message": done.stderr.decode()})
+
+    def _channel_0(self) -> Iterator[bytes]:
+        """Yield what the client sends to standard input, until the client closes this channel."""
+        while True:
+            _, length = self.rfile.read(2)
+            length &= 0x7F
+            if length > 125:
+                form = "!H" if length == 126 else "!Q"
+                (length,) = struct.unpack(form, self.rfile.read(struct.calcsize(form)))
+            mask = self.rfile.read(4)
+            data = bytes(byte ^ mask[number % 4] for number, byte in enumerate(self.rfile.read(length)))
+            if data[:1] == b"\xff":  # the close of a channel, which version 5 of the protocol added
+                return
+            if data[:1] == b"\0":
+                yield data[1:]
 
 
 def _root(api: str) -> str:

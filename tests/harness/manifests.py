@@ -42,8 +42,14 @@ needs_kubectl = pytest.mark.skipif(bool(_WHY_NOT), reason=_WHY_NOT)
 
 def overlay(name: str) -> list[Document]:
     """Return the objects that `kubectl apply -k k8s/overlays/NAME` sends."""
-    folder = REPOSITORY / "k8s" / "overlays" / name
-    return _load(subprocess.run(["kubectl", "kustomize", folder], capture_output=True, check=True).stdout)
+    return folder(f"overlays/{name}")
+
+
+def folder(path: str, root: Path = REPOSITORY / "k8s") -> list[Document]:
+    """Return the objects that `kubectl apply -k k8s/PATH` sends."""
+    done = subprocess.run(["kubectl", "kustomize", root / path], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    return _load(done.stdout)
 
 
 def render(*arguments: str) -> list[Document]:
@@ -74,6 +80,24 @@ def pod_templates(node: Any) -> Iterator[Document]:
             yield node
         else:
             yield from pod_templates(list(node.values()))
+
+
+def references(document: Document) -> Iterator[tuple[str, str]]:
+    """Yield (kind, name) of the objects to which an object refers, and which must exist before it."""
+    spec = document.get("spec", {})
+    if "runtimeRef" in spec:
+        yield spec["runtimeRef"]["kind"], spec["runtimeRef"]["name"]
+    for template in pod_templates(document):
+        pod, metadata = template["spec"], template["metadata"]
+        yield "ServiceAccount", pod["serviceAccountName"]
+        if "subdomain" in pod:
+            yield "Service", pod["subdomain"]
+        for volume in pod["volumes"]:
+            if claim := volume.get("persistentVolumeClaim"):
+                yield "PersistentVolumeClaim", claim["claimName"]
+        group = metadata.get("annotations", {}).get("scheduling.k8s.io/group-name")
+        if group := group or metadata["labels"].get("scheduling.x-k8s.io/pod-group"):
+            yield "PodGroup", group
 
 
 def expanded(text: str, environment: Mapping[str, str]) -> str:
