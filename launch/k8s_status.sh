@@ -53,7 +53,7 @@ find_logged_pod() {
     $6 != "" && $6 != 0 { failed = $4; code = $6; if ($6 ~ /^[2346]$/) { final = $4; final_code = $6 } }
     END {
       if (final != "") { failed = final; code = final_code }
-      if (chief == "" || (!began && failed != "")) print failed ";" code; else print chief ";"
+      if (!began && failed != "") print failed ";" code; else print chief ";"
     }')
   case $found in
     *";") ;;
