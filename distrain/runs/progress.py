@@ -31,9 +31,9 @@ class Progress:
         epoch_steps: steps of the current epoch so far, skipped steps included.
         global_step: steps over all epochs, skipped steps included.
         examples_trained: examples trained over all epochs; a skipped step trains none.
-        skipped_steps: steps without an update, because a number in them was not finite.
         train_seconds: seconds spent in training steps over all epochs.
         sums: the step's sums, added up over the current epoch, float64.
+        skipped_steps: steps without an update, because a number in them was not finite.
     """
 
     epoch: int = 0
@@ -42,8 +42,8 @@ class Progress:
     global_step: int = 0
     examples_trained: int = 0
     train_seconds: float = 0.0
-    skipped_steps: int = 0
     sums: tuple[np.ndarray, ...] = ()
+    skipped_steps: int = 0
 
     def after_step(self, sums: Sums, num_examples: int, seconds: float) -> Progress:
         """Return the progress after one more step over `num_examples` examples."""
@@ -57,8 +57,8 @@ class Progress:
             self.global_step + 1,
             self.examples_trained + num_examples,
             self.train_seconds + seconds,
-            self.skipped_steps,
             tuple(added),
+            self.skipped_steps,
         )
 
     def after_skipped_step(self, num_examples: int, seconds: float) -> Progress:

@@ -12,11 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-import keras
 import numpy as np
 
 from distrain.data.examples import Examples
-from distrain.data.shuffle import epoch_order
+from distrain.data.nests import leaves
 from distrain.reporting.reporter import Reporter
 from distrain.runs.progress import Progress
 from distrain.training.events import NotFinite
@@ -65,8 +64,7 @@ def where_of(setup: RunSetup, devices: Sequence[int]) -> str:
 def examples_of(setup: RunSetup, progress: Progress, devices: Sequence[int]) -> np.ndarray:
     """Return the example numbers that some devices, or all, train in the step after `progress`."""
     plan = setup.epoch_plan(progress.position)
-    num_examples, seed = setup.job.train.num_examples, setup.config.seed
-    order = epoch_order(num_examples, seed=seed, epoch=progress.epoch, shuffle=setup.job.shuffle)
+    order = setup.job.train.order(seed=setup.config.seed, epoch=progress.epoch, shuffle=setup.job.shuffle)
     if not devices:
         return order.examples(plan.global_positions(0))
     width = setup.config.accumulation_steps * setup.distribution.replicas_per_device
@@ -84,7 +82,8 @@ def _found(setup: RunSetup, numbers: np.ndarray) -> str:
 
 def _is_finite(examples: Examples, number: int) -> bool:
     nests = examples.load(np.array([[number, number + 1]]), np.zeros(1, np.int64))(0, 1)
-    arrays = [np.asarray(leaf) for leaf in keras.tree.flatten(nests)]
+    values = [value for nest in nests for _, value in leaves(nest)]
+    arrays = [array for value in values for array in (value if isinstance(value, tuple) else (value,))]
     return all(bool(np.isfinite(array).all()) for array in arrays if array.dtype.kind == "f")
 
 

@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -63,22 +64,20 @@ def fit(
     Args:
         build_model: makes the model, functional or subclassed, compiled or not. distrain calls it once, in the scope
             of the devices and with Keras's random seed set. One replica also trains a given model, from its weights.
-        train: (x, y) or (x, y, weights). Features x are arrays `[n, ...]` (also `np.memmap`), SciPy sparse matrices,
-            or nests of these, labels y likewise. Weights are what Keras takes as sample_weight. Or a source: an object
-            whose `[number]` is an example (x, y) or (x, y, weight), or a dict with a "label" (see `data.positional`).
+        train: (x, y) or (x, y, weights): nests of arrays `[n, ...]` (also `np.memmap`) and of SciPy sparse matrices.
+            Weights are as Keras' sample_weight. A source of examples by number serves too: see `data.positional`.
         validation: validation data in the form of `train`, or None.
         x: features, in place of `train`.
         y: labels, beside `x`.
         validation_data: another name of `validation`.
-        map: function of an example that returns the example to train on. If it takes a second argument, that is a
-            random generator, which depends on the seed, the epoch and the example alone.
+        map: changes an example; a second argument is a random generator of the seed, the epoch and the example.
         validation_map: the same for validation data; default: `map`, if that draws no random numbers.
         optimizer: a Keras optimizer, its name, or a function that makes it; default: the compiled one, else Adam.
         loss: as `compile` takes it, and likewise the next three; default: as the model is compiled.
         metrics: metrics whose states add up over examples.
         loss_weights: weights of several losses.
         weighted_metrics: metrics that see the weights of the examples.
-        callbacks: Keras callbacks. Those that write files run on the chief alone, all others on every rank.
+        callbacks: Keras callbacks. A callback that writes files runs on the chief alone, all others on every rank.
         sample_weight: weights of the training examples, in place of a third element of `train`.
         class_weight: weight of each class by number, or "balanced".
         validation_split: fraction of the examples, the last ones before shuffling, that validate.
@@ -86,8 +85,7 @@ def fit(
         verbose: 0 prints nothing on standard output, 2 one line per epoch, 1 or "auto" a bar on a terminal.
         run: the run directory; default: a temporary folder.
         patience: epochs without a lower validation loss after which training ends; 0 trains all epochs.
-        **settings: fields of `TrainConfig`: epochs, strategy, devices, resume, ... `batch_size` counts the examples of
-            one replica, `global_batch_size` of all.
+        **settings: fields of `TrainConfig`: epochs, strategy, ...; `batch_size` counts examples of one replica.
 
     Returns:
         The best model (by validation loss, else training loss), the summary, metrics by epoch, and Keras' `History`.
@@ -98,24 +96,17 @@ def fit(
     end_script_by_exit_code()
     settings = _checked(settings, shuffle, verbose)
     is_model = _is_model(build_model, settings.get("devices"))
-    given = {"optimizer": optimizer, "loss": loss, "metrics": metrics, "loss_weights": loss_weights}
+    compiling = {"optimizer": optimizer, "loss": loss, "metrics": metrics, "loss_weights": loss_weights}
+    build = _builder(build_model, is_model, {**compiling, "weighted_metrics": weighted_metrics})
     data = named_data(train, validation, x, y, validation_data)
     transforms = transforms_of(map, validation_map, seed=settings.get("seed", 0), validates=data[1] is not None)
     examples, held_out = examples_of(*data, sample_weight, class_weight, validation_split, **transforms)
 
     def open_job() -> TrainingJob:
-        return TrainingJob(
-            build=_builder(build_model, is_model, {**given, "weighted_metrics": weighted_metrics}),
-            train=examples,
-            validation=held_out,
-            data_digest=examples.digest,
-            metadata={"shuffle": shuffle, "validation_digest": held_out.digest if held_out else None},
-            callbacks=flat_callbacks(callbacks),  # refuses a callback before the run directory is made
-            shuffle=shuffle,
-            verbose=verbose,
-            is_temporary=run is None,
-            has_given_model=is_model,
-        )
+        metadata = {"shuffle": shuffle, "validation_digest": held_out.digest if held_out else None}
+        own = flat_callbacks(callbacks)  # refuses a callback before the run directory is made
+        job = TrainingJob(build, examples, held_out, examples.digest, metadata, callbacks=own, shuffle=shuffle)
+        return replace(job, verbose=verbose, is_temporary=run is None, has_given_model=is_model)
 
     with _run_directory(run) as folder:
         config = TrainConfig(data=Path(), run=folder, patience=patience, **settings)

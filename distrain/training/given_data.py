@@ -41,7 +41,7 @@ def given_examples(data: Any, name: str, transform: Transform | None = None) -> 
     """
     if isinstance(data, tuple):
         if len(data) not in (2, 3):
-            raise ConfigurationError(f"{name} has length {len(data)}: {FORMS}.")
+            raise ConfigurationError(f"{name} has length {len(data)}: {FORMS}. Of a model without labels, y is None.")
         return (
             positional_examples(ArraySource(*data), transform=transform, name=name)
             if transform

@@ -118,8 +118,7 @@ def make_train_steps(
     accumulation_steps *= replicas.replicas_per_device
     update = make_update(task, jit_compile=replicas.local_update and task.jit_compile)
     is_scaled = isinstance(task.optimizer, keras.optimizers.LossScaleOptimizer)  # it skips gradients by its own rule
-    # The forward pass changes variables such as moving averages, which a skipped step must leave as they were.
-    changed = task.model.non_trainable_variables if skips else []
+    changed = task.model.non_trainable_variables if skips else []  # moving averages, which a skipped step must keep
 
     def replica_step(batches: Sequence[Batch], is_sound: Any) -> tuple[list[Any], Any]:
         before = [(variable, tf.identity(variable.value)) for variable in changed]
@@ -132,10 +131,8 @@ def make_train_steps(
             sums = list(map(added, sums, more_sums))
         # The loss depends on the weights, so the sums of the next step in this call come after this step's update.
         checked = [] if is_scaled else present(gradients)
-        gradients, sums = over_replicas(
-            task, replicas, gradients, [*sums, summed_flags(replicas, batches, sums[0], checked)]
-        )
-        flags = sums.pop()
+        own_flags = summed_flags(replicas, batches, sums[0], checked)
+        gradients, (*sums, flags) = over_replicas(task, replicas, gradients, [*sums, own_flags])
         if replicas.num_replicas > replicas.replicas_per_device and not is_scaled:  # finite gradients may overflow
             is_bad = tf.cast(~all_finite(present(gradients)), tf.float32)
             flags += tf.one_hot(2, int(flags.shape[0])) * BAD_GRADIENT * is_bad

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -78,24 +79,17 @@ def test_a_folder_that_one_rank_lacks_ends_all_with_its_message(folder):
 @pytest.mark.parametrize(
     ("difference", "code", "message"),
     [
-        (["--seed", "1"], 5, "rank 0: rank 1 differs from rank 0 in seed: 1 there, 0 on rank 0."),
-        (["--data", "nowhere"], 3, "rank 1: nowhere"),
+        ({"--seed": "1"}, 5, "rank 0: rank 1 differs from rank 0 in seed: 1 there, 0 on rank 0."),
+        ({"--data": "nowhere"}, 3, "rank 1: nowhere"),
     ],
 )
 def test_the_command_says_it_once_and_the_launcher_returns_the_code(difference, code, message, text, tmp_path):
-    train = [
-        sys.executable,
-        "-m",
-        "distrain",
-        "train",
-        "--data",
-        str(text["ngram"]),
-        "--run",
-        "run",
-        "--strategy",
-        "mpi",
-    ]
-    command = [*launcher_command("mpirun", 1), *train, ":", "-n", "1", *train, *difference]
+    options = {"--data": str(text["ngram"]), "--run": "run", "--strategy": "mpi"}
+    first, second = (
+        [sys.executable, "-m", "distrain", "train", *itertools.chain(*of_rank.items())]
+        for of_rank in (options, options | difference)
+    )
+    command = [*launcher_command("mpirun", 1), *first, ":", "-n", "1", *second]
     done = subprocess.run(
         command,
         env=environment(),

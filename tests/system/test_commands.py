@@ -56,7 +56,7 @@ def test_a_run_directory_has_every_file(trained):
     run, done = trained
     names = {"config.json", "metrics.jsonl", "summary.json", "checkpoints", "model.keras", "events", "report.html"}
     assert names | {"status.json"} <= {path.name for path in run.iterdir()}
-    assert not [path for path in run.rglob(".*") if path.is_file()]
+    assert [path for path in run.rglob(".*") if path.is_file()] == [run / ".lock"]
     summary = json.loads((run / "summary.json").read_text())
     assert summary.keys() >= SUMMARY
     assert (summary["epochs"], summary["global_steps"], summary["examples_trained"]) == (3, 3 * 11, 3 * 331)

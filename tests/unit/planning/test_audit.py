@@ -135,8 +135,8 @@ def test_each_break_of_the_loader_is_refused(monkeypatch, small_windows, owner, 
 def test_the_error_names_an_example(monkeypatch, spoil, words):
     load = auditing._load_example_numbers
 
-    def spoiled(*arguments):
-        read = load(*arguments)
+    def spoiled(*arguments, **named):
+        read = load(*arguments, **named)
         return lambda start, stop: (*map(spoil, read(start, stop)[:2]), ())
 
     monkeypatch.setattr(auditing, "_load_example_numbers", spoiled)

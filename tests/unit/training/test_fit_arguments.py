@@ -112,7 +112,7 @@ def test_contradictions_are_refused(train, validation, more, words):
 def test_data_by_the_names_of_keras():
     assert named_data(None, None, X, Y, (X, Y)) == ((X, Y), (X, Y))
     with pytest.raises(ConfigurationError, match=r"has length 1.*without labels, y is None"):
-        named_data((X,), None, None, None, None)
+        examples_of((X,), None)
     for given in [(None, None, None, None, None), ((X, Y), None, X, None, None), ((X, Y), None, None, Y, None)]:
         with pytest.raises(ConfigurationError, match="give the training data once"):
             named_data(*given)
