@@ -78,8 +78,8 @@ def _way_on(data: Any) -> str:
     if isinstance(data, (str, bytes, dict)) or not hasattr(data, "__iter__"):
         return FORMS
     return (
-        "data that is read from its start alone has no example by number. Write it to a folder once with "
-        "'distrain prepare --source module:function --out DIR', or give distrain.fit(..., cache=DIR)"
+        "data that is read from its start alone has no example by number: write it to .npy files once, and give "
+        "(numpy.load(x_file, mmap_mode='r'), numpy.load(y_file, mmap_mode='r'))"
     )
 
 
