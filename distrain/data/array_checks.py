@@ -3,9 +3,7 @@
 Decides: which lists are arrays and which are nests, and which types, lengths and values are accepted. Never: reads rows
 of features.
 
-    labels = checked_labels([0, 1])
-    features = checked_features({"age": [30, 40], "image": images}, 2)
-    weights = checked_weights([0.5, 2.0], labels, 2)
+    features, labels, weights = checked_arrays({"age": [30, 40], "image": images}, [0, 1], [0.5, 2.0])
 """
 
 from __future__ import annotations
@@ -21,6 +19,17 @@ from distrain.errors import ConfigurationError
 
 MAX_INT32 = 2**31 - 1
 CHECKED_BYTES = 2**24  # weights that are checked at a time, so that a memory map never fills the memory
+
+
+def checked_arrays(features: Any, labels: Any, weights: Any) -> tuple[Any, Any, Any]:
+    """Return features, labels and weights as nests of arrays with as many rows; `()` for labels or weights of None.
+
+    Raises:
+        ConfigurationError: lengths differ, there are no examples, or a type is not supported.
+    """
+    labels = checked_labels(labels)
+    features = checked_features(features, num_rows_of(labels, "labels") if leaves(labels) else None)
+    return features, labels, checked_weights(weights, labels, num_rows_of(features, "features"))
 
 
 def array_nest(given: Any) -> Any:

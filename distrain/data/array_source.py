@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
-from distrain.data.array_checks import checked_features, checked_labels, checked_weights, num_rows_of
+from distrain.data.array_checks import checked_arrays, num_rows_of
 from distrain.data.nests import leaves, map_nest
 from distrain.errors import ConfigurationError
 
@@ -32,13 +32,11 @@ class ArraySource:
     """
 
     def __init__(self, features: Any, labels: Any = None, weights: Any = None) -> None:
-        labels = checked_labels(labels)
-        features = checked_features(features, num_rows_of(labels, "labels") if leaves(labels) else None)
+        parts = features, labels, weights = checked_arrays(features, labels, weights)
         if any(scipy.sparse.issparse(value) for _, value in leaves(features)):
             raise ConfigurationError("map= takes dense arrays: a row of a sparse matrix is no array.")
         self._num_examples = num_rows_of(features, "features")
-        parts = (features, labels, checked_weights(weights, labels, self._num_examples))
-        self._parts = parts if leaves(parts[2]) else parts[:2] if leaves(labels) else parts[:1]
+        self._parts = parts if leaves(weights) else parts[:2] if leaves(labels) else parts[:1]
 
     def __len__(self) -> int:
         return self._num_examples

@@ -18,7 +18,6 @@ import scipy.sparse
 from distrain.data.array_checks import array_nest
 from distrain.data.nests import map_nest
 from distrain.data.plan import EpochPlan, steps_per_epoch
-from distrain.data.shuffle import epoch_order
 from distrain.data.sources import array_examples
 from distrain.errors import ConfigurationError
 
@@ -61,7 +60,7 @@ class BatchGenerator:
             raise ConfigurationError(f"rank is {rank}, but it must be in 0..{size - 1}, as size is {size}.")
         if len(x.shape) < 2 or x.shape[1] != num_features:
             raise ConfigurationError(f"x has shape {x.shape}, but num_features is {num_features}.")
-        array_examples(x, y)  # raises for unsupported types and lengths
+        self._order_of = array_examples(x, y).order  # raises for unsupported types and lengths
         self._x = x.tocsr() if scipy.sparse.issparse(x) else x
         self._y = array_nest(y)
         self._plan = EpochPlan(x.shape[0], size, batch_size)
@@ -76,7 +75,7 @@ class BatchGenerator:
 
     def epoch(self, epoch: int = 0) -> Iterator[tuple[np.ndarray, Any]]:
         """Yield this rank's `steps_per_epoch` batches (x, y) of one epoch."""
-        order = epoch_order(self._plan.num_examples, seed=self._seed, epoch=epoch, shuffle=self._shuffle)
+        order = self._order_of(seed=self._seed, epoch=epoch, shuffle=self._shuffle)
         for step in range(self._plan.num_steps):
             examples = order.examples(self._plan.positions(step, self._rank))
             x = self._x[examples]

@@ -64,7 +64,7 @@ class Layout:
         )
 
 
-class Misfit(ValueError):  # noqa: N818 - says how an example differs, before anybody knows which example it is
+class Misfit(ValueError):  # noqa: N818 - no error that users see: callers raise a DataError that names the example
     """An example differs from the first one; the message says how."""
 
 

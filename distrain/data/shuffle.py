@@ -140,6 +140,8 @@ def epoch_order(
 ) -> ShuffledOrder:
     """The order of one epoch, a function of the arguments alone.
 
+    `distrain.fit` has this order; examples larger than 4 KiB have smaller windows there, see `shuffle_sizes`.
+
     At most `block` examples are shuffled without any structure. Random bits are the raw output of Philox, which NumPy
     keeps stable between releases. A stable sort of these bits gives the permutation.
 

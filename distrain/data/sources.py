@@ -21,7 +21,7 @@ import scipy.sparse
 
 from distrain.aligned_memory import aligned_copy, aligned_empty
 from distrain.batch import Memory
-from distrain.data.array_checks import checked_features, checked_labels, checked_weights, num_rows_of
+from distrain.data.array_checks import checked_arrays, num_rows_of
 from distrain.data.examples import CsrRows, Examples, Features, PackedRows, RowNests, RowReader
 from distrain.data.nests import leaves, map_nest
 from distrain.data.readahead import read_ahead
@@ -49,11 +49,8 @@ def array_examples(features: Any, labels: Any = None, weights: Any = None) -> Ex
     Raises:
         ConfigurationError: lengths differ, there are no examples, or a type is not supported.
     """
-    labels = checked_labels(labels)
-    has_labels = len(leaves(labels)) > 0
-    features = checked_features(features, num_rows_of(labels, "labels") if has_labels else None)
+    rows = features, labels, _ = checked_arrays(features, labels, weights)
     num_examples = num_rows_of(features, "features")
-    rows = (features, labels, checked_weights(weights, labels, num_examples))
     arrays = leaves(rows)
 
     def load(spans: np.ndarray, indices: np.ndarray, memory: Memory = np.empty, epoch: int = 0) -> RowReader:

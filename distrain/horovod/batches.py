@@ -18,7 +18,6 @@ import numpy as np
 from distrain.data.examples import CsrRows
 from distrain.data.nests import is_nest, map_nest
 from distrain.data.plan import EpochPlan
-from distrain.data.shuffle import epoch_order
 from distrain.data.sources import array_examples
 from distrain.errors import ConfigurationError
 from distrain.horovod import init
@@ -132,7 +131,7 @@ class RankBatches(keras.utils.PyDataset):
         self._next_step = None
 
     def _order_of(self, epoch: int) -> Any:
-        return epoch_order(self._plan.num_examples, seed=self._seed, epoch=epoch, shuffle=self._shuffle)
+        return self._examples.order(seed=self._seed, epoch=epoch, shuffle=self._shuffle)
 
 
 def _without_lists(nest: Any) -> Any:

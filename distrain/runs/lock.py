@@ -131,7 +131,7 @@ def _take(run: Path, descriptor: int) -> None:
     os.pwrite(descriptor, json.dumps(own).encode(), 0)
     os.fsync(descriptor)
     if not is_locked:  # of several jobs that take the file at the same time, the last to write holds it
-        time.sleep(SETTLE_SECONDS)
+        time.sleep(SETTLE_SECONDS)  # other hosts notify nobody of a write
         now = _read_path(run / LOCK_NAME) or {}
         if now.get("token") != _TOKEN:
             raise _busy(run, now)
@@ -156,7 +156,7 @@ def _watch(run: Path, before: Mapping[str, Any]) -> None:
     )
     touched, deadline = _touched(path), time.monotonic() + LEASE_SECONDS
     while time.monotonic() < deadline:
-        time.sleep(min(0.2, RENEW_SECONDS))
+        time.sleep(min(0.2, RENEW_SECONDS))  # until the deadline: a file on a server notifies nobody
         holder, now = _read_path(path), _touched(path)
         if holder is None:
             return

@@ -32,7 +32,7 @@ def make_skip(setup: RunSetup, report: Reporter) -> Callable[[NotFinite, Progres
     def skip(bad: NotFinite, progress: Progress) -> None:
         where = where_of(setup, bad.devices)
         is_chief = setup.distribution.group.is_chief  # the one rank that says anything
-        found = _found(setup, examples_of(setup, progress, bad.devices)) if is_chief else ""
+        found = _found(setup, progress.epoch, examples_of(setup, progress, bad.devices)) if is_chief else ""
         if progress.skipped_steps < allowed:
             report.skip(
                 epoch=progress.epoch + 1,
@@ -72,16 +72,16 @@ def examples_of(setup: RunSetup, progress: Progress, devices: Sequence[int]) -> 
     return np.concatenate([order.examples(plan.positions(0, number)) for number in microbatches])
 
 
-def _found(setup: RunSetup, numbers: np.ndarray) -> str:
+def _found(setup: RunSetup, epoch: int, numbers: np.ndarray) -> str:
     """Say which examples these are, or which of them hold a number that is not finite."""
-    bad = [number for number in numbers.tolist() if not _is_finite(setup.job.train, number)]
+    bad = [number for number in numbers.tolist() if not _is_finite(setup.job.train, epoch, number)]
     if bad:
         return f"where the data of example {_some(bad)} is not finite"
     return f"from example {_some(numbers.tolist())} (all of them have finite data)"
 
 
-def _is_finite(examples: Examples, number: int) -> bool:
-    nests = examples.load(np.array([[number, number + 1]]), np.zeros(1, np.int64))(0, 1)
+def _is_finite(examples: Examples, epoch: int, number: int) -> bool:
+    nests = examples.load(np.array([[number, number + 1]]), np.zeros(1, np.int64), epoch=epoch)(0, 1)
     values = [value for nest in nests for _, value in leaves(nest)]
     arrays = [array for value in values for array in (value if isinstance(value, tuple) else (value,))]
     return all(bool(np.isfinite(array).all()) for array in arrays if array.dtype.kind == "f")

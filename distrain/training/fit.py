@@ -42,7 +42,7 @@ def fit(
     x: Any = None,
     y: Any = None,
     validation_data: Any = None,
-    map: Callable[..., Any] | None = None,  # noqa: A002 - the name that users of data sets know
+    map: Callable[..., Any] | None = None,  # noqa: A002 - as in datasets.Dataset.map and tf.data.Dataset.map; fit never calls the built-in
     validation_map: Callable[..., Any] | None = None,
     optimizer: Any = None,
     loss: Any = None,

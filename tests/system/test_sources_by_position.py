@@ -95,6 +95,19 @@ def test_an_augmented_example_does_not_depend_on_the_number_of_replicas():
     assert max(np.abs(own - other).max() for own, other in zip(alone, plain, strict=True)) > 1e-4
 
 
+def test_each_epoch_is_augmented_by_its_own_random_numbers():
+    seen = []
+
+    def noted(example, rng):
+        changed = noisy(example, rng)
+        seen.append((float(example[1]), float(changed[0][0])))
+        return changed
+
+    digest(Rows(*TRAIN), map=noted)
+    of_first = {drawn for label, drawn in seen if label == float(TRAIN[1][0])}
+    assert len(of_first) == 2, "one number in each epoch; the first epoch's is also drawn to look at the data"
+
+
 @pytest.mark.parametrize("form", [Rows, Spans])
 def test_a_resume_within_an_epoch_goes_on_at_the_position(form, tmp_path):
     run = tmp_path / "run"
@@ -104,7 +117,13 @@ def test_a_resume_within_an_epoch_goes_on_at_the_position(form, tmp_path):
 
 def test_a_function_of_an_example_changes_arrays_and_validation_data_too():
     doubled = (2 * TRAIN[0], TRAIN[1]), (2 * VALIDATION[0], VALIDATION[1])
-    assert digest(TRAIN, VALIDATION, map=lambda example: (2 * example[0], example[1])) == digest(*doubled)
+    twice = {"map": lambda example: (2 * example[0], example[1])}
+    assert digest(TRAIN, VALIDATION, **twice) == digest(*doubled)
+    changed, given = (
+        distrain.fit(build, *data, **more, **SETTINGS).history
+        for data, more in (((TRAIN, VALIDATION), twice), (doubled, {}))
+    )
+    assert changed == given
     halved = {"validation_map": lambda example: (example[0] / 2, example[1])}
     found = distrain.fit(build, TRAIN, (2 * VALIDATION[0], VALIDATION[1]), map=noisy, **halved, **SETTINGS)
     fixed = distrain.fit(build, TRAIN, VALIDATION, map=noisy, validation_map=lambda example: example, **SETTINGS)

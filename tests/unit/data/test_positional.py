@@ -67,6 +67,13 @@ class ByRange(ByNumber):
         return X[start:stop], Y[start:stop]
 
 
+class ByTakeAndRange(ByTake):
+    """Several examples in any order, and neighbours."""
+
+    def read(self, start, stop):
+        return X[start:stop], Y[start:stop]
+
+
 class ByRangeOfLists(ByRange):
     """Neighbours as a list of examples."""
 
@@ -83,7 +90,15 @@ class Batches:
         return X[number * 10 : number * 10 + 10], Y[number * 10 : number * 10 + 10]
 
 
-SOURCES = [ByNumber, ByTake, ByGetItems, ByRange, ByRangeOfLists, lambda: BatchSource(Batches(), "batches")]
+SOURCES = [
+    ByNumber,
+    ByTake,
+    ByGetItems,
+    ByRange,
+    ByTakeAndRange,
+    ByRangeOfLists,
+    lambda: BatchSource(Batches(), "batches"),
+]
 SOURCES += [lambda: [(X[i], Y[i]) for i in range(NUM)], lambda: ArraySource(X, Y)]
 
 
@@ -152,6 +167,8 @@ def test_random_numbers_depend_on_seed_epoch_and_example_alone():
     for make in SOURCES:
         np.testing.assert_array_equal(read(make(), [7, 3, 20]), wanted)
     np.testing.assert_array_equal(read(ByNumber(), [3]), wanted[1:2])
+    drawn = wanted - X[[7, 3, 20]]
+    assert len(np.unique(drawn)) == drawn.size, "each example draws numbers of its own"
     assert not np.array_equal(read(ByNumber(), [3], epoch=3), wanted[1:2])
     assert not np.array_equal(read(ByNumber(), [3], seed=2), wanted[1:2])
 
@@ -186,6 +203,7 @@ def test_a_function_that_takes_a_second_argument_draws_random_numbers(function, 
         ),
         ([(X[0], 0, 1.0), (X[0], 0, -1.0)], "example 1 has a weight that is negative"),
         ([(X[0], 0, 1.0), (X[0], 0, np.nan)], "example 1 has a weight that is negative or not finite"),
+        ([(X[0], 0, 1.0), (X[0], 0, np.inf)], "example 1 has a weight that is negative or not finite"),
         ([("text", 0)], "example 0 has text, .* as features: .* with map="),
         ([(X[0], "spam")], "example 0 has text, .* as label"),
         ([(X[0], 0, 1, 1)], "example 0 is a tuple of 4 values"),
