@@ -4,8 +4,9 @@ import signal
 
 from hypothesis import settings
 
-# A terminal that closes is a request to stop. Whoever starts the tests by nohup has the signal ignored.
+# Processes that tests start inherit ignored signals: SIGHUP from nohup, SIGINT from a shell's background job.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Time is measured by the benchmarks, and a busy machine is no failure.
 settings.register_profile("untimed", deadline=None)
