@@ -13,7 +13,7 @@ train_options="--data --run --strategy --devices --model --batch-size --global-b
 train_flags="--no-jit"
 train_lists=""
 prepare_options="--out --dataset --vectorizer --tokens --top-k --label-column --text-columns --max-length --holdout
---seed --memory-mib --workers --log-level"
+--seed --memory-mib --max-rows --max-text-gib --max-expansion --workers --log-level"
 prepare_flags=""
 prepare_lists="--train --test"
 

@@ -18,6 +18,9 @@ VECTORIZERS = ("auto", "ngram", "sequence")
 TOKENS = ("word", "char")
 DATASETS = ("ag_news", "dbpedia", "yelp_polarity", "yelp_full", "amazon_polarity", "amazon_full")
 
+MAX_ROWS = 2**31 - 2  # a row number and a count share an int64
+MAX_COLUMNS = 2**31 - 2  # shards hold columns as int32
+
 # Limits of the default number of workers.
 MAX_DEFAULT_WORKERS = 8  # a worker then spends about a third of its time on rows of the others
 MIN_BYTES_PER_WORKER = 16 << 20  # with less text, starting a process takes longer than the process saves
@@ -112,7 +115,29 @@ class PrepareConfig:
         "memory for data in each process, in MiB, beyond what Python itself needs",
         default=1024,
         at_least=256,
+        at_most=2**24,
         metavar="MIB",
+    )
+    max_rows: int = setting(
+        "largest number of rows of the training text, and of the test text",
+        default=1_000_000_000,
+        at_least=1,
+        at_most=MAX_ROWS,
+        metavar="N",
+    )
+    max_text_gib: int = setting(
+        "largest size of the training text, and of the test text, after decompression, in GiB",
+        default=1024,
+        at_least=1,
+        at_most=2**20,
+        metavar="GIB",
+    )
+    max_expansion: int = setting(
+        "bytes of text that a byte on disk may become, beyond the first 64 MiB of text; text becomes 3 to 30",
+        default=100,
+        at_least=1,
+        at_most=2**20,
+        metavar="TIMES",
     )
     workers: int | None = setting(
         "number of processes; the prepared data does not depend on it; under mpirun, the processes of mpirun work",

@@ -36,8 +36,8 @@ from distrain.text.readers.blocks import LabelledBlock
 from distrain.text.readers.columns import Layout
 from distrain.text.readers.input_files import InputFiles, find_files
 from distrain.text.readers.labels import KNOWN_SETS, Classes, LabelLearner, known_classes
-from distrain.text.readers.lines import Tally
 from distrain.text.readers.several_files import check_columns, read_all_blocks
+from distrain.text.readers.tally import Bounds, Tally
 from distrain.text.readers.texts import Texts
 from distrain.text.vectorizers.token_store import TokenStore
 
@@ -145,10 +145,10 @@ def check_inputs(config: PrepareConfig, inputs: Inputs) -> list[str]:
     """
     notes: list[str] = []
     for files in filter(None, inputs):
-        tally = Tally()
+        tally = Tally(bounds=bounds_of(config))
         check_columns(files.paths, _layout(config), tally, max_row_bytes=_max_row_bytes(config))
         notes += [*files.notes, *tally.notes]
-        next(_read(config, files, Tally()))
+        next(_read(config, files, Tally(bounds=bounds_of(config))))
     if inputs.test is not None:
         shared = set(inputs.train.paths) & set(inputs.test.paths)
         if shared and len(shared) < len(inputs.train.paths):
@@ -162,7 +162,7 @@ def read_training(
     """Read the training text: fill `store` with training rows and `held_out` with test rows of this process."""
     learner = LabelLearner()
     classes = known_classes(KNOWN_SETS[config.dataset]) if config.dataset else None
-    tally, sample = Tally(), SpacingSample()
+    tally, sample = Tally(bounds=bounds_of(config)), SpacingSample()
     seen: set[int] = set()
     first_class, hint = 0, ""
     for block_number, block in enumerate(_read_shown(config, inputs.train, tally, display)):
@@ -219,6 +219,11 @@ def read_test(
 def _layout(config: PrepareConfig) -> Layout:
     escaped = config.dataset is not None and KNOWN_SETS[config.dataset].escaped_newlines
     return Layout(config.label_column, config.text_columns, escaped)
+
+
+def bounds_of(config: PrepareConfig) -> Bounds:
+    """Return the bounds of each input."""
+    return Bounds(config.max_rows, config.max_text_gib, config.max_expansion)
 
 
 def _max_row_bytes(config: PrepareConfig) -> int:

@@ -28,11 +28,20 @@ from distrain.data.rows import Rows
 from distrain.errors import DataError
 from distrain.file_names import VECTORIZER_NAME
 from distrain.prepare.display import Display
-from distrain.prepare.inputs import HeldOut, TextBlock, Training, check_inputs, find_inputs, read_test, read_training
+from distrain.prepare.inputs import (
+    HeldOut,
+    TextBlock,
+    Training,
+    bounds_of,
+    check_inputs,
+    find_inputs,
+    read_test,
+    read_training,
+)
 from distrain.prepare.row_exchange import in_order
 from distrain.prepare.workers import gathered_group, shared_folders
 from distrain.text.readers.labels import KNOWN_SETS
-from distrain.text.readers.lines import Tally
+from distrain.text.readers.tally import Tally
 from distrain.text.vectorizers.load_vectorizer import Vectorizer
 from distrain.text.vectorizers.ngrams import learn_ngrams
 from distrain.text.vectorizers.sequences import learn_sequences
@@ -88,7 +97,7 @@ def _prepare(config: PrepareConfig, group: ProcessGroup, console: Console, warni
         display.say(why)
         vectorizer, rows = _learn(kind, config, store, display)
         train_rows = _written(rows, training.class_numbers, sum(store.block_rows), display)
-        test_tally = Tally()
+        test_tally = Tally(bounds=bounds_of(config))
         if config.test is None:
             test_block_rows = held_out.block_rows
             texts = held_out.blocks(training.class_numbers)

@@ -6,14 +6,15 @@ import pytest
 
 from distrain.errors import DataError
 from distrain.text.readers.columns import Layout
-from distrain.text.readers.lines import Tally
 from distrain.text.readers.sources import read_rows
+from distrain.text.readers.tally import Bounds, Tally
 
 PLAIN = Layout()
+NO_BOUNDS = Bounds()
 
 
-def read(path, layout=PLAIN, **limits):
-    tally = Tally()
+def read(path, layout=PLAIN, bounds=NO_BOUNDS, **limits):
+    tally = Tally(bounds=bounds)
     return [(row.label, row.text) for row in read_rows(path, layout, tally, **limits)], tally
 
 

@@ -1,7 +1,6 @@
 """CSV and TSV as labelled texts, row by row.
 
-Decides: which dialects are read, where a row ends, which rows are refused. Never: how bytes become text
-(`lines.py` does).
+Decides: which dialects are read, where a row ends, which rows are refused. Never: how bytes become text.
 
     rows = delimited_rows(Path("train.csv"), Layout(), Tally(), 2**26, tabs=False)
     blocks = delimited_blocks(Path("train.csv"), Layout(), Tally(), 2**26, tabs=False)     # the same, faster
@@ -26,7 +25,8 @@ from distrain.errors import ConfigurationError, DataError
 from distrain.text.readers.blocks import LabelledBlock, grouped
 from distrain.text.readers.columns import LabelledText, Layout, NoRowsError, location, no_column, shown_names
 from distrain.text.readers.delimited_kernel import VISIBLE, PlainRows, short_codes, split_rows
-from distrain.text.readers.lines import Tally, num_newlines, read_chunks, read_lines, split_lines
+from distrain.text.readers.lines import num_newlines, read_chunks, read_lines, split_lines
+from distrain.text.readers.tally import Tally
 from distrain.text.readers.texts import Texts
 
 _TOO_LONG = "row too long"

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distrain.errors import ConfigurationError, DataError
-from distrain.text.readers.lines import unreadable
+from distrain.text.readers.byte_streams import unreadable
 
 COMPRESSED_SUFFIXES = (".gz", ".zst")
 DATA_SUFFIXES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json", ".parquet", ".pq")

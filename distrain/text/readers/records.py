@@ -1,114 +1,92 @@
-"""JSON Lines and Parquet as labelled texts, row by row.
+"""Records of named values as labelled texts, and JSON Lines as records.
 
 Decides: which keys and values make a row. Never: how bytes become text (`lines.py`).
 
     rows = json_rows(Path("train.jsonl"), Layout(texts=("title", "body")), Tally(), 2**26)
 
-By default the key "label" holds the label, and the key "text" the text. Null becomes an empty text. A whole number
-is written without a decimal point.
+By default the key "label" holds the label, and the key "text" the text. Null and NaN become an empty text. A whole
+number is written without a decimal point.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from distrain.errors import ConfigurationError, DataError
-from distrain.text.readers.columns import LabelledText, Layout, location, no_column, shown_names
-from distrain.text.readers.lines import Tally, read_lines
+from distrain.errors import DataError
+from distrain.text.readers.columns import LabelledText, Layout, location, shown_names
+from distrain.text.readers.lines import read_lines
+from distrain.text.readers.memory_bound import memory_bound
+from distrain.text.readers.tally import Tally
 
-_BATCH_BYTES = 4 * 2**20
-_BATCH_ROWS = 4096
+MEMORY_ROWS = 8  # a reader may hold as much memory as this number of the longest rows
+MAX_EXACT = 2**53  # whole numbers from here on share one floating number with their neighbours
+_SMALL_LINE = 2**20  # bytes; the values of a line take 30 times as much memory at most
 
 
 def json_rows(path: Path, layout: Layout, tally: Tally, max_row_bytes: int) -> Iterator[LabelledText]:
     """Yield the rows of a JSON Lines file, numbered by line; see `sources.read_rows`."""
-    label_key, text_keys = layout.label or "label", layout.texts or ("text",)
+    keys = (layout.label or "label", *(layout.texts or ("text",)))
     for number, line in enumerate(read_lines(path, tally, max_bytes=max_row_bytes), start=1):
         if line.isspace():
             continue
         try:
-            record = json.loads(line)
+            with memory_bound(MEMORY_ROWS * max_row_bytes) if len(line) > _SMALL_LINE else nullcontext():
+                record = json.loads(line, object_pairs_hook=_unique_names)
         except (ValueError, RecursionError) as error:
             raise DataError(
                 f"{location(path, number)} is not JSON ({error}). JSON Lines holds one object a line."
+            ) from None
+        except MemoryError:
+            raise DataError(
+                f"{location(path, number)} takes over {MEMORY_ROWS * max_row_bytes / 2**20:,.0f} MiB of memory. "
+                "A larger --memory-mib allows it."
             ) from None
         if not isinstance(record, dict):
             raise DataError(
                 f"{location(path, number)} is a JSON {type(record).__name__}, not an object. "
                 "JSON Lines holds one object a line."
             )
-        for key in (label_key, *text_keys):
+        for key in keys:
             if key not in record:
                 raise DataError(
                     f"{location(path, number)} has no key {key!r}: it has {shown_names([*record]) or 'none'}. "
                     "--label-column and --text-columns name the keys."
                 )
-        yield _labelled_text(record, label_key, text_keys, path, number)
+        values = {key: record[key] for key in keys}
+        for key, value in values.items():
+            if isinstance(value, str) and "\0" in value:  # JSON has an escape for NUL
+                values[key] = tally.clean(value.encode(errors="surrogatepass"), path, number)
+        yield labelled_text(values, keys[0], keys[1:], path, number)
 
 
-def parquet_rows(path: Path, layout: Layout, tally: Tally, max_row_bytes: int) -> Iterator[LabelledText]:
-    """Yield the rows of a Parquet file, read in batches; see `sources.read_rows`."""
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise ConfigurationError(
-            f"Reading {path} needs pyarrow, which is not installed. Install it with: pip install 'distrain[parquet]'"
-        ) from None
-    label_name, text_names = layout.label or "label", layout.texts or ("text",)
-    wanted = list(dict.fromkeys((label_name, *text_names)))
-    try:
-        with pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=2**20) as file:
-            names = file.schema_arrow.names
-            for name in wanted:
-                if name not in names:
-                    raise no_column(path, name, f"its columns are {shown_names(names)}")
-            row, size = 0, path.stat().st_size
-            for batch in file.iter_batches(_batch_rows(file.metadata), columns=wanted, use_threads=False):
-                columns = {name: _column_values(batch.column(name)) for name in wanted}
-                tally.num_bytes += size * batch.num_rows // file.metadata.num_rows
-                for index in range(batch.num_rows):
-                    row += 1
-                    record = {name: columns[name][index] for name in wanted}
-                    for name, value in record.items():
-                        if isinstance(value, bytes):
-                            record[name] = tally.clean(value, path, row)
-                    text = _labelled_text(record, label_name, text_names, path, row)
-                    if len(text.text) > max_row_bytes:
-                        raise DataError(
-                            f"{text.location} has a text over {max_row_bytes / 2**20:,.0f} MiB. "
-                            "A larger --memory-mib allows longer texts."
-                        )
-                    yield text
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path} cannot be read as Parquet ({error}). Copy or write it again.") from None
-
-
-def _batch_rows(metadata: Any) -> int:
-    """Return a number of rows that takes about 4 MiB, according to the file's metadata."""
-    num_bytes = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
-    return max(1, min(_BATCH_ROWS, _BATCH_BYTES * metadata.num_rows // max(1, num_bytes)))
-
-
-def _column_values(column: Any) -> list[object]:
-    """Return a Parquet column as Python values; texts are bytes, because nothing has checked their encoding."""
-    import pyarrow
-
-    if pyarrow.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    if pyarrow.types.is_large_string(column.type):
-        column = column.cast(pyarrow.large_binary())
-    elif pyarrow.types.is_string(column.type):
-        column = column.cast(pyarrow.binary())
-    return column.to_pylist()
-
-
-def _labelled_text(
-    record: Mapping[str, object], label_key: str, text_keys: Sequence[str], path: Path, row: int
+def labelled_text(
+    record: Mapping[str, Any], label_key: str, text_keys: Sequence[str], path: Path, row: int
 ) -> LabelledText:
+    """Return one row.
+
+    Args:
+        record: strings, numbers, booleans or None by key.
+        label_key: key of the label.
+        text_keys: keys of the texts.
+        path: the file.
+        row: number of the row from 1.
+
+    Raises:
+        DataError: a value is no text or number, or the label is a number that others may share.
+    """
+    number = record[label_key]
+    if isinstance(number, float) and (math.isinf(number) or abs(number) >= MAX_EXACT):
+        raise DataError(
+            f"{location(path, row)}: {label_key!r} holds the number {number}. A label must be below 2^53, unless it is "
+            "written without a decimal point or as text."
+        )
+
     def plain(key: str) -> str:
         value = record[key]
         if isinstance(value, str):
@@ -117,11 +95,20 @@ def _labelled_text(
             return ""
         if isinstance(value, bool):
             return str(value).lower()
-        if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
+        if isinstance(value, int):
+            return str(value)
+        if not isinstance(value, float | Decimal):
+            kind = type(value).__name__
+            raise DataError(f"{location(path, row)}: {key!r} holds a {kind}. Labels and texts are text or numbers.")
+        if -MAX_EXACT < value < MAX_EXACT and value == int(value):
             return str(int(value))
-        if isinstance(value, float):
-            return repr(value)
-        kind = type(value).__name__
-        raise DataError(f"{location(path, row)}: {key!r} holds a {kind}. Labels and texts are text or numbers.")
+        return repr(value) if isinstance(value, float) else f"{value:f}"
 
     return LabelledText(plain(label_key).strip(), " ".join([plain(key) for key in text_keys]), path, row, 0)
+
+
+def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = dict(pairs)
+    if len(names) < len(pairs):
+        raise ValueError("a JSON object has one name twice")
+    return names

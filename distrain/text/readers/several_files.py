@@ -22,8 +22,8 @@ from distrain.errors import DataError
 from distrain.text.readers.blocks import LabelledBlock
 from distrain.text.readers.columns import Layout, NoRowsError, shown_names
 from distrain.text.readers.delimited import first_fields, text_columns
-from distrain.text.readers.lines import Tally
 from distrain.text.readers.sources import read_blocks, reader_of
+from distrain.text.readers.tally import Tally
 
 _SHOWN = 5  # names of empty files in a message
 

@@ -10,8 +10,8 @@ Decides: which reader reads a path, and how a folder of files becomes rows. Neve
 
 Rows count from 1 as a person counts rows in the file: a header is row 1, a blank line is no row. Readers repair and
 count harmless faults. If a fault makes the label of a text doubtful, reading ends with an error that names file, row
-and cure. The formats are described in `delimited.py` (CSV, TSV) and `records.py` (JSON
-Lines, Parquet).
+and cure. The formats are described in `delimited.py` (CSV, TSV), `records.py` (JSON
+Lines) and `parquet.py`.
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ from pathlib import Path
 
 from distrain.errors import DataError
 from distrain.text.readers.blocks import LabelledBlock, grouped
+from distrain.text.readers.byte_streams import READ_ERRORS, open_bytes, unreadable
 from distrain.text.readers.columns import LabelledText, Layout, NoRowsError
 from distrain.text.readers.delimited import delimited_blocks, delimited_rows
 from distrain.text.readers.input_files import entries_of, suffix_of
-from distrain.text.readers.lines import BOM, READ_ERRORS, Tally, open_bytes, unreadable
-from distrain.text.readers.records import json_rows, parquet_rows
+from distrain.text.readers.parquet import parquet_rows
+from distrain.text.readers.records import json_rows
+from distrain.text.readers.tally import BOM, Tally
 
 MAX_ROW_BYTES = 64 * 2**20
 IGNORED_FOLDERS = ("unsup",)  # aclImdb/train/unsup holds reviews without labels
@@ -51,7 +53,7 @@ def read_rows(
     """
     rows_before = tally.rows
     for row in reader_of(path)(path, layout, tally, max_row_bytes):
-        tally.rows += 1
+        tally.count_rows(row.path, 1)
         if not row.text or row.text.isspace():
             tally.count_empty(row.location)
         yield row
@@ -75,7 +77,7 @@ def read_blocks(
     else:
         blocks = grouped(reader(path, layout, tally, max_row_bytes))
     for block in blocks:
-        tally.rows += block.texts.num_rows
+        tally.count_rows(block.paths[0], block.texts.num_rows)
         for index in block.empty.tolist():
             tally.count_empty(block.location(index))
         yield block
@@ -125,6 +127,7 @@ def _read_text(file: Path, tally: Tally, max_bytes: int) -> str:
     try:
         with open_bytes(file, tally) as stream:
             raw = stream.read(max_bytes + 1)
+            tally.count_text(file, len(raw))
     except READ_ERRORS as error:
         raise unreadable(file, error) from None
     if len(raw) > max_bytes:

@@ -12,8 +12,8 @@ from reading import read, refused, write
 
 from distrain.errors import ConfigurationError
 from distrain.text.readers.columns import Layout
-from distrain.text.readers.lines import Tally
 from distrain.text.readers.sources import read_rows
+from distrain.text.readers.tally import Tally
 
 
 def test_csv_without_header_is_label_then_texts(tmp_path):

@@ -13,8 +13,8 @@ from reading import PLAIN, write
 from distrain.errors import ConfigurationError, DataError
 from distrain.text.readers import lines
 from distrain.text.readers.columns import Layout
-from distrain.text.readers.lines import Tally
 from distrain.text.readers.sources import read_blocks, read_rows
+from distrain.text.readers.tally import Tally
 from distrain.text.readers.texts import Texts
 from distrain.text.vectorizers.tokenizer import WordTable
 

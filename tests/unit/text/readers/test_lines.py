@@ -9,6 +9,8 @@ import pytest
 import zstandard
 from reading import read, refused, write
 
+from distrain.text.readers.tally import FREE_BYTES, Bounds
+
 
 def compressed(name, content):
     return gzip.compress(content) if name == "gz" else zstandard.ZstdCompressor().compress(content)
@@ -86,3 +88,39 @@ def test_a_zstd_bomb_does_not_fill_memory(tmp_path):
 def test_the_limit_is_one_rows_not_the_files(tmp_path):
     path = write(tmp_path / "a.csv", "1,some text\n" * 1000)
     assert len(read(path, max_row_bytes=100)[0]) == 1000
+
+
+def test_skippable_frames_of_zstd_are_skipped_wherever_they_stand(tmp_path):
+    frame = zstandard.ZstdCompressor().compress(b"1,text\n")
+    for kind in (0x50, 0x5F):
+        for size in (0, 5, 4000):
+            skipped = bytes([kind]) + b"\x2a\x4d\x18" + size.to_bytes(4, "little") + b"\n" * size
+            for content in (skipped + frame, skipped * 2 + frame + skipped, frame + skipped):
+                assert read(write(tmp_path / "a.csv.zst", content))[0] == [("1", "text")]
+            assert "ends too early" in refused(write(tmp_path / "a.csv.zst", frame + skipped[: 5 + size // 2]))
+            assert "no rows" in refused(write(tmp_path / "a.csv.zst", skipped))
+
+
+@pytest.mark.parametrize("name", ["gz", "zst"])
+def test_text_that_is_compressed_twice_is_refused(tmp_path, name):
+    twice = compressed(name, compressed(name, b"1,text\n"))
+    assert "compressed twice" in refused(write(tmp_path / f"a.csv.{name}", twice))
+
+
+def test_a_window_of_zstd_beyond_the_bound_is_named(tmp_path):
+    long = zstandard.ZstdCompressionParameters.from_level(1, window_log=28)
+    content = zstandard.ZstdCompressor(compression_params=long).compressobj().compress(b"1,a\n" * 2**18)
+    assert "--long=27" in refused(write(tmp_path / "a.csv.zst", content))
+
+
+@pytest.mark.parametrize("name", ["a.csv.gz", "a.csv.zst", "a.jsonl.gz"])
+def test_text_that_expands_too_far_is_refused(tmp_path, name):
+    text = b"word " * 10_000
+    line = b'{"label": 1, "text": "%b"}\n' % text if "jsonl" in name else b"1,%b\n" % text
+    path = write(tmp_path / name, compressed(name[-3:].strip("."), line * (2**23 // len(line))))
+    assert read(path)[1].text_bytes > 2**22  # the first 64 MiB are free
+    piece = path.read_bytes()
+    path.write_bytes(piece * 12)
+    assert "--max-expansion" in refused(path)
+    assert read(path, bounds=Bounds(max_expansion=10_000))[1].text_bytes > FREE_BYTES
+    assert "--max-rows" in refused(path, bounds=Bounds(max_expansion=10_000, max_rows=1000))

@@ -1,4 +1,4 @@
-"""JSON Lines and Parquet."""
+"""JSON Lines."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import pytest
 from reading import read, refused, write
 
-from distrain.errors import ConfigurationError
 from distrain.text.readers.columns import Layout
 
 
@@ -39,29 +38,33 @@ def test_json_lines_that_are_wrong_name_the_row(tmp_path, line, word):
     assert word in message
 
 
-def test_parquet(tmp_path):
-    pyarrow = pytest.importorskip("pyarrow")
-    from pyarrow import parquet
+def test_values_of_json_are_read_exactly_or_refused(tmp_path):
+    def line(label, text='"a"'):
+        return write(tmp_path / "a.jsonl", f'{{"label": {label}, "text": {text}}}\n')
 
-    path = tmp_path / "a.parquet"
-    texts = ["héllo", None, "c"] * 3000
-    labels = pyarrow.array(["x", "y", "z"] * 3000).dictionary_encode()
-    parquet.write_table(pyarrow.table({"label": labels, "text": texts, "n": range(9000)}), path)
-    rows, tally = read(path)
-    assert rows == [("x", "héllo"), ("y", ""), ("z", "c")] * 3000
-    assert tally.empty == 3000
-    assert 0.9 * path.stat().st_size < tally.num_bytes <= path.stat().st_size
-    assert read(path, Layout(label="n", texts=("label", "text")))[0][:2] == [("0", "x héllo"), ("1", "y ")]
-    assert "'label', 'text', 'n'" in refused(path, Layout(label="no"), ConfigurationError)
-    assert "Parquet" in refused(write(tmp_path / "cut.parquet", path.read_bytes()[:-100]))
+    for label, expected in [
+        ("9007199254740993", "9007199254740993"),
+        (str(10**40), str(10**40)),
+        ("2.0", "2"),
+        ("0.1", "0.1"),
+        ('"a\\u0000b"', "a b"),
+        ('"\\ud83d\\ude00"', "\U0001f600"),
+    ]:
+        assert read(line(label))[0] == [(expected, "a")]
+    for label in ("9007199254740993.0", "1e30", "Infinity", "-Infinity", "1e999"):
+        assert "below 2^53" in refused(line(label))
+    for text, expected in [("NaN", ""), ("null", ""), ("1e30", "1e+30"), ("Infinity", "inf")]:
+        assert read(line(1, text))[0] == [("1", expected)]
+    assert "4300 digits" in refused(line("1" * 5000))
+    assert "one name twice" in refused(line('1, "label": 2'))
+    assert "one name twice" in refused(line(1, '"a", "more": {"a": 1, "a": 2}'))
 
 
-def test_parquet_that_is_not_utf8_is_mended(tmp_path):
-    pyarrow = pytest.importorskip("pyarrow")
-    from pyarrow import parquet
-
-    path = tmp_path / "a.parquet"
-    parquet.write_table(pyarrow.table({"label": ["1"], "text": pyarrow.array([b"a\xffb"]).view("string")}), path)
-    rows, tally = read(path)
-    assert rows == [("1", "a\ufffdb")]
-    assert tally.invalid == 1
+def test_nul_is_no_part_of_a_class_whatever_the_format(tmp_path):
+    for path, content in [
+        (tmp_path / "a.jsonl", '{"label": "a\\u0000", "text": "b\\u0000c"}\n'),
+        (tmp_path / "a.csv", "a\0,b\0c\n"),
+    ]:
+        rows, tally = read(write(path, content))
+        assert rows == [("a", "b c")]
+        assert tally.nul

@@ -1,0 +1,176 @@
+"""Parquet: types of columns; and files of any kind whose rows take many times their size."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import subprocess
+import sys
+
+import pytest
+from reading import read, refused, write
+
+from distrain.errors import ConfigurationError
+from distrain.text.readers.columns import Layout
+from distrain.text.readers.tally import Bounds
+
+pyarrow = pytest.importorskip("pyarrow")
+parquet = pytest.importorskip("pyarrow.parquet")
+
+
+def test_parquet(tmp_path):
+    path = tmp_path / "a.parquet"
+    texts = ["héllo", None, "c"] * 3000
+    labels = pyarrow.array(["x", "y", "z"] * 3000).dictionary_encode()
+    parquet.write_table(pyarrow.table({"label": labels, "text": texts, "n": range(9000)}), path)
+    rows, tally = read(path)
+    assert rows == [("x", "héllo"), ("y", ""), ("z", "c")] * 3000
+    assert tally.empty == 3000
+    assert 0.9 * path.stat().st_size < tally.num_bytes <= path.stat().st_size
+    assert read(path, Layout(label="n", texts=("label", "text")))[0][:2] == [("0", "x héllo"), ("1", "y ")]
+    assert "'label', 'text', 'n'" in refused(path, Layout(label="no"), ConfigurationError)
+    assert "Parquet" in refused(write(tmp_path / "cut.parquet", path.read_bytes()[:-100]))
+
+
+def test_parquet_that_is_not_utf8_is_mended(tmp_path):
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pyarrow.table({"label": ["1"], "text": pyarrow.array([b"a\xffb"]).view("string")}), path)
+    rows, tally = read(path)
+    assert rows == [("1", "a\ufffdb")]
+    assert tally.invalid == 1
+
+
+READ = {
+    "null": (pyarrow.nulls(2), ["", ""]),
+    "bool": (pyarrow.array([True, None]), ["true", ""]),
+    "uint64": (pyarrow.array([2**64 - 1, 1], pyarrow.uint64()), ["18446744073709551615", "1"]),
+    "half": (pyarrow.array([1.5, 2], pyarrow.float16()), ["1.5", "2"]),
+    "double": (pyarrow.array([float("nan"), 0.25]), ["", "0.25"]),
+    "decimal": (pyarrow.array([decimal.Decimal("1.50"), decimal.Decimal("2")]), ["1.50", "2"]),
+    "wide decimal": (pyarrow.array([decimal.Decimal(10**40)] * 2, pyarrow.decimal256(45, 1)), [f"{10**40}.0"] * 2),
+    "string view": (pyarrow.array(["a", None], pyarrow.string_view()), ["a", ""]),
+    "large string": (pyarrow.array(["a", "b"], pyarrow.large_string()), ["a", "b"]),
+    "binary": (pyarrow.array([b"a", b"b\xff"]), ["a", "b\ufffd"]),
+    "binary view": (pyarrow.array([b"a", b"b"], pyarrow.binary_view()), ["a", "b"]),
+    "fixed binary": (pyarrow.array([b"ab", b"c\0"], pyarrow.binary(2)), ["ab", "c "]),
+    "dictionary": (pyarrow.array(["a", None]).dictionary_encode(), ["a", ""]),
+    "dictionary of numbers": (pyarrow.array([7, 8]).dictionary_encode(), ["7", "8"]),
+}
+REFUSED = {
+    "date": pyarrow.array([datetime.date(2020, 1, 1)] * 2),
+    "time": pyarrow.array([1, 2], pyarrow.time64("ns")),
+    "timestamp": pyarrow.array([1, 2], pyarrow.timestamp("ns")),
+    "zone": pyarrow.array([1, 2], pyarrow.timestamp("ns", "No/Where")),
+    "duration": pyarrow.array([1, 2], pyarrow.duration("ns")),
+    "dictionary of timestamps": pyarrow.array([1, 2], pyarrow.timestamp("ns")).dictionary_encode(),
+    "list": pyarrow.array([[1], [2]]),
+    "struct": pyarrow.array([{"a": 1}, {"a": 2}]),
+    "map": pyarrow.array([[("a", 1)], []], pyarrow.map_(pyarrow.string(), pyarrow.int32())),
+    "uuid": pyarrow.array([b"0" * 16] * 2, pyarrow.uuid()),
+}
+
+
+@pytest.mark.parametrize("name", READ)
+def test_types_that_are_read(tmp_path, name):
+    values, expected = READ[name]
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pyarrow.table({"label": ["x", "y"], "text": values}), path)
+    assert [text for _, text in read(path)[0]] == expected
+    parquet.write_table(pyarrow.table({"text": ["x", "y"], "label": values}), path)
+    assert [label for label, _ in read(path)[0]] == [text.strip() for text in expected]
+
+
+@pytest.mark.parametrize("column", ["label", "text"])
+@pytest.mark.parametrize("name", REFUSED)
+def test_types_that_are_refused(tmp_path, name, column):
+    path, other = tmp_path / "a.parquet", {"label": "text", "text": "label"}[column]
+    parquet.write_table(pyarrow.table({column: REFUSED[name], other: ["x", "y"]}), path)
+    assert f"the column {column!r} is of type" in refused(path)
+
+
+def test_a_doubled_column_is_refused_if_it_is_read(tmp_path):
+    path = tmp_path / "a.parquet"
+    columns = [pyarrow.array(["x"]), pyarrow.array(["y"]), pyarrow.array(["z"])]
+    parquet.write_table(pyarrow.Table.from_arrays(columns, ["label", "text", "text"]), path)
+    assert "2 columns named 'text'" in refused(path, error=ConfigurationError)
+    parquet.write_table(pyarrow.Table.from_arrays(columns, ["text", "label", "a.b"]), path)
+    assert read(path, Layout(texts=("text", "a.b")))[0] == [("y", "x z")]
+
+
+def repeated(text, rows):
+    texts = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * rows, pyarrow.int32()), pyarrow.array([text]))
+    labels = pyarrow.array(["a", "b"] * (rows // 2)).dictionary_encode()
+    return pyarrow.table({"label": labels, "text": texts})
+
+
+def test_declared_rows_that_the_file_is_too_small_for_are_refused_before_they_are_read(tmp_path):
+    path = tmp_path / "a.parquet"
+    with parquet.ParquetWriter(path, repeated("a", 2).schema, compression="zstd") as writer:
+        for _ in range(4):
+            writer.write_table(repeated("some words", 500_000))
+    assert "--max-expansion" in refused(path)
+    message = refused(path, bounds=Bounds(max_expansion=10_000, max_rows=9_999))
+    assert "over 9,999 rows" in message
+    assert "--max-rows" in message
+
+
+def test_decoded_bytes_are_bounded(tmp_path):
+    path = tmp_path / "a.parquet"
+    parquet.write_table(repeated("word " * 200_000, 3000), path, compression="zstd")
+    assert path.stat().st_size < 10_000
+    assert "--max-expansion" in refused(path)
+    assert "--max-text-gib" in refused(path, bounds=Bounds(max_expansion=2**30, max_text_gib=1))
+
+
+CHILD = """
+import resource, sys, threading, time
+from pathlib import Path
+import pyarrow.parquet
+from distrain.errors import DataError
+from distrain.text.readers.columns import Layout
+from distrain.text.readers.sources import read_rows
+from distrain.text.readers.tally import Bounds, Tally
+
+def anonymous():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon")) / 1024
+
+def watch():
+    while True:
+        peak[0] = max(peak[0], anonymous())
+        time.sleep(0.002)
+
+before, peak = anonymous(), [0]
+threading.Thread(target=watch, daemon=True).start()
+for path in sys.argv[1:]:
+    try:
+        for row in read_rows(Path(path), Layout(), Tally(bounds=Bounds(max_expansion=2**20)), max_row_bytes=2**24):
+            pass
+        print("read")
+    except DataError as error:
+        print("--memory-mib" in str(error))
+print(peak[0] - before)
+"""
+
+
+def test_memory_is_bounded_whatever_a_page_or_a_line_expands_to(tmp_path):
+    lists = "[]," * 5_000_000  # 15 MB of JSON, and about 320 MB of lists
+    write(tmp_path / "line.jsonl", f'{{"label": 1, "text": "a", "more": [{lists}1]}}\n')
+    parquet.write_table(repeated("word " * 2_000_000, 3000), tmp_path / "row.parquet", compression="zstd")
+    texts = [f"{number} " + "word " * 200_000 for number in range(400)]
+    table = pyarrow.table({"label": ["a", "b"] * 200, "text": texts})
+    one_page = {"use_dictionary": False, "data_page_size": 2**31 - 1, "write_batch_size": 400}
+    parquet.write_table(table, tmp_path / "page.parquet", compression="zstd", **one_page)
+    parquet.write_table(table, tmp_path / "pages.parquet", compression="zstd", use_dictionary=False, write_batch_size=8)
+    paths = [tmp_path / name for name in ("line.jsonl", "row.parquet", "page.parquet", "pages.parquet")]
+    command = [sys.executable, "-c", CHILD, *map(str, paths)]
+    *results, peak = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert results == ["True", "True", "True", "read"]
+    assert float(peak) < 256
+
+
+def test_damaged_files_are_refused(tmp_path):
+    path = tmp_path / "a.parquet"
+    parquet.write_table(repeated("a", 2), path)
+    whole = path.read_bytes()
+    for end in (0, 4, 8, len(whole) // 2, len(whole) - 1):
+        assert "Parquet" in refused(write(path, whole[:end]))
