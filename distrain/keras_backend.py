@@ -73,6 +73,11 @@ def all_layers(model: Any) -> list[Any]:
     return layers
 
 
+def learnable_variables(model: Any) -> list[Any]:
+    """Return the weights that an optimizer may train, and also the weights of frozen layers."""
+    return [variable for layer in [model, *all_layers(model)] for variable in _private(layer, "_trainable_variables")]
+
+
 def batch_moments(layer: Any, inputs: Any, mask: Any) -> Any:
     """Return mean and variance of `inputs`, as a `BatchNormalization` computes both by itself."""
     return type(layer)._moments(layer, inputs, mask)

@@ -101,6 +101,13 @@ class RunSettings:
         metavar="STEPS",
         may_change=True,
     )
+    check_every: int = setting(
+        "steps between comparisons of weights and optimizer over all ranks; 0 compares before each checkpoint only",
+        default=0,
+        at_least=0,
+        metavar="STEPS",
+        may_change=True,
+    )
     keep: int = setting(
         "newest checkpoints to keep, besides the best", default=2, at_least=1, metavar="N", may_change=True
     )

@@ -108,6 +108,9 @@ class Distribution(Protocol):
             rows: `tf.IndexedSlices` of a known dense shape; replicas may have different numbers of rows.
         """
 
+    def copies(self, variable: Any) -> Sequence[Any]:
+        """Return the variables that hold a Keras variable on the local replicas, outside a compiled step."""
+
     def synchronize(self, variables: Sequence[Any]) -> None:
         """Set each floating-point variable to its mean over all processes, outside a compiled step.
 

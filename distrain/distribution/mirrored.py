@@ -122,5 +122,9 @@ class Mirrored:
             for own in rows
         ]
 
+    def copies(self, variable: Any) -> Sequence[Any]:
+        """Return the variable of each replica; a variable without mirrors is alone."""
+        return list(self._strategy.experimental_local_results(variable.value))
+
     def synchronize(self, variables: Sequence[Any]) -> None:
         """Do nothing, as there is one process."""

@@ -79,5 +79,9 @@ class SingleDevice:
         """Return the same rows."""
         return list(rows)
 
+    def copies(self, variable: Any) -> Sequence[Any]:
+        """Return the variable alone, as there is one replica."""
+        return [variable]
+
     def synchronize(self, variables: Sequence[Any]) -> None:
         """Do nothing, as there is one process."""

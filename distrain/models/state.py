@@ -24,26 +24,33 @@ class ModelState:
     Args:
         model: a built Keras model.
         optimizer: a built optimizer; None leaves the optimizer out.
+
+    Attributes:
+        variables: the variables by name.
     """
 
     def __init__(self, model: Any, optimizer: Any = None) -> None:
         self._model = model
-        self._variables = {f"model/{number:04d}": v for number, v in enumerate(model.variables)}
+        self.variables = {f"model/{number:04d}": v for number, v in enumerate(model.variables)}
         if optimizer is not None:
-            self._variables |= {f"optimizer/{number:04d}": v for number, v in enumerate(optimizer.variables)}
+            self.variables |= {f"optimizer/{number:04d}": v for number, v in enumerate(optimizer.variables)}
+
+    def array(self, name: str) -> np.ndarray:
+        """Return a copy of the value of a variable; types that NumPy lacks, such as bfloat16, become float32."""
+        array = np.asarray(self.variables[name].numpy())
+        return array.astype(np.float32) if array.dtype.kind == "V" else array
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Return the values of all variables by name; types that NumPy lacks, such as bfloat16, become float32."""
-        arrays = {name: np.asarray(variable.numpy()) for name, variable in self._variables.items()}
-        return {name: a.astype(np.float32) if a.dtype.kind == "V" else a for name, a in arrays.items()}
+        """Return the values of all variables by name; see `array`."""
+        return {name: self.array(name) for name in self.variables}
 
     def num_bytes(self) -> int:
         """Return the size of all variables; one of `arrays` may be larger, as it is of another type."""
-        return sum(math.prod(v.shape) * v.value.dtype.size for v in self._variables.values())
+        return sum(math.prod(v.shape) * v.value.dtype.size for v in self.variables.values())
 
     def layout(self) -> dict[str, Any]:
         """Return path and shape of each variable, for a checkpoint's state."""
-        return {"variables": {name: [v.path, list(v.shape)] for name, v in self._variables.items()}}
+        return {"variables": {name: [v.path, list(v.shape)] for name, v in self.variables.items()}}
 
     def restore(self, checkpoint: Any) -> None:
         """Set all variables from a checkpoint (an object with `path` and `arrays`).
@@ -51,7 +58,7 @@ class ModelState:
         Raises:
             CheckpointError: the checkpoint belongs to another model or optimizer; no variable has changed.
         """
-        for name, variable in self._variables.items():
+        for name, variable in self.variables.items():
             array = checkpoint.arrays.get(name)
             if array is None or tuple(array.shape) != tuple(variable.shape):
                 found = "nothing" if array is None else f"shape {tuple(array.shape)}"
@@ -59,7 +66,7 @@ class ModelState:
                     f"{checkpoint.path} is of another model or optimizer: for {variable.path} of shape "
                     f"{tuple(variable.shape)} it has {found}. Use the settings of that run, or another run directory."
                 )
-        for name, variable in self._variables.items():
+        for name, variable in self.variables.items():
             variable.assign(checkpoint.arrays[name])
 
     def weights_digest(self) -> str:

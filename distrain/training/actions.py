@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from distrain.cluster.agreement import check_alike, max_over_ranks
+from distrain.cluster.agreement import max_over_ranks
 from distrain.reporting.metrics_log import LEARNING_RATE
 from distrain.reporting.reporter import Reporter
 from distrain.training.early_stopping import EarlyStopping
@@ -20,7 +20,6 @@ from distrain.training.events import Action, Decision, StepEvent
 
 if TYPE_CHECKING:
     from distrain.cluster.process_group import ProcessGroup
-    from distrain.models.state import ModelState
 
 
 def report_steps(report: Reporter, learning_rate: Callable[[], float]) -> Action:
@@ -88,14 +87,3 @@ def every_steps(steps: int, action: Action) -> Action:
 def agree_on_decision(group: ProcessGroup) -> Action:
     """Return an action that takes the largest decision of all ranks: a callback may see its own process only."""
     return lambda event: Decision(max_over_ranks(group, event.decision))
-
-
-def check_weights(group: ProcessGroup, model_state: ModelState, synchronize: Callable[[], None]) -> Action:
-    """Return an action that synchronizes the ranks, then raises `RankError` if their weights differ."""
-
-    def action(event: StepEvent) -> None:
-        synchronize()
-        if group.size > 1:  # one process has nothing to compare its digest with
-            check_alike(group, {f"the weights after epoch {event.epoch + 1}": model_state.weights_digest()})
-
-    return action

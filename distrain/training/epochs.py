@@ -17,13 +17,7 @@ from distrain.cluster.signals import StopRequest
 from distrain.errors import DivergenceError, StopRequested
 from distrain.reporting.reporter import Reporter
 from distrain.runs.progress import Progress
-from distrain.training.actions import (
-    agree_on_decision,
-    check_weights,
-    every_steps,
-    report_epochs,
-    report_steps,
-)
+from distrain.training.actions import agree_on_decision, every_steps, report_epochs, report_steps
 from distrain.training.bad_steps import make_skip, where_of
 from distrain.training.early_stopping import EarlyStopping, better_figure
 from distrain.training.evaluation import evaluate_validation, validate_within_epoch
@@ -155,6 +149,7 @@ def _training_loop(
     validate = validate_within_epoch(partial(evaluate_validation, setup, steps.evaluate, step_flags, report), report)
     validations = [every_steps(config.validate_every, validate)] if config.validate_every else []
     save_steps = [every_steps(config.checkpoint_every, actions.saver.after_step)] if config.checkpoint_every else []
+    check_steps = [every_steps(config.check_every, actions.saver.check.every)] if config.check_every else []
     train_steps = step_flags.around_steps(steps.train)
     evaluate = partial(evaluate_validation, setup, steps.evaluate, step_flags, report, callbacks.around_evaluation_step)
     has_validation = setup.job.validation is not None
@@ -173,6 +168,7 @@ def _training_loop(
             callbacks.after_step,
             actions.limits.after_step,
             *validations,
+            *check_steps,
             *save_steps,
             step_flags.action,
         ],
@@ -181,7 +177,6 @@ def _training_loop(
             callbacks.after_epoch,
             actions.limits.after_epoch,
             agree_on_decision(setup.distribution.group),
-            check_weights(setup.distribution.group, setup.model_state, setup.synchronize),
             report_epochs(report, actions.history, actions.early_stopping, setup.learning_rate),
             lambda event: callbacks.add_figures(actions.history),
             actions.saver.after_epoch,

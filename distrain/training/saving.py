@@ -25,6 +25,7 @@ from distrain.training.events import Decision, StepEvent
 from distrain.training.keras_callbacks import KerasCallbacks
 from distrain.training.limits import Limits
 from distrain.training.setup import RunSetup
+from distrain.training.state_check import StateCheck
 
 
 class Saver:
@@ -36,6 +37,9 @@ class Saver:
         callbacks: the user's callbacks, whose state is saved.
         limits: knows the time of the run, and whether a limit ended it.
         report: receives each checkpoint.
+
+    Attributes:
+        check: checks the variables of the run before they are saved.
 
     Raises:
         CheckpointError: the disk surely has no room for a checkpoint.
@@ -55,6 +59,7 @@ class Saver:
         self._limits = limits
         self._report = report
         self._saved: Progress | None = None
+        self.check = StateCheck(setup)
         self._warn = WriteWarning("the removal of old checkpoints")
         if setup.distribution.group.is_chief and not setup.was_complete:
             # Beside the kept ones: the best, the one that is being written, and `model.keras` of at most that size.
@@ -87,13 +92,15 @@ class Saver:
                 if training goes on.
 
         Raises:
+            RankError: the variables of ranks or replicas differ.
+            DivergenceError: a variable is not finite.
             CheckpointError: the checkpoint cannot be written, or the run directory was removed or taken over; all
                 earlier checkpoints stay whole.
         """
         if progress is self._saved:
             return
         self._saved = progress
-        self._setup.synchronize()
+        checked = self.check.arrays(progress.global_step)
         if not self._setup.distribution.group.is_chief:
             return
         started = time.perf_counter()
@@ -101,7 +108,7 @@ class Saver:
         checkpoints = config.run / CHECKPOINTS_NAME
         best_step = self._early_stopping.best_step
         callbacks, callback_arrays = self._callbacks.state()
-        arrays = {**model_state.arrays(), **progress_arrays(progress), **callback_arrays}
+        arrays = {**checked, **progress_arrays(progress), **callback_arrays}
         state = {
             **progress_state(progress),
             **model_state.layout(),

@@ -1,0 +1,101 @@
+"""State that differs between ranks or replicas, or is not finite, is found before it is saved.
+
+The launched program is programs/flipped_bits.py. It flips one bit of the second rank after step 5 of 8.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import run_python
+from launching import needs_horovod, needs_mpi, run_ranks
+
+from distrain.runs.checkpoint import list_checkpoints, load_checkpoint
+
+pytestmark = pytest.mark.timeout(300)
+
+PROGRAM = Path(__file__).parent / "programs" / "flipped_bits.py"
+VARIABLES = {"weight": "last/kernel", "frozen": "frozen/kernel", "optimizer": "last_bias_velocity"}
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        "single",
+        "mirrored",
+        pytest.param("mpi", marks=needs_mpi),
+        pytest.param("horovod", marks=needs_horovod),
+    ],
+)
+def strategy(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def folder(strategy, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("flipped")
+    command = [str(PROGRAM), str(folder), strategy]
+    launchers = {"mpi": "mpirun", "horovod": "horovodrun --gloo"}
+    if strategy in launchers:
+        done = run_ranks(launchers[strategy], 2, [sys.executable, *command])
+    else:
+        done = run_python(*command)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ends(folder):
+    """How each run ended, equal on all ranks but for the message, which rank 0 prints."""
+    first, *others = [json.loads(path.read_text()) for path in sorted(folder.glob("ends.*.json"))]
+    for other in others:
+        for name, end in other.items():
+            assert {**first[name], "message": ""} == {**end, "message": ""}
+    return first
+
+
+@pytest.mark.parametrize("name", VARIABLES)
+def test_a_flipped_bit_ends_the_run_before_it_is_saved(name, strategy, ends):
+    if strategy == "single":
+        assert ends[name]["code"] == 0  # one replica has nothing to compare with
+        return
+    assert (ends[name]["code"], ends[name]["reporter"]) == (5, 0)
+    word = "replica" if strategy == "mirrored" else "rank"
+    message = ends[name]["message"]
+    assert message.startswith(f"After step 6, the state of {word} 0 (host {socket.gethostname()}, digest ")
+    assert f" and {word} 1 (host {socket.gethostname()}, digest " in message
+    assert VARIABLES[name] in message
+    assert "No majority tells which is right: 'distrain replay --step 6'" in message
+    assert ends[name]["steps"] == [2, 4]
+
+
+def test_a_shorter_distance_finds_the_bit_at_once(strategy, ends):
+    if strategy != "single":
+        assert ends["between saves"]["message"].startswith("After step 5, the state of ")
+        assert ends["between saves"]["steps"] == []
+
+
+def test_the_same_command_goes_on_to_the_weights_of_an_undisturbed_run(strategy, ends):
+    if strategy != "single":
+        assert ends["weight, again"] == ends["undisturbed"]
+        assert ends["undisturbed"]["code"] == 0
+
+
+@pytest.mark.parametrize(("name", "variable"), [("nan", "last/kernel"), ("nan average", "norm/moving_mean")])
+def test_state_that_is_not_finite_is_not_saved(name, variable, ends, folder):
+    assert (ends[name]["code"], ends[name]["reporter"]) == (6, 0)
+    if name == "nan":  # the next step already computes with the weight
+        assert (
+            " is not finite at step 6 (epoch 1)" in ends[name]["message"] or "The loss is nan" in ends[name]["message"]
+        )
+    else:
+        assert ends[name]["message"].startswith("The state is not finite after step 6: sequential")
+        assert f"{variable}. This step is not saved." in ends[name]["message"]
+    assert ends[name]["steps"] == [2, 4]
+    for path in list_checkpoints(folder / name / "checkpoints"):
+        assert all(np.isfinite(array).all() for array in load_checkpoint(path).arrays.values())
