@@ -192,7 +192,7 @@ def is_under_strategy() -> bool:
 
 
 def made_in_scope(optimizer: Any) -> Any:
-    """Return an optimizer that is not built yet, with variables of the current strategy: a copy under a strategy.
+    """Return an optimizer that is not built yet, with variables of the current strategy: a copy where needed.
 
     Raises:
         ConfigurationError: the optimizer holds an object that Python cannot copy.
@@ -200,14 +200,24 @@ def made_in_scope(optimizer: Any) -> Any:
     import keras
     import tensorflow as tf
 
-    if not is_under_strategy():
+    strategy = tf.distribute.get_strategy()
+    innermost = getattr(optimizer, "inner_optimizer", optimizer)
+    if not is_under_strategy() or _private(innermost, "_distribution_strategy") is strategy:
         return optimizer
     # Python copies the object as it is, schedules and exclusions included, around these variables.
     copies: dict[int, Any] = {
         id(v): keras.Variable(v.numpy(), dtype=v.dtype, trainable=False, name=v.name, aggregation=v.aggregation)
         for v in optimizer.variables
     }
-    copies[id(_private(optimizer, "_distribution_strategy"))] = tf.distribute.get_strategy()
+    copies[id(innermost._distribution_strategy)] = strategy
+
+    def copied(original: Any, memo: dict[int, Any]) -> Any:
+        twin = memo[id(original)] = object.__new__(type(original))
+        vars(twin).update(deepcopy(vars(original), memo))
+        return twin
+
+    kind: Any = keras.optimizers.Optimizer
+    kind.__deepcopy__ = copied  # for this copy alone: Keras' own way goes by the configuration, which lacks exclusions
     try:
         return deepcopy(optimizer, copies)
     except TypeError as error:
@@ -215,6 +225,26 @@ def made_in_scope(optimizer: Any) -> Any:
             f"The optimizer {optimizer.name!r} cannot be copied for several devices ({error}). Give a function that "
             "makes it: optimizer=lambda: keras.optimizers.Adam(1e-3)."
         ) from None
+    finally:
+        del kind.__deepcopy__
+
+
+def leave_strategy(model: Any) -> None:
+    """Let Keras evaluate a model on one device once several devices of this process have trained the model.
+
+    Under the strategy, Keras fails on a batch that does not divide by the devices. Its `fit` would sum no gradients.
+    """
+    if _private(model, "_distribute_strategy") is None:
+        return
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise ConfigurationError(
+            "Several devices have trained this model, so Keras cannot train it any further. Call distrain.fit again, "
+            "or save the model, load it by keras.models.load_model, and train the loaded model."
+        )
+
+    model._distribute_strategy = None
+    model.make_train_function = refuse
 
 
 def disable_gradient_all_reduce(optimizer: Any) -> None:

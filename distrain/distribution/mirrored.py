@@ -127,4 +127,9 @@ class Mirrored:
         return list(self._strategy.experimental_local_results(variable.value))
 
     def synchronize(self, variables: Sequence[Any]) -> None:
-        """Do nothing, as there is one process."""
+        """Set each floating-point variable that differs on the devices to its mean over the devices."""
+        for variable in variables:
+            if tf.as_dtype(variable.dtype).is_floating:
+                values = [value.numpy() for value in self._strategy.experimental_local_results(variable.value)]
+                if any(value.tobytes() != values[0].tobytes() for value in values):
+                    variable.assign(sum(values) / self.num_replicas)

@@ -12,6 +12,8 @@ operations in the graph took nearly twice as long over MPI.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -128,13 +130,23 @@ class MultiProcess(SingleDevice):
         return tf.cast(joined, tensor.dtype)
 
     def synchronize(self, variables: Sequence[Any]) -> None:
-        """Set each floating-point variable to its mean over all processes."""
+        """Set each floating-point variable that differs between processes to its mean over all processes."""
         floats = [variable for variable in variables if tf.as_dtype(variable.dtype).is_floating]
-        if floats and self.group.size > 1:
+        if not floats or self.group.size == 1:
+            return
+        # The mean of N equal numbers may differ from them in the last bit, so equal variables stay as they are.
+        digests = json.dumps([_digest(variable) for variable in floats]).encode()
+        of_ranks = map(json.loads, self.group.all_gather_bytes(digests))
+        floats = [variable for variable, *of_one in zip(floats, *of_ranks, strict=True) if len(set(of_one)) > 1]
+        if floats:
             values = [_at_least_single(tf.convert_to_tensor(variable)).numpy() for variable in floats]
             totals = host_all_reduce(self._host_collectives, [], values)
             for variable, total in zip(floats, totals, strict=True):
                 variable.assign(total / self.group.size)
+
+
+def _digest(variable: Any) -> str:
+    return hashlib.sha256(tf.convert_to_tensor(variable).numpy().tobytes()).hexdigest()
 
 
 def _at_least_single(tensor: Any) -> Any:

@@ -95,9 +95,10 @@ def user_model(
             )
     arguments = compile_arguments(model)
     given = {name: value for name, value in given.items() if value is not None}
-    own = _optimizer(given["optimizer"]) if "optimizer" in given else arguments.get("optimizer")
+    compiled = arguments.get("optimizer")
+    own = _optimizer(given["optimizer"]) if "optimizer" in given else _of_scope(compiled)
     optimizer = choose_optimizer(own)
-    if given or not arguments:
+    if given or not arguments or own is not compiled:
         _compile(model, arguments | given | {"optimizer": optimizer})
     _require_served(model)
     return model
@@ -117,6 +118,12 @@ def _optimizer(given: Any) -> Any:
             "makes it: optimizer=lambda: keras.optimizers.Adam(1e-3)."
         )
     return made_in_scope(given)
+
+
+def _of_scope(compiled: Any) -> Any:
+    """Return the optimizer of `compile`, which the user may have made outside the scope of several devices."""
+    is_new = isinstance(compiled, keras.optimizers.Optimizer) and not compiled.built
+    return made_in_scope(compiled) if is_new else compiled
 
 
 def _compile(model: Any, arguments: dict[str, Any]) -> None:

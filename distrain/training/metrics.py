@@ -21,7 +21,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from distrain.batch import Batch
+from distrain.batch import Batch, current_batch
 from distrain.keras_backend import loss_tracker, output_loss_trackers
 from distrain.training.losses import fraction
 
@@ -38,9 +38,11 @@ class MetricScope(keras.StatelessScope):
     Args:
         states: variables of metrics, each with its start value.
         model: the model that computes within the scope.
+        batch_states: ids of variables that follow the examples; an idle replica's example does not count.
     """
 
-    def __init__(self, states: Iterable[tuple[Any, Any]], model: Any) -> None:
+    def __init__(self, states: Iterable[tuple[Any, Any]], model: Any, batch_states: frozenset[int]) -> None:
+        self._batch_states = batch_states
         states = list(states)
         self._metric_variables = {id(variable) for variable, _ in states}
         # Within a scope Keras looks for the weight of a regularizer among the variables that the scope names.
@@ -54,6 +56,9 @@ class MetricScope(keras.StatelessScope):
             super().add_update(update)
             return
         self.__exit__()
+        batch = current_batch()
+        if batch is not None and id(variable) in self._batch_states:
+            value = tf.where(batch.num_rows > 0, value, variable.value)
         variable.assign(value)
         self.__enter__()
         if id(variable) in self.state_mapping:
@@ -77,10 +82,12 @@ class MetricStates:
         self._variables = list(variables.values())
         self._initial = [variable.numpy() for variable in self._variables]
         self._is_per_step = [number in per_step_variables for number in variables]
+        self._batch_states: frozenset[int] = frozenset()
 
     def scope(self) -> MetricScope:
         """Return a scope in which the metrics start from their initial states."""
-        return MetricScope(zip(self._variables, map(tf.constant, self._initial), strict=True), self._model)
+        starts = zip(self._variables, map(tf.constant, self._initial), strict=True)
+        return MetricScope(starts, self._model, self._batch_states)
 
     def added(self, scope: MetricScope, batch: Batch) -> list[Any]:
         """Return what a share added to each state: a share's part of a step's count, nothing for an idle replica."""
@@ -91,6 +98,12 @@ class MetricStates:
             factor = fraction(batch, change.dtype) if is_per_step else tf.cast(counts, change.dtype)
             added.append(tf.math.multiply_no_nan(change, factor) if change.dtype.is_floating else change * factor)
         return added
+
+    def beside(self, batch_states: Iterable[Any]) -> MetricStates:
+        """Return states whose scope keeps the example of an idle replica out of such variables of layers."""
+        guarding = copy(self)
+        guarding._batch_states = frozenset(map(id, batch_states))
+        return guarding
 
     def after(self, sums: Sequence[np.ndarray]) -> MetricStates:
         """Return states that start where the sums of `added` end."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from distrain.cluster.error_relay import run_on_all_ranks
 from distrain.file_names import CHECKPOINTS_NAME, SUMMARY_NAME
+from distrain.keras_backend import leave_strategy
 from distrain.runs import directory as run_directory
 from distrain.runs.checkpoint import Checkpoint
 from distrain.runs.disk_room import required_write
@@ -61,12 +62,14 @@ def finish_run(setup: RunSetup, actions: RunActions, progress: Progress) -> Resu
         run_directory.write_model(config.run, setup.trainable.model)
         with required_write(config.run / SUMMARY_NAME, run=config.run):
             actions.report.finish(summary)
+    leave_strategy(setup.trainable.model)
     summary = json.loads(distribution.group.broadcast(json.dumps(summary).encode()))
     return Result(setup.trainable.model, summary, actions.history, actions.callbacks.history)
 
 
 def result_so_far(setup: RunSetup, actions: RunActions) -> Result:
     """Return the model as trained last, and no summary, for a run that a request to stop ends."""
+    leave_strategy(setup.trainable.model)
     return Result(setup.trainable.model, {}, actions.history, actions.callbacks.history)
 
 

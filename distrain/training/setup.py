@@ -16,7 +16,7 @@ import logging
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -189,6 +189,7 @@ def build_setup(
     from distrain.models.description import describe
     from distrain.models.optimizers import choose_optimizer
     from distrain.models.state import ModelState
+    from distrain.training.batch_states import batch_states, dependence_on_replicas
     from distrain.training.batch_statistics import share_batch_statistics
     from distrain.training.label_classes import with_checked_labels
     from distrain.training.seeding import seeded
@@ -224,9 +225,14 @@ def build_setup(
     distribution.disable_keras_all_reduce(trainable.optimizer)
     in_turn = config.accumulation_steps * distribution.replicas_per_device
     share = partial(share_batch_statistics, trainable.model, distribution, in_turn)
-    warning = run_on_all_ranks(distribution.group, share)
-    if warning and distribution.group.is_chief:
-        _LOG.warning(warning)
+    warnings = [run_on_all_ranks(distribution.group, share)]
+    states = run_on_all_ranks(distribution.group, partial(batch_states, trainable, job.train))
+    trainable = replace(trainable, metrics=trainable.metrics.beside(states))
+    parts = {"num_replicas": num_replicas, "accumulation_steps": in_turn}
+    warnings.append(dependence_on_replicas(states, trainable.model, **parts))
+    if distribution.group.is_chief:
+        for warning in filter(None, warnings):
+            _LOG.warning(warning)
     model_state = ModelState(trainable.model, trainable.optimizer)
     description = describe(trainable.model)
     check_alike(distribution.group, {"the model": json.dumps([model_state.layout(), description])})

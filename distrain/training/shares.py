@@ -44,8 +44,8 @@ def check_shares(task: TrainableModel, examples: Examples) -> TrainableModel:
     num_examples = min(NUM_EXAMPLES, examples.num_examples)
     if num_examples <= SHARE_SIZE:
         return task
-    whole = _shares(examples, num_examples, batch_size=num_examples)
-    shares = _shares(examples, num_examples, batch_size=SHARE_SIZE)
+    whole = shares_of(examples, num_examples, num_examples)
+    shares = shares_of(examples, num_examples, SHARE_SIZE)
     expected, found = _sums(task, whole), _sums(task, shares)
     if not _close(found[0], expected[0]):
         raise ConfigurationError(
@@ -80,7 +80,7 @@ def _remembering(task: TrainableModel, shares: Sequence[Batch]) -> list[Any]:
     return [metric for metric in own if not _agree(task, metric, second, later)]
 
 
-def _shares(examples: Examples, num_examples: int, *, batch_size: int) -> list[Batch]:
+def shares_of(examples: Examples, num_examples: int, batch_size: int) -> list[Batch]:
     """Return the first examples as the shares of one step."""
     plan = EpochPlan(num_examples, -(-num_examples // batch_size), batch_size)
     order = epoch_order(num_examples, seed=0, epoch=0, shuffle=False)

@@ -39,6 +39,7 @@ class Case:
         train: features, labels, and weights if there are any.
         validation: the same for validation, or None.
         fit: further arguments of `Model.fit` and of `distrain.fit`, such as `class_weight`.
+        callbacks: makes callbacks anew.
         global_batch_size: examples in a step.
         epochs: number of epochs.
         builds_optimizer: whether plain Keras builds the optimizer before `fit`, as distrain does. In the compiled step
@@ -51,6 +52,7 @@ class Case:
     train: tuple[Any, ...]
     validation: tuple[Any, ...] | None = None
     fit: dict[str, Any] = field(default_factory=dict)
+    callbacks: Callable[[], list[Any]] = list
     global_batch_size: int = 12
     epochs: int = 3
     builds_optimizer: bool = False
@@ -123,7 +125,7 @@ def by_keras(case: Case) -> Trained:
         joined_batches(case),
         steps_per_epoch=-(-rows // case.global_batch_size),
         epochs=case.epochs,
-        callbacks=[recorder],
+        callbacks=[*case.callbacks(), recorder],
         verbose=0,
         **validation,
         **case.fit,
@@ -141,7 +143,7 @@ def by_distrain(case: Case, **settings: Any) -> Trained:
                 case.compiled,
                 case.train,
                 case.validation,
-                callbacks=[recorder],
+                callbacks=[*case.callbacks(), recorder],
                 run=None,
                 seed=SEED,
                 epochs=case.epochs,

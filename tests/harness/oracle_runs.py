@@ -3,6 +3,7 @@
     python oracle_runs.py FOLDER keras float64 0:20                # the random models of these seeds
     python oracle_runs.py FOLDER single,mirrored-2 float64 0:20    # two ways; Mirrored has two logical devices
     mpirun -n 3 python oracle_runs.py FOLDER mpi-3 float64 0:20
+    python oracle_runs.py FOLDER single float64 odd                # models at the edges of what Keras accepts
     python oracle_runs.py FOLDER single float64 families           # every loss, metric, optimizer and schedule
 
     words, trained = read(FOLDER, "mpi-3", "7")
@@ -63,7 +64,11 @@ def read(folder: Path, way: str, name: str) -> tuple[str, Trained]:
 
 
 def cases_of(source: str) -> dict[str, Callable[[], Case]]:
-    """Return the cases of a source by name: "families", or a range of seeds "FIRST:STOP"."""
+    """Return the cases of a source by name: "families", "odd", some as "odd=NAME;NAME", or seeds "FIRST:STOP"."""
+    if source.startswith("odd"):
+        from odd_cases import ODD_CASES
+
+        return {name: ODD_CASES[name] for name in source[len("odd=") :].split(";")} if "=" in source else ODD_CASES
     if source == "families":
         from family_cases import FAMILY_CASES
 

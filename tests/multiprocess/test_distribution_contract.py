@@ -204,5 +204,5 @@ class TestContract:
                 found = arrays[f"variables/{name}"]
                 assert found.dtype == given[0][name].dtype
                 np.testing.assert_allclose(found, np.mean([own[name] for own in given], axis=0), rtol=1e-7)
-            for name in ("count", "seed"):
+            for name in ("same", "count", "seed"):
                 np.testing.assert_array_equal(arrays[f"variables/{name}"], given[rank][name])

@@ -152,11 +152,12 @@ CONTENTS = ("nothing", "odd ranks", "even ranks", "large")
 
 
 def variables(rank: int) -> dict[str, np.ndarray]:
-    """What `synchronize` is given by each process; only floats are averaged."""
+    """What `synchronize` is given by each process; only floats that differ are averaged."""
     return {
         "mean": np.array([1.5, -2, 1000], np.float32) * (rank + 1),
         "half": np.array([0.5, -3], np.float16) * (rank + 1),
         "precise": np.array(2.0**-40 + rank, np.float64),
+        "same": np.linspace(0.1, 0.9, 50).astype(np.float32),  # on three ranks, a sum over 3 would change last bits
         "count": np.array([3, rank], np.int32),
         "seed": np.array(rank, np.uint32),
     }

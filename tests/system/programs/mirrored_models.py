@@ -1,0 +1,88 @@
+"""Trains on two logical devices by MirroredStrategy, and prints what differs from one device, as JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import distrain
+from distrain.errors import ConfigurationError
+
+(cpu,) = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+rng = np.random.default_rng(0)
+x = rng.normal(size=(25, 3)).astype("float32")  # the last step of an epoch has one example, so one replica idles
+y = x.sum(1, keepdims=True)
+MIRRORED = {"strategy": "mirrored", "devices": "cpu:2"}
+
+
+def linear(*layers: Any) -> keras.Model:
+    """Return a linear model of fixed start weights, on these layers."""
+    keras.utils.set_random_seed(1)
+    return keras.Sequential([keras.Input((3,)), *layers, keras.layers.Dense(1)])
+
+
+def excluding() -> Any:
+    """Return an optimizer that no configuration describes: it excludes kernels from decay, and has an own schedule."""
+    optimizer = keras.optimizers.AdamW(Halving(), weight_decay=0.5)
+    optimizer.exclude_from_weight_decay(var_names=["kernel"])
+    return optimizer
+
+
+class Halving(keras.optimizers.schedules.LearningRateSchedule):
+    """An unregistered schedule."""
+
+    def __call__(self, step: Any) -> Any:
+        """Return the rate of a step."""
+        return 0.02 * 0.5 ** keras.ops.cast(step, "float32")
+
+
+def scaled() -> Any:
+    """Return an optimizer within another."""
+    return keras.optimizers.LossScaleOptimizer(excluding())
+
+
+def fit(build: Any, **settings: Any) -> Any:
+    """Train two epochs."""
+    return distrain.fit(build, (x, y), epochs=2, global_batch_size=12, seed=3, verbose=0, **settings).model
+
+
+def compiled_with(optimizer: Any) -> Any:
+    """Return a function that builds a model compiled with an object made before."""
+
+    def build() -> keras.Model:
+        model = linear()
+        model.compile(optimizer, "mse", metrics=["mae"])
+        return model
+
+    return build
+
+
+def apart(model: Any, other: Any) -> float:
+    """Return the largest difference of two models' weights."""
+    return max(float(np.abs(a - b).max()) for a, b in zip(model.get_weights(), other.get_weights(), strict=True))
+
+
+found: dict[str, Any] = {}
+for make in (excluding, scaled):
+    alone = fit(compiled_with(make()), strategy="single")
+    found[f"{make.__name__}, given"] = apart(fit(linear, loss="mse", optimizer=make(), **MIRRORED), alone)
+    mirrored = fit(compiled_with(make()), **MIRRORED)
+    found[f"{make.__name__}, compiled"] = apart(mirrored, alone)
+for rows in (1, 3, 25):
+    figures = [model.evaluate(x[:rows], y[:rows], verbose=0) for model in (mirrored, alone)]
+    found[f"evaluate {rows}"] = float(np.abs(np.subtract(*figures)).max())
+    predictions = mirrored.predict(x[:rows], verbose=0) - alone.predict(x[:rows], verbose=0)
+    found[f"predict {rows}"] = float(np.abs(predictions).max())
+try:
+    mirrored.fit(x, y, verbose=0)
+except ConfigurationError as error:
+    found["fit"] = str(error)
+normalized = fit(lambda: linear(keras.layers.BatchNormalization()), loss="mse", optimizer="sgd", **MIRRORED)
+statistics = [value.numpy().tolist() for value in normalized.layers[0].moving_mean.value.values]
+found["moving means"] = statistics
+print(json.dumps(found))
