@@ -7,6 +7,7 @@ CHECKPOINTS_NAME = "checkpoints"  # folder of a run
 CONFIG_NAME = "config.json"
 EVENTS_NAME = "events"  # folder of a run, for TensorBoard
 LOCK_NAME = ".lock"  # of a run
+MANIFEST_NAME = "manifest.json"  # of a run, and of a checkpoint
 METRICS_NAME = "metrics.jsonl"
 MODEL_NAME = "model.keras"
 REPORT_NAME = "report.html"

@@ -22,8 +22,9 @@ import os
 import zlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 PIECE_BYTES = 2**20  # a piece fits the cache of a core, so each byte comes from memory once for both checksums
 MAX_THREADS = 8  # enough to read as fast as most disks do
@@ -37,18 +38,69 @@ class Fingerprint:
         bytes: size of the file; of a file that grows, the size when the record was made.
         sha256: SHA-256 of these bytes, in hexadecimal digits.
         crc32: CRC-32 of these bytes; None if the fast check is not needed.
+        grows: whether later bytes may follow.
     """
 
     bytes: int
     sha256: str
     crc32: int | None = None
+    grows: bool = False
 
     def __post_init__(self) -> None:
         is_size = type(self.bytes) is int and self.bytes >= 0
         is_crc32 = self.crc32 is None or (type(self.crc32) is int and 0 <= self.crc32 < 2**32)
         is_sha256 = type(self.sha256) is str and len(self.sha256) == 64
-        if not (is_size and is_crc32 and is_sha256):
+        if not (is_size and is_crc32 and is_sha256 and type(self.grows) is bool):
             raise ValueError(f"a file of {self.bytes!r} bytes, SHA-256 {self.sha256!r} and CRC-32 {self.crc32!r}")
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields as JSON stores them, without those that have their defaults."""
+        return {name: value for name, value in asdict(self).items() if value is not None and value is not False}
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a look at every file of a folder has found.
+
+    Attributes:
+        files: names of the files that were compared with their records.
+        bytes: their sizes together.
+        faults: what differs, by file; empty if the folder is whole.
+        unknown: files that no record names.
+        unchecked: files that a record cannot cover, and why.
+    """
+
+    files: tuple[str, ...]
+    bytes: int
+    faults: Mapping[str, str]
+    unknown: tuple[str, ...]
+    unchecked: Mapping[str, str]
+
+
+class GrowingFile:
+    """A file that only grows. Each new record reads only the bytes that were appended since the record before.
+
+    Args:
+        path: the file; it may appear later.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._digest, self._bytes = hashlib.sha256(), 0
+
+    def fingerprint(self) -> Fingerprint | None:
+        """Return the record of the file's present content, or None without a file; reads only what was appended."""
+        try:
+            with self._path.open("rb") as file:
+                if os.fstat(file.fileno()).st_size < self._bytes:
+                    self._digest, self._bytes = hashlib.sha256(), 0
+                file.seek(self._bytes)
+                while piece := file.read(PIECE_BYTES):
+                    self._digest.update(piece)
+                    self._bytes += len(piece)
+        except FileNotFoundError:
+            return None
+        return Fingerprint(self._bytes, self._digest.hexdigest(), grows=True)
 
 
 def fingerprint_of(path: Path, *, with_crc32: bool = False) -> Fingerprint:
@@ -62,16 +114,15 @@ def fingerprint_of(path: Path, *, with_crc32: bool = False) -> Fingerprint:
     return Fingerprint(num_bytes, digest.hexdigest(), crc32 if with_crc32 else None)
 
 
-def fault_of(path: Path, record: Fingerprint, *, fast: bool = False, grows: bool = False) -> str | None:
+def fault_of(path: Path, record: Fingerprint, *, fast: bool = False) -> str | None:
     """Return how a file differs from its record, as in "is missing", or None.
 
     Args:
         path: the file.
         record: what the file should hold.
         fast: compare the CRC-32 where the record has one, and else the SHA-256.
-        grows: compare the bytes that the record counts; later bytes may follow.
     """
-    if fault := size_fault(path, record, grows=grows):
+    if fault := size_fault(path, record):
         return fault
     by_crc32 = fast and record.crc32 is not None
     digest, crc32, rest = hashlib.sha256(), 0, record.bytes
@@ -90,7 +141,7 @@ def fault_of(path: Path, record: Fingerprint, *, fast: bool = False, grows: bool
     return None if digest.hexdigest() == record.sha256 else "was changed: its SHA-256 does not fit"
 
 
-def size_fault(path: Path, record: Fingerprint, *, grows: bool = False) -> str | None:
+def size_fault(path: Path, record: Fingerprint) -> str | None:
     """Return how a file's size differs from its record, without reading the file, or None."""
     try:
         if not path.is_file():
@@ -98,7 +149,7 @@ def size_fault(path: Path, record: Fingerprint, *, grows: bool = False) -> str |
         size = path.stat().st_size
     except (OSError, ValueError) as error:
         return f"cannot be read: {error}"
-    if size == record.bytes or (grows and size > record.bytes):
+    if size == record.bytes or (record.grows and size > record.bytes):
         return None
     return f"has {size:,} bytes instead of {record.bytes:,}: it was cut or changed"
 

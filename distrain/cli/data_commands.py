@@ -16,6 +16,7 @@ from typing import Any
 
 from distrain.cli.options import add_settings, given_settings
 from distrain.config import PlanConfig, PrepareConfig, SynthConfig, TrainConfig, train_config
+from distrain.file_names import METRICS_NAME
 
 _LOG = logging.getLogger(__name__)
 
@@ -71,6 +72,7 @@ def _plan(options: argparse.Namespace) -> None:
     from distrain.planning.step_time import measured_step_seconds, plan_time
     from distrain.planning.table import plan_table
     from distrain.reporting.console import open_console
+    from distrain.runs.manifest import check_files
 
     asked = PlanConfig(**given_settings(options, PlanConfig))
     config = train_config({**given_settings(options, TrainConfig), "run": "."})
@@ -79,6 +81,7 @@ def _plan(options: argparse.Namespace) -> None:
     bandwidth = None if asked.bandwidth_gbs is None else asked.bandwidth_gbs * 1e9
     time = None
     if asked.measured_run is not None:
+        check_files(asked.measured_run, METRICS_NAME)
         step_seconds = measured_step_seconds(
             asked.measured_run, batch_size=plan.batch_size, without_communication=bandwidth is not None
         )

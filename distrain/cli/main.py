@@ -16,7 +16,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from distrain.cli import data_commands, run_commands, train_command
+from distrain.cli import data_commands, run_commands, train_command, verify_command
 from distrain.cli.options import Formatter, Parser, exit_code_table
 from distrain.cluster.signals import StopRequest
 from distrain.config import TrainConfig
@@ -86,6 +86,7 @@ def make_parser() -> argparse.ArgumentParser:
     data_commands.add_plan(commands)
     run_commands.add_report(commands)
     run_commands.add_alive(commands)
+    verify_command.add_verify(commands)
     for command in commands.choices.values():
         command.add_argument(
             "--log-level",

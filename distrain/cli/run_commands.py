@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from distrain.errors import ConfigurationError, DataError
-from distrain.file_names import REPORT_NAME
+from distrain.file_names import CONFIG_NAME, METRICS_NAME, REPORT_NAME, SUMMARY_NAME
 
 
 def add_evaluate(commands: Any) -> None:
@@ -85,6 +85,10 @@ def add_report(commands: Any) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
+    from distrain.runs.manifest import check_files
+
+    for run in options.runs:
+        check_files(run, CONFIG_NAME, METRICS_NAME, SUMMARY_NAME)
     write_report(options.runs, options.out or options.runs[0] / REPORT_NAME)
 
 

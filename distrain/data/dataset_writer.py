@@ -91,7 +91,7 @@ class DatasetWriter:
         """
         files = [] if vectorizer is None else sorted((self._directory / vectorizer).iterdir())
         self._index["vectorizer"] = vectorizer
-        self._index["vectorizer_files"] = {path.name: _plain_record(path) for path in files}
+        self._index["vectorizer_files"] = {path.name: fingerprint_of(path).as_json() for path in files}
         self._index["details"] = dict(details or {})
         self._index["digest"] = index_digest(self._index)
         (self._directory / INDEX_NAME).write_bytes(json_bytes(self._index))
@@ -110,11 +110,6 @@ class DatasetWriter:
         record = fingerprint_of(path, with_crc32=True)
         assert record.crc32 is not None
         return ShardFile(name, record.bytes, record.crc32, record.sha256)
-
-
-def _plain_record(path: Path) -> dict[str, Any]:
-    record = fingerprint_of(path)
-    return {"bytes": record.bytes, "sha256": record.sha256}
 
 
 def _cut_into_shards(pieces: Iterable[Rows], rows_per_shard: int) -> Iterator[list[Rows]]:

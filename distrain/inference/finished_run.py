@@ -21,8 +21,10 @@ from distrain.config import TrainConfig
 from distrain.data.batches import sample_batch
 from distrain.data.examples import Examples
 from distrain.errors import CheckpointError, ConfigurationError
+from distrain.file_names import CONFIG_NAME
 from distrain.runs.checkpoint import Checkpoint
 from distrain.runs.directory import config_of, read_settings
+from distrain.runs.manifest import check_files
 from distrain.runs.served import load_served
 from distrain.training.job import TextMetadata, model_builder, row_layout
 
@@ -141,6 +143,7 @@ def open_finished_run(path: Path, *, checkpoint: str | None = None, trust: bool 
     Raises:
         CheckpointError: `path` is not a run directory, or the checkpoint cannot be used.
     """
+    check_files(path, CONFIG_NAME)
     settings = read_settings(path)
     served = load_served(path, checkpoint)
     if served.state.get("data_digest") != settings.get("data_digest"):

@@ -21,6 +21,7 @@ from distrain.errors import CheckpointError
 from distrain.file_names import VECTORIZER_NAME
 from distrain.inference.finished_run import open_finished_run
 from distrain.keras_backend import require_tensorflow
+from distrain.runs.manifest import check_files
 from distrain.text.vectorizers.load_vectorizer import load_vectorizer
 from distrain.training.class_counts import gives_logits
 from distrain.training.feed import evaluation_plan
@@ -56,6 +57,7 @@ def predict_lines(
         raise CheckpointError(
             f"{run} has no {VECTORIZER_NAME} folder, which makes numbers of text. Copy the whole run."
         )
+    check_files(run, VECTORIZER_NAME)
     vectorizer = load_vectorizer(run / VECTORIZER_NAME)
     layout = finished.row_layout
     trainable = None

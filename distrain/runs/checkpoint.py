@@ -30,14 +30,15 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, load_file, save, save_file
 
 from distrain.errors import CheckpointError
-from distrain.files import json_bytes, make_folder, naming, read_json_object, remove, replace_folder, sha256_of
+from distrain.file_names import MANIFEST_NAME
+from distrain.files import json_bytes, make_folder, naming, read_json_object, remove, replace_folder
+from distrain.fingerprints import fingerprint_of
 
 _LOG = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 ARRAYS_NAME = "arrays.safetensors"
 STATE_NAME = "state.json"
-MANIFEST_NAME = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -84,13 +85,14 @@ def save_checkpoint(directory: Path, step: int, arrays: Mapping[str, np.ndarray]
             raise _os_error(error, folder / ARRAYS_NAME) from None
         _write(folder / STATE_NAME, state)
         shutil.copymode(folder / STATE_NAME, folder / ARRAYS_NAME)  # safetensors lets nobody but the owner read
-        files = {
-            name: {"bytes": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)}
-            for name in (ARRAYS_NAME, STATE_NAME)
-        }
-        manifest = {"format": "distrain-checkpoint", "version": FORMAT_VERSION, "step": step, "files": files}
-        _write(folder / MANIFEST_NAME, manifest)
+        _write(folder / MANIFEST_NAME, _manifest(folder, step))
     return final
+
+
+def _manifest(folder: Path, step: int) -> dict[str, Any]:
+    """Return the manifest for the files that a checkpoint has now."""
+    files = {name: fingerprint_of(folder / name).as_json() for name in (ARRAYS_NAME, STATE_NAME)}
+    return {"format": "distrain-checkpoint", "version": FORMAT_VERSION, "step": step, "files": files}
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
@@ -114,9 +116,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
         manifest = read_json_object(path / MANIFEST_NAME)
         if manifest["format"] != "distrain-checkpoint" or manifest["version"] != FORMAT_VERSION:
             raise CheckpointError(f"{path} has another format or version than this distrain reads.")
+        now = _manifest(path, manifest["step"] if step_of(path) < 0 else step_of(path))
         for name in (ARRAYS_NAME, STATE_NAME):
-            if sha256_of(path / name) != manifest["files"][name]["sha256"]:
+            if now["files"][name]["sha256"] != manifest["files"][name]["sha256"]:
                 raise CheckpointError(f"{path / name} is cut or changed: its checksum does not fit.")
+        if (path / MANIFEST_NAME).read_bytes() != json_bytes(now):
+            raise CheckpointError(f"{path / MANIFEST_NAME} is changed: it does not describe the checkpoint beside it.")
         checkpoint = Checkpoint(path, load_file(path / ARRAYS_NAME), read_json_object(path / STATE_NAME))
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CheckpointError(f"{path} is not a whole checkpoint ({type(error).__name__}: {error}).") from None

@@ -28,6 +28,7 @@ from distrain.file_names import (
     CONFIG_NAME,
     EVENTS_NAME,
     LOCK_NAME,
+    MANIFEST_NAME,
     METRICS_NAME,
     MODEL_NAME,
     STATUS_NAME,
@@ -37,6 +38,7 @@ from distrain.file_names import (
 from distrain.files import DISK_FAULTS, copy_folder, describe, folder_digest, remove, replace_folder, write_json
 from distrain.runs.checkpoint import (
     Checkpoint,
+    checkpoint_path,
     list_checkpoints,
     load_checkpoint,
     newest_checkpoint,
@@ -46,7 +48,8 @@ from distrain.runs.checkpoint import (
 )
 from distrain.runs.directory import read_settings
 from distrain.runs.disk_room import unwritable
-from distrain.runs.lock import hold_run
+from distrain.runs.lock import check_held, hold_run
+from distrain.runs.manifest import cure_of, faults_in_run, missing_checkpoints, record_end, rewriting
 from distrain.runs.same_run import check_same_run
 from distrain.runs.served import load_best
 
@@ -54,7 +57,7 @@ _LOG = logging.getLogger(__name__)
 
 # What an earlier distrain, killed before it wrote `config.json`, or a reader of its status may have left.
 _LEFTOVERS = {LOCK_NAME, VECTORIZER_NAME, EVENTS_NAME, STATUS_NAME}
-_FILES = (CONFIG_NAME, METRICS_NAME, STATUS_NAME, SUMMARY_NAME, MODEL_NAME)
+_FILES = (CONFIG_NAME, MANIFEST_NAME, METRICS_NAME, STATUS_NAME, SUMMARY_NAME, MODEL_NAME)
 _FOLDERS = (CHECKPOINTS_NAME, EVENTS_NAME, VECTORIZER_NAME)
 _TEMPORARY = tuple(f".{name}." for name in (CONFIG_NAME, VECTORIZER_NAME, STATUS_NAME))
 
@@ -97,7 +100,21 @@ def open_run(
             if error.errno in DISK_FAULTS:
                 raise unwritable(run, error, run=run) from None
             raise ConfigurationError(f"--run {run} cannot be used: {describe(error)}") from None
-        yield restored
+        try:
+            yield restored
+        finally:
+            _record_end(run)
+
+
+def _record_end(run: Path) -> None:
+    """Record the last lines of the log, unless the run was removed or taken over, which ended the job."""
+    try:
+        check_held(run)
+        record_end(run)
+    except CheckpointError:
+        return
+    except OSError as error:
+        _LOG.warning("%s. 'distrain verify' compares the files as of the last checkpoint.", describe(error))
 
 
 def _refuse_foreign(run: Path) -> None:
@@ -133,9 +150,30 @@ def _tidy(run: Path) -> None:
     restore_replaced(run / CHECKPOINTS_NAME)
 
 
+def _check_files(run: Path) -> None:
+    """Refuse damaged settings, and warn of other damage that training mends or does not need."""
+    checkpoints = run / CHECKPOINTS_NAME
+    try:
+        faults = list(faults_in_run(run, CONFIG_NAME, METRICS_NAME, SUMMARY_NAME, MODEL_NAME))
+        missing = missing_checkpoints(run)
+    except CheckpointError:
+        return  # the manifest is damaged, and is written again with a warning
+    for name, fault in faults:
+        if name == CONFIG_NAME:
+            raise CheckpointError(f"{run / name} {fault}. {cure_of(run, name)}")
+        what = "the report may show wrong figures" if name == METRICS_NAME else "it is written again at the end"
+        _LOG.warning("%s %s. Training goes on, and %s.", run / name, fault, what)
+    for step in missing:
+        _LOG.warning(
+            "%s is missing. Training goes on from the newest checkpoint that is there.",
+            checkpoint_path(checkpoints, step),
+        )
+
+
 def _judge(config: TrainConfig, settings: Mapping[str, Any]) -> Checkpoint | None:
     """Return the checkpoint to resume from; reads only."""
     run, checkpoints = config.run, config.run / CHECKPOINTS_NAME
+    _check_files(run)
     before = read_settings(run) if (run / CONFIG_NAME).is_file() else None
     if before is not None and config.resume == "never":
         raise CheckpointError(f"{run} holds a run already, and --resume is never. Choose another --run.")
@@ -160,14 +198,21 @@ def _judge(config: TrainConfig, settings: Mapping[str, Any]) -> Checkpoint | Non
 def _write(
     config: TrainConfig, settings: Mapping[str, Any], restored: Checkpoint | None, vectorizer: Path | None
 ) -> None:
+    run = config.run
+    with rewriting(run, CONFIG_NAME, VECTORIZER_NAME, CHECKPOINTS_NAME, begins=True):
+        write_json(run / CONFIG_NAME, settings)
+        _take_checkpoints(config, restored)
+        if vectorizer is not None:
+            _keep_vectorizer(vectorizer, run / VECTORIZER_NAME, has_begun=restored is not None)
+
+
+def _take_checkpoints(config: TrainConfig, restored: Checkpoint | None) -> None:
+    """Make the checkpoints of the run those up to the checkpoint from which training resumes."""
     checkpoints = config.run / CHECKPOINTS_NAME
-    write_json(config.run / CONFIG_NAME, settings)
     if restored is not None and restored.path.parent.resolve() != checkpoints.resolve():
         _branch_off(restored, checkpoints)
     elif restored is not None and _named_checkpoint(config):
         _remove_later(restored, checkpoints)
-    if vectorizer is not None:
-        _keep_vectorizer(vectorizer, config.run / VECTORIZER_NAME, has_begun=restored is not None)
 
 
 def _named_checkpoint(config: TrainConfig) -> Path | None:

@@ -14,7 +14,17 @@ from pathlib import Path
 
 from distrain.errors import CheckpointError
 from distrain.file_names import CHECKPOINTS_NAME
-from distrain.runs.checkpoint import Checkpoint, find_checkpoint, list_checkpoints, load_checkpoint
+from distrain.runs.checkpoint import (
+    Checkpoint,
+    checkpoint_path,
+    find_checkpoint,
+    list_checkpoints,
+    load_checkpoint,
+    step_of,
+)
+from distrain.runs.manifest import missing_checkpoints
+
+_NEWEST = " The newest checkpoint tells which one is the best."
 
 
 def load_served(run: Path, name: str | None = None) -> Checkpoint:
@@ -28,9 +38,13 @@ def load_served(run: Path, name: str | None = None) -> Checkpoint:
         found = re.fullmatch(r"step-(\d+)", name)
         return _load(find_checkpoint(directory, int(found[1])) if found else Path(name), directory, "")
     paths = list_checkpoints(directory)
+    missing = missing_checkpoints(run)
+    if missing and missing[-1] > max(map(step_of, paths), default=-1):
+        path = checkpoint_path(directory, missing[-1])
+        raise CheckpointError(f"{path} is missing.{_NEWEST} {_choice(directory, path)}")
     if not paths:
         raise CheckpointError(f"{run} has no checkpoint yet. Train for longer, or with --checkpoint-every.")
-    return load_best(directory, _load(paths[-1], directory, " The newest checkpoint tells which one is the best."))
+    return load_best(directory, _load(paths[-1], directory, _NEWEST))
 
 
 def load_best(directory: Path, checkpoint: Checkpoint) -> Checkpoint:

@@ -9,20 +9,26 @@ Decides: what `summary.json` holds, and which checkpoint is the best model. Neve
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from distrain.cluster.error_relay import run_on_all_ranks
-from distrain.file_names import CHECKPOINTS_NAME, SUMMARY_NAME
+from distrain.errors import CheckpointError
+from distrain.file_names import CHECKPOINTS_NAME, MODEL_NAME, SUMMARY_NAME
 from distrain.keras_backend import leave_strategy
 from distrain.runs import directory as run_directory
 from distrain.runs.checkpoint import Checkpoint
 from distrain.runs.disk_room import required_write
+from distrain.runs.manifest import check_files, rewriting
 from distrain.runs.progress import Progress
 from distrain.runs.served import load_best_step
 from distrain.training.class_counts import validation_figures
 from distrain.training.epochs import RunActions
 from distrain.training.setup import RunSetup, broadcast_checkpoint
+
+_LOG = logging.getLogger(__name__)
 
 MAX_SUMMARY_CLASSES = 1_000  # a class takes about 120 bytes of `summary.json`, which should stay small
 
@@ -58,13 +64,26 @@ def finish_run(setup: RunSetup, actions: RunActions, progress: Progress) -> Resu
         summary |= _figures_by_class(setup, actions)
     if distribution.group.is_chief:
         if setup.was_complete:
-            summary = run_directory.read_summary(config.run) or summary
-        run_directory.write_model(config.run, setup.trainable.model)
-        with required_write(config.run / SUMMARY_NAME, run=config.run):
+            summary = _summary_before(config.run) or summary
+        with (
+            required_write(config.run / SUMMARY_NAME, run=config.run),
+            rewriting(config.run, MODEL_NAME, SUMMARY_NAME),
+        ):
+            run_directory.write_model(config.run, setup.trainable.model)
             actions.report.finish(summary)
     leave_strategy(setup.trainable.model)
     summary = json.loads(distribution.group.broadcast(json.dumps(summary).encode()))
     return Result(setup.trainable.model, summary, actions.history, actions.callbacks.history)
+
+
+def _summary_before(run: Path) -> dict[str, Any] | None:
+    """Return the summary that a finished run has written, unless it is damaged."""
+    try:
+        check_files(run, SUMMARY_NAME)
+        return run_directory.read_summary(run)
+    except CheckpointError as error:
+        _LOG.warning("%s It is written again, without the figures of each class.", error)
+        return None
 
 
 def result_so_far(setup: RunSetup, actions: RunActions) -> Result:

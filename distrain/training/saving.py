@@ -12,13 +12,15 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from distrain.file_names import CHECKPOINTS_NAME
+from distrain.file_names import CHECKPOINTS_NAME, MANIFEST_NAME, METRICS_NAME
 from distrain.files import describe
+from distrain.fingerprints import GrowingFile
 from distrain.reporting.reporter import Reporter
 from distrain.reporting.write_warning import WriteWarning
 from distrain.runs.checkpoint import checkpoint_path, list_checkpoints, retain_checkpoints, save_checkpoint
 from distrain.runs.disk_room import check_room, required_write
 from distrain.runs.lock import check_held
+from distrain.runs.manifest import record_growth
 from distrain.runs.progress import Progress, progress_arrays, progress_state
 from distrain.training.early_stopping import EarlyStopping
 from distrain.training.events import Decision, StepEvent
@@ -61,6 +63,8 @@ class Saver:
         self._saved: Progress | None = None
         self.check = StateCheck(setup)
         self._warn = WriteWarning("the removal of old checkpoints")
+        self._warn_of_manifest = WriteWarning(str(setup.config.run / MANIFEST_NAME))
+        self._log = GrowingFile(setup.config.run / METRICS_NAME)
         if setup.distribution.group.is_chief and not setup.was_complete:
             # Beside the kept ones: the best, the one that is being written, and `model.keras` of at most that size.
             largest = setup.config.keep + 3
@@ -132,6 +136,13 @@ class Saver:
             seconds=time.perf_counter() - started,
             best=best_step == progress.global_step,
         )
+        self._renew_manifest()
+
+    def _renew_manifest(self) -> None:
+        try:
+            record_growth(self._setup.config.run, self._log)
+        except OSError as error:
+            self._warn_of_manifest(describe(error))
 
     def _remove_outdated(self, checkpoints: Path, best_step: int | None) -> None:
         try:

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
+from distrain.runs.manifest import rewriting
+
 SUMMARY = {
     "validation_accuracy",
     "validation_loss",
@@ -119,7 +121,8 @@ def test_prediction_needs_the_run_directory_alone(trained, distrain, text, tmp_p
     shutil.copytree(run, moved)
     settings = json.loads((moved / "config.json").read_text())
     settings |= {"data": "/nowhere", "run": "/nowhere"}
-    (moved / "config.json").write_text(json.dumps(settings))
+    with rewriting(moved, "config.json"):
+        (moved / "config.json").write_text(json.dumps(settings))
     rows = (text["ngram"].parent / "test.csv").read_text(encoding="utf-8").splitlines()
     texts = [row.split(",", 1)[1].strip('"') for row in rows]
     done = distrain("predict", "--run", moved, stdin="".join(f"{line}\n" for line in [*texts, ""]))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import zlib
 
 import pytest
 
-from distrain.fingerprints import PIECE_BYTES, Fingerprint, fault_of, faults_in, fingerprint_of
+from distrain.fingerprints import PIECE_BYTES, Fingerprint, GrowingFile, fault_of, faults_in, fingerprint_of
 
 
 @pytest.mark.parametrize("size", [0, 1, PIECE_BYTES, 2 * PIECE_BYTES + 1])
@@ -35,14 +36,18 @@ def test_every_flipped_bit_is_a_fault(tmp_path, fast, place):
 def test_a_file_that_grows_keeps_its_first_bytes(tmp_path):
     path = tmp_path / "log"
     path.write_bytes(b"one\n")
-    record = fingerprint_of(path)
+    log, record = GrowingFile(path), fingerprint_of(path)
+    growing = log.fingerprint()
+    assert growing == dataclasses.replace(record, grows=True)
     path.write_bytes(b"one\ntwo\n")
-    assert fault_of(path, record, grows=True) is None
+    assert log.fingerprint() == dataclasses.replace(fingerprint_of(path), grows=True)
+    assert fault_of(path, growing) is None
     assert fault_of(path, record) == "has 8 bytes instead of 4: it was cut or changed"
     path.write_bytes(b"onE\ntwo\n")
-    assert "SHA-256" in fault_of(path, record, grows=True)
+    assert "SHA-256" in fault_of(path, growing)
     path.write_bytes(b"one")
-    assert "3 bytes instead of 4" in fault_of(path, record, grows=True)
+    assert "3 bytes instead of 4" in fault_of(path, growing)
+    assert log.fingerprint() == dataclasses.replace(fingerprint_of(path), grows=True)
 
 
 def test_each_damaged_file_is_named_in_order(tmp_path):

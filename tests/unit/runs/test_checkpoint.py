@@ -212,7 +212,8 @@ def test_a_replaced_checkpoint_that_a_kill_left_under_its_old_name_is_found(tmp_
 
 def test_the_newer_of_two_counts(tmp_path):
     save_checkpoint(tmp_path, 5, ARRAYS, {"epoch": 1}).rename(tmp_path / ".step-00000005.old")
-    save_checkpoint(tmp_path, 6, ARRAYS, {"epoch": 2}).rename(tmp_path / "step-00000005")
+    save_checkpoint(tmp_path / "other", 5, ARRAYS, {"epoch": 2}).rename(tmp_path / "step-00000005")
+    (tmp_path / "other").rmdir()
     assert newest_checkpoint(tmp_path).state == {"epoch": 2}
     retain_checkpoints(tmp_path, keep=1, best_step=None)
     assert names(tmp_path) == ["step-00000005"]

@@ -249,7 +249,8 @@ def test_leftovers_of_killed_writes_are_removed(config):
     (config.run / ".vectorizer.tmp").mkdir()
     (config.run / ".config.json.8.tmp").symlink_to("/dev/null")
     assert reopen(config).path == config.run / "checkpoints" / "step-00000003"
-    assert sorted(path.name for path in config.run.iterdir()) == [".lock", "checkpoints", "config.json"]
+    names = sorted(path.name for path in config.run.iterdir())
+    assert names == [".lock", "checkpoints", "config.json", "manifest.json"]
 
 
 def test_a_full_disk_ends_the_opening_with_file_reason_and_room(config, monkeypatch):

@@ -1,0 +1,94 @@
+"""Compares every file of a run directory with its record, checkpoints included.
+
+Decides: which files belong to a run, and which of them have no record. Never: builds a model.
+
+    findings = verify_run(Path("runs/1"))
+    findings.faults                              # {"vectorizer/vectorizer.json": "was changed: ..."}
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from distrain.errors import CheckpointError
+from distrain.file_names import (
+    CHECKPOINTS_NAME,
+    CONFIG_NAME,
+    EVENTS_NAME,
+    LOCK_NAME,
+    MANIFEST_NAME,
+    REPORT_NAME,
+    STATUS_NAME,
+)
+from distrain.files import read_json_object
+from distrain.fingerprints import Findings, Fingerprint, fault_of
+from distrain.runs.checkpoint import ARRAYS_NAME, STATE_NAME, checkpoint_path, list_checkpoints, load_checkpoint
+from distrain.runs.manifest import Manifest, faults_in_run, missing_checkpoints, read_manifest
+
+_WITHOUT_RECORD = {
+    EVENTS_NAME: "it is recorded when its job ends",
+    LOCK_NAME: "it names the job that holds the run",
+    REPORT_NAME: "'distrain report' writes it again",
+    STATUS_NAME: "it is recorded when its job ends",
+}
+
+
+def is_run(directory: Path) -> bool:
+    """Whether a folder is a run directory, or was one before it lost its settings."""
+    return any((directory / name).exists() for name in (CONFIG_NAME, MANIFEST_NAME, CHECKPOINTS_NAME))
+
+
+def verify_run(run: Path) -> Findings:
+    """Return what differs from the manifests of a run and of its checkpoints."""
+    faults, checked = {}, [MANIFEST_NAME]
+    manifest = None
+    try:
+        manifest = read_manifest(run)
+        if manifest is None:
+            faults[MANIFEST_NAME] = "is missing: an earlier distrain made the run, or somebody removed the file"
+        faults |= dict(faults_in_run(run, *(manifest.files if manifest else ())))
+        for step in missing_checkpoints(run):
+            faults[checkpoint_path(Path(CHECKPOINTS_NAME), step).as_posix()] = "is missing"
+    except CheckpointError as error:
+        faults[MANIFEST_NAME] = str(error)
+    checked += [name for name, record in (manifest or Manifest((), {})).files.items() if record]
+    for path in list_checkpoints(run / CHECKPOINTS_NAME):
+        folder = path.relative_to(run).as_posix()
+        checked += [f"{folder}/{name}" for name in (MANIFEST_NAME, ARRAYS_NAME, STATE_NAME)]
+        faults |= {f"{folder}/{name}": fault for name, fault in _faults_of_checkpoint(path).items()}
+    present = {path.relative_to(run).as_posix() for path in run.rglob("*") if not path.is_dir()}
+    rest = sorted(present - set(checked))
+    reasons = {name: _WITHOUT_RECORD.get(Path(name).parts[0], "") for name in rest}
+    unfinished = {name: "a job that replaces it has not ended" for name in rest if name in _replaced(manifest)}
+    return Findings(
+        files=tuple(checked),
+        bytes=sum((run / name).stat().st_size for name in checked if (run / name).is_file()),
+        faults=faults,
+        unknown=tuple(name for name in rest if not reasons[name] and name not in unfinished),
+        unchecked={name: reason for name, reason in (reasons | unfinished).items() if reason},
+    )
+
+
+def _replaced(manifest: Manifest | None) -> set[str]:
+    return {name for name, record in manifest.files.items() if record is None} if manifest else set()
+
+
+def _faults_of_checkpoint(path: Path) -> dict[str, str]:
+    """Return the fault of each damaged file of a checkpoint."""
+    try:
+        records = read_json_object(path / MANIFEST_NAME)["files"]
+        files = {name: Fingerprint(**records[name]) for name in (ARRAYS_NAME, STATE_NAME)}
+    except FileNotFoundError:
+        return {MANIFEST_NAME: "is missing"}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return {MANIFEST_NAME: f"is damaged ({type(error).__name__}: {error})"}
+    faults = {name: fault for name, record in files.items() if (fault := fault_of(path / name, record))}
+    if not path.is_dir():  # the job that trains has removed it meanwhile
+        return {}
+    if faults:
+        return faults
+    try:
+        load_checkpoint(path)
+    except CheckpointError as error:
+        return {MANIFEST_NAME: f"does not fit: {error}"}
+    return {}
