@@ -286,7 +286,11 @@ def sync(path: Path) -> None:
 
 def remove(path: Path) -> None:
     """Remove a file, a folder with its content, or a link without its target; an absent path is no error."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
+    if not path.is_dir() or path.is_symlink():
         path.unlink(missing_ok=True)
+        return
+    try:
+        shutil.rmtree(path)
+    except OSError as error:
+        error.filename = str(path)  # the name that the system gave lacks the folder
+        raise

@@ -19,11 +19,12 @@ from typing import Any
 
 import numpy as np
 
+from distrain.array_files import save_npy
 from distrain.cluster.process_group import ProcessGroup, SingleProcess
 from distrain.data.dataset_index import FORMAT_VERSION, INDEX_NAME, KINDS, PARTS, index_digest
 from distrain.data.rows import Rows, concatenate_rows
 from distrain.data.shards import ARRAY_DTYPES, Shard, ShardFile
-from distrain.files import json_bytes
+from distrain.files import json_bytes, naming
 from distrain.fingerprints import fingerprint_of
 
 SHARD_BYTES = 64 * 2**20  # small enough to build a shard in memory, large enough that reading seeks rarely
@@ -94,7 +95,8 @@ class DatasetWriter:
         self._index["vectorizer_files"] = {path.name: fingerprint_of(path).as_json() for path in files}
         self._index["details"] = dict(details or {})
         self._index["digest"] = index_digest(self._index)
-        (self._directory / INDEX_NAME).write_bytes(json_bytes(self._index))
+        with naming(self._directory / INDEX_NAME):
+            (self._directory / INDEX_NAME).write_bytes(json_bytes(self._index))
         return self._index["digest"]
 
     def _write_shard(self, stem: str, first_row: int, rows: Rows) -> Shard:
@@ -106,7 +108,7 @@ class DatasetWriter:
 
     def _save(self, name: str, array_name: str, array: np.ndarray) -> ShardFile:
         path = self._directory / name
-        np.save(path, np.ascontiguousarray(array, ARRAY_DTYPES[array_name]), allow_pickle=False)
+        save_npy(path, np.ascontiguousarray(array, ARRAY_DTYPES[array_name]))
         record = fingerprint_of(path, with_crc32=True)
         assert record.crc32 is not None
         return ShardFile(name, record.bytes, record.crc32, record.sha256)

@@ -22,7 +22,7 @@ from pathlib import Path
 from distrain.data.dataset_index import INDEX_NAME, PARTS
 from distrain.errors import ConfigurationError
 from distrain.file_names import VECTORIZER_NAME
-from distrain.files import exclusive_lock, swap_folder
+from distrain.files import describe, exclusive_lock, make_folder, swap_folder
 
 
 @contextmanager
@@ -38,7 +38,7 @@ def staged(out: Path) -> Iterator[tuple[Path, Path]]:
     busy = ConfigurationError(f"Another process is preparing {out}. Wait for it, or choose another --out.")
     try:
         _check_replaceable(out)
-        out.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(out.parent)
         work.mkdir(exist_ok=True)
         with exclusive_lock(work, busy=busy), _terminable():
             _restore(out, work)
@@ -56,7 +56,7 @@ def staged(out: Path) -> Iterator[tuple[Path, Path]]:
         raise
     except OSError as error:
         raise ConfigurationError(
-            f"--out {out} cannot be written: {error.strerror or error}. Write access to it and to "
+            f"--out {out} cannot be written ({describe(error)}). Write access to it and to "
             "the folder around it is needed, and room for about four times the text."
         ) from None
 

@@ -19,14 +19,17 @@ class WriteWarning:
 
     Args:
         what: what cannot be written.
+        action: what fails, as in "metrics.jsonl cannot be written".
     """
 
-    def __init__(self, what: str) -> None:
-        self._what = what
+    def __init__(self, what: str, *, action: str = "written") -> None:
+        self._what, self._action = what, action
         self._has_warned = False
 
     def __call__(self, reason: str) -> None:
         """Log a warning, unless one was logged before."""
         if not self._has_warned:
-            _LOG.warning("%s cannot be written (%s). Training goes on, and later writes try again.", self._what, reason)
+            _LOG.warning(
+                "%s cannot be %s (%s). Training goes on, and later writes try again.", self._what, self._action, reason
+            )
         self._has_warned = True

@@ -14,10 +14,8 @@ may leave a replaced checkpoint under the name `.step-NNNNNNNN.old` alone. All f
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
-import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping
@@ -27,8 +25,9 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load, load_file, save, save_file
+from safetensors.numpy import load, load_file, save
 
+from distrain.array_files import save_safetensors
 from distrain.errors import CheckpointError
 from distrain.file_names import MANIFEST_NAME
 from distrain.files import json_bytes, make_folder, naming, read_json_object, remove, replace_folder
@@ -79,10 +78,7 @@ def save_checkpoint(directory: Path, step: int, arrays: Mapping[str, np.ndarray]
     make_folder(directory)
     final = checkpoint_path(directory, step)
     with replace_folder(final) as folder:
-        try:
-            save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, folder / ARRAYS_NAME)
-        except SafetensorError as error:  # safetensors raises it for a full disk
-            raise _os_error(error, folder / ARRAYS_NAME) from None
+        save_safetensors(folder / ARRAYS_NAME, arrays)
         _write(folder / STATE_NAME, state)
         shutil.copymode(folder / STATE_NAME, folder / ARRAYS_NAME)  # safetensors lets nobody but the owner read
         _write(folder / MANIFEST_NAME, _manifest(folder, step))
@@ -98,12 +94,6 @@ def _manifest(folder: Path, step: int) -> dict[str, Any]:
 def _write(path: Path, content: Mapping[str, Any]) -> None:
     with naming(path):
         path.write_bytes(json_bytes(content))
-
-
-def _os_error(error: SafetensorError, path: Path) -> OSError:
-    found = re.search(r"\(os error (\d+)\)", str(error))
-    number = int(found[1]) if found else errno.EIO
-    return OSError(number, os.strerror(number) if found else str(error), str(path))
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -153,11 +143,16 @@ def find_checkpoint(directory: Path, step: int) -> Path:
     return found[0] if found else checkpoint_path(directory, step)
 
 
-def restore_replaced(directory: Path) -> None:
-    """Give checkpoints their names back that a kill left under the name `.old` alone; for the holder of the run."""
+def tidy_checkpoints(directory: Path) -> None:
+    """Remove leftovers of interrupted saves and removals; for the holder of the run.
+
+    Checkpoints that a kill left under the name `.old` alone get their names back before.
+    """
     for path in list_checkpoints(directory):
         if path.name.startswith("."):
             path.rename(checkpoint_path(directory, step_of(path)))
+    for path in directory.glob(".step-*"):
+        remove(path)
 
 
 def pack_checkpoint(checkpoint: Checkpoint) -> bytes:
@@ -202,10 +197,7 @@ def retain_checkpoints(directory: Path, *, keep: int, best_step: int | None) -> 
     paths = list_checkpoints(directory)
     outdated = [path for path in paths[: max(0, len(paths) - keep)] if step_of(path) != best_step]
     remove_checkpoints(outdated)
-    kept = {path.name for path in paths} - {path.name for path in outdated}
-    for path in directory.glob(".step-*"):
-        if path.name not in kept:
-            remove(path)
+    tidy_checkpoints(directory)
 
 
 def remove_checkpoints(paths: Iterable[Path]) -> None:

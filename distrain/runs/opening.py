@@ -43,8 +43,8 @@ from distrain.runs.checkpoint import (
     load_checkpoint,
     newest_checkpoint,
     remove_checkpoints,
-    restore_replaced,
     step_of,
+    tidy_checkpoints,
 )
 from distrain.runs.directory import read_settings
 from distrain.runs.disk_room import unwritable
@@ -147,7 +147,7 @@ def _tidy(run: Path) -> None:
     for name in (*_FILES, *_FOLDERS):
         for leftover in run.glob(f".{name}.*"):
             remove(leftover)
-    restore_replaced(run / CHECKPOINTS_NAME)
+    tidy_checkpoints(run / CHECKPOINTS_NAME)
 
 
 def _check_files(run: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from distrain.array_files import write_values
 from distrain.cluster.process_group import ProcessGroup
 from distrain.text.ragged import map_array
 
@@ -28,7 +29,7 @@ def all_gather_arrays(group: ProcessGroup, folder: Path, name: str, array: np.nd
     """
     if group.size == 1:
         return [array]
-    array.tofile(folder / f"{name}-{group.rank}")
+    write_values(folder / f"{name}-{group.rank}", array)
     group.barrier()
     return [_mapped(folder / f"{name}-{rank}", array) for rank in range(group.size)]
 
@@ -45,7 +46,7 @@ def all_to_all_arrays(group: ProcessGroup, folder: Path, name: str, array: np.nd
     parts = np.array_split(array, group.size)
     for rank, part in enumerate(parts):
         if rank != group.rank:
-            part.tofile(folder / f"{name}-{group.rank}-{rank}")
+            write_values(folder / f"{name}-{group.rank}-{rank}", part)
     group.barrier()
     return [
         parts[rank] if rank == group.rank else _mapped(folder / f"{name}-{rank}-{group.rank}", array)

@@ -62,7 +62,7 @@ class Saver:
         self._report = report
         self._saved: Progress | None = None
         self.check = StateCheck(setup)
-        self._warn = WriteWarning("the removal of old checkpoints")
+        self._warn = WriteWarning("an old checkpoint", action="removed")
         self._warn_of_manifest = WriteWarning(str(setup.config.run / MANIFEST_NAME))
         self._log = GrowingFile(setup.config.run / METRICS_NAME)
         if setup.distribution.group.is_chief and not setup.was_complete:

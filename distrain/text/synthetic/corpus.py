@@ -30,7 +30,7 @@ import numpy as np
 
 from distrain.config import SynthConfig
 from distrain.errors import ConfigurationError
-from distrain.files import atomic_write
+from distrain.files import atomic_write, describe, make_folder, naming
 from distrain.text.synthetic.corpus_kernel import fill_block
 
 VOCABULARY = 50_000
@@ -119,15 +119,15 @@ def write_synthetic(
     test_rows = max(rows // 10, classes) if test_rows is None else test_rows
     config.check_rows("--test-rows", test_rows)
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         language = _make_language(classes, words_per_row, seed)
         train, test = out / "train.csv", out / "test.csv"
         num_bytes = _write_rows(train, rows, language, stream=2 * seed)
         num_bytes += _write_rows(test, test_rows, language, stream=2 * seed + 1)
     except OSError as error:
         raise ConfigurationError(
-            f"{out}: cannot write there ({error.strerror}); give --out a folder with enough free space."
-        ) from error
+            f"--out {out} cannot be written ({describe(error)}). Give a folder with enough free space."
+        ) from None
     return Written(train, test, rows, test_rows, num_bytes)
 
 
@@ -136,7 +136,7 @@ def _write_rows(path: Path, rows: int, language: _Language, stream: int) -> int:
     longest_row = 32 + int(language.lengths.max() + 1) * (language.letters.shape[1] + 2)
     block = np.empty(max(BLOCK_BYTES, 2 * longest_row), np.uint8)
     size = row = 0
-    with atomic_write(path, durable=False) as tmp_path, tmp_path.open("wb") as file:
+    with atomic_write(path) as tmp_path, naming(path), tmp_path.open("wb") as file:
         while row < rows:
             row, used = fill_block(block, longest_row, row, rows, np.uint64(stream), *language)
             file.write(block[:used].data)

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from distrain.array_files import write_values
 from distrain.text.ragged import map_array
 from distrain.text.vectorizers.tokenizer import WordTable
 from distrain.text.vectorizers.tokenizer_kernels import hash_words
@@ -59,8 +60,8 @@ def save_run(stem: Path, words: CountedWords, key: np.uint64) -> None:
     parts = hash_words(words.units, words.ends, key) >> (_HASH_BITS - PARTS.bit_length() + 1)
     ordered = words.select(np.argsort(parts, kind="stable"))
     for name, array, dtype in zip(CountedWords._fields, ordered, _DTYPES, strict=True):
-        np.ascontiguousarray(array, dtype).tofile(_file(stem, name))
-    np.bincount(parts, minlength=PARTS).cumsum(dtype=np.int64).tofile(_file(stem, "parts"))
+        write_values(_file(stem, name), np.ascontiguousarray(array, dtype))
+    write_values(_file(stem, "parts"), np.bincount(parts, minlength=PARTS).cumsum(dtype=np.int64))
 
 
 def load_run(stem: Path) -> CountedWords:

@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
+from distrain.array_files import save_safetensors
 from distrain.config import TOKENS
 from distrain.errors import DataError
-from distrain.files import read_json_object
+from distrain.files import naming, read_json_object
 from distrain.text.vectorizers.tokenizer import Words
 
 HEADER_NAME = "vectorizer.json"
@@ -35,9 +36,10 @@ def save_arrays(directory: Path, header: Mapping[str, object], arrays: Mapping[s
     """Write both files into `directory`, which is made if need be; the header last."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, directory / ARRAYS_NAME)
+    save_safetensors(directory / ARRAYS_NAME, arrays)
     text = json.dumps({"format": _FORMAT, "version": _VERSION, **header}, indent=2)
-    (directory / HEADER_NAME).write_text(text + "\n", encoding="utf-8")
+    with naming(directory / HEADER_NAME):
+        (directory / HEADER_NAME).write_text(text + "\n", encoding="utf-8")
     shutil.copymode(
         directory / HEADER_NAME, directory / ARRAYS_NAME
     )  # safetensors makes files that only their owner can read

@@ -19,9 +19,9 @@ from distrain.runs.checkpoint import (
     load_checkpoint,
     newest_checkpoint,
     remove_checkpoints,
-    restore_replaced,
     retain_checkpoints,
     save_checkpoint,
+    tidy_checkpoints,
 )
 
 ARRAYS = {
@@ -202,8 +202,9 @@ def test_a_replaced_checkpoint_that_a_kill_left_under_its_old_name_is_found(tmp_
     assert list_checkpoints(tmp_path) == [tmp_path / "step-00000003", replaced]
     assert find_checkpoint(tmp_path, 5) == newest_checkpoint(tmp_path).path == replaced
     retain_checkpoints(tmp_path, keep=2, best_step=None)
-    assert newest_checkpoint(tmp_path).path == replaced
-    restore_replaced(tmp_path)
+    assert newest_checkpoint(tmp_path).state == {"epoch": 2}
+    replaced = checkpoint_path(tmp_path, 5).rename(replaced)
+    tidy_checkpoints(tmp_path)
     assert names(tmp_path) == ["step-00000003", "step-00000005"]
     save_checkpoint(tmp_path, 5, ARRAYS, {"epoch": 3})
     assert newest_checkpoint(tmp_path).state == {"epoch": 3}

@@ -143,7 +143,7 @@ def test_settings_out_of_range_are_named_and_nothing_is_written(tmp_path, settin
 
 def test_out_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "out").write_text("a file")
-    with pytest.raises(ConfigurationError, match=r"out: cannot write there .*--out"):
+    with pytest.raises(ConfigurationError, match=r"--out .*out cannot be written"):
         write_synthetic(tmp_path / "out", rows=100)
 
 
