@@ -151,6 +151,8 @@ def _is_count(value: object) -> bool:
 
 
 def _is_drawable(value: object) -> bool:
+    if isinstance(value, list):  # a figure of several values
+        return all(each is None or (isinstance(each, (int, float)) and _is_drawable(each)) for each in value)
     if isinstance(value, (int, float)):
         return abs(value) <= MAX_VALUE  # false for infinities, which JSON readers make of 1e999
     return value is None or isinstance(value, str)

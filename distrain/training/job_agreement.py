@@ -20,7 +20,7 @@ from distrain.cluster.error_relay import run_on_all_ranks
 from distrain.config import TrainConfig, settings_of
 from distrain.files import folder_digest
 from distrain.training.job import TrainingJob
-from distrain.training.run_length import warn_of_batches
+from distrain.training.run_length import warn_of_batches, warn_of_warmup
 
 if TYPE_CHECKING:
     from distrain.distribution.base import Distribution
@@ -54,7 +54,8 @@ def agree_on_job(distribution: Distribution, open_job: Callable[[], TrainingJob]
     }
     check_alike(distribution.group, {**settings, **described})
     if distribution.group.is_chief:
-        warn_of_batches(config, job.train.num_examples, distribution.num_replicas)
+        for warn in (warn_of_batches, warn_of_warmup):
+            warn(config, job.train.num_examples, distribution.num_replicas)
         if config.compression != "none" and distribution.group.size == 1:
             _LOG.warning(f"--compression {config.compression} has no effect: nothing travels between processes.")
     return job

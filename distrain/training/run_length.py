@@ -1,6 +1,6 @@
-"""How many steps a run takes, with a warning about its batches, and which of these values a resumed run must keep.
+"""How many steps a run takes, and which values of its length a resumed run must keep.
 
-Decides: the plan of an epoch, and the steps that a schedule of the learning rate counts. Never: trains.
+Decides: the plan of an epoch, the steps that a schedule of the learning rate counts, and warnings. Never: trains.
 
     plan = epoch_plan(config, num_replicas=4, num_examples=120_000)
     total_steps(config, num_replicas=4, num_examples=120_000)
@@ -47,6 +47,16 @@ def schedule_values(config: TrainConfig, num_replicas: int, num_examples: int) -
         "scheduled_steps": total_steps(config, num_replicas, num_examples) if falls else None,
         "learning_rate_factor": learning_rate_factor(config, num_replicas) if is_scaled else None,
     }
+
+
+def warn_of_warmup(config: TrainConfig, num_examples: int, num_replicas: int) -> None:
+    """Warn if the run ends within the warm-up; a falling schedule refuses this."""
+    num_steps = total_steps(config, num_replicas, num_examples)
+    if config.schedule == "constant" and config.warmup_steps >= num_steps:
+        _LOG.warning(
+            f"--warmup-steps is {config.warmup_steps}, but the run has {num_steps} steps: the learning rate never "
+            "reaches its full value. Give fewer warm-up steps, or train for longer."
+        )
 
 
 def warn_of_batches(config: TrainConfig, num_examples: int, num_replicas: int) -> None:

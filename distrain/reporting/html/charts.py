@@ -16,12 +16,13 @@ from markupsafe import Markup
 
 from distrain.reporting.history import Event
 from distrain.reporting.html.svg import ChartMark, Series, line_chart
-from distrain.reporting.html.tables import NOT_METRICS, as_number
+from distrain.reporting.html.tables import NOT_METRICS, as_number, numbers_in
 from distrain.reporting.metrics_log import LEARNING_RATE
 from distrain.reporting.run_history import Run
 
 MAX_CHARTS = 8
 MAX_MARKS = 60  # of a kind and run: more marks hide the lines
+MAX_VALUES = 12  # lines of a figure that has several values, such as a precision per class
 NUM_COLOURS = 6  # the style sheet names as many
 
 
@@ -73,10 +74,9 @@ def legend(runs: Sequence[Run]) -> list[LegendEntry]:
 
 def metrics_of(runs: Sequence[Run]) -> list[str]:
     """Return the names of the trained metrics: loss, accuracy, then the others in order of appearance."""
-    events = [event for run in runs for event in (*run.history.epochs[:1], *run.history.steps[:1])]
     found = dict.fromkeys(
         name.removeprefix("val_")
-        for event in events
+        for event in _first_events(runs)
         for name, value in event.items()
         if name not in NOT_METRICS and not isinstance(value, (str, bool))
     )
@@ -85,26 +85,35 @@ def metrics_of(runs: Sequence[Run]) -> list[str]:
 
 
 def _have(runs: Sequence[Run], name: str) -> bool:
-    events = [event for run in runs for event in (*run.history.epochs[:1], *run.history.steps[:1])]
-    return any(as_number(event.get(name)) is not None for event in events)
+    return any(as_number(event.get(name)) is not None for event in _first_events(runs))
+
+
+def _first_events(runs: Sequence[Run]) -> list[Event]:
+    return [event for run in runs for event in (*run.history.epochs[:1], *run.history.steps[:1])]
 
 
 def _draw(title: str, name: str, runs: Sequence[Run], *, from_zero: bool = False) -> Chart:
     series: list[Series] = []
     marks: list[ChartMark] = []
+    figures = [event.get(each) for event in _first_events(runs) for each in (name, f"val_{name}")]
+    num_values = max(len(numbers_in(figure)) for figure in figures)
     for number, run in enumerate(runs):
         training, validation = _colours(number, len(runs))
-        series += [
-            _series(run, run.history.steps, name, training, faint=True),
-            _series(run, run.history.epochs, name, training, dashed=True),
-            _series(run, _merged(run.history.evaluations, run.history.epochs), f"val_{name}", validation),
-        ]
+        evaluations = _merged(run.history.evaluations, run.history.epochs)
+        for at in range(min(num_values, MAX_VALUES)):
+            series += [
+                _series(run, run.history.steps, name, training, at, faint=True),
+                _series(run, run.history.epochs, name, training, at, dashed=True),
+                _series(run, evaluations, f"val_{name}", validation, at),
+            ]
         best = run.best_epoch
         value = as_number(best.get(f"val_{name}")) if best else None
         if best and value is not None:
             marks.append(ChartMark("best", run.epochs_trained(best), validation, value))
         marks += _marks(run, training)
     svg = line_chart([line for line in series if line.x], marks, from_zero=from_zero)
+    if num_values > 1:
+        title += f", {f'the first {MAX_VALUES} of' if num_values > MAX_VALUES else 'all'} {num_values:,} values"
     return Chart(title, Markup(svg))
 
 
@@ -124,9 +133,9 @@ def _merged(*kinds: Sequence[Event]) -> list[Event]:
     return [by_step[step] for step in sorted(by_step)]
 
 
-def _series(run: Run, events: Sequence[Event], name: str, colour: str, **style: bool) -> Series:
-    """Return one value of the events over the epochs trained; empty if no event has the value."""
-    values = [as_number(event.get(name)) for event in events]
+def _series(run: Run, events: Sequence[Event], name: str, colour: str, at: int = 0, **style: bool) -> Series:
+    """Return value number `at` of a figure over the epochs trained; empty if no event has the value."""
+    values = [next(iter(numbers_in(event.get(name))[at:]), None) for event in events]
     if all(value is None for value in values):
         return Series([], [], colour, **style)
     y = [math.nan if value is None else value for value in values]

@@ -16,6 +16,7 @@ from distrain.reporting.run_history import Run
 
 MAX_TABLE_ROWS = 200
 MAX_TABLE_METRICS = 16
+MAX_CELL_VALUES = 4  # of a figure that has several values
 MAX_TEXT = 300  # characters of a setting's value
 MISSING = "\N{EN DASH}"
 
@@ -70,6 +71,11 @@ def as_number(value: Any) -> float | None:
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
+def numbers_in(value: Any) -> list[float | None]:
+    """Return the values of a figure, which is a number or a list, such as a precision per class."""
+    return [as_number(each) for each in (value if isinstance(value, list) else [value])]
+
+
 def as_text(value: object) -> str:
     """Return a setting or result as text, cut to `MAX_TEXT` characters."""
     text = MISSING if value is None else str(value)
@@ -113,10 +119,14 @@ def epoch_table(run: Run) -> Table:
     formats |= {**rate, "samples_per_second": "{:,.0f}", "seconds": "{:,.2f}"}
     rows = []
     for event in events:
-        numbers = {name: as_number(event.get(name)) for name in formats}
-        cells = [Cell(MISSING if number is None else formats[name].format(number)) for name, number in numbers.items()]
+        cells = [Cell(_figure(event.get(name), style)) for name, style in formats.items()]
         rows.append([Cell(f"{event['epoch']:,}", event is run.best_epoch), *cells])
     return Table(["epoch", *map(as_text, names), *["learning rate"][: len(rate)], "samples/s", "seconds"], rows)
+
+
+def _figure(value: Any, style: str) -> str:
+    texts = [MISSING if number is None else style.format(number) for number in numbers_in(value)]
+    return " ".join([*texts[:MAX_CELL_VALUES], *["…"][: len(texts) - MAX_CELL_VALUES]])
 
 
 def class_table(run: Run) -> Table:

@@ -13,6 +13,7 @@ from reported_runs import make_run, reporter_into, write_log
 from distrain.errors import CheckpointError, ConfigurationError
 from distrain.reporting.html.charts import charts
 from distrain.reporting.html.page import unique_names, write_report
+from distrain.reporting.html.tables import MISSING
 from distrain.reporting.run_history import load_run
 
 
@@ -56,6 +57,24 @@ def test_a_page_needs_no_network_and_shows_the_key_figures(tmp_path):
     assert not re.search(r"https?://|url\((?!#)|@import", (run / "report.html").read_text())
     for figure in ("0.8765", "best epoch 2", "all epochs are trained", "learning_rate", "0.00125"):
         assert figure in page.text
+
+
+@pytest.mark.parametrize(("size", "lines", "title"), [(3, 3, "all 3"), (14, 12, "the first 12 of 14")])
+def test_a_figure_of_several_values_is_drawn_line_by_line(size, lines, title, tmp_path):
+    values = [[step + number / 64 for number in range(size)] for step in range(3)]
+    events = [
+        ("step", 5, 1, ("precision", values[0]), ("steps_per_epoch", 10)),
+        *(("epoch", 10 * n, n, ("precision", values[n]), ("val_precision", [None, *values[n][1:]])) for n in (1, 2)),
+    ]
+    write_log(tmp_path / "metrics.jsonl", *events)
+    chart = charts([load_run(tmp_path)])[0]
+    assert chart.title == f"precision, {title} values"
+    write_report([tmp_path], tmp_path / "report.html")
+    page = Page(tmp_path / "report.html")
+    assert "2.0000 2.0156 2.0312" in page.text
+    assert f"{MISSING} 1.0156 1.0312" in page.text
+    assert chart.svg.count("stroke-dasharray") == lines
+    assert chart.svg.count("stroke: var(--run-1); stroke-width: 1.6") == lines - 1, "one has no number"
 
 
 def test_a_page_draws_the_learning_rate_and_evaluations_within_an_epoch(tmp_path):
