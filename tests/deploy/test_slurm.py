@@ -82,7 +82,7 @@ class Job:
 def training(cluster, prepared_data, tmp_path_factory) -> Iterator[Future[tuple[Path, dict[str, str]]]]:
     """A training that is warned after its first checkpoint; its folder and facts, at its end."""
     folder = tmp_path_factory.mktemp("training")
-    options = {"global-batch-size": 8, "epochs": 2, "patience": 0, "checkpoint-every": 2, "strategy": "mpi"}
+    options = {"global-batch-size": 8, "epochs": 6, "patience": 0, "checkpoint-every": 2, "strategy": "mpi"}
     words = ["--no-jit", *(word for name, value in options.items() for word in (f"--{name}", value))]
 
     def train() -> tuple[Path, dict[str, str]]:
@@ -224,7 +224,7 @@ def test_a_training_that_is_warned_in_mid_epoch_goes_on_to_its_end(training):
     assert (facts["JobState"], facts["Restarts"]) == ("COMPLETED", "1"), output
     assert "with everything saved" in output
     assert "Going on from" in output
-    assert summary(folder / "run")["epochs"] == 2
+    assert summary(folder / "run")["epochs"] == 6
 
 
 @needs_slurm

@@ -63,7 +63,7 @@ if rank == int(os.environ.get("FAILS", "1")) and code:
     sys.exit(code)
 if code:
     time.sleep(60)
-print(f"rank {{rank}} is done")
+sys.stdout.write(f"rank {{rank}} is done\\n")  # in one piece: mpirun mixes the pieces of ranks
 """
 
 
