@@ -22,7 +22,14 @@ from distrain.file_names import (
 )
 from distrain.files import read_json_object
 from distrain.fingerprints import Findings, Fingerprint, fault_of
-from distrain.runs.checkpoint import ARRAYS_NAME, STATE_NAME, checkpoint_path, list_checkpoints, load_checkpoint
+from distrain.runs.checkpoint import (
+    ARRAYS_NAME,
+    STATE_NAME,
+    checkpoint_path,
+    list_checkpoints,
+    load_checkpoint,
+    step_of,
+)
 from distrain.runs.manifest import Manifest, faults_in_run, missing_checkpoints, read_manifest
 
 _WITHOUT_RECORD = {
@@ -35,6 +42,8 @@ _WITHOUT_RECORD = {
 
 def is_run(directory: Path) -> bool:
     """Whether a folder is a run directory, or was one before it lost its settings."""
+    if step_of(directory) >= 0:  # a checkpoint also has a manifest
+        return False
     return any((directory / name).exists() for name in (CONFIG_NAME, MANIFEST_NAME, CHECKPOINTS_NAME))
 
 
@@ -46,7 +55,7 @@ def verify_run(run: Path) -> Findings:
         manifest = read_manifest(run)
         if manifest is None:
             faults[MANIFEST_NAME] = "is missing: an earlier distrain made the run, or somebody removed the file"
-        faults |= dict(faults_in_run(run, *(manifest.files if manifest else ())))
+        faults |= dict(faults_in_run(run, *manifest.files)) if manifest else {}
         for step in missing_checkpoints(run):
             faults[checkpoint_path(Path(CHECKPOINTS_NAME), step).as_posix()] = "is missing"
     except CheckpointError as error:

@@ -1,0 +1,89 @@
+"""`distrain verify` on data sets and runs: what it prints, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from distrain.cli.main import main
+from distrain.runs.checkpoint import save_checkpoint
+from distrain.runs.manifest import record_end, rewriting
+
+
+@pytest.fixture
+def run(data):
+    """A run with settings, the vectorizer of `data` and a checkpoint, in the folder "run"."""
+    run = Path("run")
+    run.mkdir()
+    with rewriting(run, "config.json", "vectorizer"):
+        (run / "config.json").write_text("{}")
+        shutil.copytree(Path(data, "vectorizer"), run / "vectorizer")
+    save_checkpoint(run / "checkpoints", 3, {"weight": np.ones(3)}, {"global_step": 3})
+    record_end(run)
+    return "run"
+
+
+def damage(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def test_whole_folders(capsys, data, run):
+    Path(run, "notes.txt").write_text("mine")
+    Path(run, "report.html").write_text("")
+    assert main(["verify", data, run]) == 0
+    captured = capsys.readouterr()
+    size = sum(path.stat().st_size for path in Path(data).rglob("*") if path.is_file())
+    files = sum(path.is_file() for path in Path(data).rglob("*"))
+    assert captured.out.startswith(
+        f"data: data set, {files} files, {size:,} bytes compared: whole\nrun: run, 7 files, "
+    )
+    assert captured.out.splitlines()[2:] == [
+        "  unknown: notes.txt",
+        "  not compared: report.html ('distrain report' writes it again)",
+    ]
+    assert captured.err == ""
+
+
+@pytest.mark.parametrize(
+    ("folder", "name", "code"),
+    [
+        ("data", "vectorizer/vectorizer.safetensors", 3),
+        ("data", "train-00000.columns.npy", 3),
+        ("data", "dataset.json", 3),
+        ("run", "config.json", 4),
+        ("run", "manifest.json", 4),
+        ("run", "vectorizer/vectorizer.json", 4),
+        ("run", "checkpoints/step-00000003/arrays.safetensors", 4),
+        ("run", "checkpoints/step-00000003/manifest.json", 4),
+    ],
+)
+@pytest.mark.parametrize("change", [damage, Path.unlink])
+def test_a_damaged_or_missing_file_is_named(capsys, data, run, folder, name, code, change):
+    change(Path(folder, name))
+    assert main(["verify", "--json", data, run]) == code
+    captured = capsys.readouterr()
+    found = {entry["folder"]: entry for entry in map(json.loads, captured.out.splitlines())}
+    assert list(found.pop(folder)["faults"]) == [name]
+    assert [entry["faults"] for entry in found.values()] == [{}]
+    (line,) = captured.err.splitlines()
+    assert line.startswith(f"distrain: error: damaged: {folder} ({name}). ")
+
+
+def test_both_damaged(capsys, data, run):
+    for name in ("data/vectorizer/vectorizer.json", "run/config.json"):
+        damage(Path(name))
+    assert main(["verify", run, data]) == 4
+    captured = capsys.readouterr()
+    assert "damaged: run (config.json); data (vectorizer/vectorizer.json)" in captured.err
+    assert captured.out.count("  damaged: ") == 2
+
+
+def test_other_folders_are_refused(fails, run):
+    for folder in ("absent", ".", "run/checkpoints/step-00000003", "run/config.json"):
+        fails(2, f"{folder} is neither a prepared data set nor a run directory", "verify", folder)
