@@ -16,7 +16,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,20 +111,12 @@ def replace_losses(model: Any, replace: Callable[[Any], Any]) -> None:
 
 
 def loss_tracker(model: Any) -> Any:
-    """Return the `keras.metrics.Mean` in which Keras tracks the loss of a compiled model.
-
-    Raises:
-        ConfigurationError: a release of Keras has renamed a hook.
-    """
+    """Return the `keras.metrics.Mean` in which Keras tracks the loss of a compiled model."""
     return _private(model, "_loss_tracker")
 
 
 def output_loss_trackers(model: Any) -> list[Any]:
-    """Return the metrics in which Keras tracks the loss of each output, if there are several.
-
-    Raises:
-        ConfigurationError: a release of Keras has renamed a hook.
-    """
+    """Return the metrics in which Keras tracks the loss of each output, if there are several."""
     compiled = _private(model, "_compile_loss")
     return [] if compiled is None else list(compiled.metrics)
 
@@ -182,6 +174,16 @@ class _UndividedInStep:
 
     def __call__(self, value: Any) -> Any:
         return self.of_keras(value) if current_batch() is None else value
+
+
+def knows_direction(callback: Any) -> bool:
+    """Return whether a callback knows which values of its figure are better, from its mode or the compiled metrics."""
+    try:
+        if hasattr(callback, "_set_monitor_op") and getattr(callback, "save_best_only", True):
+            copy(callback)._set_monitor_op()  # on a copy, because each call flips the sign of `min_delta`
+    except ValueError:
+        return False
+    return True
 
 
 def is_under_strategy() -> bool:

@@ -45,7 +45,7 @@ class RunActions:
         saver: writes checkpoints.
         throughput: measures samples per second.
         startup: measures the time to the first step.
-        history: metrics of each epoch that this process trained.
+        history: metrics of each epoch, also of the epochs before a resume.
     """
 
     report: Reporter

@@ -21,8 +21,10 @@ from typing import Any
 import numpy as np
 
 from distrain.cluster.agreement import max_over_ranks
+from distrain.cluster.error_relay import run_on_all_ranks
 from distrain.cluster.process_group import ProcessGroup
 from distrain.errors import ConfigurationError
+from distrain.keras_backend import knows_direction
 from distrain.runs.checkpoint import Checkpoint
 from distrain.runs.progress import Progress
 from distrain.training.callback_rules import BATCH_HOOKS, flat_callbacks, may_stop_in_batch, overrides, runs_here
@@ -109,6 +111,9 @@ class KerasCallbacks:
             progress: where training starts.
             restored: the checkpoint to resume from, or None.
             restore_variables: restores the variables of model and optimizer, which `on_train_begin` may have changed.
+
+        Raises:
+            ConfigurationError: a callback monitors a figure whose better direction nobody knows; on all ranks.
         """
         import keras
 
@@ -117,6 +122,7 @@ class KerasCallbacks:
             for callback in self._list.callbacks:
                 if isinstance(callback, keras.callbacks.CSVLogger):
                     callback.append = True  # the lines of the epochs before stand in the file
+        run_on_all_ranks(self._group, self._require_directions)
         self._list.on_train_begin()
         self._baseline = {self._names[id(each)]: attributes_of(each) for each in self._list.callbacks}
         self._step = progress.epoch_steps
@@ -131,6 +137,14 @@ class KerasCallbacks:
             self._resume = resume  # after the epoch's on_epoch_begin, whose effects the checkpoint holds
         else:
             resume()
+
+    def _require_directions(self) -> None:
+        for callback in self._list.callbacks:
+            if not knows_direction(callback):
+                raise ConfigurationError(
+                    f"callbacks: {type(callback).__name__} monitors {callback.monitor!r}, of which Keras does not know "
+                    'the better direction. Give the callback mode="max" or mode="min".'
+                )
 
     def before_epoch(self, epoch: int) -> Decision:
         """Call `on_epoch_begin`; finish the epoch at once if a callback had stopped it before the checkpoint."""

@@ -40,7 +40,7 @@ class Result:
     Attributes:
         model: the best model, a Keras model.
         summary: content of `summary.json`.
-        history: metrics of each epoch that this process trained.
+        history: metrics of each epoch, also of the epochs before a resume.
         keras_history: the `keras.callbacks.History` that `Model.fit` would return. In a resumed run it also holds the
             epochs before.
     """
