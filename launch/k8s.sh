@@ -27,6 +27,7 @@ they go to `distrain prepare`. For example:
   --pods N              number of pods (default: 2 for indexed, mpijob and trainer)
   --gpus N              GPUs of each pod (default: 1, multi-gpu 2); 0 trains on CPUs
   --ranks N             processes in each pod (default: one for each GPU)
+  --restarts N          how often a pod of indexed starts its ranks again, after a loss or drain elsewhere (default: 10)
   --cpus N              cores that each pod requests: 4, or 500m for half a core
   --memory SIZE         memory request and limit of each pod: 16Gi
   --image IMAGE         image built from k8s/Dockerfile (default: distrain:0.1.0)
@@ -77,8 +78,8 @@ case $verb in
   *) refuse "\"$verb\" is no command; it must be render, apply, status, logs or delete" ;;
 esac
 
-name="" namespace="" layout="" pods="" gpus="" ranks="" cpus="" memory="" image="" data="" queue="" gang=""
-storage_class="" access="" priority_class="" runtime_class="" scheduler="" pod_spec="" dry_run=""
+name="" namespace="" layout="" pods="" gpus="" ranks="" restarts="" cpus="" memory="" image="" data=""
+queue="" gang="" storage_class="" access="" priority_class="" runtime_class="" scheduler="" pod_spec="" dry_run=""
 claims="" no_claims="" host_network="" protect=""
 node_selectors=() tolerations=() variables=() volumes=() resources=() pull_secrets=() egresses=()
 arguments=()
@@ -130,9 +131,9 @@ while [ $# -gt 0 ]; do
       dry_run=${1#--dry-run}
       dry_run=${dry_run:-=server}
       ;;
-    --name | --namespace | --layout | --pods | --gpus | --ranks | --cpus | --memory | --image | --data | --queue | \
-      --storage-class | --access | --gang | --priority-class | --runtime-class | --scheduler | --pod-spec | \
-      --node-selector | --toleration | --env | --volume | --resource | --pull-secret | --egress)
+    --name | --namespace | --layout | --pods | --gpus | --ranks | --restarts | --cpus | --memory | --image | \
+      --data | --queue | --storage-class | --access | --gang | --priority-class | --runtime-class | --scheduler | \
+      --pod-spec | --node-selector | --toleration | --env | --volume | --resource | --pull-secret | --egress)
       check_given "$1"
       [ -n "${2:-}" ] || refuse "$1 needs a value"
       case $1 in
@@ -150,10 +151,10 @@ while [ $# -gt 0 ]; do
       esac
       shift
       ;;
-    --name=* | --namespace=* | --layout=* | --pods=* | --gpus=* | --ranks=* | --cpus=* | --memory=* | --image=* | \
-      --data=* | --queue=* | --storage-class=* | --access=* | --gang=* | --priority-class=* | --runtime-class=* | \
-      --scheduler=* | --pod-spec=* | --node-selector=* | --toleration=* | --env=* | --volume=* | --resource=* | \
-      --pull-secret=* | --egress=*)
+    --name=* | --namespace=* | --layout=* | --pods=* | --gpus=* | --ranks=* | --restarts=* | --cpus=* | --memory=* | \
+      --image=* | --data=* | --queue=* | --storage-class=* | --access=* | --gang=* | --priority-class=* | \
+      --runtime-class=* | --scheduler=* | --pod-spec=* | --node-selector=* | --toleration=* | --env=* | --volume=* | \
+      --resource=* | --pull-secret=* | --egress=*)
       option=${1%%=*}
       set -- "$option" "${1#*=}" "${@:2}" # read it again as two arguments
       continue

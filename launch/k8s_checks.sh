@@ -79,6 +79,8 @@ check_job() {
       check_global_batch
       ;;
   esac
+  [ -z "$restarts" ] || [ "$layout" = indexed ] || refuse "--restarts does not fit --layout $layout, only indexed"
+  [ -z "$restarts" ] || check_number --restarts "$restarts" 0 9999
   check_derived_name
   [[ $data =~ ^/data(/[A-Za-z0-9_][A-Za-z0-9_.-]*)+$ ]] || refuse "--data is \"$data\", but it must be a folder on the \
 data volume, of plain letters, digits, dots, dashes and underscores: /data/reviews"

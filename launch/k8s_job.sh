@@ -83,6 +83,7 @@ patch_train_job() { # word of the command ...
                   - {name: DISTRAIN_NUM_PODS, value: "$pods"}
                   - {name: DISTRAIN_RANKS_PER_POD, value: "$ranks"}
                   - {name: DISTRAIN_RENDEZVOUS, value: "$name-0.$name:29400"}
+                  - {name: DISTRAIN_RESTARTS, value: "${restarts:-10}"}
 YAML
   fi
   patch Job distrain

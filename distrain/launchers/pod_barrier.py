@@ -1,206 +1,227 @@
-"""The barrier of an Indexed Job: each pod waits until all pods have started, before it starts a rank.
+"""The barrier of an Indexed Job: ranks start when all pods wait here, and the pods learn here that a run is over.
 
-Decides: when all pods have connected, and how long to wait for them. Never: starts ranks, or knows what they do.
+Decides: when a run may start, when a run is over in all pods, and how long pods wait for each other. Never: starts,
+ends or counts ranks; `pod.py` does.
 
-    await_pods(IndexedPod(1, 3, "train-0.train", 29400), seconds=60, is_stopped=lambda: False)
+    with PodBarrier(IndexedPod(1, 3, "train-0.train", 29400), seconds=1200) as barrier:
+        barrier.await_pods(is_stopped=lambda: False)      # all pods wait: start the ranks
+        barrier.is_over                                   # True as soon as a pod says that its ranks have failed
+        barrier.say_over()                                # this pod says so
+        barrier.await_pods(is_stopped=lambda: False)      # keeps its place, until the missing pods have come
 
-Pod 0 listens on the port where rank 0 hosts the rendezvous later. Each other pod looks up the name of pod 0, connects
-and sends its index. A pod is present while its connection lasts, so a replaced pod leaves nothing behind. When all pods
-are present, or the time is up, pod 0 answers every pod. Pod 0 closes all other connections.
+    Who                     Sends                               Meaning
+    each pod                "distrain pod 1 of 3 at ..., ..."   its index, and that it waits or runs
+    pod 0                   "here"                              this is the barrier of that job
+    pod 0                   "all are there: TOKEN"              all pods wait: start the run of this token
+    pod 0                   "missing: 2 3"                      these pods did not come in time
+    a pod that runs         "over"                              its ranks have failed or were interrupted
+    pod 0 to pods that run  "over"                              a pod said so, or has come back to wait
+
+Pod 0 listens for its whole life, and connects to itself like the others.
+A pod is present while its connection lasts. A broken connection ends no run: the failure detector of the ranks decides.
+Each pod that comes or goes gives the missing pods the whole time again, so that late pods do not push each other out.
 """
 
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import re
 import socket
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from typing import Any, Self
 
-from distrain.errors import RankError, StopRequested
-
-POLL_SECONDS = 0.2
-CONNECT_SECONDS = (
-    5.0  # to connect and to send the index; the next attempt looks up the name again, which may have moved
+from distrain.errors import StopRequested
+from distrain.launchers.pod_barrier_server import (
+    ALL,
+    CONNECT_SECONDS,
+    HERE,
+    MAX_LINE_BYTES,
+    MISSING,
+    OVER,
+    POLL_SECONDS,
+    RUNNING,
+    WAITING,
+    BarrierServer,
+    IndexedPod,
+    close,
+    keep_alive,
+    not_connected,
 )
-GRACE_SECONDS = 10.0  # pod 0 knows which pods are missing, so its answer comes before the other pods give up
-MAX_UNKNOWN_CONNECTIONS = 256  # at the same time, besides one connection of each pod
-MAX_LINE_BYTES = 2**16
-_ALL, _MISSING = b"all are there\n", b"missing:"
+
+RECONNECT_SECONDS = 5.0  # from a broken connection of a pod that runs to its next attempt
+_STOPPED = "Stopped before all pods had started: nothing was trained. Start again to train."
+_STOPPED_AGAIN = "Stopped before all pods had started again. Start again: training goes on from the last checkpoint."
 
 
-@dataclass(frozen=True)
-class IndexedPod:
-    """A pod of an Indexed Job, and the address of the barrier.
-
-    Attributes:
-        index: Completion index, from 0.
-        num_pods: Number of pods of the job.
-        host: DNS name of pod 0.
-        port: TCP port where pod 0 listens.
-    """
-
-    index: int
-    num_pods: int
-    host: str
-    port: int
-
-    def greeting(self) -> bytes:
-        """Return the line that the pod sends: it names the address too, which may belong to another job by now."""
-        return f"distrain pod {self.index} of {self.num_pods} at {self.host}:{self.port}\n".encode()
-
-
-def await_pods(pod: IndexedPod, *, seconds: float, is_stopped: Callable[[], bool]) -> None:
-    """Return when all pods have connected.
+class PodBarrier:
+    """This pod's place among all pods.
 
     Args:
         pod: This pod.
-        seconds: Time limit of pod 0 for the other pods, and of each other pod for pod 0.
-        is_stopped: Whether this pod was asked to stop; called every `POLL_SECONDS`.
+        seconds: How long pods wait for missing pods, and each other pod for pod 0.
 
-    Raises:
-        RankError: Some pods did not connect in time; the message names them.
-        StopRequested: This pod was asked to stop before all pods had connected.
+    Attributes:
+        is_over: Whether the run of the last `await_pods` has failed or was interrupted in some pod.
+        ranks_rendezvous: Host and port where the ranks meet.
     """
-    asyncio.run(_await(pod, seconds, is_stopped))
 
+    def __init__(self, pod: IndexedPod, *, seconds: float) -> None:
+        self.is_over = False
+        self.ranks_rendezvous = pod.ranks_rendezvous()
+        self._pod, self._seconds = pod, seconds
+        self._server = BarrierServer(pod, seconds) if pod.index == 0 else None
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._watch: asyncio.Task[None] | None = None
+        self._writer: asyncio.StreamWriter | None = None  # to pod 0, while a run goes on
 
-async def _await(pod: IndexedPod, seconds: float, is_stopped: Callable[[], bool]) -> None:
-    barrier = asyncio.create_task(_Server(pod).serve(seconds) if pod.index == 0 else _join(pod, seconds))
-    while not barrier.done():
-        if is_stopped():
-            barrier.cancel()
-            await asyncio.wait([barrier])
-            raise StopRequested("Stopped before all pods had started: nothing was trained. Start again to train.")
-        await asyncio.wait([barrier], timeout=POLL_SECONDS)
-    barrier.result()
+    def __enter__(self) -> Self:
+        """Begin to serve the connections."""
+        self._thread.start()
+        return self
 
+    def __exit__(self, *_: object) -> None:
+        """Close all connections."""
+        self._submit(self._leave()).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
 
-class _Server:
-    """The barrier in pod 0."""
+    def await_pods(self, is_stopped: Callable[[], bool]) -> None:
+        """Return when all pods wait, so that the ranks may start.
 
-    def __init__(self, pod: IndexedPod) -> None:
-        self._pod = pod
-        self._index_of = {replace(pod, index=index).greeting(): index for index in range(1, pod.num_pods)}
-        self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
-        self._present: dict[int, asyncio.StreamWriter] = {}
-        self._changed = asyncio.Event()
+        Args:
+            is_stopped: Whether this pod was asked to stop; called every `POLL_SECONDS`.
 
-    async def serve(self, seconds: float) -> None:
-        """Wait for all other pods, and answer them."""
-        deadline = asyncio.get_running_loop().time() + seconds
-        server = await self._listen(deadline, seconds)
-        answer = b""  # a pod 0 that is stopped answers nothing, and the other pods wait for the next pod 0
-        try:
-            async with asyncio.timeout_at(deadline):
-                while self._missing():
-                    self._changed.clear()
-                    await self._changed.wait()
-            answer = _ALL
-        except TimeoutError:
-            missing = self._missing()
-            answer = _MISSING + b" %s\n" % " ".join(map(str, missing)).encode()
-            raise _not_connected(self._pod, missing, seconds) from None
-        finally:
-            server.close()
-            for writer in self._present.values():
-                writer.write(answer)
-            for writer in self._open.values():
-                writer.close()
-            while self._open:
-                await asyncio.wait(self._open)
+        Raises:
+            RankError: Some pods did not come in time; the message names them.
+            StopRequested: This pod was asked to stop before.
+        """
+        waiting = self._submit(self._await_run())
+        while not waiting.done():
+            if is_stopped():
+                waiting.cancel()
+                raise StopRequested(_STOPPED_AGAIN if self._watch else _STOPPED)
+            concurrent.futures.wait([waiting], timeout=POLL_SECONDS)
+        waiting.result()
 
-    def _missing(self) -> list[int]:
-        return sorted(set(self._index_of.values()) - set(self._present))
+    def say_over(self) -> None:
+        """Tell all pods that the ranks of this pod have failed or were interrupted, which ends the run everywhere."""
+        self._submit(self._say_over()).result()
 
-    async def _listen(self, deadline: float, seconds: float) -> asyncio.Server:
-        loop, pod = asyncio.get_running_loop(), self._pod
+    def _submit(self, coroutine: Coroutine[Any, Any, None]) -> concurrent.futures.Future[None]:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    async def _await_run(self) -> None:
+        """Wait at pod 0 until it answers that all pods wait."""
+        await _cancel(self._watch)
+        self.is_over = False
+        if self._server:
+            await self._server.listen()
+        deadline = self._loop.time() + self._seconds
         while True:
             try:
-                found = await loop.getaddrinfo(pod.host, pod.port, family=socket.AF_INET, type=socket.SOCK_STREAM)
-                return await asyncio.start_server(self._handle, str(found[0][4][0]), pod.port, limit=MAX_LINE_BYTES)
-            except OSError as error:  # no DNS entry yet, the address of a former pod 0, or a port in use
-                if loop.time() > deadline:
-                    raise RankError(
-                        f"Pod 0 cannot listen at {pod.host}:{pod.port}: {error}; tried for {seconds:g} s. The name "
-                        "must be its own, by a headless Service with publishNotReadyAddresses, and the port free."
-                    ) from None
+                reader, writer = await self._connect(WAITING)
+            except (OSError, ValueError) as error:  # no DNS entry yet, no listener, or an address with another owner
+                reason = str(error) or type(error).__name__
+            else:
+                answer = await self._await_answer(reader, writer)
+                if answer is None:
+                    return
+                reason = "another program answers" if answer else "pod 0 closed the connection"
+                if not answer:
+                    deadline = self._loop.time() + self._seconds  # pod 0 was there until now
+            if self._loop.time() > deadline:
+                raise not_connected(self._pod, [0], self._seconds, f" ({self._pod.host}:{self._pod.port}: {reason})")
             await asyncio.sleep(POLL_SECONDS)
 
-    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Count a pod as present while it is connected; close all other connections."""
-        index, task = None, asyncio.current_task()
-        assert task
-        self._open[task] = writer
+    async def _await_answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes | None:
+        """Return None if the ranks may start, and go on listening to pod 0; else what ended the connection."""
+        is_kept = False
         try:
-            if len(self._open) > self._pod.num_pods + MAX_UNKNOWN_CONNECTIONS:
-                return
-            async with asyncio.timeout(CONNECT_SECONDS):
-                index = self._index_of.get(await reader.readline())
-            if index is not None:
-                if before := self._present.get(index):  # the network may have hidden the end of this connection
-                    before.close()
-                self._present[index] = writer
-                self._changed.set()
-                await reader.read(1)  # a pod sends nothing more, so this returns when it disconnects
-        except (OSError, ValueError):  # a broken connection, a slow sender, or too long a line
-            pass
+            answer = await _read_line(reader)
+            if named := re.fullmatch(MISSING % b"([0-9]{1,6}(?: [0-9]{1,6}){0,9998})", answer):
+                raise not_connected(self._pod, [int(index) for index in named[1].split()], self._seconds)
+            if started := re.fullmatch(ALL % b"([0-9a-f]{16})", answer):
+                is_kept = True
+                self._watch = self._loop.create_task(self._watch_run(started[1], reader, writer))
+                return None
         finally:
-            if index is not None and self._present.get(index) is writer:
-                del self._present[index]
-            await _close(writer)
-            del self._open[task]
+            if not is_kept:
+                writer.close()
+        return answer
+
+    async def _connect(self, state: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect to pod 0, and introduce this pod.
+
+        Raises:
+            OSError: Pod 0 does not answer at its address.
+            ValueError: Another program answers too long a line.
+        """
+        pod = self._pod
+        async with asyncio.timeout(CONNECT_SECONDS):
+            reader, writer = await asyncio.open_connection(
+                pod.host, pod.port, family=socket.AF_INET, limit=MAX_LINE_BYTES
+            )
+            try:
+                keep_alive(writer)
+                writer.write(pod.greeting() + state)
+                if await reader.readline() != HERE:
+                    raise ConnectionError("another program answers")
+            except BaseException:
+                writer.close()
+                raise
+        return reader, writer
+
+    async def _watch_run(self, token: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Set `is_over` once pod 0 says so; while pod 0 is away, try to connect again."""
+        while True:
+            self._writer = writer
+            try:
+                while line := await _read_line(reader):
+                    if line == OVER:
+                        self.is_over = True
+                        return
+            finally:
+                self._writer = None
+                await close(writer)
+            reader, writer = await self._reconnect(RUNNING % token)
+
+    async def _reconnect(self, state: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        while True:
+            await asyncio.sleep(RECONNECT_SECONDS)
+            with suppress(OSError, ValueError):
+                return await self._connect(state)
+
+    async def _say_over(self) -> None:
+        if self._server:
+            self._server.end_run()
+        elif self._writer:
+            self._writer.write(OVER)
+            with suppress(OSError):
+                await self._writer.drain()
+
+    async def _leave(self) -> None:
+        if self._server:
+            await self._server.close()
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            await _cancel(task)
 
 
-async def _join(pod: IndexedPod, seconds: float) -> None:
-    """Connect to pod 0 until it answers that all pods are present."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + seconds
-    while True:
-        try:
-            answer = await _ask(pod, seconds)
-            if answer == _ALL:
-                return
-            if missing := _parse_missing(answer):
-                raise _not_connected(pod, missing, seconds)
-            reason = "pod 0 closed the connection" if answer == b"" else "another program answers"
-        except (OSError, ValueError) as error:  # no DNS entry yet, no listener, or an address with another owner
-            reason = str(error) or type(error).__name__
-        if loop.time() > deadline:
-            raise _not_connected(pod, [0], seconds, f" ({pod.host}:{pod.port}: {reason})")
-        await asyncio.sleep(POLL_SECONDS)
+async def _cancel(task: asyncio.Task[Any] | None) -> None:
+    if task:
+        task.cancel()
+        await asyncio.wait([task])
 
 
-async def _ask(pod: IndexedPod, seconds: float) -> bytes:
-    """Connect to pod 0, and return its answer."""
-    async with asyncio.timeout(CONNECT_SECONDS):
-        reader, writer = await asyncio.open_connection(pod.host, pod.port, family=socket.AF_INET, limit=MAX_LINE_BYTES)
+async def _read_line(reader: asyncio.StreamReader) -> bytes:
+    """Return the next line; empty at the end of the connection, and for too long a line."""
     try:
-        writer.write(pod.greeting())
-        async with asyncio.timeout(seconds + GRACE_SECONDS):
-            return await reader.readline()
-    finally:
-        await _close(writer)
-
-
-async def _close(writer: asyncio.StreamWriter) -> None:
-    writer.close()
-    with suppress(OSError):
-        await writer.wait_closed()
-
-
-def _parse_missing(answer: bytes) -> list[int]:
-    """Return the missing pods that pod 0 names; empty for any other answer."""
-    named = re.fullmatch(_MISSING + rb"((?: [0-9]{1,6}){1,9999})\n", answer)
-    return [int(index) for index in named[1].split()] if named else []
-
-
-def _not_connected(pod: IndexedPod, missing: Sequence[int], seconds: float, reason: str = "") -> RankError:
-    shown = ", ".join(map(str, missing[:8])) + (", ..." if len(missing) > 8 else "")
-    pods = "Pod" if len(missing) == 1 else "Pods"
-    return RankError(
-        f"{pods} {shown} of {pod.num_pods} did not connect within {seconds:g} s{reason}. Perhaps a node or the image "
-        "is missing, or the pod failed: kubectl describe pod -l batch.kubernetes.io/job-completion-index="
-        f"{missing[0]}. If a pod only needs more time, set DISTRAIN_RENDEZVOUS_SECONDS."
-    )
+        return await reader.readline()
+    except OSError:
+        return b""
+    except ValueError:
+        return b"a line that is too long"

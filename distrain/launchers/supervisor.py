@@ -1,7 +1,7 @@
 """Supervises the processes of a job: starts them, relays signals and standard error, and turns errors into exit codes.
 
-Decides: how often processes are polled, which line is a final message, and which code an error exits with. Never:
-knows which processes run or what a signal means to them; `pod`, `mpirun` and `mpi_pod` do.
+Decides: how often processes are polled, which line is a final message, which code an error exits with, and how often a
+job runs again. Never: knows which processes run or what a signal means to them; `pod`, `mpirun` and `mpi_pod` do.
 
     relay = StderrRelay()
     rank = start(["distrain", "train", "--data", "d", "--run", "r"], signal_at_death=signal.SIGKILL, stderr=relay)
@@ -31,13 +31,15 @@ from pathlib import Path
 from typing import Any
 
 from distrain.cluster.signals import ignore_stop
-from distrain.errors import DistrainError, StopRequested
+from distrain.errors import ERROR_BY_EXIT_CODE, DistrainError, RankError, StopRequested
 from distrain.launchers.processes import reap_orphans
 
 POLL_SECONDS = 0.1
 CONNECT_SECONDS = 5.0
 MAX_LINE_BYTES = 2**16  # longer lines are relayed in parts, so that no line fills the memory
 RELAY_END_SECONDS = 5.0  # a stream ends as soon as its last writer has; this bounds the wait for a writer that escaped
+# A restart cannot mend the cause of these: success, wrong command or data, unusable checkpoint, divergence, a request.
+FINAL_CODES = {0, *ERROR_BY_EXIT_CODE} - {RankError.exit_code}
 GO_ON = "Start again: training goes on from the last checkpoint."
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
@@ -141,3 +143,25 @@ def exit_code_of(run: Callable[[], int], *, prefix: str = "") -> int:
         ignore_stop()
         say("interrupted", f"{prefix}a second SIGINT killed the ranks. {GO_ON}")
         return 128 + signal.SIGINT
+
+
+def run_with_restarts(
+    run: Callable[[], int], restarts: int, may_restart: Callable[[int], bool], *, prefix: str = ""
+) -> int:
+    """Run a job, and run it again when it has lost a rank.
+
+    Args:
+        run: Runs the job from its last checkpoint, and returns its exit code.
+        restarts: Upper limit of restarts.
+        may_restart: Whether the job may run again after an exit code.
+        prefix: Prefix of the warning about a restart.
+
+    Returns:
+        Exit code of the last run.
+    """
+    for restart in range(1, restarts + 1):
+        code = run()
+        if not may_restart(code):
+            return code
+        say("warning", f"{prefix}restart {restart} of {restarts}, from the last checkpoint.")
+    return run()

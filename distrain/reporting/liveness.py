@@ -7,7 +7,10 @@ Decides: what counts as alive. Never: writes, signals or mends anything.
 Training steps, evaluation steps and checkpoints are signs of life. A run that shows none for longer than `--within`
 counts as dead. Before its first step a run is not alive yet; a startup probe with the same command decides how long
 the start may take. A status from before this container, or else this machine, started belongs to an earlier attempt
-and does not count. On the machine that wrote the status, its boot clock tells the age, else wall time.
+and does not count. When a pod starts its ranks again (`restart_note.py`), the run is alive until its first step, for at
+most `RESTART_SECONDS`. Kubernetes has no startup probe for a second start.
+
+On the machine that wrote the status, its boot clock tells the age, else wall time.
 """
 
 from __future__ import annotations
@@ -19,7 +22,11 @@ from typing import Any
 
 from distrain.errors import RankError
 from distrain.reporting.boot_clock import boot_clock, boot_id, process_began
+from distrain.reporting.restart_note import last_restart
 from distrain.reporting.status import read_status
+
+RESTART_SECONDS = 21_600.0  # as the startup probe in k8s/base/train.yaml allows for the first start
+SKEW_SECONDS = 10.0  # by which the clocks of two hosts may differ; no restart trains a step in so short a time
 
 _ENDED = {"finished", "stopped", "failed"}
 
@@ -45,6 +52,11 @@ def sign_of_life(run: Path, *, within: float, now: float | None = None, since: f
     else:
         last, clock = status["time"] if status else 0.0, time.time
     now = clock() if now is None else now
+    restart = last_restart(run)
+    if restart is not None and (age := boot_clock() - restart) <= RESTART_SECONDS:
+        is_earlier = last < now - age + SKEW_SECONDS
+        if status is None or is_earlier or status["state"] == "starting":
+            return f"{run} is alive: it waits for its pods or starts again, {age:,.0f} s ago"
     since = now - (boot_clock() - process_began(Path("/proc/1/stat"))) if since is None else since
     if status is None or last < since:
         found = "no status yet" if status is None else "only the status of an earlier attempt"

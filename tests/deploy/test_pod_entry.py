@@ -6,10 +6,11 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,10 @@ from pathlib import Path
 
 def run(rank, notes, plan):
     received = []
+    with (notes / f"{rank}.starts").open("a") as starts:
+        print(os.environ["DISTRAIN_RENDEZVOUS"], file=starts)
+    if len((notes / f"{rank}.starts").read_text().splitlines()) > 1:
+        plan = {**plan, **plan.get("again", {})}
     (notes / f"{rank}.began").write_text(str(os.getpid()))
     while plan.get("starts_with") and not Path(plan["starts_with"]).exists():
         time.sleep(0.01)
@@ -79,7 +84,7 @@ class Started:
         program: tuple[str, ...],
         **variables: str,
     ) -> None:
-        (folder / "stand_in").mkdir()
+        (folder / "stand_in").mkdir(parents=True)
         (folder / "stand_in" / "sitecustomize.py").write_text(STAND_IN)
         self.folder = folder
         left_out = ("DISTRAIN_", "HOROVOD_", "OMPI_", "PMI_", "SLURM_", "JOB_COMPLETION_INDEX")
@@ -107,6 +112,10 @@ class Started:
         """Return the signals that a rank has handled."""
         return (self.folder / f"{rank}.received").read_text()
 
+    def starts(self, rank: int) -> list[str]:
+        """Return the rendezvous of each start of a rank."""
+        return (self.folder / f"{rank}.starts").read_text().splitlines()
+
     def allow(self, name: str) -> None:
         """Let a rank go on that waits for this file."""
         (self.folder / name).touch()
@@ -130,13 +139,13 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Started]]:
     """`start([plan of each rank])` starts a pod; the end of the test kills what still runs."""
     started: list[Started] = []
 
-    def begin(plans, *, before=(), program=("-m", "distrain.pod"), **variables) -> Started:
-        started.append(Started(tmp_path, plans, before=before, program=program, **variables))
+    def begin(plans, *, before=(), program=("-m", "distrain.pod"), folder=tmp_path, **variables) -> Started:
+        started.append(Started(folder, plans, before=before, program=program, **variables))
         return started[-1]
 
     yield begin
     for pod in started:
-        for path in tmp_path.glob("*.began"):
+        for path in pod.folder.glob("*.began"):
             if not pod.process.args[0].endswith("unshare") and is_alive(int(path.read_text())):
                 os.kill(int(path.read_text()), signal.SIGKILL)
         pod.process.kill()
@@ -228,6 +237,65 @@ def unshare() -> list[str]:
     if subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
         pytest.skip("process namespaces need root with CAP_SYS_ADMIN")
     return command
+
+
+LOST = fails(5, "distrain: error: rank 1 was lost", again={"code": 0})
+
+
+@pytest.mark.parametrize(
+    ("plans", "code", "num_starts"),
+    [
+        ([LOST, fails(0, signal=9, again={"signal": None})], 0, 2),
+        ([fails(42, "distrain: stopped: rank 1", again={"code": 0}), fails(42, again={"code": 0})], 0, 2),
+        ([fails(1, "a traceback", again={"code": 0}), fails(5, again={"code": 0})], 0, 2),
+        ([fails(5), fails(0, signal=9)], 5, 3),
+        ([fails(5), fails(3, "distrain: error: rank 1: a shard is damaged")], 3, 1),
+        ([fails(6, "distrain: error: rank 0: the loss is nan"), fails(6)], 6, 1),
+    ],
+)
+def test_ranks_that_were_lost_or_stopped_elsewhere_start_again(start, plans, code, num_starts):
+    pod = start(plans, DISTRAIN_RESTARTS="2")
+    pod.allow("go")
+    returned, _, err = pod.end()
+    assert returned == code
+    assert [len(pod.starts(rank)) for rank in (0, 1)] == [num_starts] * 2
+    said = [line for line in err if "warning" in line]
+    about = "distrain: warning: pod 0: restart {} of 2, from the last checkpoint."
+    assert said == [about.format(restart) for restart in range(1, num_starts)]
+
+
+def test_a_pod_that_is_told_to_stop_starts_nothing_again(start):
+    pod = start([{"code": 0}, {"code": 0}], DISTRAIN_RESTARTS="2")
+    pod.ranks()
+    pod.process.send_signal(signal.SIGTERM)
+    code, _, err = pod.end()
+    assert code == 42
+    assert not any("restart" in line for line in err)
+    assert len(pod.starts(0)) == 1
+
+
+def test_a_rank_that_hangs_is_killed_as_soon_as_the_run_is_over_elsewhere(start, tmp_path):
+    """Pod 0 has lost its rank; the rank of pod 1 ignores all. Both pods keep their place, and go on together."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as free:
+        port = free.getsockname()[1]
+    program = "import sys; from distrain.launchers import pod; pod.OVER_SECONDS = 1; sys.exit(pod.main(sys.argv[1:]))"
+    variables = {"DISTRAIN_NUM_PODS": "2", "DISTRAIN_RENDEZVOUS": f"127.0.0.1:{port}", "DISTRAIN_RESTARTS": "1"}
+    plans = [LOST], [{"code": 0, "again": {"after": "go"}}]
+    pods = [
+        start(plan, program=("-c", program), folder=tmp_path / str(i), JOB_COMPLETION_INDEX=str(i), **variables)
+        for i, plan in enumerate(plans)
+    ]
+    hung = pods[1].ranks()[0]["pid"]
+    pods[0].ranks()
+    os.kill(hung, signal.SIGSTOP)
+    pods[1].allow("go")
+    pods[0].allow("go")
+    wait_until(lambda: not is_alive(hung))
+    ended = [pod.end() for pod in pods]
+    assert [code for code, *_ in ended] == [0, 0], ended
+    assert [pod.starts(0) for pod in pods] == [[f"127.0.0.1:{port + 1}"] * 2] * 2
+    said = "distrain: error: pod 1: rank 1 did not end and was killed, though the run is over in the other pods."
+    assert any(line.startswith(said) for line in ended[1][2])
 
 
 def test_as_process_1_it_handles_signals_and_reaps(start):

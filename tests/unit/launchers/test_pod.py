@@ -27,6 +27,12 @@ STILL_RUNS = None
         ([5, -9], False, 5, "error: pod 0: rank 1 was killed by signal 9 (Killed). Perhaps it ran out of memory"),
         ([-6, 5], False, 5, "error: pod 0: rank 0 was killed by signal 6 (Aborted). Start again: training goes on"),
         ([-40, 42], False, 42, "stopped: pod 0: "),
+        (
+            [STILL_RUNS, STILL_RUNS],
+            False,
+            5,
+            "error: pod 0: rank 0, 1 did not end and was killed, though the run is over",
+        ),
         ([3, STILL_RUNS], True, 3, "warning: pod 0: rank 1 was killed, because it still ran 75 s after another had"),
     ],
 )
@@ -48,6 +54,7 @@ def test_the_exit_code_and_the_final_message(codes, has_final_message, code, mes
         ({"JOB_COMPLETION_INDEX": ""}, [], "JOB_COMPLETION_INDEX is not set"),
         ({"JOB_COMPLETION_INDEX": "3"}, [], "JOB_COMPLETION_INDEX=3, but DISTRAIN_NUM_PODS=3"),
         ({"DISTRAIN_RENDEZVOUS": "here"}, [], "DISTRAIN_RENDEZVOUS='here' is not HOST:PORT"),
+        ({"DISTRAIN_RESTARTS": "-1"}, [], "DISTRAIN_RESTARTS='-1' is not a whole number from 0."),
         ({"DISTRAIN_RENDEZVOUS_SECONDS": "soon"}, [], "DISTRAIN_RENDEZVOUS_SECONDS='soon'"),
         ({}, ["--strategy", "mpi"], "--strategy mpi cannot connect 6 ranks in an Indexed Job"),
         ({}, ["--strategy", "mirrored"], "--strategy mirrored cannot connect 6 ranks"),

@@ -8,17 +8,25 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 
 import pytest
-from waiting import BOUND
+from waiting import BOUND, wait_until
 
 from distrain.errors import RankError, StopRequested
-from distrain.launchers.pod_barrier import IndexedPod, await_pods
+from distrain.launchers import pod_barrier
+from distrain.launchers.pod_barrier import PodBarrier
+from distrain.launchers.pod_barrier_server import IndexedPod
 
 SHORT = 0.2  # seconds; each pod makes one attempt at least
+
+
+def await_pods(pod: IndexedPod, *, seconds: float, is_stopped: Callable[[], bool]) -> None:
+    """Come to the barrier, wait there, and leave."""
+    with PodBarrier(pod, seconds=seconds) as barrier:
+        barrier.await_pods(is_stopped)
 
 
 @pytest.fixture
@@ -63,8 +71,16 @@ def connection(port: int) -> socket.socket:
 def greet(port: int, index: int, num_pods: int, *, host: str = "127.0.0.1") -> socket.socket:
     """Connect to pod 0, and send the greeting of a pod."""
     connected = connection(port)
-    connected.sendall(IndexedPod(index, num_pods, host, port).greeting())
+    connected.sendall(IndexedPod(index, num_pods, host, port).greeting() + b", waiting\n")
     return connected
+
+
+def line(connected: socket.socket) -> bytes:
+    """Return the next line that pod 0 sends."""
+    received = b""
+    while not received.endswith(b"\n") and (more := connected.recv(1)):
+        received += more
+    return received
 
 
 def assert_pod_0_waits(port: int) -> None:
@@ -82,7 +98,10 @@ def test_all_wait_for_the_last(pod, port):
         assert not host.done()
         last = pod(2, 4)
         assert [waiting.result(BOUND) for waiting in (host, last)] == [None] * 2
-        assert [early.recv(100) for early in (third, first)] == [b"all are there\n"] * 2
+        assert [line(early) for early in (third, first)] == [b"here\n"] * 2
+        started = {line(early) for early in (third, first)}
+        assert len(started) == 1
+        assert started.pop().startswith(b"all are there: ")
 
 
 def test_many_pods(pod):
@@ -119,15 +138,17 @@ def test_a_pod_that_leaves_is_missing_again_until_another_comes(pod, port):
         assert_pod_0_waits(port)
         assert not host.done()
         assert [waiting.result(BOUND) for waiting in (host, pod(1, 3))] == [None] * 2
-        assert last.recv(100) == b"all are there\n"
+        assert line(last) == b"here\n"
+        assert line(last).startswith(b"all are there: ")
 
 
 def test_of_two_that_are_one_pod_the_newer_counts(pod, port):
     """The network may have hidden the end of the older connection."""
     host = pod(0, 3)
     with closing(greet(port, 1, 3)) as older:
+        assert line(older) == b"here\n"
         newer = pod(1, 3)
-        assert older.recv(1) == b""  # pod 0 closed it
+        assert line(older) == b""  # pod 0 closed it
     assert [waiting.result(BOUND) for waiting in (host, newer, pod(2, 3))] == [None] * 3
 
 
@@ -163,16 +184,81 @@ def test_a_stop_ends_the_barrier_at_once(pod, index):
     assert time.monotonic() - began < 5
 
 
+@pytest.fixture
+def run(port: int) -> Iterator[list[PodBarrier]]:
+    """Three pods that have all waited, so that their ranks run; they wait up to 1 s for missing pods."""
+    barriers = [PodBarrier(IndexedPod(index, 3, "127.0.0.1", port), seconds=1) for index in range(3)]
+    for barrier in barriers:
+        barrier.__enter__()
+    await_all(barriers)
+    yield barriers
+    for barrier in barriers:
+        barrier.__exit__()
+
+
+def await_all(barriers: Sequence[PodBarrier]) -> None:
+    with ThreadPoolExecutor(len(barriers)) as pool:
+        for waiting in [pool.submit(barrier.await_pods, lambda: False) for barrier in barriers]:
+            waiting.result(BOUND)
+
+
+@pytest.mark.parametrize("index", [0, 2])
+def test_a_pod_whose_ranks_failed_ends_the_run_in_all_pods_which_keep_their_place(run, index):
+    assert not any(barrier.is_over for barrier in run)
+    run[index].say_over()
+    wait_until(lambda: all(barrier.is_over for barrier in run))
+    await_all(run)
+    assert not any(barrier.is_over for barrier in run)
+
+
+@pytest.mark.parametrize("index", [0, 2])
+def test_a_pod_that_comes_back_ends_the_run(run, index, port, monkeypatch):
+    """Its entry could not say so: the new pod of an index replaces a pod whose node was lost."""
+    monkeypatch.setattr(pod_barrier, "RECONNECT_SECONDS", 0.1)
+    run.pop(index).__exit__()
+    if index:
+        time.sleep(0.5)  # a lost connection alone ends no run; the ranks know whether a rank was lost
+        assert not any(barrier.is_over for barrier in run)
+    with PodBarrier(IndexedPod(index, 3, "127.0.0.1", port), seconds=BOUND) as new, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(new.await_pods, lambda: False)
+        wait_until(lambda: all(barrier.is_over for barrier in run))
+        await_all(run)
+        waiting.result(BOUND)
+
+
+def test_a_broken_connection_ends_no_run(run, monkeypatch):
+    monkeypatch.setattr(pod_barrier, "RECONNECT_SECONDS", 0.1)
+    assert run[0]._server
+    before = dict(run[0]._server._running)
+    for writer in before.values():  # as a firewall does that forgets its connections
+        run[0]._loop.call_soon_threadsafe(writer.transport.abort)
+    wait_until(lambda: set(run[0]._server._running) == {0, 1, 2} and run[0]._server._running != before)
+    assert not any(barrier.is_over for barrier in run)
+    run[1].say_over()
+    wait_until(lambda: all(barrier.is_over for barrier in run))
+
+
+def test_pods_that_come_late_one_after_another_push_nobody_out(pod):
+    """The limit is 2 s; the last pod comes 3.6 s after the first."""
+    waiting = []
+    for index in (1, 0, 3, 2):
+        waiting.append(pod(index, 4, seconds=2))
+        time.sleep(1.2)
+    assert [each.result(BOUND) for each in waiting] == [None] * 4
+
+
 RUBBISH = [
     b"",
     b"\n",
     b"GET / HTTP/1.1\r\n\r\n",
     bytes(300_000),
     b"x" * 100_000 + b"\n",
-    b"distrain pod 1 of 2 at elsewhere:1\n",
-    b"distrain pod 2 of 2 at 127.0.0.1:%d\n",
-    b"distrain pod 0 of 2 at 127.0.0.1:%d\n",
-    b"distrain pod 1 of 3 at 127.0.0.1:%d\n",
+    b"distrain pod 1 of 2 at elsewhere:1, waiting\n",
+    b"distrain pod 1 of 2 at 127.0.0.1:%d, running 0123456789abcdef\n",
+    b"over\n",
+    b"distrain pod 2 of 2 at 127.0.0.1:%d, waiting\n",
+    b"distrain pod 1 of 3 at 127.0.0.1:%d, waiting\n",
+    b"distrain pod 1 of 2 at 127.0.0.1:%d, sleeping\n",
     b"distrain pod 1 of 2 at 127.0.0.1:%d",
 ]
 
@@ -212,7 +298,14 @@ def answering(answer: bytes) -> tuple[int, threading.Thread]:
 
 
 @pytest.mark.parametrize(
-    "answer", [b"HTTP/1.0 400 Bad Request\r\n\r\n", b"", b"missing: 1 x\n", b"missing:\n", b"y" * 200_000]
+    "answer",
+    [
+        b"HTTP/1.0 400 Bad Request\r\n\r\n",
+        b"",
+        b"here\nmissing: 1 x\n",
+        b"here\nmissing:\n",
+        b"here\n" + b"y" * 200_000,
+    ],
 )
 def test_another_program_that_answers_is_not_pod_0(answer):
     port, thread = answering(answer)

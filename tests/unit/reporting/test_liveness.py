@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from distrain.errors import CheckpointError, RankError
+from distrain.reporting import liveness, restart_note
 from distrain.reporting.boot_clock import boot_clock, boot_id
 from distrain.reporting.liveness import sign_of_life
+from distrain.reporting.restart_note import note_restart
 
 
 def write_status(run: Path, **values: object) -> None:
@@ -85,4 +87,39 @@ def test_a_status_with_odd_values_is_no_trouble(tmp_path, values):
 def test_a_damaged_status_is_an_error(tmp_path):
     (tmp_path / "status.json").write_text("{")
     with pytest.raises(CheckpointError):
+        look(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("state", "time_after_restart", "word"),
+    [
+        ("stopped", -5, "alive: it waits for its pods or starts again, 100 s ago"),  # the end of the attempt before
+        ("training", -900, "alive: it waits"),  # its chief was lost
+        ("starting", 50, "alive: it waits"),
+        ("training", 90, "alive: training at step 7"),
+        ("failed", 50, "failed at step 7"),
+    ],
+)
+def test_a_pod_whose_ranks_start_again_is_alive_until_they_train(
+    tmp_path, monkeypatch, state, time_after_restart, word
+):
+    note_restart(tmp_path)
+    monkeypatch.setattr(liveness, "boot_clock", lambda: boot_clock() + 100)
+    write_status(tmp_path, state=state, time=900 + time_after_restart, step=7)
+    try:
+        said = look(tmp_path)
+    except RankError as error:
+        said = str(error)
+    assert word in said
+
+
+def test_a_restart_counts_for_so_long_and_while_its_writer_runs(tmp_path, monkeypatch):
+    note_restart(tmp_path)
+    assert "starts again" in look(tmp_path)  # no status at all
+    monkeypatch.setattr(liveness, "boot_clock", lambda: boot_clock() + 30_000)
+    with pytest.raises(RankError, match="no status"):
+        look(tmp_path)
+    monkeypatch.undo()
+    monkeypatch.setattr(restart_note, "process_began", lambda stat: boot_clock() + 1)  # another process of that number
+    with pytest.raises(RankError, match="no status"):
         look(tmp_path)
