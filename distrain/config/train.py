@@ -63,6 +63,16 @@ class TrainConfig(OptimizerSettings, LengthSettings, RunSettings):
         may_differ=True,
         may_change=True,
     )
+    metrics_port: str | None = setting(
+        "serve the status of the run at this port, path /metrics, for a scrape by Prometheus; without a host only to "
+        "this machine",
+        default=None,
+        pattern=r"([A-Za-z0-9_.-]+:)?[1-9][0-9]{0,4}",
+        rule="PORT or HOST:PORT, such as 9400 or 0.0.0.0:9400",
+        metavar="[HOST:]PORT",
+        may_differ=True,
+        may_change=True,
+    )
 
 
 def train_config(settings: Mapping[str, Any], toml: Path | None = None) -> TrainConfig:

@@ -24,6 +24,7 @@ from distrain.errors import DistrainError, StopRequested
 from distrain.keras_backend import require_tensorflow
 from distrain.reporting.boot_clock import boot_clock
 from distrain.reporting.logs import log_of_run
+from distrain.reporting.metrics_server import served_metrics
 from distrain.reporting.reporter import Reporter, RunReporter
 from distrain.training.epochs import make_actions, train_epochs
 from distrain.training.job import TrainingJob, open_job, refuse_given_model
@@ -85,7 +86,11 @@ def run_job(
         with open_run_directory(distribution, config, job) as restored:
             setup = build_setup(distribution, config, job, restored)
             steps = compile_steps(setup)
-            with open_reporter(config.run) if distribution.group.is_chief else Reporter() as report:
+            is_chief = distribution.group.is_chief
+            with (
+                open_reporter(config.run) if is_chief else Reporter() as report,
+                served_metrics(config.run, config.metrics_port if is_chief else None),
+            ):
                 actions = make_actions(setup, report, stop=stop, started_at=started_at)
                 try:
                     progress = train_epochs(setup, steps, actions, at_step=at_step)
