@@ -62,7 +62,7 @@ def add_plan(commands: Any) -> None:
     command = commands.add_parser("plan", help="predict what a run on N replicas takes, before it is started")
     add_settings(command, PlanConfig)
     add_settings(command, TrainConfig, only=_PLANNED)
-    command.set_defaults(command=_plan, may_be_cut=True)
+    command.set_defaults(command=_plan, may_be_cut=True, prints_result=True)
 
 
 def _plan(options: argparse.Namespace) -> None:

@@ -11,32 +11,44 @@ An error that a user can mend ends with one line on standard error and the exit 
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
-import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from distrain.cli import data_commands, run_commands, train_command, verify_command
 from distrain.cli.options import Formatter, Parser, exit_code_table
+from distrain.cli.streams import StandardOutput, drop_output
 from distrain.cluster.signals import StopRequest
 from distrain.config import TrainConfig
-from distrain.errors import ConfigurationError, DistrainError
+from distrain.errors import CheckpointError, ConfigurationError, DataError, DistrainError
+from distrain.files import DISK_FAULTS, describe
 from distrain.reporting.error_line import print_error, world_or_alone
 from distrain.reporting.logs import LEVELS, log_to_stderr
 from distrain.version import __version__
 
 _LOG = logging.getLogger(__name__)
 
+_FAULTS_OF_MACHINE = DISK_FAULTS | {errno.EACCES, errno.EPERM, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ESTALE}
 
-def main(arguments: Sequence[str] | None = None, *, stop: StopRequest | None = None) -> int:
+
+def main(
+    arguments: Sequence[str] | None = None, *, stop: StopRequest | None = None, output: StandardOutput | None = None
+) -> int:
     """Run one command and return its exit code.
 
     Args:
         arguments: words after `distrain`; default: the words that this process got.
         stop: request to stop, if this process listens already.
+        output: standard output, if this process guards it.
     """
-    options = make_parser().parse_args(arguments, argparse.Namespace(stop=stop, is_whole_process=arguments is None))
+    options = argparse.Namespace(stop=stop, is_whole_process=arguments is None)
     try:
+        make_parser().parse_args(arguments, options)
+        if output is not None:
+            output.is_needed = options.prints_result
         world = world_or_alone()
         with log_to_stderr(options.log_level, rank=world.rank):
             _LOG.debug("distrain %s, %s", __version__, world)
@@ -47,14 +59,27 @@ def main(arguments: Sequence[str] | None = None, *, stop: StopRequest | None = N
         print_error(error)
         return error.exit_code
     except BrokenPipeError:  # the reader of standard output is gone, as `head` is after its last line
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if options.may_be_cut:
+        drop_output(sys.stdout.fileno())
+        if options.may_be_cut or not hasattr(options, "command"):  # the help ends the parsing
             return 0
         print("distrain: error: standard output was closed; send it to a file and start again", file=sys.stderr)
         return ConfigurationError.exit_code
+    except OSError as error:
+        if error.errno not in _FAULTS_OF_MACHINE:
+            raise
+        fault = _fault(error, getattr(options, "run", None))
+        print_error(fault)
+        return fault.exit_code
     except KeyboardInterrupt:
         print("distrain: interrupted; nothing half-written is left", file=sys.stderr)
         return 130
+
+
+def _fault(error: OSError, run: Any) -> DistrainError:
+    """Return the error of a command that met a missing right, a full disk or another fault of the machine."""
+    is_of_run = isinstance(run, Path) and str(error.filename or "").startswith(str(run))
+    kind = CheckpointError if is_of_run else DataError
+    return kind(f"{describe(error)}. Check the path, your permissions and the disk, then start the same command again.")
 
 
 def train_arguments(arguments: Sequence[str]) -> TrainConfig:
@@ -76,7 +101,10 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=Formatter,
     )
     parser.add_argument("--version", action="version", version=f"distrain {__version__}")
-    parser.set_defaults(may_be_cut=False)  # True for commands that lose nothing when the reader of their output leaves
+    parser.set_defaults(
+        may_be_cut=False,  # whether a command loses nothing when the reader of its output leaves
+        prints_result=False,  # whether the output of a command is its result
+    )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     data_commands.add_synth(commands)
     data_commands.add_prepare(commands)

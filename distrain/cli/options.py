@@ -12,6 +12,7 @@ Decides: how a setting looks in a help text. Never: repeats a default, a type or
 from __future__ import annotations
 
 import argparse
+import sys
 import textwrap
 from collections.abc import Collection
 from typing import Any
@@ -28,6 +29,10 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self.register("action", None, _StoreOnce)  # of options and arguments that name no other action
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if message:
+            print(message, end="", file=file or sys.stderr, flush=True)  # argparse would hide that this fails
 
 
 class _StoreOnce(argparse.Action):

@@ -26,7 +26,7 @@ def add_evaluate(commands: Any) -> None:
         "--data", type=Path, required=True, metavar="DIR", help="prepared data that the run was trained on"
     )
     _add_choice(command)
-    command.set_defaults(command=_evaluate, may_be_cut=True)
+    command.set_defaults(command=_evaluate, may_be_cut=True, prints_result=True)
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -43,7 +43,7 @@ def add_predict(commands: Any) -> None:
         "file", nargs="?", type=Path, metavar="FILE", help="texts, one per line (default: standard input)"
     )
     _add_choice(command)
-    command.set_defaults(command=_predict, may_be_cut=True)
+    command.set_defaults(command=_predict, may_be_cut=True, prints_result=True)
 
 
 def _predict(options: argparse.Namespace) -> None:
@@ -71,7 +71,7 @@ def _text_lines(path: Path | None) -> Iterator[str]:
             for line in file:
                 yield line.decode("utf-8", "replace").rstrip("\r\n")
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error}") from None
+        raise DataError(f"{path or 'standard input'} cannot be read: {error.strerror}.") from None
 
 
 def add_report(commands: Any) -> None:
@@ -111,7 +111,7 @@ def add_alive(commands: Any) -> None:
         metavar="SECONDS",
         help="largest allowed age of the last sign of life (default: %(default)s)",
     )
-    command.set_defaults(command=_alive, may_be_cut=True)
+    command.set_defaults(command=_alive, may_be_cut=True, prints_result=True)
 
 
 def _alive(options: argparse.Namespace) -> None:

@@ -18,7 +18,7 @@ from distrain.config.setting import check_settings, require, setting
 class PlanConfig:
     """Settings of `distrain plan`; `settings_of(PlanConfig)` lists them with their help texts."""
 
-    replicas: int = setting("number of copies of the model", at_least=1, metavar="N")
+    replicas: int = setting("number of copies of the model", at_least=1, at_most=2**20, metavar="N")
     audit: bool = setting("walk two epochs and prove that each example is read once", default=False)
     step_ms: float | None = setting(
         "measured time of one step in milliseconds: also predict the time of an epoch",

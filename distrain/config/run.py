@@ -15,6 +15,7 @@ from distrain.config.setting import check_settings, require, setting
 
 STRATEGIES = ("auto", "single", "mirrored", "horovod", "mpi")
 COMPRESSIONS = ("none", "fp16")
+MAX_BATCH_SIZE = 2**24  # a batch lies in memory, and its rows have int32 numbers
 DEFAULT_GLOBAL_BATCH_SIZE = 128  # Google's text classification guide trains with it
 
 
@@ -41,7 +42,7 @@ class RunSettings:
         "devices of this process: cpu:N for N logical CPU devices, or gpu:0,1 for the GPUs with these numbers",
         default=None,
         default_text="all GPUs, else the CPU",
-        pattern=r"cpu:[1-9]\d{0,2}|gpu:\d+(,\d+)*",
+        pattern=r"cpu:[1-9]\d{0,2}|gpu:\d{1,4}(,\d{1,4})*",
         rule="cpu:N for N logical CPU devices, or gpu:0,1 for these GPUs",
         metavar="DEVICES",
         may_differ=True,
@@ -51,24 +52,30 @@ class RunSettings:
         "function that makes a model of your own, as package.module:function",
         default=None,
         default_text="the shipped model for the kind of data",
-        pattern=r"[\w.]+:\w+",
+        pattern=r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*",
         rule="package.module:function",
         metavar="MODEL",
     )
     batch_size: int | None = setting(
-        "examples per replica and batch, in place of --global-batch-size", default=None, at_least=1, metavar="B"
+        "examples per replica and batch, in place of --global-batch-size",
+        default=None,
+        at_least=1,
+        at_most=MAX_BATCH_SIZE,
+        metavar="B",
     )
     global_batch_size: int | None = setting(
         "examples per step over all replicas; the trained model depends on it, but not on the number of replicas",
         default=None,
         default_text=str(DEFAULT_GLOBAL_BATCH_SIZE),
         at_least=1,
+        at_most=MAX_BATCH_SIZE,
         metavar="G",
     )
     accumulation_steps: int = setting(
         "batches that each replica takes for one update, if a global batch is too large for the memory of the devices",
         default=1,
         at_least=1,
+        at_most=2**16,
         metavar="K",
         may_change=True,
     )
@@ -76,6 +83,7 @@ class RunSettings:
         "steps in one call into TensorFlow; callbacks, checkpoints and stop requests wait for the end of the call",
         default=1,
         at_least=1,
+        at_most=2**16,
         metavar="K",
         may_change=True,
     )

@@ -28,13 +28,15 @@ from typing import Any
 
 from distrain.errors import ConfigurationError
 
+MAX_NUMBER = 10**12  # bound of all numbers but seeds: 10^12 steps of 1 ms take 31 years
+MAX_SHOWN = 100  # characters of a refused value in a message
 _SECONDS = {"h": 3600, "m": 60, "s": 1}
 
 
 class Duration(float):
     """A number of seconds, made from a number, or from a text such as "90" or "1h30m"."""
 
-    PATTERN = r"(?=.*[1-9])(\d+(\.\d+)?|(\d+h)?(\d+m)?(\d+s)?)"
+    PATTERN = r"(?=.*[1-9])(\d{1,9}(\.\d{1,99})?|(\d{1,6}h)?(\d{1,8}m)?(\d{1,9}s)?)"  # at most 300 years
     RULE = "above 0: seconds, or hours, minutes and seconds as in 1h30m or 90s"
 
     def __new__(cls, value: float | str) -> Duration:
@@ -136,13 +138,17 @@ class Setting:
         """Raise `ConfigurationError` with setting, value and rule, unless `value` is allowed."""
         if value is None and self.default is None:
             return
+        words = value if isinstance(value, tuple | list) else (value,)
+        require(all(map(_is_plain_text, words)), self._title, value, "text in UTF-8, without the character NUL")
         if self.is_repeatable:
-            paths = value if isinstance(value, tuple | list) else (value,)
+            paths = words
             is_allowed = len(paths) > 0 and all(isinstance(path, _ACCEPTED[Path]) for path in paths)
             require(is_allowed, self._title, value, "of type Path, or several paths")
             return
         require(self._is_of_kind(value), self._title, value, f"of type {self.kind.__name__}")
         require(self._is_in_range(value), self._title, value, self.range_rule())
+        if (self.kind is int and self.below is None) or self.kind is float:
+            require(value <= MAX_NUMBER, self._title, value, f"at most {MAX_NUMBER:,}")
 
     @property
     def _title(self) -> str:
@@ -215,8 +221,19 @@ def check_settings(config: Any) -> None:
 def require(condition: bool, name: str, value: object, rule: str) -> None:
     """Raise `ConfigurationError` with the setting, its value and the broken rule, unless `condition` holds."""
     if not condition:
-        shown = str(value) if isinstance(value, Path) else value
-        raise ConfigurationError(f"{name} is {shown!r}, but it must be {rule}.")
+        shown = repr(str(value) if isinstance(value, Path) else value)
+        shown = shown if len(shown) <= MAX_SHOWN else f"{shown[:MAX_SHOWN]}..."
+        raise ConfigurationError(f"{name} is {shown}, but it must be {rule}.")
+
+
+def _is_plain_text(value: Any) -> bool:
+    """Whether a text or path can be written into a JSON file and given to the system; True for other types."""
+    if not isinstance(value, str | os.PathLike):
+        return True
+    try:
+        return b"\0" not in os.fspath(value).encode()  # a name that is no UTF-8 has surrogates, which do not encode
+    except UnicodeEncodeError:
+        return False
 
 
 def _kind_of(hint: Any) -> type:

@@ -87,7 +87,9 @@ class PrepareConfig:
         default="word",
         choices=TOKENS,
     )
-    top_k: int = setting("number of n-grams or words to keep", default=20_000, at_least=1, metavar="K")
+    top_k: int = setting(
+        "number of n-grams or words to keep", default=20_000, at_least=1, at_most=MAX_COLUMNS, metavar="K"
+    )
     label_column: str | None = setting(
         "name or number (from 0) of the label column; a name needs a header in CSV files",
         default=None,
@@ -101,7 +103,11 @@ class PrepareConfig:
         metavar="COLUMNS",
     )
     max_length: int = setting(
-        "number of words or characters to keep of each row, for sequences", default=500, at_least=1, metavar="WORDS"
+        "number of words or characters to keep of each row, for sequences",
+        default=500,
+        at_least=1,
+        at_most=2**20,
+        metavar="WORDS",
     )
     holdout: float = setting(
         "fraction of the training rows to hold out when --test is left out",
@@ -110,7 +116,7 @@ class PrepareConfig:
         below=1,
         metavar="FRACTION",
     )
-    seed: int = setting("random seed that selects the held-out rows", default=0)
+    seed: int = setting("random seed that selects the held-out rows", default=0, at_least=-(2**63), below=2**63)
     memory_mib: int = setting(
         "memory for data in each process, in MiB, beyond what Python itself needs",
         default=1024,

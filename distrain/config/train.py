@@ -22,6 +22,9 @@ from distrain.errors import ConfigurationError
 
 DROPOUT_RATES = {"ngram": 0.4, "sequence": 0.2}  # by kind of data
 
+MAX_WIDTH = 2**20  # of a layer; the memory of the machine bounds the model besides
+MAX_BLOCKS = 16  # each block but the last halves a row, so more blocks see one word
+
 PRECISIONS = ("float16", "bfloat16")
 
 
@@ -42,10 +45,16 @@ class TrainConfig(OptimizerSettings, LengthSettings, RunSettings):
         default_text="float32 throughout",
         choices=PRECISIONS,
     )
-    units: int = setting("width of the hidden layer of the n-gram model", default=64, at_least=1)
-    embedding: int = setting("width of a word vector of the sequence model", default=200, at_least=1, metavar="UNITS")
-    blocks: int = setting("convolution blocks of the sequence model", default=2, at_least=1, metavar="N")
-    filters: int = setting("filters of each convolution of the sequence model", default=64, at_least=1, metavar="N")
+    units: int = setting("width of the hidden layer of the n-gram model", default=64, at_least=1, at_most=MAX_WIDTH)
+    embedding: int = setting(
+        "width of a word vector of the sequence model", default=200, at_least=1, at_most=MAX_WIDTH, metavar="UNITS"
+    )
+    blocks: int = setting(
+        "convolution blocks of the sequence model", default=2, at_least=1, at_most=MAX_BLOCKS, metavar="N"
+    )
+    filters: int = setting(
+        "filters of each convolution of the sequence model", default=64, at_least=1, at_most=MAX_WIDTH, metavar="N"
+    )
     dropout: float | None = setting(
         "fraction of inputs that the layers of the shipped models drop",
         default=None,
@@ -85,7 +94,9 @@ def train_config(settings: Mapping[str, Any], toml: Path | None = None) -> Train
     if toml is not None:
         try:
             merged = tomllib.loads(toml.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        except RecursionError:
+            raise ConfigurationError(f"{toml} cannot be read as TOML: its brackets are nested too deeply.") from None
+        except (OSError, ValueError) as error:  # ValueError also for a number of thousands of digits
             raise ConfigurationError(f"{toml} cannot be read as TOML: {error}") from None
     known = {one.name: one for one in settings_of(TrainConfig)}
     for name in merged:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
+from distrain.data.lost_pages import report_lost_pages
 from distrain.data.nests import children, is_nest, leaves, map_children, map_nest
 from distrain.errors import ConfigurationError
 
@@ -29,7 +30,10 @@ def checked_arrays(features: Any, labels: Any, weights: Any) -> tuple[Any, Any, 
     """
     labels = checked_labels(labels)
     features = checked_features(features, num_rows_of(labels, "labels") if leaves(labels) else None)
-    return features, labels, checked_weights(weights, labels, num_rows_of(features, "features"))
+    weights = checked_weights(weights, labels, num_rows_of(features, "features"))
+    for _, array in [named for nest in (features, labels, weights) for named in leaves(nest)]:
+        report_lost_pages(array)
+    return features, labels, weights
 
 
 def array_nest(given: Any) -> Any:

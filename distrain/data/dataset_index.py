@@ -73,6 +73,8 @@ def open_dataset(directory: Path, *, verify: bool = True) -> Dataset:
         DataError: the folder is not a data set of this version, or a file is missing, cut or changed.
     """
     dataset = read_index(directory)
+    for part in dataset.parts.values():
+        part.remember_files()
     sizes = ((name, size_fault(dataset.directory / name, record)) for name, record in dataset.files.items())
     for name, fault in faults_in(dataset.directory, dataset.files, fast=True) if verify else sizes:
         if fault:
@@ -91,11 +93,11 @@ def read_index(directory: Path) -> Dataset:
     directory = Path(directory)
     path = directory / INDEX_NAME
     cure = "Run 'distrain prepare' again."
-    if not path.is_file():
-        raise DataError(
-            f"{directory} is not a prepared data set: it has no {INDEX_NAME}. Make it with 'distrain prepare'."
-        )
     try:
+        if not path.is_file():
+            raise DataError(
+                f"{directory} is not a prepared data set: it has no {INDEX_NAME}. Make it with 'distrain prepare'."
+            )
         index = read_json_object(path)
         if index["format"] != "distrain-dataset" or index["version"] != FORMAT_VERSION:
             raise DataError(
@@ -107,6 +109,8 @@ def read_index(directory: Path) -> Dataset:
         return _parse(directory, index)
     except DataError:
         raise
+    except PermissionError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}. Check your permissions.") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is damaged ({type(error).__name__}: {error}). {cure}") from None
 

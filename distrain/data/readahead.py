@@ -25,7 +25,7 @@ from distrain.aligned_memory import address_of
 
 def read_on_request(array: np.ndarray) -> None:
     """Limit reading to pages that the program accesses, or that `read_ahead` names."""
-    mapping = _mapping_of(array)
+    mapping = mapping_of(array)
     if mapping is not None:
         with suppress(OSError):  # some file systems do not support this advice
             mapping.madvise(mmap.MADV_RANDOM)
@@ -33,7 +33,7 @@ def read_on_request(array: np.ndarray) -> None:
 
 def read_ahead(array: np.ndarray, spans: Iterable[tuple[int, int]]) -> None:
     """Start reading elements start .. stop - 1 of each span, along the first axis, from disk."""
-    mapping = _mapping_of(array)
+    mapping = mapping_of(array)
     if mapping is None or not array.flags.c_contiguous:
         return
     origin = address_of(array) - address_of(np.frombuffer(mapping, np.uint8))
@@ -45,8 +45,8 @@ def read_ahead(array: np.ndarray, spans: Iterable[tuple[int, int]]) -> None:
                 mapping.madvise(mmap.MADV_WILLNEED, first, origin + stop * width - first)
 
 
-def _mapping_of(array: np.ndarray) -> mmap.mmap | None:
-    owner: object = array
-    while isinstance(owner, np.ndarray):
-        owner = owner.base
-    return owner if isinstance(owner, mmap.mmap) else None
+def mapping_of(array: object) -> mmap.mmap | None:
+    """Return the map whose memory an array shows, or None."""
+    while isinstance(array, np.ndarray):
+        array = array.base
+    return array if isinstance(array, mmap.mmap) else None

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from distrain.batch import Memory
+from distrain.data.lost_pages import report_lost_pages
 from distrain.data.readahead import read_ahead, read_on_request
 from distrain.data.rows import Rows, RowSpan, concatenate_rows, pick_rows, span_lengths
 from distrain.errors import DataError
@@ -45,6 +47,11 @@ class Shard:
     files: Mapping[str, ShardFile]
 
 
+def _stamp(path: Path) -> tuple[int, ...]:
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
 def _large_arrays(rows: Rows) -> list[np.ndarray]:
     return [array for array in (rows.columns, rows.values) if array is not None]
 
@@ -61,6 +68,14 @@ class Part:
     num_rows: int
     shards: Sequence[Shard]
     _arrays: dict[int, Rows] = field(default_factory=dict, repr=False)
+    _stamps: dict[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
+
+    def remember_files(self) -> None:
+        """Refuse files from now on that replace the present ones, because shards are opened at their first use."""
+        for shard in self.shards:
+            for file in shard.files.values():
+                with suppress(OSError, ValueError):  # opening the file names the fault
+                    self._stamps[file.name] = _stamp(self.directory / file.name)
 
     def row_lengths(self) -> np.ndarray:
         """Number of columns of every row, int64 `[num_rows]`."""
@@ -156,11 +171,20 @@ class Part:
         path = self.directory / file.name
         try:
             array = np.lib.format.open_memmap(path, mode="r")  # never reads pickle
+            stamp = _stamp(path)
+        except PermissionError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror}. Check your permissions.") from None
         except Exception as error:  # for a damaged header NumPy raises many types
             reason = str(error) or type(error).__name__
             raise DataError(f"{path} cannot be read ({reason}). Run 'distrain prepare' again.") from None
         if array.dtype != ARRAY_DTYPES[array_name] or array.ndim != 1:
             raise DataError(f"{path} holds {array.dtype} of rank {array.ndim}. Run 'distrain prepare' again.")
+        if stamp != self._stamps.get(file.name, stamp):
+            raise DataError(
+                f"{path} was replaced while the data set was in use. Let nothing write into it meanwhile, then start "
+                "the same command again."
+            )
+        report_lost_pages(array)
         return np.asarray(array)  # slicing a memmap takes ten times as long
 
     def _checked(self, shard: Shard, span: RowSpan) -> Rows:

@@ -20,6 +20,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from distrain.config.setting import require
+
 SHUFFLE_WINDOW = 65_536  # examples; about 30 MB of n-gram rows
 SHUFFLE_SPAN = 256  # examples; a window is then a few hundred sequential reads
 WINDOW_BYTES = 2**28  # of a window of large examples, such as images: two windows are held while the next one is read
@@ -152,7 +154,13 @@ def epoch_order(
         block: examples in a shuffle window.
         run: neighbouring examples in a span, which are read together.
         shuffle: False gives the order of the data.
+
+    Raises:
+        ConfigurationError: a number is out of its range.
     """
+    smallest = {"num_examples": (num_examples, 0), "seed": (seed, 0), "epoch": (epoch, 0)}
+    for name, (value, least) in {**smallest, "block": (block, 1), "run": (run, 1)}.items():
+        require(least <= value < 2**64, name, value, f"at least {least} and below 2^64")
     return ShuffledOrder(num_examples, seed, epoch, window_size=block, span_size=run, shuffle=shuffle)
 
 

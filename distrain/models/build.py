@@ -21,6 +21,7 @@ from distrain.errors import ConfigurationError
 from distrain.keras_backend import compile_arguments, is_under_strategy, made_in_scope
 from distrain.models.optimizers import ChooseOptimizer, default_optimizer
 from distrain.models.precision import precision
+from distrain.models.weight_count import require_memory
 
 # Methods of a step: a class with its own one trains otherwise than `compile` says.
 _OWN_METHODS = ("train_step", "test_step", "make_train_function", "make_test_function", "fit", "evaluate")
@@ -35,6 +36,7 @@ def text_model(
     choose_optimizer: ChooseOptimizer = default_optimizer,
 ) -> Any:
     """Return the shipped model for prepared text, compiled: `NgramMLP` for n-grams, `SepCNN` for sequences."""
+    require_memory(kind, num_features=num_features, num_classes=num_classes, config=config)
     with precision(config.mixed_precision):
         model = _shipped_model(kind, num_features, num_classes, config)
     loss = keras.losses.BinaryCrossentropy() if num_classes == 2 else keras.losses.SparseCategoricalCrossentropy()

@@ -17,6 +17,7 @@ from distrain.data.prefetch import prefetch_depth
 from distrain.data.shards import Part
 from distrain.data.shuffle import SHUFFLE_WINDOW
 from distrain.distribution.collectives.host_all_reduce import MAX_UNION
+from distrain.models.weight_count import COPIES, count_weights
 from distrain.planning.traffic import expected_touched, sample_frequencies
 
 FLOAT_BYTES = 4
@@ -95,7 +96,9 @@ def plan_run(dataset: Dataset, config: TrainConfig, *, num_replicas: int) -> Run
             "or a smaller batch."
         )
     validation = EpochPlan(dataset.parts["test"].num_rows, num_replicas, batch_size)
-    num_weights = count_weights(dataset, config)
+    num_weights = count_weights(
+        dataset.kind, num_features=dataset.num_features, num_classes=len(dataset.classes), config=config
+    )
     window_bytes = min(SHUFFLE_WINDOW, part.num_rows) * _stored_row_bytes(part) / num_replicas
     batch_bytes = int(batch_size * ENTRY_BYTES[part.kind] * _mean_entries(part))
     last_step = plan.num_steps - 1
@@ -113,7 +116,7 @@ def plan_run(dataset: Dataset, config: TrainConfig, *, num_replicas: int) -> Run
         num_validation_examples=validation.num_examples,
         num_validation_steps=validation.num_steps,
         num_weights=num_weights,
-        model_bytes=4 * FLOAT_BYTES * num_weights,
+        model_bytes=COPIES * FLOAT_BYTES * num_weights,
         batch_bytes=batch_bytes,
         host_bytes=int(window_bytes + (prefetch_depth(batch_bytes) + 2) * batch_bytes),
         all_reduce_bytes=all_reduce_bytes,
@@ -122,22 +125,6 @@ def plan_run(dataset: Dataset, config: TrainConfig, *, num_replicas: int) -> Run
         touched_bytes=_touched_bytes(dataset, config, touched, all_reduce_bytes),
         warnings=tuple(warnings),
     )
-
-
-def count_weights(dataset: Dataset, config: TrainConfig) -> int:
-    """Number of trainable weights of the shipped model for `dataset`, from the shapes of the model's layers."""
-    num_classes = len(dataset.classes)
-    outputs = 1 if num_classes == 2 else num_classes
-    if dataset.kind == "ngram":
-        return (dataset.num_features + 1) * config.units + (config.units + 1) * outputs
-    weights = dataset.num_features * config.embedding
-    width = config.embedding
-    for block in range(config.blocks):
-        filters = config.filters if block < config.blocks - 1 else 2 * config.filters
-        for inputs in (width, filters):  # depthwise kernel of 3, pointwise kernel, bias
-            weights += 3 * inputs + inputs * filters + filters
-        width = filters
-    return weights + (width + 1) * outputs
 
 
 def _touched_bytes(dataset: Dataset, config: TrainConfig, touched: float, all_reduce_bytes: int) -> int:

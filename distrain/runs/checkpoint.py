@@ -32,6 +32,7 @@ from distrain.errors import CheckpointError
 from distrain.file_names import MANIFEST_NAME
 from distrain.files import json_bytes, make_folder, naming, read_json_object, remove, replace_folder
 from distrain.fingerprints import fingerprint_of
+from distrain.runs.state_rules import odd_value
 
 _LOG = logging.getLogger(__name__)
 
@@ -113,8 +114,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
         if (path / MANIFEST_NAME).read_bytes() != json_bytes(now):
             raise CheckpointError(f"{path / MANIFEST_NAME} is changed: it does not describe the checkpoint beside it.")
         checkpoint = Checkpoint(path, load_file(path / ARRAYS_NAME), read_json_object(path / STATE_NAME))
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
         raise CheckpointError(f"{path} is not a whole checkpoint ({type(error).__name__}: {error}).") from None
+    if odd := odd_value(checkpoint.state):
+        raise CheckpointError(f"{path / STATE_NAME} is forged or of another version: {odd}.")
     _LOG.info("read checkpoint %s", path)
     return checkpoint
 

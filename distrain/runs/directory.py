@@ -57,7 +57,7 @@ def is_finished(config: TrainConfig, checkpoint: Checkpoint) -> bool:
     if reason == "--max-time":
         return config.max_time is not None and state.get("run_seconds", 0.0) >= config.max_time
     if reason == "early stopping":
-        return state["early_stopping"]["epochs_since"] >= config.patience > 0
+        return (state.get("early_stopping") or {}).get("epochs_since", 0) >= config.patience > 0
     return reason == "callback" or (reason == "epochs" and state["epoch"] >= config.epochs)
 
 

@@ -95,17 +95,29 @@ def progress_arrays(progress: Progress) -> dict[str, np.ndarray]:
     return {f"sums/{number:04d}": np.asarray(value) for number, value in enumerate(progress.sums)}
 
 
-def read_progress(checkpoint: Checkpoint | None) -> Progress:
+def read_progress(checkpoint: Checkpoint | None, *, num_examples: int | None = None) -> Progress:
     """Return the progress that a checkpoint holds, or the start of training if `checkpoint` is None.
 
+    Args:
+        checkpoint: the checkpoint.
+        num_examples: training examples of an epoch, if they are known.
+
     Raises:
-        CheckpointError: the checkpoint lacks a field.
+        CheckpointError: the checkpoint lacks a field, or its position lies outside of an epoch.
     """
     if checkpoint is None:
         return Progress()
     sums = [checkpoint.arrays[name] for name in sorted(checkpoint.arrays) if name.startswith("sums/")]
     try:
+        if any(not np.issubdtype(value.dtype, np.floating) for value in sums):
+            raise CheckpointError(f"{checkpoint.path} holds sums of an epoch that are no floating numbers.")
         state = {"skipped_steps": 0, **checkpoint.state}  # a checkpoint of an earlier version lacks the count
-        return Progress(**{name: state[name] for name in progress_state(Progress())}, sums=tuple(sums))
+        progress = Progress(**{name: state[name] for name in progress_state(Progress())}, sums=tuple(sums))
     except KeyError as error:
         raise CheckpointError(f"{checkpoint.path} does not record how far training was: {error} is missing.") from None
+    if num_examples is not None and progress.position > num_examples:
+        raise CheckpointError(
+            f"{checkpoint.path} continues an epoch at example {progress.position:,}, but the training data has "
+            f"{num_examples:,}: it is forged or damaged."
+        )
+    return progress

@@ -21,6 +21,8 @@ from typing import Any
 
 import numpy as np
 
+from distrain.errors import CheckpointError
+
 _PREFIX = "callbacks"
 _CONTAINERS = (list, tuple, dict, set)
 
@@ -61,8 +63,17 @@ def changed(baseline: Mapping[str, Attribute], now: Mapping[str, Attribute]) -> 
 
 
 def restore(callback: Any, attributes: Mapping[str, Attribute]) -> list[str]:
-    """Set attributes of a callback; return the names of those that the checkpoint could not hold."""
+    """Set attributes of a callback; return the names of those that the checkpoint could not hold.
+
+    Raises:
+        CheckpointError: the attributes do not fit the callback.
+    """
     for name, one in attributes.items():
+        is_part_of_class = name.startswith("__") or callable(getattr(type(callback), name, None))
+        if is_part_of_class or (one.kind == "array" and not one.arrays):
+            raise CheckpointError(
+                f"The checkpoint holds a state of {type(callback).__name__} that is forged or damaged: {name!r}."
+            )
         if one.kind == "json":
             setattr(callback, name, json.loads(one.text))
         elif one.kind == "array":

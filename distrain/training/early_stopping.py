@@ -41,9 +41,9 @@ class EarlyStopping:
         self._patience = patience
         self._monitor = monitor
         self._is_better = is_better
-        self.best_metrics: dict[str, Any] = dict(state["best_figures"]) if state else {}
-        self.best_step: int | None = state["best_step"] if state else None
-        self._epochs_since = int(state["epochs_since"]) if state else 0
+        self.best_metrics: dict[str, Any] = dict(state.get("best_figures", {})) if state else {}
+        self.best_step: int | None = state.get("best_step") if state else None
+        self._epochs_since = int(state.get("epochs_since", 0)) if state else 0
 
     def __call__(self, event: StepEvent) -> Decision:
         """Compare the figure of the epoch that just ended with the best figure so far."""
@@ -51,7 +51,7 @@ class EarlyStopping:
         name = self._monitor or ("val_loss" if "val_loss" in metrics else "loss")
         figure, best = metrics[name], self.best_metrics.get(name)
         self._epochs_since += event.step == event.num_steps  # the part of an epoch before a limit counts for no epoch
-        if not math.isnan(figure) and (best is None or self._is_better(figure, best)):
+        if not math.isnan(figure) and (best is None or isinstance(best, list) or self._is_better(figure, best)):
             self.best_metrics = dict(metrics)
             self.best_step = event.progress.global_step
             self._epochs_since = 0

@@ -23,7 +23,7 @@ import numpy as np
 from distrain.cluster.agreement import max_over_ranks
 from distrain.cluster.error_relay import run_on_all_ranks
 from distrain.cluster.process_group import ProcessGroup
-from distrain.errors import ConfigurationError
+from distrain.errors import CheckpointError, ConfigurationError
 from distrain.keras_backend import knows_direction
 from distrain.runs.checkpoint import Checkpoint
 from distrain.runs.progress import Progress
@@ -94,6 +94,8 @@ class KerasCallbacks:
         self.history.epoch = []
         restore(self.history, states.get(self._names[id(self.history)], {}))
         epochs, figures = self.history.epoch, self.history.history
+        if not (isinstance(epochs, list) and isinstance(figures, dict) and all(map(_is_list, figures.values()))):
+            raise CheckpointError(f"{restored.path} holds a history of epochs that is forged or damaged.")
         whole = {name: values for name, values in figures.items() if len(values) == len(epochs)}
         return [{name: values[at] for name, values in whole.items()} for at in range(len(epochs))]
 
@@ -252,6 +254,10 @@ class KerasCallbacks:
     def _agreed(self) -> Decision:
         self._model.stop_training = bool(max_over_ranks(self._group, int(bool(self._model.stop_training))))
         return Decision.FINISH if self._model.stop_training else Decision.GO_ON
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list)
 
 
 def _is_of_keras(callback: Any) -> bool:

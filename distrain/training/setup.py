@@ -242,7 +242,7 @@ def build_setup(
     else:
         model_state.restore(broadcast_checkpoint(distribution, Checkpoint(Path(), model_state.arrays(), {})))
     architecture = architecture_of(trainable.model) if config.model else None
-    progress = read_progress(restored)
+    progress = read_progress(restored, num_examples=job.train.num_examples)
     return RunSetup(
         config, distribution, job, restored, progress, trainable, model_state, sample, description, architecture
     )

@@ -1,18 +1,36 @@
-"""A reader closes standard output early: `prepare` says that it is unfinished, other commands end well."""
+"""Standard output that is closed, full, or read by a program that leaves early; standard error that is closed.
+
+`prepare` says that it is unfinished when its reader leaves. Other commands end well.
+"""
 
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from commands import ENVIRONMENT
+from small_datasets import ragged, write_dataset
 
-import distrain as package
-
-ROOT = Path(package.__file__).parents[1]
 TEXT = "".join(f'"{1 + row % 2}","some words of row {row}"\n' for row in range(100))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("output")
+    (folder / "train.csv").write_text(TEXT)
+    write_dataset(folder / "data", [ragged([9] * 1000)], test=[ragged([9] * 40)])
+    return folder
+
+
+def shell(folder, script):
+    """Run a command line with `distrain` in it; buffered output is written at the end of the command, as by default."""
+    command = f"{shlex.quote(sys.executable)} -m distrain"
+    environment = {**ENVIRONMENT, "PYTHONUNBUFFERED": ""}
+    script = script.replace("distrain", command, 1)
+    return subprocess.run(script, shell=True, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize(
@@ -21,19 +39,55 @@ TEXT = "".join(f'"{1 + row % 2}","some words of row {row}"\n' for row in range(1
         (0, ["synth", "--out", "more", "--rows", "5"]),
         (2, ["prepare", "--train", "train.csv", "--out", "again"]),
         (0, ["plan", "--data", "data", "--replicas", "2"]),
+        (0, ["--help"]),
     ],
 )
-def test_a_reader_that_leaves(code, arguments, tmp_path):
+def test_a_reader_that_leaves(code, arguments, folder):
     """The reading end is closed before anything is written, as `head` does it."""
-    (tmp_path / "train.csv").write_text(TEXT)
-    command = [sys.executable, "-m", "distrain"]
-    # Buffered output is written at the end of the command, as by default.
-    started = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""}}
-    if "data" in arguments:
-        subprocess.run([*command, "prepare", "--train", "train.csv", "--out", "data"], check=True, **started)
     read, write = os.pipe()
     os.close(read)
-    done = subprocess.run([*command, *arguments], stdout=write, stderr=subprocess.PIPE, check=False, **started)
+    started = {"cwd": folder, "env": {**ENVIRONMENT, "PYTHONUNBUFFERED": ""}}
+    command = [sys.executable, "-m", "distrain", *arguments]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, check=False, **started)
+    both = subprocess.run(command, stdout=write, stderr=write, check=False, **started)
     os.close(write)
-    assert done.returncode == code
+    assert done.returncode == both.returncode == code
     assert (b"standard output was closed" in done.stderr) == (code == 2)
+
+
+@pytest.mark.parametrize("output", [">/dev/full", ">&-"])
+@pytest.mark.parametrize("command", ["--version", "--help", "prepare --help", "plan --data data --replicas 2"])
+def test_output_that_is_the_result_must_be_written(command, output, folder):
+    done = shell(folder, f"distrain {command} {output}")
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("distrain: error: standard output cannot be written (")
+
+
+@pytest.mark.parametrize(
+    ("command", "output"),
+    [
+        ("synth --out made --rows 5", ">&-"),
+        ("prepare --train train.csv --out prepared", ">/dev/full"),
+        ("train --data data --run run --units 4 --epochs 2", ">/dev/full"),
+    ],
+)
+def test_other_output_may_be_lost(command, output, folder):
+    done = shell(folder, f"distrain {command} {output}")
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("distrain")]
+    assert len(lines) == 1
+    assert lines[0].startswith("distrain: warning: standard output cannot be written (")
+    assert "Traceback" not in done.stderr
+
+
+def test_closed_streams_change_no_exit_code(folder):
+    """The file that a command opens first must not become a standard stream."""
+    text = (folder / "train.csv").read_text()
+    done = shell(folder, "distrain prepare --train train.csv --out closed <&- >&- 2>&-")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (folder / "closed" / "dataset.json").is_file()
+    assert (folder / "train.csv").read_text() == text
+    for errors in ("2>&-", "2>/dev/full"):
+        done = shell(folder, f"distrain prepare --train absent.csv --out absent {errors}")
+        assert (done.returncode, done.stdout) == (3, "")

@@ -44,7 +44,7 @@ def test_the_command_listens_before_it_imports_the_command_line(monkeypatch):
     """The import of the command line takes longest, so a fake one receives the signal in its place."""
     command_line = types.ModuleType("distrain.cli.main")
 
-    def main(*, stop: StopRequest) -> int:
+    def main(*, stop: StopRequest, output: object) -> int:
         os.kill(os.getpid(), signal.SIGTERM)
         return 42 if stop.signal_name == "SIGTERM" else 1
 

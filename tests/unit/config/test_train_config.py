@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distrain.config import TrainConfig, train_config
+from distrain.config import TrainConfig, settings_of, train_config
 from distrain.errors import ConfigurationError
+
+WHOLE_NUMBERS = [one.name for one in settings_of(TrainConfig) if one.kind is int]
 
 
 @pytest.mark.parametrize(
@@ -46,6 +48,19 @@ from distrain.errors import ConfigurationError
         ("dropout", 1.0, "--dropout"),
         ("dropout", -0.1, "--dropout"),
         ("dropout", float("nan"), "--dropout"),
+        *((name, 10**30, "--" + name.replace("_", "-")) for name in WHOLE_NUMBERS),
+        ("units", 2**20 + 1, "--units"),
+        ("blocks", 17, "--blocks"),
+        ("batch_size", 2**24 + 1, "--batch-size"),
+        ("steps_per_execution", 2**16 + 1, "--steps-per-execution"),
+        ("devices", "gpu:99999999999999999999", "--devices"),
+        ("model", "...:f", "--model"),
+        ("model", "x.py:", "--model"),
+        ("model", ".x:f", "--model"),
+        ("model", "x:1f", "--model"),
+        ("max_time", "99999999999999999999h", "--max-time"),
+        ("monitor", "a\0b", "--monitor"),
+        ("prometheus", "\udcff.prom", "--prometheus"),
     ],
 )
 def test_a_bad_training_setting_is_named_with_its_value(name, value, option):
@@ -155,3 +170,38 @@ def test_numbers_of_numpy_and_paths_become_plain_values():
     )
     values = {name: getattr(config, name) for name in ("epochs", "learning_rate", "seed", "resume")}
     assert json.dumps(values) == '{"epochs": 3, "learning_rate": 0.5, "seed": 7, "resume": "runs/1"}'
+
+
+@pytest.mark.parametrize("name", ["data", "run"])
+@pytest.mark.parametrize("path", ["a\0b", "a\udcffb", Path("a\udcffb")])
+def test_paths_that_no_file_can_record_are_refused(name, path):
+    with pytest.raises(ConfigurationError, match=f"--{name} is .*, but it must be text in UTF-8"):
+        TrainConfig(**{"data": "data", "run": "run", name: path})
+
+
+def test_a_long_value_is_shown_in_part():
+    with pytest.raises(ConfigurationError) as caught:
+        TrainConfig(data="data", run="run", epochs="9" * 10_000)
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "epochs = " + "[" * 100_000 + "]" * 100_000,
+        "epochs = " + "9" * 10_000,
+        "epochs = {a = 1}",
+        "epochs = 1979-05-27",
+        "epochs = true",
+        "epochs = 3.0",
+        'data = "a\\u0000b"',
+        "learning_rate = nan",
+        "model = ['a:b']",
+    ],
+)
+def test_a_strange_file_of_settings_is_refused(tmp_path, content):
+    path = tmp_path / "strange.toml"
+    path.write_text(content)
+    settings = {"run": "run"} if content.startswith("data") else {"data": "data", "run": "run"}
+    with pytest.raises(ConfigurationError, match=r"strange\.toml"):
+        train_config(settings, path)

@@ -100,3 +100,17 @@ def test_damaged_headers_are_refused_though_their_checksums_fit(tmp_path, conten
     part = open_dataset(tmp_path).parts["train"]
     with pytest.raises(DataError, match=rf"{COLUMNS} cannot be read \(.+\)\. Run 'distrain prepare' again"):
         part.read(0, 2)
+
+
+@pytest.mark.parametrize("swap", [True, False])
+def test_a_shard_that_was_replaced_before_its_first_use(tmp_path, swap):
+    """`prepare` into the folder of a running job would let the run read rows of two data sets."""
+    part = write_dataset(tmp_path, [ragged([3] * 4)], rows_per_shard=2).parts["train"]
+    path = tmp_path / "train-00001.labels.npy"
+    assert part.read(0, 2).num_rows == 2
+    array = np.load(path)
+    np.save(tmp_path / "other.npy" if swap else path, array)
+    if swap:
+        (tmp_path / "other.npy").replace(path)
+    with pytest.raises(DataError, match=r"train-00001\.labels\.npy was replaced while the data set was in use"):
+        part.read(0, 4)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from distrain.data.shuffle import epoch_order, stable_order
+from distrain.errors import ConfigurationError
 
 counts = st.integers(0, 300)
 seeds = st.integers(0, 2**64 - 1)
@@ -75,3 +77,10 @@ def test_windows_mix_distant_parts_of_the_data():
     halves = [sum(example < 3_200 for example in part) / 640 for part in pieces_of(order, 640)]
     assert len({round(half, 3) for half in halves}) > 1
     assert all(0 < half < 1 for half in halves)
+
+
+@pytest.mark.parametrize("wrong", [{"run": 0}, {"block": 0}, {"seed": -1}, {"seed": 2**64}, {"epoch": -1}, {"run": -3}])
+def test_numbers_out_of_range_are_refused(wrong):
+    (name,) = wrong
+    with pytest.raises(ConfigurationError, match=f"{name} is {wrong[name]}, but it must be at least"):
+        epoch_order(10, **{"seed": 0, "epoch": 0} | wrong)

@@ -15,7 +15,8 @@ from distrain.data.shuffle import epoch_order
 from distrain.data.sources import part_examples
 from distrain.errors import ConfigurationError
 from distrain.models.build import text_model
-from distrain.planning.run_plan import count_weights, plan_run
+from distrain.models.weight_count import count_weights
+from distrain.planning.run_plan import plan_run
 
 
 def prepared(folder, *, kind="ngram", rows=50, test_rows=9, features=30, classes=3, max_length=20, row_length=4):
@@ -54,7 +55,7 @@ def test_weights_are_counted_as_keras_counts_them(tmp_path, data, sizes):
     dataset, config = prepared(tmp_path, **data), settings(**sizes)
     shape = {"num_features": dataset.num_features, "num_classes": len(dataset.classes)}
     model = text_model(dataset.kind, **shape, config=config)
-    assert count_weights(dataset, config) == model.count_params()
+    assert count_weights(dataset.kind, **shape, config=config) == model.count_params()
 
 
 def test_a_plan_by_hand(tmp_path):

@@ -65,3 +65,51 @@ def test_progress_comes_back_as_it_was(tmp_path):
 def test_more_than_nine_sums_keep_their_order(tmp_path):
     read = read_progress(save(tmp_path, Progress(sums=tuple(np.array(float(number)) for number in range(12)))))
     assert [float(value) for value in read.sums] == list(range(12))
+
+
+def early_stopping(**changes):
+    return {"early_stopping": {"best_figures": {"val_loss": 0.5}, "best_step": 5, "epochs_since": 0, **changes}}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({name: value} for name in ("epoch", "position", "global_step") for value in (-1, 1.0, True, "3", [3], None)),
+        *({name: value} for name in ("epoch_steps", "examples_trained", "skipped_steps") for value in (-1, 2**60, {})),
+        *({name: value} for name in ("train_seconds", "run_seconds") for value in (-0.5, float("nan"), 1e999, "1", [])),
+        {"epoch_steps": 6},
+        {"skipped_steps": 6},
+        *({name: value} for name in ("finished", "data_digest") for value in (3, None, ["epochs"])),
+        *({name: value} for name in ("description", "variables", "architecture") for value in ("x", [], None)),
+        {"early_stopping": [1]},
+        early_stopping(best_step=-5),
+        early_stopping(best_step="5"),
+        early_stopping(epochs_since=None),
+        early_stopping(epochs_since=10**30),
+        early_stopping(best_figures=[0.5]),
+        early_stopping(best_figures={"val_loss": "low"}),
+        {"callbacks": None},
+        {"callbacks": {"attributes": {"History.0": [1]}}},
+        {"callbacks": {"attributes": {"History.0": {"epoch": "all"}}}},
+    ],
+)
+def test_forged_values_are_refused(tmp_path, change):
+    """The checksums of a forged checkpoint fit, as its forger can compute them."""
+    state = progress_state(Progress(2, 64, 1, 5, 320, 1.25)) | early_stopping()
+    load_checkpoint(save_checkpoint(tmp_path, 4, {}, state))
+    path = save_checkpoint(tmp_path, 5, {}, state | change)
+    with pytest.raises(CheckpointError, match=r'state.json is forged or of another version: "'):
+        load_checkpoint(path)
+
+
+def test_forged_sums_are_refused(tmp_path):
+    sums = {"sums/0000": np.array([True])}
+    with pytest.raises(CheckpointError, match="no floating numbers"):
+        read_progress(load_checkpoint(save_checkpoint(tmp_path, 5, sums, progress_state(Progress()))))
+
+
+def test_a_position_outside_of_the_data_is_refused(tmp_path):
+    checkpoint = load_checkpoint(save_checkpoint(tmp_path, 5, {}, progress_state(Progress(position=64))))
+    assert read_progress(checkpoint, num_examples=64).position == 64
+    with pytest.raises(CheckpointError, match="example 64, but the training data has 63"):
+        read_progress(checkpoint, num_examples=63)

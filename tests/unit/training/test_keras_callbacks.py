@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -9,7 +11,8 @@ from step_events import step_event
 from threads_as_processes import on_all
 
 from distrain.cluster.process_group import SingleProcess
-from distrain.errors import ConfigurationError
+from distrain.errors import CheckpointError, ConfigurationError
+from distrain.runs.checkpoint import Checkpoint
 from distrain.runs.progress import Progress
 from distrain.training.events import Decision
 from distrain.training.keras_callbacks import KerasCallbacks
@@ -204,3 +207,22 @@ def test_a_callback_that_stops_an_evaluation_is_refused_by_name():
     evaluate = make([Stop()]).around_evaluation_step(lambda batches: [np.ones(1)], lambda sums: {})
     with pytest.raises(ConfigurationError, match=r"model\.stop_evaluating.*Give less validation data"):
         evaluate([])
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"epoch": {"kind": "json", "value": "all"}},
+        {"history": {"kind": "json", "value": [1, 2]}},
+        {"history": {"kind": "json", "value": {"loss": 3}}},
+        {"on_epoch_end": {"kind": "json", "value": "x"}},
+        {"__class__": {"kind": "json", "value": "x"}},
+        {"epoch": {"kind": "array"}},
+    ],
+)
+def test_a_forged_history_is_refused(forged):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    callbacks = KerasCallbacks([], model=model, group=SingleProcess(), num_epochs=2, num_steps=2, verbose=0)
+    restored = Checkpoint(Path("step-00000005"), {}, {"callbacks": {"attributes": {"History.0": forged}}})
+    with pytest.raises(CheckpointError, match="forged or damaged"):
+        callbacks.restore_history(restored)

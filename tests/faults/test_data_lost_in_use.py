@@ -1,0 +1,73 @@
+"""A data file that is cut while a process reads it through memory ends the process with a sentence and exit code 3."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from commands import ENVIRONMENT
+from run_files import events
+from small_datasets import ragged, write_dataset
+
+# Reads the memory map of its last argument, cut to a page, after it has reported the maps of all its arguments.
+READER = """
+import os, sys
+import numpy as np
+from distrain.data.lost_pages import report_lost_pages
+from distrain.data.sources import array_examples
+maps = [np.lib.format.open_memmap(path, mode="r") for path in sys.argv[2:]]
+reporting = {
+    "no": lambda array: None,
+    "yes": report_lost_pages,
+    "view": lambda array: array_examples(array[5:, None], array[5:]),
+    "gone": lambda array: report_lost_pages(np.lib.format.open_memmap(array.filename, mode="r")),
+}
+for array in maps if sys.argv[1] == "no" else [*maps]:
+    reporting[sys.argv[1]](array)
+os.truncate(sys.argv[-1], 4096)
+print(np.asarray(maps[-1]).sum())
+"""
+
+
+@pytest.mark.parametrize("reporting", ["yes", "view", "gone", "no"])
+def test_a_cut_map_is_named_and_others_stay_bus_errors(tmp_path, reporting):
+    paths = [tmp_path / f"{name}.npy" for name in ("whole", "\u00e9 cut")]
+    for path in paths:
+        np.save(path, np.zeros(100_000))
+    command = [sys.executable, "-c", READER, reporting, *map(str, paths)]
+    done = subprocess.run(command, capture_output=True, env=ENVIRONMENT, check=False)
+    if reporting in ("yes", "view"):
+        assert done.returncode == 3
+        (line,) = done.stderr.decode().splitlines()
+        assert line.startswith(f"distrain: error: {paths[1]} was cut, or its disk failed")
+    else:
+        assert (done.returncode, done.stderr) == (-signal.SIGBUS, b"")
+
+
+def test_a_shard_that_is_cut_under_a_run(tmp_path):
+    """The run leaves at once, and goes on from its last checkpoint after the shard is restored."""
+    data, run = tmp_path / "data", tmp_path / "run"
+    write_dataset(data, [ragged([9] * 4000)], test=[ragged([9] * 40)])
+    shard = data / "train-00000.columns.npy"
+    content = shard.read_bytes()
+    command = [sys.executable, "-m", "distrain", "train", "--data", data, "--run", run, "--units", "4"]
+    command += ["--patience", "0", "--epochs"]
+    with subprocess.Popen([*command, "100000"], stdout=-3, stderr=-1, env=ENVIRONMENT, text=True) as process:
+        while not any(event["event"] == "checkpoint" for event in events(run)):
+            assert process.poll() is None
+            time.sleep(0.05)
+        os.truncate(shard, 4096)
+        errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 3
+    assert errors.splitlines()[-1].startswith(f"distrain: error: {shard} was cut, or its disk failed")
+    shard.write_bytes(content)
+    epoch = max(event["epoch"] for event in events(run))
+    subprocess.run([*command, str(epoch + 1)], capture_output=True, env=ENVIRONMENT, check=True)
+    assert any(event["event"] == "resume" for event in events(run))
+    assert json.loads((run / "summary.json").read_text())["epochs"] >= epoch

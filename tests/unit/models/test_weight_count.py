@@ -1,0 +1,23 @@
+"""A model that cannot fit into the memory of the machine is refused before it is built."""
+
+from __future__ import annotations
+
+import pytest
+
+from distrain.config import TrainConfig
+from distrain.errors import ConfigurationError
+from distrain.models.build import text_model
+
+
+@pytest.mark.parametrize(
+    ("kind", "sizes", "option"),
+    [
+        ("ngram", {"units": 2**20}, "--units"),
+        ("sequence", {"embedding": 2**20}, "--embedding"),
+        ("sequence", {"filters": 2**20, "blocks": 16}, "--filters"),
+    ],
+)
+def test_an_absurd_model_is_refused(kind, sizes, option):
+    config = TrainConfig(data="data", run="run", **sizes)
+    with pytest.raises(ConfigurationError, match=rf"The model would take [\d,.]+ GiB to train: .* {option}"):
+        text_model(kind, num_features=20_000_000, num_classes=4, config=config)
