@@ -28,9 +28,11 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 
 from distrain.cluster.signals import STOP_SIGNALS, StopRequest, ignore_stop, listen_for_stop
+from distrain.cluster.world import LAUNCH_ID
 from distrain.errors import ERROR_BY_EXIT_CODE, RankError, StopRequested
 from distrain.launchers.connections import StrangerEviction, bind_to_loopback
 from distrain.launchers.job_folders import job_folders, remove_remains
@@ -85,6 +87,7 @@ def run_jobs(arguments: Sequence[str]) -> int:
     if words[0] == "--restarts":
         restarts = int(words[1])
         del words[:2]
+    os.environ[LAUNCH_ID] = uuid.uuid4().hex  # mpirun gives the ranks of this host its environment
     for restart in range(1, restarts + 2):
         code = run_job(words, stop, is_one_host=is_one_host)
         if code in _FINAL_CODES or stop.signal_name or restart > restarts:

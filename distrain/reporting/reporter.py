@@ -240,7 +240,7 @@ class RunReporter(Reporter):
     def skip(self, *, epoch: int, step: int, reason: str, skipped: int, allowed: int) -> None:
         """See `Reporter.skip`."""
         values = {"reason": reason, "skipped_steps": skipped}
-        self._log.write("skip", step=step, epoch=epoch, time=self._clock(), values=values)
+        self._log.write("skip", step=step, epoch=epoch, time=self._date(), values=values)
         self.note(f"Step {step:,} is skipped, {skipped} of at most {allowed}: {reason}.")
 
     def resume(self, *, epoch: int, step: int, path: Path) -> None:
