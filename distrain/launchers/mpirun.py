@@ -28,12 +28,10 @@ import signal
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 
 from distrain.cluster.signals import STOP_SIGNALS, StopRequest, ignore_stop, listen_for_stop
-from distrain.cluster.world import LAUNCH_ID
-from distrain.errors import ERROR_BY_EXIT_CODE, RankError, StopRequested
+from distrain.errors import RankError, StopRequested
 from distrain.launchers.connections import StrangerEviction, bind_to_loopback
 from distrain.launchers.job_folders import job_folders, remove_remains
 from distrain.launchers.processes import (
@@ -45,12 +43,14 @@ from distrain.launchers.processes import (
     session_members,
 )
 from distrain.launchers.supervisor import (
+    FINAL_CODES,
     GO_ON,
     HANG_SECONDS,
     POLL_SECONDS,
     StderrRelay,
     exit_code_of,
     polls,
+    run_with_restarts,
     say,
     send_once,
     start,
@@ -58,8 +58,6 @@ from distrain.launchers.supervisor import (
 )
 
 REPEAT_SECONDS = 5.0  # mpirun loses a signal that arrives before it has started the ranks
-# A restart cannot mend the cause of these: success, wrong command or data, unusable checkpoint, divergence, a request.
-_FINAL_CODES = {0, *ERROR_BY_EXIT_CODE} - {RankError.exit_code}
 HURRY_SECONDS = 10.0  # mpirun takes about 2 x odls_base_sigkill_timeout to kill ranks that ignore signals
 GUARD_SECONDS = 1.0  # between two looks at the parent process
 
@@ -87,13 +85,11 @@ def run_jobs(arguments: Sequence[str]) -> int:
     if words[0] == "--restarts":
         restarts = int(words[1])
         del words[:2]
-    os.environ[LAUNCH_ID] = uuid.uuid4().hex  # mpirun gives the ranks of this host its environment
-    for restart in range(1, restarts + 2):
-        code = run_job(words, stop, is_one_host=is_one_host)
-        if code in _FINAL_CODES or stop.signal_name or restart > restarts:
-            break
-        say("warning", f"restart {restart} of {restarts}, from the last checkpoint.")
-    return code
+    return run_with_restarts(
+        lambda: run_job(words, stop, is_one_host=is_one_host),
+        restarts,
+        lambda code: code not in FINAL_CODES and not stop.signal_name,
+    )
 
 
 def run_job(command: Sequence[str], stop: StopRequest, *, is_one_host: bool) -> int:

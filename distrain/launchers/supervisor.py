@@ -26,11 +26,13 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from distrain.cluster.signals import ignore_stop
+from distrain.cluster.world import LAUNCH_ID
 from distrain.errors import ERROR_BY_EXIT_CODE, DistrainError, RankError, StopRequested
 from distrain.launchers.processes import reap_orphans
 
@@ -163,6 +165,7 @@ def run_with_restarts(
     Returns:
         Exit code of the last run.
     """
+    os.environ[LAUNCH_ID] = uuid.uuid4().hex  # the ranks inherit the id: so a run knows its launch at a restart
     for restart in range(1, restarts + 1):
         code = run()
         if not may_restart(code):
