@@ -1,4 +1,4 @@
-"""Folders of a job go with its end; remains of killed jobs go with the next start, those of living jobs stay."""
+"""Folders of a job go with its end; what killed jobs left goes with the next start, and living jobs keep theirs."""
 
 from __future__ import annotations
 
