@@ -21,6 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from distrain.cluster.world import LAUNCH_ID
 from distrain.config import TrainConfig
 from distrain.errors import CheckpointError, ConfigurationError, DataError, DistrainError
 from distrain.file_names import (
@@ -81,7 +82,7 @@ def open_run(
             despite `--resume never`; its checkpoints are damaged; or the disk is full or fails.
         ConfigurationError: the directory cannot be made or written.
     """
-    run, settings = config.run, {**_plain(config), **resolved}
+    run, settings = config.run, {"launch_id": os.environ.get(LAUNCH_ID), **_plain(config), **resolved}
     is_new = not os.path.lexists(run)
     with ExitStack() as held:
         try:

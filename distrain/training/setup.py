@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -27,7 +26,6 @@ import numpy as np
 from distrain.batch import Batch
 from distrain.cluster.agreement import check_alike
 from distrain.cluster.error_relay import run_on_all_ranks
-from distrain.cluster.world import LAUNCH_ID
 from distrain.config import TrainConfig
 from distrain.data.batches import sample_batch
 from distrain.data.nests import map_nest
@@ -161,7 +159,6 @@ def open_run_directory(
         **job.metadata,
         "data_digest": job.data_digest,
         "strategy": distribution.name,
-        "launch_id": os.environ.get(LAUNCH_ID),
         "num_replicas": distribution.num_replicas,
         "replica_batch_size": config.replica_batch_size(distribution.num_replicas),
         "global_batch_size": config.wanted_global_batch_size,
