@@ -109,6 +109,7 @@ def make_parser() -> argparse.ArgumentParser:
     data_commands.add_synth(commands)
     data_commands.add_prepare(commands)
     train_command.add_train(commands)
+    train_command.add_replay(commands)
     run_commands.add_evaluate(commands)
     run_commands.add_predict(commands)
     data_commands.add_plan(commands)

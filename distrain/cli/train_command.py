@@ -1,21 +1,25 @@
-"""The command `distrain train`.
+"""The commands that train: `train` and `replay`.
 
-Decides: its options, its output, and how a process among many ends. Never: trains.
+Decides: their options, their output, and how a process among many ends. Never: trains.
 
     $ distrain train --data data --run runs/1 --epochs 10
+    $ distrain replay --run runs/1 --step 1200
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from distrain.cli.options import add_settings, given_settings
 from distrain.config import TrainConfig, train_config
+from distrain.errors import ConfigurationError
 from distrain.file_names import REPORT_NAME
 from distrain.files import describe
 from distrain.reporting.error_line import world_or_alone
@@ -42,26 +46,70 @@ def config_of(options: argparse.Namespace) -> TrainConfig:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from distrain.cluster.signals import ignore_stop, listen_for_stop
+    from distrain.cluster.signals import listen_for_stop
     from distrain.reporting.boot_clock import process_began
     from distrain.training.run import train
-    from distrain.training.uncaught import end_at_once, end_rank
 
     stop = options.stop or listen_for_stop()  # before the slow imports, so that no request to stop is lost
     config = config_of(options)
-    is_alone = world_or_alone().size == 1
-    try:
+    with _as_rank(options):
         summary = train(config, stop=stop, started_at=process_began())
+    if world_or_alone().rank == 0:
+        _print_result(config, summary)
+    _end_rank()
+
+
+def add_replay(commands: Any) -> None:
+    """Add `distrain replay`."""
+    command = commands.add_parser(
+        "replay", help="train one step of a run again, print its figures and digests as JSON; writes nothing"
+    )
+    command.add_argument("--run", type=Path, required=True, metavar="RUN", help="run directory")
+    command.add_argument("--step", type=int, required=True, metavar="S", help="step over all epochs, from 1")
+    command.add_argument(
+        "--data", type=Path, metavar="DIR", help="data that the run was trained on (default: the folder that it names)"
+    )
+    command.add_argument(
+        "--trust", action="store_true", help="import and call the function that the run names as --model"
+    )
+    command.set_defaults(command=_replay)
+
+
+def _replay(options: argparse.Namespace) -> None:
+    from distrain.cluster.signals import listen_for_stop
+    from distrain.training.replay import replay_step
+
+    if options.step < 1:
+        raise ConfigurationError(f"--step is {options.step}, but it must be at least 1.")
+    stop = options.stop or listen_for_stop()
+    with _as_rank(options):
+        figures = replay_step(options.run, options.step, data=options.data, trust=options.trust, stop=stop)
+    if world_or_alone().rank == 0:
+        print(json.dumps(figures), flush=True)
+    _end_rank()
+
+
+@contextmanager
+def _as_rank(options: argparse.Namespace) -> Iterator[None]:
+    """End a process among many at once if the block raises."""
+    from distrain.cluster.signals import ignore_stop
+    from distrain.training.uncaught import end_at_once
+
+    try:
+        yield
     except Exception as error:
-        if not is_alone:
+        if world_or_alone().size > 1:
             end_at_once(error)
         raise
     finally:
         if options.is_whole_process:
             ignore_stop()  # a launcher may repeat its signal, but everything is saved
-    if world_or_alone().rank == 0:
-        _print_result(config, summary)
-    if not is_alone:
+
+
+def _end_rank() -> None:
+    from distrain.training.uncaught import end_rank
+
+    if world_or_alone().size > 1:
         end_rank(0)
 
 

@@ -9,7 +9,7 @@ Decides: which events of a log count after a run was killed and resumed from a c
     0.5
 
 The steps of one run never go back. If an event at step s follows events beyond s, those events were lost and are
-trained again, so readers drop them.
+trained again, so readers drop them. A checkpoint alone may come after events of later steps.
 """
 
 from __future__ import annotations
@@ -97,8 +97,9 @@ def read_history(path: Path, *, capacity: int = 2000) -> History:
         if event is None:
             damaged += 1
             continue
-        for kind in kinds.values():
-            kind.drop_beyond(event["step"])
+        if event["event"] != "checkpoint":  # a thread writes checkpoints, so later steps may come first
+            for kind in kinds.values():
+                kind.drop_beyond(event["step"])
         kept = kinds[event["event"]]
         if event["event"] != "step" and kept.events and kept.events[-1]["step"] == event["step"]:
             kept.events[-1] = event  # a run that resumes at this step repeats the event

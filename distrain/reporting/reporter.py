@@ -234,8 +234,7 @@ class RunReporter(Reporter):
             values={"path": where, "seconds": seconds, "best": best},
         )
         self._log.sync()
-        self._update_status(date, "training", epoch, step, {"last_checkpoint": where, "last_checkpoint_time": date})
-        self._restart_rates(step)
+        self._status.update({"last_checkpoint": where, "last_checkpoint_time": date}, time=date)
 
     def skip(self, *, epoch: int, step: int, reason: str, skipped: int, allowed: int) -> None:
         """See `Reporter.skip`."""
@@ -283,7 +282,7 @@ class RunReporter(Reporter):
         self._status.update({**values, **progress}, time=date)
 
     def _restart_rates(self, step: int) -> None:
-        """Exclude the time since the last step, which went to an evaluation or a checkpoint, from the rates."""
+        """Exclude the time since the last step, which went to an evaluation, from the rates."""
         self._logged = self._epoch_began = RatePoint(self._clock(), step, self._examples)
 
     def _within_run(self, path: Path) -> str:

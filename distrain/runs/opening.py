@@ -21,7 +21,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from distrain.cluster.world import LAUNCH_ID
 from distrain.config import TrainConfig
 from distrain.errors import CheckpointError, ConfigurationError, DataError, DistrainError
 from distrain.file_names import (
@@ -82,7 +81,7 @@ def open_run(
             despite `--resume never`; its checkpoints are damaged; or the disk is full or fails.
         ConfigurationError: the directory cannot be made or written.
     """
-    run, settings = config.run, {"launch_id": os.environ.get(LAUNCH_ID), **_plain(config), **resolved}
+    run, settings = config.run, {**_plain(config), **resolved}
     is_new = not os.path.lexists(run)
     with ExitStack() as held:
         try:
@@ -176,8 +175,7 @@ def _judge(config: TrainConfig, settings: Mapping[str, Any]) -> Checkpoint | Non
     run, checkpoints = config.run, config.run / CHECKPOINTS_NAME
     _check_files(run)
     before = read_settings(run) if (run / CONFIG_NAME).is_file() else None
-    is_restart = before is not None and _is_of_same_launch(before, settings)
-    if before is not None and config.resume == "never" and not is_restart:
+    if before is not None and config.resume == "never":
         raise CheckpointError(f"{run} holds a run already, and --resume is never. Choose another --run.")
     has_begun = bool(list_checkpoints(checkpoints))
     if before is not None and has_begun:  # a run without a checkpoint may start over with other settings
@@ -189,7 +187,7 @@ def _judge(config: TrainConfig, settings: Mapping[str, Any]) -> Checkpoint | Non
             f"{run} has checkpoints of its own, and --resume names {explicit}. Leave --resume out to go on in "
             f"{run}, or choose another --run to branch off."
         )
-    if explicit and has_begun and (is_restart or (is_repeated and not (is_own and explicit.exists()))):
+    if explicit and has_begun and is_repeated and not (is_own and explicit.exists()):
         explicit = None  # the same command started from there before, and now goes on
     restored = load_checkpoint(explicit) if explicit else newest_checkpoint(checkpoints)
     if restored is not None and restored.state.get("data_digest") != settings["data_digest"]:
@@ -200,21 +198,21 @@ def _judge(config: TrainConfig, settings: Mapping[str, Any]) -> Checkpoint | Non
 def _write(
     config: TrainConfig, settings: Mapping[str, Any], restored: Checkpoint | None, vectorizer: Path | None
 ) -> None:
-    run, checkpoints = config.run, config.run / CHECKPOINTS_NAME
-    is_own = restored is not None and restored.path.parent.resolve() == checkpoints.resolve()
+    run = config.run
     with rewriting(run, CONFIG_NAME, VECTORIZER_NAME, CHECKPOINTS_NAME, begins=True):
-        if restored is not None and is_own and _named_checkpoint(config):
-            _remove_later(restored, checkpoints)  # first, as a restart of the launch in `config.json` takes the newest
         write_json(run / CONFIG_NAME, settings)
-        if restored is not None and not is_own:
-            _branch_off(restored, checkpoints)
+        _take_checkpoints(config, restored)
         if vectorizer is not None:
             _keep_vectorizer(vectorizer, run / VECTORIZER_NAME, has_begun=restored is not None)
 
 
-def _is_of_same_launch(before: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
-    """Return whether a launcher starts its job again after this launch had opened the run."""
-    return settings.get("launch_id") is not None and before.get("launch_id") == settings["launch_id"]
+def _take_checkpoints(config: TrainConfig, restored: Checkpoint | None) -> None:
+    """Make the checkpoints of the run those up to the checkpoint from which training resumes."""
+    checkpoints = config.run / CHECKPOINTS_NAME
+    if restored is not None and restored.path.parent.resolve() != checkpoints.resolve():
+        _branch_off(restored, checkpoints)
+    elif restored is not None and _named_checkpoint(config):
+        _remove_later(restored, checkpoints)
 
 
 def _named_checkpoint(config: TrainConfig) -> Path | None:

@@ -128,6 +128,8 @@ def train_epochs(
         raise
     if decision is Decision.STOP:
         actions.saver.save(progress, epoch=progress.epoch)
+    actions.saver.wait()
+    if decision is Decision.STOP:
         stopped_by = actions.step_flags.stopped_by()
         raise _stopped(report, progress, stopped_by, is_temporary=setup.job.is_temporary)
     last_metrics = actions.history[-1] if actions.history else {}
@@ -164,6 +166,7 @@ def _training_loop(
             lambda event: at_step(event.progress.global_step),
             actions.throughput,
             actions.startup,
+            actions.saver.poll,
             report_steps(report, setup.learning_rate),
             callbacks.after_step,
             actions.limits.after_step,

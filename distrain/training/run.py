@@ -11,24 +11,21 @@ chief alone, rank 0, writes and reports.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distrain.cluster.signals import StopRequest, stop_requests
-from distrain.cluster.world import find_world
+from distrain.cluster.signals import StopRequest
 from distrain.config import TrainConfig
-from distrain.errors import DistrainError, StopRequested
+from distrain.errors import StopRequested
 from distrain.keras_backend import require_tensorflow
 from distrain.reporting.boot_clock import boot_clock
-from distrain.reporting.logs import log_of_run
 from distrain.reporting.metrics_server import served_metrics
 from distrain.reporting.reporter import Reporter, RunReporter
 from distrain.training.epochs import make_actions, train_epochs
 from distrain.training.job import TrainingJob, open_job, refuse_given_model
 from distrain.training.job_agreement import agree_on_job
+from distrain.training.ranks import on_ranks
 from distrain.training.result import Result, finish_run, result_so_far
 from distrain.training.setup import build_setup, compile_steps, open_run_directory
 
@@ -76,8 +73,6 @@ def run_job(
     """
     started_at = boot_clock() if started_at is None else started_at
     require_tensorflow()
-    from distrain.cluster.failure_detector import detect_failures
-    from distrain.distribution.choose import choose
 
     def run_phases(distribution: Distribution, stop: StopRequest, at_step: Callable[[int], None]) -> Result:
         job = agree_on_job(distribution, open_job, config)
@@ -93,7 +88,8 @@ def run_job(
             ):
                 actions = make_actions(setup, report, stop=stop, started_at=started_at)
                 try:
-                    progress = train_epochs(setup, steps, actions, at_step=at_step)
+                    with actions.saver:
+                        progress = train_epochs(setup, steps, actions, at_step=at_step)
                 except StopRequested as stopped:
                     stopped.result = result_so_far(setup, actions)
                     raise
@@ -102,18 +98,4 @@ def run_job(
     def open_reporter(run: Path) -> Reporter:
         return reporter(run) if reporter else RunReporter(run, num_epochs=config.epochs, prometheus=config.prometheus)
 
-    failure: DistrainError | None = None
-    with stop_requests() if stop is None else nullcontext(stop) as stop, log_of_run(find_world(os.environ).rank):
-        distribution = choose(config, os.environ)
-        with detect_failures(distribution.group) as detector:
-            try:
-                result = run_phases(distribution, stop, detector.at_step)
-            except DistrainError as error:
-                # Without a reporting rank this rank alone raised the error; the failure detector ends the others.
-                if error.reporting_rank is None:
-                    raise
-                failure = error
-            distribution.group.barrier()  # no rank leaves before the chief has written everything
-    if failure is not None:
-        raise failure
-    return result
+    return on_ranks(config, run_phases, stop=stop)

@@ -1,17 +1,34 @@
-"""What a checkpoint of a run holds.
+"""What a checkpoint of a run holds, and when it is written: in a thread, while training goes on.
 
 Decides: the content of a checkpoint of a run, which checkpoints are kept, that no step is saved twice. Never: whether
 training goes on.
 
-    saver = Saver(setup, early_stopping, callbacks, limits, report)
-    TrainingLoop(..., after_step=[every_steps(100, saver.after_step)], after_epoch=[early_stopping, saver.after_epoch])
+    with Saver(setup, early_stopping, callbacks, limits, report) as saver:
+        TrainingLoop(..., after_step=[saver.poll, every_steps(100, saver.after_step)], after_epoch=[saver.after_epoch])
+        saver.wait()
+
+Training waits while the variables are copied and checked. A thread of low priority writes the copy, which takes as much
+memory as model and optimizer until the checkpoint is on the disk. Each save waits for the save before.
 """
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import os
+import threading
 import time
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Any
 
+import numpy as np
+
+from distrain.errors import DistrainError
 from distrain.file_names import CHECKPOINTS_NAME, MANIFEST_NAME, METRICS_NAME
 from distrain.files import describe
 from distrain.fingerprints import GrowingFile
@@ -28,6 +45,27 @@ from distrain.training.keras_callbacks import KerasCallbacks
 from distrain.training.limits import Limits
 from distrain.training.setup import RunSetup
 from distrain.training.state_check import StateCheck
+
+_LOG = logging.getLogger(__name__)
+
+THREAD_NICENESS = 10  # steps come first on a processor that they share with the thread
+
+
+@dataclass(frozen=True)
+class _Save:
+    """A save in the thread.
+
+    Attributes:
+        epoch: the epoch to report, from 1.
+        step: global step.
+        best: whether the checkpoint holds the best model so far.
+        written: folder of the checkpoint and seconds of writing, once both are known.
+    """
+
+    epoch: int
+    step: int
+    best: bool
+    written: Future[tuple[Path, float]]
 
 
 class Saver:
@@ -61,6 +99,8 @@ class Saver:
         self._limits = limits
         self._report = report
         self._saved: Progress | None = None
+        self._thread = ThreadPoolExecutor(1, "distrain-save", initializer=_lower_priority)
+        self._running: _Save | None = None
         self.check = StateCheck(setup)
         self._warn = WriteWarning("an old checkpoint", action="removed")
         self._warn_of_manifest = WriteWarning(str(setup.config.run / MANIFEST_NAME))
@@ -98,24 +138,23 @@ class Saver:
         Raises:
             RankError: the variables of ranks or replicas differ.
             DivergenceError: a variable is not finite.
-            CheckpointError: the checkpoint cannot be written, or the run directory was removed or taken over; all
-                earlier checkpoints stay whole.
+            CheckpointError: the save before this one failed, as the disk is full, or the run directory was removed or
+                taken over; all earlier checkpoints stay whole.
         """
         if progress is self._saved:
             return
         self._saved = progress
+        self.wait()
         checked = self.check.arrays(progress.global_step)
         if not self._setup.distribution.group.is_chief:
             return
-        started = time.perf_counter()
-        config, model_state = self._setup.config, self._setup.model_state
-        checkpoints = config.run / CHECKPOINTS_NAME
         best_step = self._early_stopping.best_step
         callbacks, callback_arrays = self._callbacks.state()
-        arrays = {**checked, **progress_arrays(progress), **callback_arrays}
+        copies = {name: np.array(array) for name, array in callback_arrays.items()}
+        arrays = {**checked, **progress_arrays(progress), **copies}
         state = {
             **progress_state(progress),
-            **model_state.layout(),
+            **self._setup.model_state.layout(),
             "early_stopping": self._early_stopping.state(),
             "callbacks": callbacks,
             "description": self._setup.description,
@@ -124,28 +163,61 @@ class Saver:
             "run_seconds": self._limits.seconds(),
             "data_digest": self._setup.job.data_digest,
         }
-        check_held(config.run)
-        size = sum(array.nbytes for array in arrays.values())
-        with required_write(checkpoint_path(checkpoints, progress.global_step), run=config.run, num_bytes=size):
-            path = save_checkpoint(checkpoints, progress.global_step, arrays, state)
-        self._remove_outdated(checkpoints, best_step)
-        self._report.checkpoint(
-            epoch=epoch + 1,
-            step=progress.global_step,
-            path=path,
-            seconds=time.perf_counter() - started,
-            best=best_step == progress.global_step,
-        )
-        self._renew_manifest()
+        written = self._thread.submit(self._write, progress.global_step, arrays, deepcopy(state), best_step)
+        self._running = _Save(epoch + 1, progress.global_step, best_step == progress.global_step, written)
 
-    def _renew_manifest(self) -> None:
+    def poll(self, event: StepEvent) -> None:
+        """Report the save in the thread if it has ended; see `wait`."""
+        if self._running is not None and self._running.written.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait until the save in the thread has ended, and report it.
+
+        Raises:
+            CheckpointError: see `save`.
+        """
+        if self._running is None:
+            return
+        save, self._running = self._running, None
+        path, seconds = save.written.result()
+        self._report.checkpoint(epoch=save.epoch, step=save.step, path=path, seconds=seconds, best=save.best)
         try:
             record_growth(self._setup.config.run, self._log)
         except OSError as error:
             self._warn_of_manifest(describe(error))
 
-    def _remove_outdated(self, checkpoints: Path, best_step: int | None) -> None:
+    def __enter__(self) -> Saver:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        with self._thread:
+            if error is None:
+                self.wait()
+                return
+            try:
+                self.wait()
+            except DistrainError as failed:  # the error that ends the run is told in its place
+                _LOG.warning("%s", failed)
+
+    def _write(
+        self, step: int, arrays: Mapping[str, np.ndarray], state: Mapping[str, Any], best_step: int | None
+    ) -> tuple[Path, float]:
+        """Write a checkpoint and remove outdated ones, in the thread."""
+        started = time.perf_counter()
+        run = self._setup.config.run
+        checkpoints = run / CHECKPOINTS_NAME
+        check_held(run)
+        size = sum(array.nbytes for array in arrays.values())
+        with required_write(checkpoint_path(checkpoints, step), run=run, num_bytes=size):
+            path = save_checkpoint(checkpoints, step, arrays, state)
         try:
             retain_checkpoints(checkpoints, keep=self._setup.config.keep, best_step=best_step)
         except OSError as error:
             self._warn(describe(error))
+        return path, time.perf_counter() - started
+
+
+def _lower_priority() -> None:
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), THREAD_NICENESS)  # Linux: of this thread alone

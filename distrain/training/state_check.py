@@ -54,6 +54,10 @@ class StateCheck:
         """Check the variables that training changes alike on all ranks."""
         self._check(self._compared, event.progress.global_step)
 
+    def digest(self, step: int) -> str:
+        """Check what `every` checks, and return the digest that a message names; on other ranks it is meaningless."""
+        return combined({name: digest(array) for name, array in self._check(self._compared, step).items()})
+
     def arrays(self, step: int) -> dict[str, np.ndarray]:
         """Check the variables that must be equal, synchronize the others, and return all of them on the chief.
 

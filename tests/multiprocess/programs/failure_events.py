@@ -5,7 +5,7 @@ Occasions, and their numbers:
     start         before the model is made
     step          global step, from 1, before the rank joins the others in that step
     evaluation    epoch of the evaluation, from 0, before the rank joins the others in its first step
-    save          step of the checkpoint that is about to be written
+    save          step of the checkpoint that is about to be written, in the thread that saves
 
 What happens:
 
@@ -14,6 +14,8 @@ What happens:
     damage                the process overwrites a file of its data
     fill                  the process fills the disk of the run directory
     pause                 the process sleeps for 2 s
+
+Events in a step that end the process at once, or fill the disk, wait until the checkpoint before the step is whole.
 """
 
 from __future__ import annotations
@@ -32,8 +34,10 @@ import keras
 import distrain.training.saving
 from distrain.config import TrainConfig
 from distrain.errors import ConfigurationError
+from distrain.runs.checkpoint import checkpoint_path
 from distrain.training.job import TrainingJob
 
+ENDS = ("SIGKILL", "error", "exception", "fill")
 DAMAGED = "train-00000.columns.npy"
 
 
@@ -70,7 +74,16 @@ class Events(keras.callbacks.Callback):
         for event in due:
             remaining.remove(event)
             self._before_event()
+            if occasion == "step" and event["what"] in ENDS:
+                self._wait_for_checkpoint(number - 1)
             self._do(event["what"])
+
+    def _wait_for_checkpoint(self, trained: int) -> None:
+        every = self._config.checkpoint_every
+        path = checkpoint_path(self._config.run / "checkpoints", trained - trained % every) if every else None
+        deadline = time.monotonic() + 10
+        while path is not None and not path.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
 
     def _do(self, what: str) -> None:
         if what == "error":

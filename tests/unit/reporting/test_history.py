@@ -41,6 +41,14 @@ def test_steps_that_were_lost_and_trained_again_count_once(tmp_path):
     assert [event["step"] for event in history.resumes] == [10]
 
 
+def test_a_checkpoint_that_is_written_late_takes_no_step_back(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    write_log(path, ("step", 10, 1), ("step", 11, 1), ("step", 12, 1), ("checkpoint", 10, 1), ("step", 13, 1))
+    history = read_history(path)
+    assert [event["step"] for event in history.steps] == [10, 11, 12, 13]
+    assert [event["step"] for event in history.checkpoints] == [10]
+
+
 @given(st.lists(st.integers(0, 40), max_size=60))
 def test_steps_read_are_those_that_nothing_later_took_back(tmp_path_factory, steps):
     path = tmp_path_factory.mktemp("log") / "metrics.jsonl"
