@@ -62,7 +62,7 @@ def run_measured(command: Sequence[str]) -> Measured:
         began, clock = time.time(), time.perf_counter()
         process = subprocess.Popen(command, stdout=output, stderr=errors, env={**os.environ, **QUIET})
         while process.poll() is None:
-            for pid in _family(process.pid):
+            for pid in family(process.pid):
                 peaks[pid] = max(peaks.get(pid, 0), _anonymous_bytes(pid))
             time.sleep(SAMPLE_SECONDS)
         seconds = time.perf_counter() - clock
@@ -76,14 +76,14 @@ def run_measured(command: Sequence[str]) -> Measured:
         return Measured(began, seconds, cpu_seconds, peak_bytes, output.read())
 
 
-def _family(pid: int) -> list[int]:
+def family(pid: int) -> list[int]:
     """Return the living processes of a family: the process and all its descendants."""
     try:
         threads = list(Path(f"/proc/{pid}/task").iterdir())
         children = [int(child) for thread in threads for child in (thread / "children").read_text().split()]
     except OSError:
         return []
-    return [pid, *(descendant for child in children for descendant in _family(child))]
+    return [pid, *(descendant for child in children for descendant in family(child))]
 
 
 def _anonymous_bytes(pid: int) -> int:

@@ -90,7 +90,7 @@ is_this_host() {
 check_host() { # host
   local host=$1 words code=0 script command
   script="test -x $bin/distrain && test -x ${mpirun%/*}/orted || exit 101;"
-  script+=" $python -P -c 'import distrain.launchers.mpirun' || exit 102;"
+  script+=" $python -P -c 'import distrain.launchers.mpi_agent' || exit 102;"
   script+=" cd $(printf %q "$PWD") || exit 103"
   read -r -a command <<<"$ssh"
   words=$(timeout 30 "${command[@]}" "$host" "$script" </dev/null 2>&1) || code=$?
@@ -125,7 +125,7 @@ done
 # more.
 options=(--bind-to none --map-by slot -H "$list" -n "$num_ranks" -wdir "$PWD"
   --mca plm_rsh_agent "$ssh" --mca plm_rsh_no_tree_spawn 1 --mca plm_rsh_num_concurrent "${#hosts[@]}"
-  --mca orte_launch_agent "$python -P -m distrain.launchers.mpirun orted"
+  --mca orte_launch_agent "$python -P -m distrain.launchers.mpi_agent orted"
   --mca oob_tcp_keepalive_time 30 --mca oob_tcp_keepalive_intvl 5 --mca oob_tcp_keepalive_probes 3)
 if [ -n "$interface" ]; then
   export HOROVOD_GLOO_IFACE=$interface NCCL_SOCKET_IFNAME=$interface

@@ -34,7 +34,7 @@ need the mpirun of their own MPI: $python -m pip install 'distrain[mpi]'"
   if [ "$(id -u)" -eq 0 ]; then export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1; fi
 }
 
-# Runs `distrain train` on all ranks, in place of this shell.
+# Runs `distrain train` on all ranks, in place of this shell. The array $supervisor holds options of the supervisor.
 start_ranks() { # arguments of mpirun, --, arguments of distrain train
   local options=()
   while [ "$1" != -- ]; do
@@ -45,5 +45,6 @@ start_ranks() { # arguments of mpirun, --, arguments of distrain train
   # When the first rank exits with an error or a request to stop, mpirun ends the other ranks: after 2 s by SIGTERM, and
   # after 4 s by SIGKILL. Within that time the chief writes its final message.
   export OMPI_MCA_odls_base_sigkill_timeout=${OMPI_MCA_odls_base_sigkill_timeout:-2}
-  exec "$python" -P -m distrain.launchers.mpirun "$mpirun" "${options[@]}" "$bin/distrain" train "$@"
+  exec "$python" -P -m distrain.launchers.mpirun ${supervisor[@]+"${supervisor[@]}"} \
+    "$mpirun" "${options[@]}" "$bin/distrain" train "$@"
 }

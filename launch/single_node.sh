@@ -4,9 +4,10 @@ set -euo pipefail
 
 usage() {
   cat <<'TEXT'
-Usage: launch/single_node.sh [-n N] [ARGUMENT ...]
+Usage: launch/single_node.sh [-n N] [--restarts R] [ARGUMENT ...]
 
-  -n N  processes (default: one for each GPU, respecting CUDA_VISIBLE_DEVICES; 2 without GPUs)
+  -n N          processes (default: one for each GPU, respecting CUDA_VISIBLE_DEVICES; 2 without GPUs)
+  --restarts R  starts again from the last checkpoint, at most R times, after a process was lost or crashed (default 0)
 
 All other arguments go to `distrain train`, for example:
 
@@ -19,6 +20,7 @@ TEXT
 }
 
 num_ranks=auto
+restarts=0
 arguments=()
 while [ $# -gt 0 ]; do
   case $1 in
@@ -28,6 +30,10 @@ while [ $# -gt 0 ]; do
       ;;
     -n)
       num_ranks=${2:-}
+      shift
+      ;;
+    --restarts)
+      restarts=${2:-}
       shift
       ;;
     *) arguments+=("$1") ;;
@@ -63,6 +69,12 @@ elif ! [[ $num_ranks =~ ^[1-9][0-9]{0,2}$ ]]; then
   exit 2
 fi
 
+if ! [[ $restarts =~ ^[0-9]{1,6}$ ]]; then
+  printf 'error: --restarts is "%s", but it must be a number of restarts from 0 to 999999\n\n' "$restarts" >&2
+  usage >&2
+  exit 2
+fi
+
 # Sets `binding`: each rank on CPUs gets an equal number of cores to itself, which makes most steps 5 to 15% shorter.
 # Ranks stay unbound if there are more ranks than cores, or if this script may use only some cores: mpirun does not know
 # which cores other jobs use.
@@ -79,5 +91,9 @@ choose_binding() {
 
 prepare_ranks
 choose_binding
+# On one host nothing must listen on the network: ranks share memory, and mpirun gets bound to the loopback interface.
+export OMPI_MCA_btl=${OMPI_MCA_btl:-self,vader} NCCL_SOCKET_IFNAME=${NCCL_SOCKET_IFNAME:-lo}
+export HOROVOD_GLOO_IFACE=${HOROVOD_GLOO_IFACE:-lo}
+supervisor=(--one-host --restarts "$restarts")
 # Without `plm isolated` mpirun would look for ssh, which one host does not need. There may be more ranks than cores.
 start_ranks "${binding[@]}" --mca plm isolated --oversubscribe -n "$num_ranks" -- ${arguments[@]+"${arguments[@]}"}

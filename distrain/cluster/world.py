@@ -29,6 +29,9 @@ _VARIABLES = {
     ),
     "mpich": ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
 }
+# A launcher that starts ranks again after a loss gives all starts one id. So a run knows that it need not begin anew.
+LAUNCH_ID = "DISTRAIN_LAUNCH_ID"
+
 _START_ONCE = "Start all processes by one launcher, and set none of its variables by hand."
 
 # Above the ports of well-known services, below Kubernetes' node ports (30000) and Linux's ephemeral ports (32768).

@@ -1,18 +1,19 @@
-"""Runs mpirun for a launch script, or orted for mpirun on another host, and ends all that they start.
+"""Runs mpirun for a launch script, and ends all that mpirun starts; `mpi_agent.py` does so on other hosts.
 
 Decides: what a signal means to the ranks, when their launcher hangs, the exit code and the final message. Never: how
 many ranks run, or where; `single_node.sh` and `multi_node.sh` do.
 
     $ python -m distrain.launchers.mpirun mpirun -n 2 distrain train ...     # exits with the code of the job
-    $ python -m distrain.launchers.mpirun orted --daemonize ...              # as mpirun's orte_launch_agent
+    $ python -m distrain.launchers.mpirun --one-host --restarts 3 mpirun -n 2 distrain train ...
 
     Event                               Reaction
     SIGTERM, SIGINT, SIGHUP, SIGUSR1    SIGUSR1 to mpirun, which relays it: the ranks save, and exit with 42
     a second SIGINT                     mpirun kills the ranks at once
-    mpirun or orted is killed           its ranks are killed
-    mpirun or orted outlives its ranks  it is killed, because it waits for a host that no longer answers
+    mpirun is killed                    its ranks are killed
+    mpirun outlives its ranks           it is killed, because it waits for a host that no longer answers
     this process is killed              mpirun gets SIGTERM from the kernel; after 10 s all processes left are killed
-    the ranks of a host do not start    orted is killed and mpirun informed, which ends the job
+    a rank is lost, or crashes          with --restarts, the job starts again, from its last checkpoint
+    a stranger's connection blocks it   the connection is shut down (connections.py)
 
 mpirun runs in a session of its own, so that Ctrl-C in a terminal reaches this process alone. Open MPI would kill the
 ranks one second after Ctrl-C.
@@ -31,24 +32,34 @@ from collections.abc import Callable, Iterator, Sequence
 
 from distrain.cluster.signals import STOP_SIGNALS, StopRequest, ignore_stop, listen_for_stop
 from distrain.errors import RankError, StopRequested
-from distrain.launchers.processes import detach_standard_streams, kill_session, mpi_ranks, session_members
+from distrain.launchers.connections import StrangerEviction, bind_to_loopback
+from distrain.launchers.job_folders import job_folders, remove_remains
+from distrain.launchers.processes import (
+    detach_standard_streams,
+    exit_codes,
+    handles,
+    kill_session,
+    mpi_ranks,
+    session_members,
+)
 from distrain.launchers.supervisor import (
+    FINAL_CODES,
     GO_ON,
+    HANG_SECONDS,
     POLL_SECONDS,
     StderrRelay,
-    accepts_connection,
     exit_code_of,
     polls,
+    run_with_restarts,
     say,
+    send_once,
     start,
     write_stderr,
 )
 
 REPEAT_SECONDS = 5.0  # mpirun loses a signal that arrives before it has started the ranks
 HURRY_SECONDS = 10.0  # mpirun takes about 2 x odls_base_sigkill_timeout to kill ranks that ignore signals
-HANG_SECONDS = 10.0  # mpirun and orted end within one second of their last rank
 GUARD_SECONDS = 1.0  # between two looks at the parent process
-START_SECONDS = 60.0  # no rank starts before all hosts have answered mpirun
 
 _RULE = b"-" * 74  # mpirun writes this line above and below its own messages
 # Messages about ranks that ended. The ranks have usually said why, and these would hide it.
@@ -57,7 +68,31 @@ _KILLED = re.compile(rb"process\s+rank\s+(\d+)\s.*?node\s+(\S+)\s+exited\s+on\s+
 _NOISE = b"mpirun: Forwarding signal"
 
 
-def run_job(command: Sequence[str]) -> int:
+def run_jobs(arguments: Sequence[str]) -> int:
+    """Run mpirun with the ranks, and again after the loss of a rank.
+
+    Args:
+        arguments: `--one-host` if all ranks run on this host, `--restarts` and a number, then the command of mpirun.
+
+    Returns:
+        Exit code of the last job.
+    """
+    stop = listen_for_stop()  # before any process starts, so that no signal is missed
+    words = list(arguments)
+    is_one_host = words[0] == "--one-host"
+    del words[: int(is_one_host)]
+    restarts = 0
+    if words[0] == "--restarts":
+        restarts = int(words[1])
+        del words[:2]
+    return run_with_restarts(
+        lambda: run_job(words, stop, is_one_host=is_one_host),
+        restarts,
+        lambda code: code not in FINAL_CODES and not stop.signal_name,
+    )
+
+
+def run_job(command: Sequence[str], stop: StopRequest, *, is_one_host: bool) -> int:
     """Run mpirun with the ranks.
 
     Returns:
@@ -67,49 +102,79 @@ def run_job(command: Sequence[str]) -> int:
         StopRequested: A signal ended the ranks before they could save.
         KeyboardInterrupt: A second SIGINT killed the ranks.
     """
-    stop = listen_for_stop()  # before any process starts, so that no signal is missed
     reports: list[bytes] = []
     relay = StderrRelay(lambda lines: messages(lines, reports))
-    mpirun = start(command, signal_at_death=signal.SIGTERM, stderr=relay, start_new_session=True)
-    guard = _start_guard(mpirun.pid)
-    relay.begin()
-    try:
-        watch(mpirun, stop, lambda: relay.has_final_message or bool(reports))
-    except KeyboardInterrupt:
-        ignore_stop()
-        mpirun.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            mpirun.wait(HURRY_SECONDS)
-        if mpirun.returncode not in (0, StopRequested.exit_code):
-            raise
-    finally:
-        kill_session(mpirun.pid)
-        with contextlib.suppress(ProcessLookupError, ChildProcessError):  # somebody has killed the guard
-            os.kill(guard, signal.SIGKILL)
-            os.waitpid(guard, 0)
-        relay.end()
-    return conclude(mpirun.returncode, stop, b"".join(reports), has_final_message=relay.has_final_message)
+    remove_remains()
+    with contextlib.ExitStack() as stack:
+        options = stack.enter_context(job_folders()) if is_one_host else []
+        program, *rest = command
+        mpirun = start([program, *options, *rest], signal_at_death=signal.SIGTERM, stderr=relay, start_new_session=True)
+        guard = _start_guard(mpirun.pid)
+        relay.begin()
+        try:
+            codes = watch(mpirun, stop, lambda: relay.has_final_message or bool(reports), is_one_host=is_one_host)
+        except KeyboardInterrupt:
+            ignore_stop()
+            mpirun.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                mpirun.wait(HURRY_SECONDS)
+            if mpirun.returncode not in (0, StopRequested.exit_code):
+                raise
+            codes = None
+        finally:
+            kill_session(mpirun.pid)
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):  # somebody has killed the guard
+                os.kill(guard, signal.SIGKILL)
+                os.waitpid(guard, 0)
+            relay.end()
+    remove_remains()
+    if codes is None:
+        code = mpirun.returncode
+    elif relay.has_stopped:
+        code = StopRequested.exit_code
+    else:
+        code = max([*codes, RankError.exit_code if relay.has_final_message else 0])
+    return conclude(code, stop, b"".join(reports), has_final_message=relay.has_final_message)
 
 
-def watch(mpirun: subprocess.Popen[bytes], stop: StopRequest, has_failed: Callable[[], bool]) -> None:
-    """Relay a request to stop until mpirun ends; kill an mpirun that hangs after `has_failed`.
+def watch(
+    mpirun: subprocess.Popen[bytes], stop: StopRequest, has_failed: Callable[[], bool], *, is_one_host: bool = False
+) -> list[int] | None:
+    """Relay a request to stop until mpirun ends; kill an mpirun that hangs after its ranks.
 
     Without a message of a failure, an mpirun without local ranks may have ranks on other hosts.
+
+    Returns:
+        None if mpirun ended by itself; else the exit codes of the ranks that mpirun has not reaped.
     """
+    evict = StrangerEviction(mpirun.pid)
+    relayed: set[int] = set()  # ranks that got the signal from this process, because mpirun relayed nothing
+    ranks: set[int] = set()
     is_sent = False
     repeat_at = 0.0
     last_busy = time.monotonic()
     for _ in polls([mpirun]):
         now = time.monotonic()
+        evict()
+        running = set(mpi_ranks(mpirun.pid))
+        if is_one_host and not ranks:
+            bind_to_loopback(mpirun.pid)
+        ranks |= running
         if stop.signal_name and not is_sent:
-            is_sent = any(mpi_ranks(mpirun.pid))  # False for ranks on other hosts: then the signal is repeated
+            is_sent = bool(running)  # False for ranks on other hosts: then the signal is repeated
             if is_sent or now > repeat_at:
                 mpirun.send_signal(signal.SIGUSR1)
                 repeat_at = now + REPEAT_SECONDS
-        if not has_failed() or any(mpi_ranks(mpirun.pid)):
+        elif is_sent and now > repeat_at:
+            send_once(signal.SIGUSR1, [pid for pid in running if handles(pid, signal.SIGUSR1)], relayed)
+        if running or not (has_failed() or (is_one_host and ranks)):
             last_busy = now
         elif now - last_busy > HANG_SECONDS:
+            codes = exit_codes(ranks)
             mpirun.kill()
+            mpirun.wait()
+            return codes
+    return None
 
 
 def _start_guard(session: int) -> int:
@@ -176,60 +241,5 @@ def conclude(code: int, stop: StopRequest, reports: bytes, *, has_final_message:
     return job_code
 
 
-def run_agent(command: Sequence[str]) -> int:
-    """Run orted, and return as soon as its ranks have started; a forked process goes on watching orted.
-
-    Returns:
-        0 when the ranks have started; 1 when orted ended before, or started no rank in 60 s, which ends the job.
-    """
-    reading, writing = os.pipe()
-    if os.fork():
-        os.close(writing)
-        return 0 if os.read(reading, 1) else 1
-    os.setsid()
-    relay = StderrRelay()
-    foreground = [word for word in command if word != "--daemonize"]
-    orted = start(
-        foreground, signal_at_death=signal.SIGTERM, stdout=subprocess.DEVNULL, stderr=relay, start_new_session=True
-    )
-    relay.begin()
-    if _await_ranks(orted):
-        os.write(writing, b"1")
-        os.close(writing)
-        detach_standard_streams()  # ssh waits for the end of these streams
-    addresses = mpirun_addresses(" ".join(command))
-    while orted.poll() is None:
-        if addresses and not any(mpi_ranks(orted.pid)) and not any(map(accepts_connection, addresses)):
-            orted.kill()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            orted.wait(HANG_SECONDS / 2)
-    kill_session(orted.pid)
-    return 0
-
-
-def _await_ranks(orted: subprocess.Popen[bytes]) -> bool:
-    """Return whether orted has started ranks; kill orted when it takes too long."""
-    deadline = time.monotonic() + START_SECONDS
-    for _ in polls([orted]):
-        if any(mpi_ranks(orted.pid)):
-            return True
-        if time.monotonic() > deadline:
-            say(
-                "error",
-                f"{os.uname().nodename} cannot connect to the mpirun that starts ranks here, or another host does not "
-                f"answer mpirun; waited {START_SECONDS:g} s. Open the ports between the hosts, or name the network "
-                "that joins them with --interface.",
-            )
-            orted.kill()
-    return False
-
-
-def mpirun_addresses(command: str) -> list[tuple[str, int]]:
-    """Return where mpirun listens, from an argument of orted: "1576.0;tcp://10.0.0.1,10.1.0.1:38857"."""
-    found = re.search(r"orte_hnp_uri [^ ]*?;tcp://([0-9.,]+):(\d+)", command)
-    return [(address, int(found[2])) for address in found[1].split(",")] if found else []
-
-
 if __name__ == "__main__":
-    run = run_agent if sys.argv[2:3] == ["--daemonize"] else run_job
-    sys.exit(exit_code_of(lambda: run(sys.argv[1:])))
+    sys.exit(exit_code_of(lambda: run_jobs(sys.argv[1:])))

@@ -46,6 +46,17 @@ def mpi_ranks(pid: int) -> Iterator[int]:
             yield from mpi_ranks(child)
 
 
+def exit_codes(pids: Collection[int]) -> list[int]:
+    """Return the exit codes of ended processes that their parent has not reaped; 128 + N after signal N."""
+    found = []
+    for pid in pids:
+        fields = read_proc(pid, "stat").rpartition(b")")[2].split()  # from the state on; the last is the exit status
+        if fields[:1] == [b"Z"]:
+            code = os.waitstatus_to_exitcode(int(fields[-1]))
+            found.append(code if code >= 0 else 128 - code)
+    return found
+
+
 def handles(pid: int, number: signal.Signals) -> bool:
     """Return whether a process has a handler for a signal."""
     caught = re.search(rb"^SigCgt:\s*([0-9a-f]+)$", read_proc(pid, "status"), re.MULTILINE)

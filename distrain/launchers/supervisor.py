@@ -26,15 +26,18 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from distrain.cluster.signals import ignore_stop
+from distrain.cluster.world import LAUNCH_ID
 from distrain.errors import ERROR_BY_EXIT_CODE, DistrainError, RankError, StopRequested
 from distrain.launchers.processes import reap_orphans
 
 POLL_SECONDS = 0.1
+HANG_SECONDS = 10.0  # mpirun and orted end within one second of their last rank
 CONNECT_SECONDS = 5.0
 MAX_LINE_BYTES = 2**16  # longer lines are relayed in parts, so that no line fills the memory
 RELAY_END_SECONDS = 5.0  # a stream ends as soon as its last writer has; this bounds the wait for a writer that escaped
@@ -80,10 +83,11 @@ class StderrRelay:
 
     Attributes:
         has_final_message: Whether a message said how the job ended.
+        has_stopped: Whether that message said that the job stopped on request.
     """
 
     def __init__(self, filtered: Callable[[Iterator[bytes]], Iterable[bytes]] = iter) -> None:
-        self.has_final_message = False
+        self.has_final_message = self.has_stopped = False
         self._reading, self._writing = os.pipe()
         self._thread = threading.Thread(target=self._relay, args=(filtered,), daemon=True)
 
@@ -103,7 +107,9 @@ class StderrRelay:
     def _relay(self, filtered: Callable[[Iterator[bytes]], Iterable[bytes]]) -> None:
         with os.fdopen(self._reading, "rb") as stream:
             for message in filtered(iter(lambda: stream.readline(MAX_LINE_BYTES), b"")):
-                self.has_final_message = self.has_final_message or bool(_FINAL_MESSAGE.match(message))
+                found = _FINAL_MESSAGE.match(message)
+                if found and not self.has_final_message:
+                    self.has_final_message, self.has_stopped = True, found[1] == b"stopped"
                 write_stderr(message)
 
 
@@ -159,6 +165,7 @@ def run_with_restarts(
     Returns:
         Exit code of the last run.
     """
+    os.environ[LAUNCH_ID] = uuid.uuid4().hex  # the ranks inherit the id: so a run knows its launch at a restart
     for restart in range(1, restarts + 1):
         code = run()
         if not may_restart(code):

@@ -86,7 +86,9 @@ class MetricsLog:
         self._write_pending()
 
     def sync(self) -> None:
-        """Bring all events to the disk, so that they survive a power cut."""
+        """Bring all events to the disk, so that they survive a power cut; events of failed writes get another try."""
+        if self._pending:
+            self._write_pending()
         if self._descriptor is not None:
             try:
                 os.fsync(self._descriptor)

@@ -21,6 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from distrain.cluster.world import LAUNCH_ID
 from distrain.config import TrainConfig
 from distrain.errors import CheckpointError, ConfigurationError, DataError, DistrainError
 from distrain.file_names import (
@@ -81,7 +82,7 @@ def open_run(
             despite `--resume never`; its checkpoints are damaged; or the disk is full or fails.
         ConfigurationError: the directory cannot be made or written.
     """
-    run, settings = config.run, {**_plain(config), **resolved}
+    run, settings = config.run, {"launch_id": os.environ.get(LAUNCH_ID), **_plain(config), **resolved}
     is_new = not os.path.lexists(run)
     with ExitStack() as held:
         try:
@@ -175,7 +176,8 @@ def _judge(config: TrainConfig, settings: Mapping[str, Any]) -> Checkpoint | Non
     run, checkpoints = config.run, config.run / CHECKPOINTS_NAME
     _check_files(run)
     before = read_settings(run) if (run / CONFIG_NAME).is_file() else None
-    if before is not None and config.resume == "never":
+    is_restart = before is not None and _is_of_same_launch(before, settings)
+    if before is not None and config.resume == "never" and not is_restart:
         raise CheckpointError(f"{run} holds a run already, and --resume is never. Choose another --run.")
     has_begun = bool(list_checkpoints(checkpoints))
     if before is not None and has_begun:  # a run without a checkpoint may start over with other settings
@@ -187,7 +189,7 @@ def _judge(config: TrainConfig, settings: Mapping[str, Any]) -> Checkpoint | Non
             f"{run} has checkpoints of its own, and --resume names {explicit}. Leave --resume out to go on in "
             f"{run}, or choose another --run to branch off."
         )
-    if explicit and has_begun and is_repeated and not (is_own and explicit.exists()):
+    if explicit and has_begun and (is_restart or (is_repeated and not (is_own and explicit.exists()))):
         explicit = None  # the same command started from there before, and now goes on
     restored = load_checkpoint(explicit) if explicit else newest_checkpoint(checkpoints)
     if restored is not None and restored.state.get("data_digest") != settings["data_digest"]:
@@ -198,21 +200,21 @@ def _judge(config: TrainConfig, settings: Mapping[str, Any]) -> Checkpoint | Non
 def _write(
     config: TrainConfig, settings: Mapping[str, Any], restored: Checkpoint | None, vectorizer: Path | None
 ) -> None:
-    run = config.run
+    run, checkpoints = config.run, config.run / CHECKPOINTS_NAME
+    is_own = restored is not None and restored.path.parent.resolve() == checkpoints.resolve()
     with rewriting(run, CONFIG_NAME, VECTORIZER_NAME, CHECKPOINTS_NAME, begins=True):
+        if restored is not None and is_own and _named_checkpoint(config):
+            _remove_later(restored, checkpoints)  # first, as a restart of the launch in `config.json` takes the newest
         write_json(run / CONFIG_NAME, settings)
-        _take_checkpoints(config, restored)
+        if restored is not None and not is_own:
+            _branch_off(restored, checkpoints)
         if vectorizer is not None:
             _keep_vectorizer(vectorizer, run / VECTORIZER_NAME, has_begun=restored is not None)
 
 
-def _take_checkpoints(config: TrainConfig, restored: Checkpoint | None) -> None:
-    """Make the checkpoints of the run those up to the checkpoint from which training resumes."""
-    checkpoints = config.run / CHECKPOINTS_NAME
-    if restored is not None and restored.path.parent.resolve() != checkpoints.resolve():
-        _branch_off(restored, checkpoints)
-    elif restored is not None and _named_checkpoint(config):
-        _remove_later(restored, checkpoints)
+def _is_of_same_launch(before: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
+    """Return whether a launcher starts its job again after this launch had opened the run."""
+    return settings.get("launch_id") is not None and before.get("launch_id") == settings["launch_id"]
 
 
 def _named_checkpoint(config: TrainConfig) -> Path | None:

@@ -17,7 +17,7 @@ from distrain.errors import CheckpointError
 # A resumed run must keep the settings that decide its weights. It may change where, how fast and how long it trains.
 _SETTINGS = {setting.name: setting for setting in settings_of(TrainConfig)}
 _MAY_CHANGE = {name for name, setting in _SETTINGS.items() if setting.may_change}
-_MAY_CHANGE |= {"num_replicas", "replica_batch_size"}
+_MAY_CHANGE |= {"num_replicas", "replica_batch_size", "launch_id"}
 
 # Digests, which mean nothing to a user, and what differs with each digest.
 _OF_DIGESTS = {"data_digest": "other data", "validation_digest": "other validation data, or without any"}

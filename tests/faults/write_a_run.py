@@ -1,8 +1,8 @@
-"""Writes everything that a run writes, without training: opening, log, status, checkpoints, model, summary.
+"""Writes everything that a run writes, without training: opening, log, status, checkpoints, manifest, model, summary.
 
 write_a_run.main("runs/1", "data/vectorizer")
 
-It prints the step that it goes on from, and each step that is saved.
+It prints the lines of the log that it finds, the step that it goes on from, and each step that is saved or logged.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from distrain.config import TrainConfig
 from distrain.errors import DistrainError
 from distrain.files import describe
+from distrain.fingerprints import GrowingFile
 from distrain.reporting.metrics_log import MetricsLog
 from distrain.reporting.reporter import write_summary
 from distrain.reporting.status import StatusFile
@@ -23,12 +24,12 @@ from distrain.runs.checkpoint import checkpoint_path, retain_checkpoints, save_c
 from distrain.runs.directory import write_model
 from distrain.runs.disk_room import required_write
 from distrain.runs.lock import check_held
+from distrain.runs.manifest import record_growth, rewriting
 from distrain.runs.opening import open_run
 
 RESOLVED = {"data_digest": "abc", "strategy": "single", "num_replicas": 1, "replica_batch_size": 128}
 LAST_STEP = 4
 KEPT = 2
-RESULTS = ("model.keras", "summary.json", f"checkpoints/step-{LAST_STEP:08d}/arrays.safetensors")
 
 
 class Model:
@@ -54,6 +55,8 @@ def main(run: str, vectorizer: str) -> int:
 
 
 def _write_run(run: Path, vectorizer: Path) -> None:
+    if (run / "metrics.jsonl").is_file():
+        print("found lines", (run / "metrics.jsonl").read_bytes().count(b"\n"))
     config = TrainConfig(data=vectorizer.parent, run=run, strategy="single")
     with open_run(config, RESOLVED, vectorizer=vectorizer) as restored, MetricsLog(run / "metrics.jsonl") as log:
         weights = np.zeros(1000) if restored is None else restored.arrays["weights"]
@@ -61,6 +64,8 @@ def _write_run(run: Path, vectorizer: Path) -> None:
         print("from", first, flush=True)
         status = StatusFile(run, time=0.0)
         warn = WriteWarning("an old checkpoint", action="removed")
+        warn_of_manifest = WriteWarning(str(run / "manifest.json"))
+        grown = GrowingFile(run / "metrics.jsonl")
         checkpoints = run / "checkpoints"
         for step in range(first + 1, LAST_STEP + 1):
             weights = weights * 0.5 + step
@@ -74,7 +79,12 @@ def _write_run(run: Path, vectorizer: Path) -> None:
                 warn(describe(error))
             log.write("checkpoint", step=step, epoch=1, time=0.0)
             log.sync()
+            print("logged", step, flush=True)
             status.update({"step": step}, time=1.0)
-        write_model(run, Model(weights))
-        with required_write(run / "summary.json", run=run):
+            try:
+                record_growth(run, grown)
+            except OSError as error:
+                warn_of_manifest(describe(error))
+        with required_write(run / "summary.json", run=run), rewriting(run, "model.keras", "summary.json"):
+            write_model(run, Model(weights))
             write_summary(run, {"weights": float(weights.sum())})

@@ -13,6 +13,8 @@ from pathlib import Path
 from fault_trials import Subject, tree
 from prepared_data import rows, write_csv
 
+from distrain.runs.verification import verify_run
+
 RUN_RESULTS = ("model.keras", "summary.json", "checkpoints/step-00000004/arrays.safetensors")
 TRAINED = ("weights_sha256", "validation_loss", "examples_trained")
 
@@ -51,11 +53,12 @@ def warm_ups(subjects: Mapping[str, Subject], folder: Path) -> list[list[str]]:
 
 def _files_of_run(place: Path) -> object:
     files = [place / "run" / name for name in RUN_RESULTS]
-    return [path.read_bytes() if path.is_file() else None for path in files]
+    faults = verify_run(place / "run").faults
+    return faults, [path.read_bytes() if path.is_file() else None for path in files]
 
 
 def _trained(place: Path) -> object:
     summary, model = place / "run" / "summary.json", place / "run" / "model.keras"
-    if not (summary.is_file() and model.is_file() and model.stat().st_size):
+    if not (summary.is_file() and model.is_file()) or verify_run(place / "run").faults:
         return None
     return [json.loads(summary.read_bytes())[name] for name in TRAINED]

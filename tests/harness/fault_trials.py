@@ -77,17 +77,18 @@ def run_trial(disk: FailingDisk, subject: Subject, folder: Path, *, at: int, kin
     first = disk.run(*words, below=place, at=at, kind="kill" if is_cut else kind, journal=journal if is_cut else None)
     if is_cut:
         cut_power(place, journal, keeps_names=POWER_CUTS[kind])
-    results_first, hidden_first = subject.results(place), _hidden(place)
+    results_first, hidden_first = subject.results(place), hidden_files(place)
     again = disk.run(*words, below=place)
-    return Trial(first, results_first, hidden_first, again, subject.results(place), _hidden(place))
+    return Trial(first, results_first, hidden_first, again, subject.results(place), hidden_files(place))
 
 
 def verdict(trial: Trial, expected: object) -> list[str]:
     """Return which of `FINDINGS` a trial shows."""
     found, has_died = [], trial.first.code == -9
-    saved = max(map(int, re.findall(r"^saved (\d+)", trial.first.output, re.M)), default=0)
-    went_on = max(map(int, re.findall(r"^from (\d+)", trial.again.output, re.M)), default=0)
-    if trial.again.code != 0 or trial.results_again != expected or went_on < saved:
+    is_step_lost = _last("saved", trial.first) > _last("from", trial.again)
+    is_told = "WARNING" in trial.first.output
+    is_line_lost = not is_told and _last("logged", trial.first) > _last("found lines", trial.again)
+    if trial.again.code != 0 or trial.results_again != expected or is_step_lost or is_line_lost:
         found.append("lost")
     if trial.hidden_again or (trial.hidden_first and trial.first.code > 0):
         found.append("orphans")
@@ -107,6 +108,11 @@ def tree(place: Path) -> dict[str, bytes]:
     }
 
 
+def _last(word: str, ended: Ended) -> int:
+    """Return the last number that tests/faults/write_a_run.py printed behind a word."""
+    return max(map(int, re.findall(rf"^{word} (\d+)", ended.output, re.MULTILINE)), default=0)
+
+
 def _words(subject: Subject, place: Path) -> list[str]:
     return [word.replace("{place}", str(place)) for word in subject.words]
 
@@ -118,5 +124,6 @@ def _new(folder: Path) -> Path:
     return place
 
 
-def _hidden(place: Path) -> list[str]:
+def hidden_files(place: Path) -> list[str]:
+    """Return the hidden files below a folder that should not stay, by name."""
     return [str(path.relative_to(place)) for path in place.rglob(".*") if path.name not in LASTING]

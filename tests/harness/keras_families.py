@@ -260,7 +260,9 @@ def _case(words: str, kinds: dict[str, str], arguments: Callable[[], dict[str, A
     def compile_arguments() -> dict[str, Any]:
         return {"optimizer": keras.optimizers.SGD(0.01, momentum=0.5), **arguments()}
 
-    return Case(words, build, compile_arguments, data(1, RAGGED), data(2, 11), {}, GLOBAL_BATCH_SIZE, epochs=2)
+    return Case(
+        words, build, compile_arguments, data(1, RAGGED), data(2, 11), global_batch_size=GLOBAL_BATCH_SIZE, epochs=2
+    )
 
 
 def _alone(values: dict[str, Any]) -> Any:

@@ -82,5 +82,5 @@ def optimizer_case(words: str, make: Callable[[], Any]) -> Case:
     def arguments() -> dict[str, Any]:
         return {"optimizer": make(), "loss": "mse"}
 
-    case = Case(words, build, arguments, data(1, RAGGED), None, {}, GLOBAL_BATCH_SIZE, epochs=3)
+    case = Case(words, build, arguments, data(1, RAGGED), global_batch_size=GLOBAL_BATCH_SIZE)
     return replace(case, builds_optimizer=words == "ScheduleFreeAdamW")

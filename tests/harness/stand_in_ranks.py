@@ -108,14 +108,7 @@ class Job:
 
     def processes(self) -> set[int]:
         """Return the living processes of the job, which carry its mark in their environment."""
-        found = set()
-        for path in Path("/proc").glob("[0-9]*"):
-            try:
-                if self._mark in (path / "environ").read_bytes().split(b"\0") and int(path.name) != os.getpid():
-                    found.add(int(path.name))
-            except OSError:  # it has just ended
-                continue
-        return found
+        return processes_with(self._mark)
 
     def ranks(self, count: int = 2) -> list[dict[str, Any]]:
         """Wait until the ranks have started, and return their notes."""
@@ -133,6 +126,18 @@ class Job:
         out, err = self.process.communicate(timeout=timeout)
         assert self.processes() == set()
         return self.process.returncode, out, err
+
+
+def processes_with(variable: bytes) -> set[int]:
+    """Return the living processes, other than this one, that have a variable, NAME=VALUE, in their environment."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if variable in (path / "environ").read_bytes().split(b"\0") and int(path.name) != os.getpid():
+                found.add(int(path.name))
+        except OSError:  # it has just ended
+            continue
+    return found
 
 
 def final_messages(err: str) -> list[str]:

@@ -9,8 +9,9 @@ import pytest
 
 from distrain.cluster.signals import StopRequest
 from distrain.launchers import mpirun
-from distrain.launchers.mpirun import HANG_SECONDS, conclude, messages, mpirun_addresses, watch
-from distrain.launchers.supervisor import exit_code_of
+from distrain.launchers.mpi_agent import mpirun_addresses
+from distrain.launchers.mpirun import conclude, messages, watch
+from distrain.launchers.supervisor import HANG_SECONDS, exit_code_of
 
 RULE = b"-" * 74 + b"\n"
 KILLED = (
@@ -79,6 +80,9 @@ class FakeMpirun:
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
 
+    def wait(self) -> None:
+        pass
+
 
 @pytest.fixture
 def watched(monkeypatch) -> FakeMpirun:
@@ -103,6 +107,11 @@ def test_a_request_to_stop_is_repeated_when_the_ranks_have_started(watched):
 
 def test_an_mpirun_that_outlives_failed_ranks_is_killed(watched):
     watch(watched, StopRequest(), lambda: watched.polls >= 14)
-    first, _ = watched.signals[0]
-    assert {number for _, number in watched.signals} == {signal.SIGKILL}
-    assert first == 15 + HANG_SECONDS + 1
+    assert watched.signals == [(15 + HANG_SECONDS + 1, signal.SIGKILL)]
+
+
+def test_an_mpirun_that_outlives_its_ranks_on_one_host_is_killed_without_a_failure(watched):
+    assert watch(watched, StopRequest(), lambda: False) is None
+    assert watched.signals == []  # it may have ranks on other hosts
+    assert watch(watched, StopRequest(), lambda: False, is_one_host=True) == []
+    assert watched.signals == [(15 + HANG_SECONDS + 1, signal.SIGKILL)]

@@ -70,6 +70,8 @@ def test_events_wait_while_the_disk_is_full_and_half_a_line_is_cut_off(tmp_path,
             for step in (2, 3):
                 log.write("step", step=step, epoch=1, time=1.0)
         assert not path.read_bytes().endswith(b"\n")
+        log.sync()
+        assert [event["step"] for event in read_strictly(path)] == [1, 2, 3]
         log.write("step", step=4, epoch=1, time=1.0)
         assert [event["step"] for event in read_strictly(path)] == [1, 2, 3, 4]
     assert ["No space left on device" in message for message in caplog.messages] == [True]

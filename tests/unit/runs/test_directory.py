@@ -399,3 +399,29 @@ def test_a_checkpoint_of_other_data_is_refused(config, tmp_path):
     with pytest.raises(CheckpointError, match="trained on other data"):
         reopen(branch, data_digest="xyz")
     assert not branch.run.exists()
+
+
+def test_a_restart_of_one_launch_goes_on_from_the_newest_checkpoint(config, caplog):
+    """A launcher starts ranks again with the same arguments, whatever `--resume` says."""
+    new = dataclasses.replace(config, resume="never")
+    assert reopen(new, launch_id="first") is None
+    first = save(config, 3)
+    assert reopen(new, launch_id="first").path == first
+    with pytest.raises(CheckpointError, match="--resume is never"):
+        reopen(new, launch_id="second")
+    back = dataclasses.replace(config, resume=str(first))
+    save(config, 5)
+    assert reopen(back, launch_id="second").path == first  # this launch opens the run for the first time
+    newest = save(config, 7)
+    assert reopen(back, launch_id="second").path == newest
+    assert reopen(back).path == first  # the user's own repetition goes back
+    caplog.clear()
+
+
+def test_a_restart_before_the_first_checkpoint_branches_off_as_the_launch_would(config, tmp_path, caplog):
+    reopen(config)
+    branch = dataclasses.replace(config, run=tmp_path / "runs" / "2", resume=str(save(config, 3)))
+    reopen(branch, launch_id="one")
+    shutil.rmtree(branch.run / "checkpoints")  # killed between settings and checkpoints
+    assert reopen(branch, launch_id="one").path.name == "step-00000003"
+    caplog.clear()

@@ -1,0 +1,88 @@
+"""Connections of strangers to each listening socket of a job: the job ends as if nobody had connected."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import sys
+
+import pytest
+from launching import end, needs_horovod, needs_mpi, start_ranks
+from run_files import distance, last_step
+from stand_in_ranks import PROGRAMS, REPOSITORY, final_messages, processes_with
+from strangers import Strangers, is_reachable, listening
+from waiting import wait_until
+
+from distrain.cluster.network import own_addresses
+
+QUICK = 40.0  # seconds; a blocked mpirun would wait for as long as the strangers stay
+
+
+def test_strangers_delay_no_end_of_a_job_on_one_host(start, tmp_path):
+    """One job gets a signal, one loses a rank, and one is just done."""
+    jobs = {"signal": start(), "loss": start(MODE="ignoring"), "done": start(WORK="20")}
+    for job in jobs.values():
+        job.ranks()
+    evidence = tmp_path / "evidence"
+    with contextlib.ExitStack() as stack:
+        for job in jobs.values():
+            assert stack.enter_context(Strangers(job.processes(), evidence)).addresses
+        jobs["signal"].process.terminate()
+        os.kill(jobs["loss"].ranks()[1]["pid"], signal.SIGKILL)
+        ended = {name: job.end(QUICK) for name, job in jobs.items()}
+    assert {name: code for name, (code, _, _) in ended.items()} == {"signal": 42, "loss": 5, "done": 0}
+    assert final_messages(ended["signal"][2]) == ["distrain: stopped: rank 0: on SIGUSR1"]
+    assert sorted(filter(None, ended["done"][1].splitlines())) == ["rank 0 is done", "rank 1 is done"]
+    assert not evidence.exists()
+
+
+@pytest.mark.skipif(not own_addresses(), reason="this machine has no network")
+def test_no_other_machine_reaches_a_job_on_one_host(start):
+    """A connection to an own address of this machine stands for a connection from another machine."""
+    job = start()
+    job.ranks()
+    ports = {address.port for address in listening(job.processes())}
+    wait_until(lambda: not any(is_reachable(host, port) for host in own_addresses() for port in ports), 5)
+    assert ports
+    assert job.process.poll() is None
+    job.process.terminate()
+    assert job.end()[0] == 42
+
+
+@pytest.mark.parametrize(
+    "strategy", [pytest.param("mpi", marks=needs_mpi), pytest.param("horovod", marks=needs_horovod)]
+)
+def test_strangers_change_no_training_on_one_host(strategy, long_reference, start, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(REPOSITORY / "launch", tmp_path / "real" / "launch")
+    (tmp_path / "real" / ".venv").symlink_to(PROGRAMS.parent)
+    words = ["--data", str(long_reference.data), "--run", str(run), "--strategy", strategy, *long_reference.settings]
+    job = start("-n", "2", *words, tree=tmp_path / "real", TF_CPP_MIN_LOG_LEVEL="3")
+    wait_until(lambda: last_step(run), 120)
+    with Strangers(job.processes(), tmp_path / "evidence") as strangers:
+        code, _, err = job.end(120)
+    assert code == 0, err
+    assert strangers.addresses
+    assert distance(run, long_reference.run) <= 1e-5
+    assert not (tmp_path / "evidence").exists()
+
+
+@needs_horovod
+def test_strangers_change_no_training_over_gloo(long_reference, tmp_path):
+    """`horovodrun` hosts the rendezvous on all interfaces, and the ranks listen for each other."""
+    run = tmp_path / "run"
+    words = ["--data", str(long_reference.data), "--run", str(run), "--strategy", "horovod", *long_reference.settings]
+    mark = {"LAUNCH_MARK": str(tmp_path), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    job = start_ranks("horovodrun --gloo", 2, [sys.executable, "-m", "distrain", "train", *words], env=mark)
+    try:
+        wait_until(lambda: last_step(run), 120)
+        with Strangers(processes_with(f"LAUNCH_MARK={tmp_path}".encode()), tmp_path / "evidence") as strangers:
+            out, err = job.communicate(timeout=120)
+    finally:
+        end(job)
+    assert job.returncode == 0, out + err
+    assert strangers.addresses
+    assert distance(run, long_reference.run) <= 1e-5
+    assert not (tmp_path / "evidence").exists()
