@@ -76,11 +76,9 @@ def write_model(run: Path, model: Any) -> None:
     try:
         with required_write(run / MODEL_NAME, run=run), atomic_write(run / MODEL_NAME, suffix=".keras") as tmp_path:
             model.save(tmp_path)
-    except NotImplementedError:  # Keras cannot serialize the constructor's arguments
-        _LOG.warning(
-            f"{MODEL_NAME} is not written: {type(model).__name__} takes arguments, but has no get_config(). "
-            f"Its weights are in {run / 'checkpoints'}."
-        )
+    except NotImplementedError as error:  # Keras cannot describe a part of the model, or of its optimizer
+        reason = " ".join(str(error).partition(". ")[0].split()).rstrip(".")
+        _LOG.warning(f"{MODEL_NAME} is not written. {reason}. The weights of the model are in {run / 'checkpoints'}.")
 
 
 def _read_json(path: Path) -> dict[str, Any]:

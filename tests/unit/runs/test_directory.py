@@ -372,10 +372,18 @@ def test_a_model_that_keras_cannot_write_is_a_warning(tmp_path, caplog):
             self.function = function
             self.built = True
 
-    write_model(tmp_path, Odd(len))
-    assert "Odd" in caplog.messages[0]
-    caplog.clear()
-    assert list(tmp_path.iterdir()) == []
+    class Halving(keras.optimizers.schedules.LearningRateSchedule):
+        def __call__(self, step):
+            return 0.1 * 0.5**step
+
+    scheduled = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    scheduled.compile(keras.optimizers.SGD(Halving()), "mse")
+    for model, named in ((Odd(len), "Object Odd was"), (scheduled, "schedule 'Halving' must override `get_config()`")):
+        write_model(tmp_path, model)
+        assert named in caplog.messages[0]
+        assert "\n" not in caplog.messages[0]
+        caplog.clear()
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_a_new_run_begins_where_a_checkpoint_of_another_stands(config, tmp_path):
