@@ -11,27 +11,22 @@ An error that a user can mend ends with one line on standard error and the exit 
 from __future__ import annotations
 
 import argparse
-import errno
 import logging
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 from distrain.cli import data_commands, run_commands, train_command, verify_command
+from distrain.cli.machine_faults import in_a_sentence
 from distrain.cli.options import Formatter, Parser, exit_code_table
 from distrain.cli.streams import StandardOutput, drop_output
 from distrain.cluster.signals import StopRequest
 from distrain.config import TrainConfig
-from distrain.errors import CheckpointError, ConfigurationError, DataError, DistrainError
-from distrain.files import DISK_FAULTS, describe
+from distrain.errors import ConfigurationError, DistrainError
 from distrain.reporting.error_line import print_error, world_or_alone
 from distrain.reporting.logs import LEVELS, log_to_stderr
 from distrain.version import __version__
 
 _LOG = logging.getLogger(__name__)
-
-_FAULTS_OF_MACHINE = DISK_FAULTS | {errno.EACCES, errno.EPERM, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ESTALE}
 
 
 def main(
@@ -65,21 +60,14 @@ def main(
         print("distrain: error: standard output was closed; send it to a file and start again", file=sys.stderr)
         return ConfigurationError.exit_code
     except OSError as error:
-        if error.errno not in _FAULTS_OF_MACHINE:
+        fault = in_a_sentence(error, getattr(options, "run", None))
+        if not isinstance(fault, DistrainError):
             raise
-        fault = _fault(error, getattr(options, "run", None))
         print_error(fault)
         return fault.exit_code
     except KeyboardInterrupt:
         print("distrain: interrupted; nothing half-written is left", file=sys.stderr)
         return 130
-
-
-def _fault(error: OSError, run: Any) -> DistrainError:
-    """Return the error of a command that met a missing right, a full disk or another fault of the machine."""
-    is_of_run = isinstance(run, Path) and str(error.filename or "").startswith(str(run))
-    kind = CheckpointError if is_of_run else DataError
-    return kind(f"{describe(error)}. Check the path, your permissions and the disk, then start the same command again.")
 
 
 def train_arguments(arguments: Sequence[str]) -> TrainConfig:

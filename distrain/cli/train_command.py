@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from distrain.cli.machine_faults import in_a_sentence
 from distrain.cli.options import add_settings, given_settings
 from distrain.config import TrainConfig, train_config
 from distrain.errors import ConfigurationError
@@ -72,7 +73,7 @@ def add_replay(commands: Any) -> None:
     command.add_argument(
         "--trust", action="store_true", help="import and call the function that the run names as --model"
     )
-    command.set_defaults(command=_replay)
+    command.set_defaults(command=_replay, prints_result=True)
 
 
 def _replay(options: argparse.Namespace) -> None:
@@ -99,7 +100,7 @@ def _as_rank(options: argparse.Namespace) -> Iterator[None]:
         yield
     except Exception as error:
         if world_or_alone().size > 1:
-            end_at_once(error)
+            end_at_once(in_a_sentence(error, options.run))
         raise
     finally:
         if options.is_whole_process:

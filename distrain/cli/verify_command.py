@@ -22,7 +22,7 @@ def add_verify(commands: Any) -> None:
     command = commands.add_parser("verify", help="compare every file of data sets and runs with its SHA-256")
     command.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="data sets or run directories")
     command.add_argument("--json", action="store_true", help="print one JSON object per folder")
-    command.set_defaults(command=_verify, may_be_cut=True)
+    command.set_defaults(command=_verify, may_be_cut=True, prints_result=True)
 
 
 def _verify(options: argparse.Namespace) -> None:
