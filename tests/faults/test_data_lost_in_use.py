@@ -15,21 +15,21 @@ from commands import ENVIRONMENT
 from run_files import events
 from small_datasets import ragged, write_dataset
 
-# Reads the memory map of its last argument, cut to a page, after it has reported the maps of all its arguments.
+# Reads the memory map of its last argument, cut to a page, after it has reported maps: of all arguments, of views, of
+# none, or of a map that is gone and whose address the system gives to the next map.
 READER = """
 import os, sys
 import numpy as np
 from distrain.data.lost_pages import report_lost_pages
 from distrain.data.sources import array_examples
-maps = [np.lib.format.open_memmap(path, mode="r") for path in sys.argv[2:]]
-reporting = {
-    "no": lambda array: None,
-    "yes": report_lost_pages,
-    "view": lambda array: array_examples(array[5:, None], array[5:]),
-    "gone": lambda array: report_lost_pages(np.lib.format.open_memmap(array.filename, mode="r")),
-}
-for array in maps if sys.argv[1] == "no" else [*maps]:
-    reporting[sys.argv[1]](array)
+if sys.argv[1] == "gone":
+    report_lost_pages(np.lib.format.open_memmap(sys.argv[2], mode="r"))
+maps = [np.lib.format.open_memmap(path, mode="r") for path in sys.argv[:1:-1]][::-1]
+for array in maps:
+    if sys.argv[1] == "yes":
+        report_lost_pages(array)
+    elif sys.argv[1] == "view":
+        array_examples(array[5:, None], array[5:])
 os.truncate(sys.argv[-1], 4096)
 print(np.asarray(maps[-1]).sum())
 """
