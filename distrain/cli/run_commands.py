@@ -17,6 +17,8 @@ from typing import Any
 from distrain.errors import ConfigurationError, DataError
 from distrain.file_names import CONFIG_NAME, METRICS_NAME, REPORT_NAME, SUMMARY_NAME
 
+_MAX_LINE_BYTES = 2**26  # as `prepare` accepts with 1 GiB of memory
+
 
 def add_evaluate(commands: Any) -> None:
     """Add `distrain evaluate`."""
@@ -66,12 +68,15 @@ def _add_choice(command: argparse.ArgumentParser) -> None:
 
 
 def _text_lines(path: Path | None) -> Iterator[str]:
+    name = path or "standard input"
     try:
         with path.open("rb") if path else open(0, "rb", closefd=False) as file:
-            for line in file:
+            while line := file.readline(_MAX_LINE_BYTES + 1):
+                if len(line) > _MAX_LINE_BYTES:
+                    raise DataError(f"{name} has a line of over {_MAX_LINE_BYTES >> 20} MiB. Give one text per line.")
                 yield line.decode("utf-8", "replace").rstrip("\r\n")
     except OSError as error:
-        raise DataError(f"{path or 'standard input'} cannot be read: {error.strerror}.") from None
+        raise DataError(f"{name} cannot be read: {error.strerror}.") from None
 
 
 def add_report(commands: Any) -> None:

@@ -22,6 +22,7 @@ from distrain.errors import ConfigurationError
 
 DROPOUT_RATES = {"ngram": 0.4, "sequence": 0.2}  # by kind of data
 
+MAX_TOML_BYTES = 2**20  # all settings take less than 4,000 bytes
 MAX_WIDTH = 2**20  # of a layer; the memory of the machine bounds the model besides
 MAX_BLOCKS = 16  # each block but the last halves a row, so more blocks see one word
 
@@ -93,7 +94,11 @@ def train_config(settings: Mapping[str, Any], toml: Path | None = None) -> Train
     merged: dict[str, Any] = {}
     if toml is not None:
         try:
-            merged = tomllib.loads(toml.read_text(encoding="utf-8"))
+            with toml.open("rb") as file:
+                content = file.read(MAX_TOML_BYTES + 1)
+            if len(content) > MAX_TOML_BYTES:
+                raise ValueError(f"it has over {MAX_TOML_BYTES:,} bytes")
+            merged = tomllib.loads(content.decode())
         except RecursionError:
             raise ConfigurationError(f"{toml} cannot be read as TOML: its brackets are nested too deeply.") from None
         except (OSError, ValueError) as error:  # ValueError also for a number of thousands of digits

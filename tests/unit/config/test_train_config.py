@@ -190,6 +190,7 @@ def test_a_long_value_is_shown_in_part():
     [
         "epochs = " + "[" * 100_000 + "]" * 100_000,
         "epochs = " + "9" * 10_000,
+        "epochs = 3 #" + "-" * 2**20,
         "epochs = {a = 1}",
         "epochs = 1979-05-27",
         "epochs = true",
