@@ -10,7 +10,7 @@ train_options="--data --run --strategy --devices --model --batch-size --global-b
 --limit-batches --validate-every --patience --monitor --mode --learning-rate --warmup-steps --schedule
 --scale-learning-rate --clip-norm --ema --class-weight --mixed-precision --units --embedding --blocks --filters
 --dropout --prometheus --metrics-port --skip-nonfinite --check-every --config --log-level"
-train_flags="--no-jit"
+train_flags="--no-jit --deterministic"
 train_lists=""
 prepare_options="--out --dataset --vectorizer --tokens --top-k --label-column --text-columns --max-length --holdout
 --seed --memory-mib --max-rows --max-text-gib --max-expansion --workers --log-level"

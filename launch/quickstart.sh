@@ -6,14 +6,15 @@ usage() {
   cat <<'TEXT'
 Usage: launch/quickstart.sh [--np N]
 
-Installs distrain into .venv, writes a demo corpus, prepares it, and trains a text classifier on it in N processes
-(default 2). The processes run on GPUs if there are N GPUs, else on the CPU. They use Horovod if
-./launch/install_horovod.sh has built it, else MPI. The script writes to quickstart/.
-It needs Python >= 3.11 and, the first time, access to the Python package index.
+Installs distrain into .venv, writes a demo corpus, prepares it, and trains a text classifier on it with N replicas.
+With GPUs, N is by default their number, and CUDA_VISIBLE_DEVICES selects GPUs. The replicas are processes if
+./launch/install_horovod.sh --gpu has built Horovod, else one process holds all of them.
+Without N GPUs the replicas are processes on the CPU, 2 by default. They use Horovod if it is built, else MPI.
+The script writes to quickstart/. It needs Python >= 3.11 and, the first time, access to the Python package index.
 TEXT
 }
 
-processes=2
+processes=auto # as many as GPUs, else 2
 while [ $# -gt 0 ]; do
   case $1 in
     -h | --help)
@@ -33,7 +34,7 @@ while [ $# -gt 0 ]; do
   esac
   shift || true
 done
-if ! [[ $processes =~ ^[1-9][0-9]{0,2}$ ]]; then
+if [ "$processes" != auto ] && ! [[ $processes =~ ^[1-9][0-9]{0,2}$ ]]; then
   printf 'error: --np is "%s", but it must be a number of processes from 1 to 999\n\n' "$processes" >&2
   usage >&2
   exit 2
@@ -63,14 +64,35 @@ else
   "$distrain" prepare --train "$text/train.csv" --test "$text/test.csv" --out "$data"
 fi
 
+# The environment keeps the build of TensorFlow that it was made with, and one build uses no GPU.
+gpus=0
+[ ! -e "$venv/installed-gpu" ] || gpus=$(count_visible_gpus)
+devices=cpu
+where="the CPU"
+if [ "$gpus" -gt 0 ] && { [ "$processes" = auto ] || [ "$processes" -le "$gpus" ]; }; then
+  [ "$processes" != auto ] || processes=$gpus
+  devices=gpu:$(seq -s , 0 $((processes - 1)))
+  where="$processes of $gpus GPU(s)"
+fi
+[ "$processes" != auto ] || processes=2
+
+has_nccl() {
+  "$venv/bin/python" -c 'import sys, horovod.tensorflow as hvd; sys.exit(not hvd.nccl_built())' >/dev/null 2>&1
+}
+
 run=quickstart/run-$processes
 if [ -e "$run/summary.json" ]; then # written last
   say "3/3  The model is trained: $run (rm -r $run, to train it again)"
 else
-  say "3/3  Training with --np $processes: $run"
-  devices=cpu:1
-  [ "$(count_gpus)" -lt "$processes" ] || devices=gpu:$(seq -s , 0 $((processes - 1)))
-  launch/single_node.sh -n "$processes" --data "$data" --run "$run" --devices "$devices" --epochs 20
+  arguments=(--data "$data" --run "$run" --devices "$devices" --epochs 20)
+  # Without NCCL one process for all GPUs is faster than processes, because MPI sums on the host.
+  if [ "$devices" != cpu ] && { [ "$processes" -eq 1 ] || ! has_nccl; }; then
+    say "3/3  Training with --np $processes on $where, in one process: $run"
+    "$distrain" train "${arguments[@]}"
+  else
+    say "3/3  Training with --np $processes on $where, in $processes processes: $run"
+    launch/single_node.sh -n "$processes" "${arguments[@]}"
+  fi
 fi
 
 [ -e "$run/report.html" ] || "$distrain" report "$run" # training writes it, unless training was killed just then

@@ -47,6 +47,21 @@ count_gpus() {
   fi
 }
 
+# Prints the number of GPUs that TensorFlow will see.
+count_visible_gpus() {
+  local gpus number named
+  gpus=$(count_gpus)
+  if [ "$gpus" -gt 0 ] && [ -n "${CUDA_VISIBLE_DEVICES+is set}" ]; then
+    gpus=0
+    IFS=, read -r -a named <<<"$CUDA_VISIBLE_DEVICES"
+    for number in ${named[@]+"${named[@]}"}; do
+      [ "$number" != -1 ] || break # CUDA ignores all GPUs after -1
+      gpus=$((gpus + 1))
+    done
+  fi
+  echo "$gpus"
+}
+
 # Makes .venv and installs distrain with its extras, unless both were done for exactly this pyproject.toml.
 # TensorFlow is the build for GPUs if the machine has a GPU, or if the caller sets tensorflow_build=gpu.
 setup_venv() { # extras with commas between them, or ""

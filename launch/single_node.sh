@@ -45,21 +45,6 @@ repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 source "$repository/launch/setup_venv.sh"
 source "$repository/launch/ranks.sh"
 
-# Prints the number of GPUs that TensorFlow will see.
-count_visible_gpus() {
-  local gpus number named
-  gpus=$(count_gpus)
-  if [ "$gpus" -gt 0 ] && [ -n "${CUDA_VISIBLE_DEVICES+is set}" ]; then
-    gpus=0
-    IFS=, read -r -a named <<<"$CUDA_VISIBLE_DEVICES"
-    for number in ${named[@]+"${named[@]}"}; do
-      [ "$number" != -1 ] || break # CUDA ignores all GPUs after -1
-      gpus=$((gpus + 1))
-    done
-  fi
-  echo "$gpus"
-}
-
 if [ "$num_ranks" = auto ]; then
   num_ranks=$(count_visible_gpus)
   [ "$num_ranks" -gt 0 ] || num_ranks=2

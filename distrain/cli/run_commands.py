@@ -28,13 +28,15 @@ def add_evaluate(commands: Any) -> None:
         "--data", type=Path, required=True, metavar="DIR", help="prepared data that the run was trained on"
     )
     _add_choice(command)
+    _add_devices(command)
     command.set_defaults(command=_evaluate, may_be_cut=True, prints_result=True)
 
 
 def _evaluate(options: argparse.Namespace) -> None:
     from distrain.inference.evaluate import evaluate_run
 
-    print(json.dumps(evaluate_run(options.run, options.data, checkpoint=options.checkpoint, trust=options.trust)))
+    chosen = {"checkpoint": options.checkpoint, "trust": options.trust, "devices": options.devices}
+    print(json.dumps(evaluate_run(options.run, options.data, **chosen)))
 
 
 def add_predict(commands: Any) -> None:
@@ -45,6 +47,7 @@ def add_predict(commands: Any) -> None:
         "file", nargs="?", type=Path, metavar="FILE", help="texts, one per line (default: standard input)"
     )
     _add_choice(command)
+    _add_devices(command)
     command.set_defaults(command=_predict, may_be_cut=True, prints_result=True)
 
 
@@ -52,7 +55,8 @@ def _predict(options: argparse.Namespace) -> None:
     from distrain.inference.predict import predict_lines
 
     texts = _text_lines(options.file)
-    for line in predict_lines(options.run, texts, checkpoint=options.checkpoint, trust=options.trust):
+    chosen = {"checkpoint": options.checkpoint, "trust": options.trust, "devices": options.devices}
+    for line in predict_lines(options.run, texts, **chosen):
         print(line)
 
 
@@ -64,6 +68,12 @@ def _add_choice(command: argparse.ArgumentParser) -> None:
         "--trust",
         action="store_true",
         help="import and call the function that the run names as --model; without it no code of the run runs",
+    )
+
+
+def _add_devices(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--devices", metavar="cpu|gpu:N", help="the device to compute on (default: the first GPU; the CPU without GPUs)"
     )
 
 

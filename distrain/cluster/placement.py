@@ -87,6 +87,12 @@ def _gpus_per_task(environ: Mapping[str, str]) -> int:
     return 1 if is_bound else 0
 
 
+def grouped(models: Sequence[str]) -> str:
+    """Return the models of several devices with their numbers, such as "4 x NVIDIA H200"; one device stands alone."""
+    numbers = Counter(models)
+    return models[0] if len(models) == 1 else ", ".join(f"{number} x {model}" for model, number in numbers.items())
+
+
 def check_placement(placement: Sequence[tuple[str, World]]) -> None:
     """Check that the connected processes are the processes that the environment describes.
 

@@ -39,11 +39,11 @@ class RunSettings:
         may_change=True,
     )
     devices: str | None = setting(
-        "devices of this process: cpu:N for N logical CPU devices, or gpu:0,1 for the GPUs with these numbers",
+        "devices of this process: cpu, cpu:N for N logical CPU devices, or gpu:0,1 for the GPUs with these numbers",
         default=None,
-        default_text="all GPUs, else the CPU",
-        pattern=r"cpu:[1-9]\d{0,2}|gpu:\d{1,4}(,\d{1,4})*",
-        rule="cpu:N for N logical CPU devices, or gpu:0,1 for these GPUs",
+        default_text="all GPUs; the CPU if there is no GPU",
+        pattern=r"cpu(:[1-9]\d{0,2})?|gpu:\d{1,4}(,\d{1,4})*",
+        rule="cpu, cpu:N for N logical CPU devices, or gpu:0,1 for these GPUs",
         metavar="DEVICES",
         may_differ=True,
         may_change=True,
@@ -118,6 +118,11 @@ class RunSettings:
     )
     keep: int = setting(
         "newest checkpoints to keep, besides the best", default=2, at_least=1, metavar="N", may_change=True
+    )
+    deterministic: bool = setting(
+        "compute the same bits in each run on the same devices, at the cost of speed; without it only CPUs do",
+        default=False,
+        may_change=True,
     )
     jit_compile: bool = setting(
         "do not compile the update of the weights by XLA", default=True, option="--no-jit", may_change=True

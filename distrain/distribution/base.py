@@ -26,6 +26,7 @@ class Distribution(Protocol):
         group: the processes of the run.
         local_update: whether each replica updates its own weights, so that XLA may compile the update.
         replicas_per_device: replicas that compute in turn on one device.
+        device_models: model of each replica's device, such as "NVIDIA H200" or "CPU"; `choose` sets the list.
         prefetches: whether a thread makes batches while steps run. False if the step has one core alone: the thread
             would interrupt every rank in another step, and all ranks would wait each time.
     """
@@ -37,6 +38,7 @@ class Distribution(Protocol):
     group: ProcessGroup
     local_update: bool
     replicas_per_device: int
+    device_models: Sequence[str]
     prefetches: bool
 
     def scope(self) -> AbstractContextManager[Any]:

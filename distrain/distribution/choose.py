@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from distrain.cluster.error_relay import run_on_all_ranks
 from distrain.cluster.exit_process import exit_process
 from distrain.cluster.placement import check_placement
 from distrain.cluster.process_group import ProcessGroup
@@ -53,6 +54,10 @@ def choose(config: TrainConfig, environ: Mapping[str, str]) -> Distribution:
     """
     world = find_world(environ)
     strategy = config.strategy
+    if config.deterministic:
+        from distrain.distribution.devices import make_deterministic
+
+        make_deterministic()
     if strategy == "auto" and world.size > 1:
         strategy = "horovod" if _is_installed("horovod") else "mpi"
     if strategy in ("horovod", "mpi"):
@@ -63,9 +68,19 @@ def choose(config: TrainConfig, environ: Mapping[str, str]) -> Distribution:
             "trains in one process: each would train a model of its own. Use --strategy horovod or mpi, or start "
             "'distrain train' directly."
         )
-    from distrain.distribution.devices import local_devices, prefetches
+    distribution, models = _in_one_process(strategy, config, world, environ)
+    distribution.device_models = models
+    return distribution
 
-    names = local_devices(config.devices)
+
+def _in_one_process(
+    strategy: str, config: TrainConfig, world: World, environ: Mapping[str, str]
+) -> tuple[Distribution, list[str]]:
+    """Return a distribution of this process alone, and the model of each replica's device."""
+    from distrain.distribution.devices import local_devices, models_of, prefetches
+
+    names = local_devices(environ, config.devices)
+    models = models_of(names)
     ahead = prefetches(environ, world, on_gpu=names[0].startswith("GPU"))
     if strategy == "auto":
         strategy = "mirrored" if len(names) > 1 else "single"
@@ -76,11 +91,11 @@ def choose(config: TrainConfig, environ: Mapping[str, str]) -> Distribution:
             f"TensorFlow was in use before distrain could make {config.devices}, so the {len(names)} replicas take "
             "turns on one CPU device; the model is the same."
         )
-        return SharedDevice(len(names), prefetches=ahead)
+        return SharedDevice(len(names), prefetches=ahead), models
     if strategy == "mirrored":
         from distrain.distribution.mirrored import Mirrored
 
-        return Mirrored(names, prefetches=ahead)
+        return Mirrored(names, prefetches=ahead), models
     if len(names) > 1:
         raise ConfigurationError(
             f"--strategy single uses one device, but there are {len(names)} ({', '.join(names)}). "
@@ -88,7 +103,7 @@ def choose(config: TrainConfig, environ: Mapping[str, str]) -> Distribution:
         )
     from distrain.distribution.single import SingleDevice
 
-    return SingleDevice(prefetches=ahead)
+    return SingleDevice(prefetches=ahead), models
 
 
 def _join(strategy: str, config: TrainConfig, world: World, environ: Mapping[str, str]) -> Distribution:
@@ -103,10 +118,12 @@ def _join(strategy: str, config: TrainConfig, world: World, environ: Mapping[str
             "srun started these processes without the PMI server that MPI needs to connect them. Use srun --mpi=pmix, "
             "launch/slurm.sbatch, or --strategy horovod."
         )
-    from distrain.distribution.devices import own_device, prefetches
+    from distrain.distribution.device_agreement import agree_on_devices, own_device_or_error
+    from distrain.distribution.devices import CPU, prefetches
     from distrain.distribution.multi_process import MultiProcess
 
-    on_gpu = own_device(environ, world, config.devices)  # before the backend touches TensorFlow
+    own = own_device_or_error(environ, world, config.devices)  # before the backend touches TensorFlow
+    on_gpu = isinstance(own, str) and own != CPU
     for name, value in idle_settings(world, on_gpu=on_gpu).items():
         os.environ.setdefault(name, value)
     with _alarm(world):
@@ -119,16 +136,21 @@ def _join(strategy: str, config: TrainConfig, world: World, environ: Mapping[str
             from distrain.distribution.collectives import mpi
 
             collectives = mpi
-        group = collectives.start(world, on_gpu=on_gpu)
+        group = collectives.start(world)
         _check_placement(group, world)
+        models = agree_on_devices(group, own)
+        if on_gpu:
+            run_on_all_ranks(group, collectives.check_gpu_support)
         memory = open_shared_memory(group)
     if collectives not in _joined:
         _joined.append(collectives)
     ahead = prefetches(environ, world, on_gpu=on_gpu)
     host_collectives = SharedMemoryCollectives(memory) if memory else None
-    return MultiProcess(
+    distribution = MultiProcess(
         collectives, group, compression=config.compression, host_collectives=host_collectives, prefetches=ahead
     )
+    distribution.device_models = models
+    return distribution
 
 
 def idle_settings(world: World, *, on_gpu: bool) -> dict[str, str]:

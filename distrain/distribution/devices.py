@@ -2,41 +2,50 @@
 
 Decides: which devices TensorFlow sees in this process. Never: what runs on a device.
 
-    names = local_devices("cpu:2")                       # all replicas of a run in one process
-    on_gpu = own_device(os.environ, world, None)         # the replica of one of many processes
+    names = local_devices(os.environ, "cpu:2")           # all replicas of a run in one process
+    device = own_device(os.environ, world, None)         # the replica of one of many processes
+    use_one_device(os.environ, "gpu:1")                  # a command that does not train
 
-Both functions must run before TensorFlow first uses a device in this process.
+These functions must run before TensorFlow first uses a device in this process.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
 
-from distrain.cluster.placement import choose_gpu, cpu_threads
+from distrain.cluster import nvidia
+from distrain.cluster.placement import choose_gpu, cpu_threads, grouped
 from distrain.cluster.world import World
+from distrain.config.setting import require
+from distrain.distribution.usable_gpus import let_memory_grow, model_of, refuse_silent_cpu, unusable_reason
 from distrain.errors import ConfigurationError
 
 _LOG = logging.getLogger(__name__)
 
 
-def local_devices(wanted: str | None) -> list[str]:
+CPU = "CPU"  # name of a device that is no GPU
+
+
+def local_devices(environ: Mapping[str, str], wanted: str | None) -> list[str]:
     """Return TensorFlow's names of the devices of a run in one process, one per replica.
 
     The CPU stands N times if TensorFlow uses it already, and so cannot divide it into N logical devices.
 
     Args:
+        environ: environment variables of this process.
         wanted: "cpu:N" for N logical CPU devices, "gpu:0,1" for these GPUs; None for all GPUs, else the CPU.
 
     Raises:
-        ConfigurationError: a device is missing, or TensorFlow already uses other devices.
+        ConfigurationError: a device is missing, TensorFlow cannot use the GPUs that are there, or it already uses other
+            devices.
     """
-    gpus = tf.config.list_physical_devices("GPU")
-    kind, numbers = _parsed(wanted, len(gpus))
+    kind, numbers, gpus = _wanted(environ, wanted)
     try:
         if kind == "cpu":
             cpu = tf.config.list_physical_devices("CPU")[0]
@@ -45,13 +54,37 @@ def local_devices(wanted: str | None) -> list[str]:
             if len(numbers) > 1 and not _divide(cpu, len(numbers)):
                 return ["CPU:0"] * len(numbers)
             return [f"CPU:{number}" for number in numbers]
-        tf.config.set_visible_devices([gpus[number] for number in numbers], "GPU")
+        _show([gpus[number] for number in numbers])
         return [f"GPU:{index}" for index in range(len(numbers))]
     except RuntimeError as error:
         raise _too_late(wanted, error) from None
 
 
-def own_device(environ: Mapping[str, str], world: World, wanted: str | None) -> bool:
+def models_of(names: Sequence[str]) -> list[str]:
+    """Return the model of each device that `local_devices` returned, such as "NVIDIA H200" or "CPU"."""
+    visible = tf.config.get_visible_devices("GPU")
+    return [model_of(visible[int(name[4:])]) if name.startswith("GPU:") else CPU for name in names]
+
+
+def use_one_device(environ: Mapping[str, str], wanted: str | None) -> None:
+    """Let this process compute on one device: the first GPU or the GPU that `wanted` names, else the CPU.
+
+    A program that has used its GPUs already keeps them.
+
+    Raises:
+        ConfigurationError: the GPU is missing or not usable, or `wanted` is no name of one device.
+    """
+    rule = "cpu, or gpu:N for the GPU with this number, because this command uses one device"
+    require(wanted is None or re.fullmatch(r"cpu(:1)?|gpu:\d{1,4}", wanted) is not None, "--devices", wanted, rule)
+    kind, numbers, gpus = _wanted(environ, wanted)
+    try:
+        _show([gpus[numbers[0]]] if kind == "gpu" else [])
+    except RuntimeError as error:
+        if wanted is not None:
+            raise _too_late(wanted, error) from None
+
+
+def own_device(environ: Mapping[str, str], world: World, wanted: str | None) -> str:
     """Pin this rank to its GPU or to the CPU, and give TensorFlow this rank's fraction of the cores.
 
     Args:
@@ -61,13 +94,13 @@ def own_device(environ: Mapping[str, str], world: World, wanted: str | None) -> 
             else the CPU.
 
     Returns:
-        Whether this rank computes on a GPU.
+        The model of this rank's GPU, such as "NVIDIA H200", or "CPU".
 
     Raises:
-        ConfigurationError: there are fewer GPUs than local ranks, or TensorFlow already uses other devices.
+        ConfigurationError: there are fewer GPUs than local ranks, TensorFlow cannot use the GPUs that are there, or
+            it already uses other devices.
     """
-    gpus = tf.config.list_physical_devices("GPU")
-    kind, numbers = _parsed(wanted, len(gpus))
+    kind, numbers, gpus = _wanted(environ, wanted)
     if kind == "cpu" and len(numbers) > 1:
         raise ConfigurationError(
             f"--devices {wanted} asks for {len(numbers)} replicas in each of {world.size} processes; a process has one "
@@ -86,10 +119,19 @@ def own_device(environ: Mapping[str, str], world: World, wanted: str | None) -> 
         )
     try:
         if gpus:
-            tf.config.set_visible_devices(chosen, "GPU")
+            _show(chosen)
     except RuntimeError as error:
         raise _too_late(wanted, error) from None
-    return bool(chosen)
+    return model_of(chosen[0]) if chosen else CPU
+
+
+def make_deterministic() -> None:
+    """Let every operation of this process give the same bits in each run, and multiply in full float32 on GPUs.
+
+    TensorFlow offers no way back, so this lasts until the process ends.
+    """
+    tf.config.experimental.enable_op_determinism()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
 
 
 def prefetches(environ: Mapping[str, str], world: World, *, on_gpu: bool) -> bool:
@@ -110,17 +152,44 @@ def _own_cores(environ: Mapping[str, str], world: World) -> int:
     return cpu_threads(environ, world, num_cores=len(os.sched_getaffinity(0)), machine_cores=os.cpu_count())
 
 
-def _parsed(wanted: str | None, num_gpus: int) -> tuple[str, list[int]]:
-    kind, _, numbers = (wanted or ("gpu" if num_gpus else "cpu:1")).partition(":")
-    if kind == "cpu":
-        return kind, list(range(int(numbers)))
-    chosen = [int(number) for number in numbers.split(",")] if numbers else list(range(num_gpus))
-    if len(set(chosen)) != len(chosen) or any(number >= num_gpus for number in chosen):
-        raise ConfigurationError(
-            f"--devices {wanted} names a GPU twice or one that is not there: TensorFlow sees {num_gpus} GPUs "
-            "here. Name other devices, or try --devices cpu:2."
-        )
-    return kind, chosen
+def _show(gpus: Sequence[Any]) -> None:
+    """Let TensorFlow see these GPUs alone, and let their memory grow."""
+    tf.config.set_visible_devices(list(gpus), "GPU")
+    let_memory_grow(gpus)
+
+
+def _wanted(environ: Mapping[str, str], wanted: str | None) -> tuple[str, list[int], list[Any]]:
+    """Return "cpu" or "gpu", the numbers of the wanted devices, and all GPUs that TensorFlow sees."""
+    kind, _, numbers = (wanted or "").partition(":")
+    if wanted is None:
+        refuse_silent_cpu(environ)
+    gpus = tf.config.list_physical_devices("GPU")
+    if kind == "cpu" or (wanted is None and not gpus):
+        return "cpu", list(range(int(numbers or 1))), gpus
+    chosen = [int(number) for number in numbers.split(",")] if numbers else list(range(len(gpus)))
+    twice = next((number for number in chosen if chosen.count(number) > 1), None)
+    if twice is not None:
+        raise ConfigurationError(f"--devices {wanted} names GPU {twice} twice; name each GPU once.")
+    absent = next((number for number in chosen if number >= len(gpus)), None)
+    if absent is not None:
+        raise ConfigurationError(f"--devices {wanted}: {_why_absent(environ, absent, len(gpus))}")
+    return "gpu", chosen, gpus
+
+
+def _why_absent(environ: Mapping[str, str], absent: int, num_gpus: int) -> str:
+    """Say why TensorFlow has no GPU of this number, and what to do."""
+    cure = "Train on the CPU with --devices cpu:1."
+    if num_gpus:
+        visible = environ.get("CUDA_VISIBLE_DEVICES")
+        numbers = f"the numbers 0 to {num_gpus - 1}" if num_gpus > 1 else "the number 0"
+        selected = f" CUDA_VISIBLE_DEVICES={visible[:80]} selects and renumbers GPUs." if visible else ""
+        return f"GPU {absent} is not there. TensorFlow sees {num_gpus} here, with {numbers}.{selected}"
+    if nvidia.hides_all_gpus(environ):
+        return f"CUDA_VISIBLE_DEVICES={environ['CUDA_VISIBLE_DEVICES'][:80]} hides all GPUs. Unset it. {cure}"
+    present = nvidia.gpus_present()
+    if present:
+        return f"this machine has {grouped(present)}, but TensorFlow can use no GPU: {unusable_reason(environ)} {cure}"
+    return f"there is no GPU here: neither nvidia-smi nor /dev/nvidia* shows one to this process. {cure}"
 
 
 def _too_late(wanted: str | None, error: RuntimeError) -> ConfigurationError:

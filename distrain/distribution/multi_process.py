@@ -34,8 +34,11 @@ class Collectives(HostCollectives, Protocol):
     NAME: str
     VERSION: str
 
-    def start(self, world: World, *, on_gpu: bool) -> ProcessGroup:
+    def start(self, world: World) -> ProcessGroup:
         """Join the other ranks until the process exits, and return the group."""
+
+    def check_gpu_support(self) -> None:
+        """Refuse GPUs, or warn, if the backend does not carry gradients between GPUs; all ranks have one."""
 
     def stop(self) -> None:
         """Leave the other ranks for good before the process exits."""

@@ -33,6 +33,7 @@ class SingleDevice:
     group: ProcessGroup = SingleProcess()
     local_update = True
     replicas_per_device = 1
+    device_models: Sequence[str] = ("CPU",)
 
     def __init__(self, *, prefetches: bool = True) -> None:
         self.prefetches = prefetches

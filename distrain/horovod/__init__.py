@@ -34,6 +34,7 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from distrain.cluster.error_relay import run_on_all_ranks
 from distrain.cluster.world import World, find_world
 from distrain.errors import ConfigurationError
 
@@ -53,22 +54,31 @@ __all__ = ["BroadcastCallback", "DistributedOptimizer", "MetricAverageCallback",
 
 
 @cache
-def init() -> World:
+def init(devices: str | None = None) -> World:
     """Connect to the other ranks and fix the device and cores of this rank; a second call changes nothing.
+
+    Args:
+        devices: "cpu" for the CPU, "gpu:0,1" for GPUs that the local ranks divide among themselves; default: all GPUs,
+            and the CPU if there is no GPU.
 
     Returns:
         `rank`, `size`, `local_rank` and `local_size` of this process; rank 0 of 1 if no launcher started the process.
 
     Raises:
-        ConfigurationError: TensorFlow uses devices already, there are fewer GPUs than local ranks, Horovod is not
-            installed, or the environment contradicts itself.
+        ConfigurationError: TensorFlow uses devices already, or cannot use the GPUs that are there. There are fewer GPUs
+            than local ranks, or only some ranks have one. Horovod is not installed. The environment contradicts itself.
         RankError: this rank cannot connect to the others.
     """
     world = find_world(os.environ)
-    if world.size > 1:
-        from distrain.distribution.devices import own_device
+    if world.size == 1:
+        from distrain.distribution.devices import local_devices
 
-        on_gpu = own_device(os.environ, world, None)  # before Horovod touches TensorFlow
+        local_devices(os.environ, devices)
+    else:
+        from distrain.distribution.device_agreement import agree_on_devices, own_device_or_error
+        from distrain.distribution.devices import CPU
+
+        own = own_device_or_error(os.environ, world, devices)  # before Horovod touches TensorFlow
         try:
             from distrain.distribution.collectives import horovod
         except ImportError as error:
@@ -76,7 +86,9 @@ def init() -> World:
                 f"This is rank {world.rank} of {world.size}, but Horovod cannot be imported ({error}). Build it with "
                 "./launch/install_horovod.sh."
             ) from None
-        horovod.start(world, on_gpu=on_gpu)
+        models = agree_on_devices(horovod.start(world), own)
+        if CPU not in models:
+            run_on_all_ranks(horovod.HorovodGroup(), horovod.check_gpu_support)
     return world
 
 

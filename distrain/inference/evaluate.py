@@ -7,6 +7,7 @@ Decides: which examples are evaluated, and by which checkpoint. Never: trains.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ from distrain.training.evaluation import evaluate_all
 from distrain.training.feed import evaluation_plan
 
 
-def evaluate_run(run: Path, data: Path, *, checkpoint: str | None = None, trust: bool = False) -> dict[str, Any]:
+def evaluate_run(
+    run: Path, data: Path, *, checkpoint: str | None = None, trust: bool = False, devices: str | None = None
+) -> dict[str, Any]:
     """Evaluate a run's best checkpoint on the test part of its data.
 
     Args:
@@ -31,6 +34,7 @@ def evaluate_run(run: Path, data: Path, *, checkpoint: str | None = None, trust:
         data: the data set that the run was trained on.
         checkpoint: name or path of another checkpoint to use.
         trust: whether code that the run names may run.
+        devices: "cpu", or "gpu:N" for one GPU; default: the first GPU, and the CPU if there is no GPU.
 
     Returns:
         `loss` and the metrics; `examples`, the number of test examples; `step`, the checkpoint's global step. If the
@@ -38,14 +42,16 @@ def evaluate_run(run: Path, data: Path, *, checkpoint: str | None = None, trust:
 
     Raises:
         CheckpointError: the run cannot be used.
-        ConfigurationError: the model needs code, and the run is not trusted.
+        ConfigurationError: the model needs code and the run is not trusted, or a GPU is not usable.
         DataError: the data is missing or damaged, or the run was trained on other data.
     """
     require_tensorflow()
+    from distrain.distribution.devices import use_one_device
     from distrain.distribution.single import SingleDevice
     from distrain.training import step as steps
     from distrain.training.task import batch_specs
 
+    use_one_device(os.environ, devices)
     finished = open_finished_run(run, checkpoint=checkpoint, trust=trust)
     dataset = open_dataset(data)
     if finished.settings.get("data_digest") != dataset.digest:

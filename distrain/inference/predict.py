@@ -9,6 +9,7 @@ Decides: how texts become answers. Never: trains, or reads the data that the run
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -30,7 +31,12 @@ MAX_TEXTS = 1024  # texts per batch: bounds the memory of a long input
 
 
 def predict_lines(
-    run: Path, texts: Iterable[str], *, checkpoint: str | None = None, trust: bool = False
+    run: Path,
+    texts: Iterable[str],
+    *,
+    checkpoint: str | None = None,
+    trust: bool = False,
+    devices: str | None = None,
 ) -> Iterator[str]:
     """Yield one JSON object per text: `label` (class name) and `probability`.
 
@@ -39,18 +45,21 @@ def predict_lines(
         texts: the texts.
         checkpoint: name or path of a checkpoint to use in place of the best.
         trust: whether code that the run names may run.
+        devices: "cpu", or "gpu:N" for one GPU; default: the first GPU, and the CPU if there is no GPU.
 
     Raises:
         CheckpointError: the run cannot be used.
-        ConfigurationError: the model needs code, and the run is not trusted.
+        ConfigurationError: the model needs code and the run is not trusted, or a GPU is not usable.
         DataError: the run's vectorizer is damaged.
     """
     require_tensorflow()
     import tensorflow as tf
 
+    from distrain.distribution.devices import use_one_device
     from distrain.distribution.single import SingleDevice
     from distrain.training.task import model_inputs
 
+    use_one_device(os.environ, devices)
     finished = open_finished_run(run, checkpoint=checkpoint, trust=trust)
     metadata = finished.metadata
     if not (run / VECTORIZER_NAME).is_dir():

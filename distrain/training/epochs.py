@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from distrain.cluster.error_relay import run_on_all_ranks
+from distrain.cluster.placement import grouped
 from distrain.cluster.signals import StopRequest
 from distrain.errors import DivergenceError, StopRequested
 from distrain.reporting.reporter import Reporter
@@ -194,12 +195,13 @@ def _training_loop(
 
 def _report_start(report: Reporter, setup: RunSetup) -> None:
     config, distribution = setup.config, setup.distribution
+    devices = grouped(distribution.device_models)
     sizes = f"{distribution.num_replicas} x {setup.batch_size}"
     if config.accumulation_steps > 1:
         sizes += f" x {config.accumulation_steps}"
     where = "a temporary folder" if setup.job.is_temporary else config.run
     report.note(
-        f"{setup.job.train.num_examples:,} examples, {sizes} per step ({distribution.name}), "
+        f"{setup.job.train.num_examples:,} examples, {sizes} per step ({distribution.name} on {devices}), "
         f"{setup.epoch_plan().num_steps:,} steps per epoch, at most {config.epochs} epochs, into {where}"
     )
     if config.limit_batches is not None:

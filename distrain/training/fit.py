@@ -151,7 +151,7 @@ def _reporter(config: TrainConfig, verbose: int | str, run: Path) -> Reporter:
 def _is_model(build_model: Any, devices: Any) -> bool:
     keras = sys.modules.get("keras")  # whoever made a model has imported Keras
     is_model = keras is not None and isinstance(build_model, keras.Model)
-    has_several_devices = isinstance(devices, str) and re.fullmatch(r"cpu:0*1|gpu:\d+", devices) is None
+    has_several_devices = isinstance(devices, str) and re.fullmatch(r"cpu(:0*1)?|gpu:\d+", devices) is None
     if is_model and (has_several_devices or find_world(os.environ).size > 1):
         refuse_given_model()
     return is_model

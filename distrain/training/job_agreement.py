@@ -51,6 +51,7 @@ def agree_on_job(distribution: Distribution, open_job: Callable[[], TrainingJob]
         "Python's version": platform.python_version(),
         **{f"{package}'s version": version(package) for package in ("keras", "numpy", "scipy")},
         "TensorFlow's version": _tensorflow_version(),
+        "TensorFlow's build": _tensorflow_build(),
     }
     check_alike(distribution.group, {**settings, **described})
     if distribution.group.is_chief:
@@ -65,3 +66,10 @@ def _tensorflow_version() -> str:
     import tensorflow as tf
 
     return str(tf.__version__)
+
+
+def _tensorflow_build() -> str:
+    """Return what the installed TensorFlow computes on, such as "2.21.0 for CUDA 12.5.1"."""
+    from distrain.distribution.usable_gpus import tensorflow_build
+
+    return tensorflow_build()

@@ -148,6 +148,13 @@ class TestContract:
             for name in fp16:  # small whole numbers survive
                 np.testing.assert_array_equal(arrays[name], arrays[name.partition("/")[2]])
 
+    def test_gradients_in_bfloat16_are_summed_on_the_device(self, ranks, strategy, num_replicas):
+        if strategy != "horovod":
+            pytest.skip("only Horovod sums on the device")
+        for arrays in ranks.arrays("contract"):
+            np.testing.assert_array_equal(arrays["bfloat16/0"], [sum(range(1, num_replicas + 1))] * 3)
+            np.testing.assert_array_equal(arrays["bfloat16/1"], np.repeat(np.arange(1, num_replicas + 1), 3))
+
     @pytest.mark.parametrize("occasion", [0, 1])
     def test_ranks_that_share_memory_send_nothing_and_hold_the_same_sums(self, ranks, strategy, num_replicas, occasion):
         if strategy in ("single", "mirrored"):

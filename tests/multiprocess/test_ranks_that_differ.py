@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
+import socket
 import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from launching import environment, launcher_command, needs_mpi, run_ranks
+from launching import environment, launcher_command, needs_horovod, needs_mpi, run_ranks
 
 from distrain.data.dataset_index import open_dataset
 
@@ -30,7 +31,7 @@ def folder(text, tmp_path_factory):
 
     def alike_but(name, *, path=None, **more):
         own = [{**alike, "run": str(folder / "runs" / f"{name}.{rank}")} for rank in (0, 1)]
-        return {"name": name, "settings": [own[0], {**own[1], **more}], "paths": [None, path]}
+        return {"name": name, "settings": [own[0], {**own[1], **more}], "paths": [None, path], "gpus": [[], []]}
 
     plan = [
         alike_but("seed", seed=1),
@@ -74,6 +75,19 @@ def test_a_folder_that_one_rank_lacks_ends_all_with_its_message(folder):
     for end in ends(folder, "missing"):
         assert (end["code"], end["reporting_rank"], end["said"]) == (3, 1, "")
         assert str(folder / "nowhere") in end["message"]
+
+
+@pytest.mark.parametrize("strategy", ["mpi", pytest.param("horovod", marks=needs_horovod)])
+def test_a_gpu_on_one_rank_alone_is_refused_before_the_first_sum(strategy, text, tmp_path):
+    settings = {"strategy": strategy, "data": str(text["ngram"]), "run": str(tmp_path / "run")}
+    run = {"name": strategy, "settings": [settings] * 2, "paths": [None] * 2, "gpus": [[], ["NVIDIA H200"] * 2]}
+    (tmp_path / "plan.json").write_text(json.dumps([run]))
+    done = run_ranks("mpirun", 2, [sys.executable, str(PROGRAM), str(tmp_path)])
+    assert done.returncode == 0, done.stderr
+    for end in ends(tmp_path, strategy):
+        assert (end["code"], end["reporting_rank"], end["said"]) == (2, 0, "")
+        assert end["message"].startswith(f"Rank 1 on {socket.gethostname()} has a GPU (NVIDIA H200), but rank 0 on ")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

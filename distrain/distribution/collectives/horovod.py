@@ -3,7 +3,7 @@
 Decides: how Horovod carries tensors and bytes between ranks. Never: uses Horovod's optimizer wrapper, gradient tape,
 callbacks or objects: on Keras 3 these synchronize nothing, or pickle.
 
-    start(find_world(os.environ), on_gpu=False)
+    start(find_world(os.environ))
     all_reduce_sum(np.ones(5, np.float32), fp16=False)
     on_device().grouped_sum([tf.ones(3), tf.ones(2)])        # with a GPU: inside a tf.function or outside
     HorovodGroup().all_gather_bytes(b"mine")     # [b"of rank 0", b"of rank 1", ...]
@@ -36,28 +36,34 @@ GLOO_TIMEOUT_SECONDS = "60"
 _numbers = itertools.count()  # all ranks trace the same functions in the same order, so the names agree
 
 
-def start(world: World, *, on_gpu: bool) -> ProcessGroup:
+def start(world: World) -> ProcessGroup:
     """Join the other ranks until the process exits; harmless when called twice.
 
     Args:
         world: what the environment says.
-        on_gpu: whether this rank computes on a GPU.
 
     Raises:
-        ConfigurationError: it does, and Horovod was built without NCCL.
         RankError: the others do not come, or two processes claim one rank.
     """
     if hvd.is_initialized():
         return HorovodGroup()
-    if on_gpu and not hvd.nccl_built():
-        raise ConfigurationError(
-            "Horovod was built without NCCL, so that gradients would not travel between GPUs. Build it again with "
-            "./launch/install_horovod.sh --gpu, or train on the CPU with --devices cpu:1."
-        )
     os.environ.setdefault("HOROVOD_GLOO_TIMEOUT_SECONDS", GLOO_TIMEOUT_SECONDS)
     with rendezvous(world, os.environ):
         hvd.init()
     return HorovodGroup()
+
+
+def check_gpu_support() -> None:
+    """Check that Horovod can sum on GPUs.
+
+    Raises:
+        ConfigurationError: Horovod was built without NCCL.
+    """
+    if not hvd.nccl_built():
+        raise ConfigurationError(
+            "Horovod was built without NCCL, so that gradients would not travel between GPUs. Build it again with "
+            "./launch/install_horovod.sh --gpu, use --strategy mpi, or train on the CPU with --devices cpu:1."
+        )
 
 
 def stop() -> None:
@@ -94,7 +100,7 @@ def grouped_sum(tensors: Sequence[Any], *, compression: str = "none") -> list[An
         compression: "fp16" sends float32 tensors in half precision; "none" as they are.
     """
     sums = list(tensors)
-    wire = [_compressed(tensor, compression) for tensor in tensors]
+    wire = [_on_wire(tensor, compression) for tensor in tensors]
     for dtype in dict.fromkeys(tensor.dtype for tensor in wire):
         indices = [index for index, tensor in enumerate(wire) if tensor.dtype == dtype]
         joined = tf.concat([tf.reshape(wire[index], [-1]) for index in indices], axis=0)
@@ -111,29 +117,34 @@ def maximum(tensor: Any) -> Any:
 
 
 def gather(tensor: Any) -> Any:
-    """Return the rows of all ranks, rank after rank."""
-    return hvd.allgather(tensor, name=_name("distrain.gather"))
+    """Return the rows of all ranks, rank after rank, in the dtype of `tensor`."""
+    return tf.cast(hvd.allgather(_on_wire(tensor), name=_name("distrain.gather")), tensor.dtype)
 
 
 class HorovodGroup(ProcessGroup):
-    """All ranks of the run, once Horovod has started. Its methods work outside compiled functions only."""
+    """All ranks of the run, once Horovod has started. Its methods work outside compiled functions only.
+
+    Bytes travel between hosts' memories: ranks exchange bytes before they know whether all of them have a GPU.
+    """
 
     def __init__(self) -> None:
         self.rank, self.size = hvd.rank(), hvd.size()
 
     def all_gather_bytes(self, content: bytes) -> list[bytes]:
         """See `ProcessGroup`."""
-        sizes = hvd.allgather(tf.constant([len(content)], tf.int64), name="distrain.exchange.sizes").numpy()
-        buffer = tf.constant(np.frombuffer(content, np.uint8))
-        joined = hvd.allgather(buffer, name="distrain.exchange").numpy().tobytes()
+        with tf.device("CPU:0"):
+            sizes = hvd.allgather(tf.constant([len(content)], tf.int64), name="distrain.exchange.sizes").numpy()
+            buffer = tf.constant(np.frombuffer(content, np.uint8))
+            joined = hvd.allgather(buffer, name="distrain.exchange").numpy().tobytes()
         ends = np.cumsum(sizes)
         return [joined[end - size : end] for size, end in zip(sizes, ends, strict=True)]
 
     def broadcast(self, content: bytes) -> bytes:
         """See `ProcessGroup`."""
-        size = int(hvd.broadcast(tf.constant(len(content), tf.int64), 0, name="distrain.broadcast.size").numpy())
-        buffer = np.frombuffer(content, np.uint8) if self.is_chief else np.zeros(size, np.uint8)
-        return hvd.broadcast(tf.constant(buffer), 0, name="distrain.broadcast").numpy().tobytes()
+        with tf.device("CPU:0"):
+            size = int(hvd.broadcast(tf.constant(len(content), tf.int64), 0, name="distrain.broadcast.size").numpy())
+            buffer = np.frombuffer(content, np.uint8) if self.is_chief else np.zeros(size, np.uint8)
+            return hvd.broadcast(tf.constant(buffer), 0, name="distrain.broadcast").numpy().tobytes()
 
 
 def _name(kind: str) -> str:
@@ -141,5 +152,7 @@ def _name(kind: str) -> str:
     return kind if tf.executing_eagerly() else f"{kind}.{next(_numbers)}"
 
 
-def _compressed(tensor: Any, compression: str) -> Any:
+def _on_wire(tensor: Any, compression: str = "none") -> Any:
+    if tensor.dtype == tf.bfloat16:  # Horovod's operations do not know it
+        return tf.cast(tensor, tf.float32)
     return tf.cast(tensor, tf.float16) if compression == "fp16" and tensor.dtype == tf.float32 else tensor

@@ -2,7 +2,7 @@
 
 Decides: how MPI carries buffers between ranks. Never: runs together with Horovod.
 
-    group = start(find_world(os.environ), on_gpu=False)
+    group = start(find_world(os.environ))
     all_reduce_sum(np.ones(5, np.float32), fp16=False)
 
 MPI reduces NumPy buffers on the host, so tensors of a GPU travel to the host and back.
@@ -32,19 +32,23 @@ NAME = "mpi"
 VERSION = f"mpi4py {mpi4py.__version__}, {MPI.Get_library_version().split(',')[0].strip()}"
 
 
-def start(world: World, *, on_gpu: bool) -> ProcessGroup:
+def start(world: World) -> ProcessGroup:
     """Return the group; MPI starts with the import of mpi4py and ends with the process.
 
     Args:
         world: what the environment says.
-        on_gpu: whether this rank computes on a GPU, which is slow here; the chief says so.
     """
-    if on_gpu and world.rank == 0:
-        _LOG.warning(
-            "--strategy mpi copies gradients from the GPU to the host and back at each step. "
-            "Horovod with NCCL is faster: ./launch/install_horovod.sh --gpu"
-        )
     return MpiGroup()
+
+
+def check_gpu_support() -> None:
+    """Let the chief warn that sums of ranks on GPUs are slow here."""
+    if MPI.COMM_WORLD.rank == 0:
+        _LOG.warning(
+            "--strategy mpi copies gradients from the GPU to the host and back at each step. Horovod with NCCL is "
+            "faster: ./launch/install_horovod.sh --gpu. So is one process for all GPUs of one machine: start "
+            "'distrain train --strategy mirrored' without a launcher."
+        )
 
 
 def stop() -> None:

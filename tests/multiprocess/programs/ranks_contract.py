@@ -74,6 +74,7 @@ def _write_what_travels(
             sums = [_sums(on_gpu, name, Notes(), collectives) for name in ("dense", "few_rows", "all_rows", "rounding")]
             arrays |= {f"device {compression}/{key}": value for each in sums for key, value in each.items()}
             arrays |= {f"forward on device {compression}/{key}": each for key, each in forward_sums(on_gpu).items()}
+        arrays |= _sums_in_bfloat16(collectives, distribution.group.rank)
         collectives.on_device = on_device
     arrays |= {f"variables/{name}": value for name, value in _synchronized(distribution).items()}
     facts = {
@@ -110,6 +111,18 @@ def _sums(distribution: Distribution, name: str, notes: Notes, collectives: Any)
             outputs = step([_flat(CASES[name](replica=r, occasion=occasion)) for r in distribution.local_replicas])
             sums |= {f"{name}/{occasion}/{number}": output.numpy() for number, output in enumerate(outputs)}
     return sums
+
+
+def _sums_in_bfloat16(collectives: Any, rank: int) -> dict[str, np.ndarray]:
+    """A sum and a gather of tensors in bfloat16, as of gradients under Keras' policy of that name."""
+
+    @tf.function
+    def step() -> list[Any]:
+        own = tf.fill([3], tf.cast(rank + 1, tf.bfloat16))
+        reduced = [*collectives.grouped_sum([own, tf.ones(2)]), collectives.gather(own)]
+        return [tf.cast(tensor, tf.float32) for tensor in reduced if tensor.dtype == tf.bfloat16]
+
+    return {f"bfloat16/{number}": total.numpy() for number, total in enumerate(step())}
 
 
 def _sum_of_two_batches(distribution: Distribution) -> dict[str, np.ndarray]:

@@ -7,6 +7,7 @@ The plan is a list of objects:
     name        name of the run
     settings    for each rank its settings
     paths       for each rank a folder that precedes all others on Python's path, or null
+    gpus        for each rank the models of GPUs that TensorFlow seems to have
 
 Each rank writes FOLDER/NAME.RANK.json: the error's exit code, message and reporting rank, and the output until then.
 """
@@ -20,7 +21,7 @@ import os
 import sys
 from pathlib import Path
 
-import tensorflow  # noqa: F401 - before MPI, as distrain does
+import tensorflow as tf  # before MPI, as distrain does
 
 from distrain.cluster.world import find_world
 from distrain.config import TrainConfig
@@ -35,6 +36,11 @@ def main(folder: Path) -> None:
         said = io.StringIO()
         path = run["paths"][rank]
         sys.path[:0] = [path] if path else []
+        if models := run["gpus"][rank]:
+            sys.path.append(str(Path(__file__).parents[2] / "harness"))
+            from stand_in_gpus import TensorFlowGpus
+
+            TensorFlowGpus(models).install(tf.config, setattr)
         facts = {"code": 0, "message": "", "reporting_rank": None}
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
             try:

@@ -22,7 +22,7 @@ WHOLE_NUMBERS = [one.name for one in settings_of(TrainConfig) if one.kind is int
         ("devices", "tpu:2", "--devices"),
         ("devices", "cpu:0", "--devices"),
         ("devices", "cpu:1000", "--devices"),
-        ("devices", "cpu", "--devices"),
+        ("devices", "cpu:", "--devices"),
         ("devices", "gpu:", "--devices"),
         ("devices", "gpu:0,", "--devices"),
         ("devices", "gpu:0 ", "--devices"),
@@ -69,7 +69,7 @@ def test_a_bad_training_setting_is_named_with_its_value(name, value, option):
     assert str(caught.value).startswith(f"{option} is {value!r}, but it must be ")
 
 
-@pytest.mark.parametrize("devices", ["cpu:1", "cpu:12", "gpu:0", "gpu:0,1,15"])
+@pytest.mark.parametrize("devices", ["cpu", "cpu:1", "cpu:12", "gpu:0", "gpu:0,1,15"])
 def test_devices_that_are_allowed(devices):
     assert TrainConfig(data="d", run="r", devices=devices).devices == devices
 

@@ -1,0 +1,104 @@
+"""Which NVIDIA GPUs a process may use, by device files and by the driver's program."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+from stand_in_gpus import smi
+
+from distrain.cluster import nvidia
+
+
+@pytest.fixture(autouse=True)
+def machine(tmp_path, monkeypatch):
+    """A machine whose folders of devices, of the bus and of programs are empty."""
+    for name in ("dev", "bus", "bin"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(nvidia, "DEVICES", tmp_path / "dev")
+    monkeypatch.setattr(nvidia, "BUS", tmp_path / "bus")
+    monkeypatch.setattr(nvidia, "DRIVER_FILE", tmp_path / "version")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/bin:/usr/bin")
+    return tmp_path
+
+
+def add_to_bus(machine, vendor="0x10de", kind="0x030200"):
+    device = machine / "bus" / f"0000:{len(list((machine / 'bus').iterdir())):02d}"
+    device.mkdir()
+    (device / "vendor").write_text(f"{vendor}\n")
+    (device / "class").write_text(f"{kind}\n")
+
+
+@pytest.mark.parametrize(
+    ("visible", "hides"),
+    [("", True), ("-1", True), ("-1,0", True), ("NoDevFiles", True), ("0", False), ("0,-1", False), ("GPU-1-0", False)],
+)
+def test_an_empty_list_of_gpus_is_the_users_choice(visible, hides):
+    assert nvidia.hides_all_gpus({"CUDA_VISIBLE_DEVICES": visible}) is hides
+    assert not nvidia.hides_all_gpus({})
+
+
+def test_a_machine_without_gpus_starts_no_program(machine, monkeypatch):
+    monkeypatch.setattr(nvidia.subprocess, "run", None)
+    (machine / "dev" / "nvidiactl").touch()  # in some images, and no GPU
+    (machine / "dev" / "nvidia-uvm").touch()
+    add_to_bus(machine)  # a container sees the bus of its host
+    assert nvidia.gpus_present() == []
+
+
+def test_gpus_that_the_program_lists(machine):
+    smi(machine / "bin", "NVIDIA H200", "NVIDIA A100-SXM4-80GB")
+    assert nvidia.gpus_present() == ["NVIDIA H200", "NVIDIA A100-SXM4-80GB"]
+    assert nvidia.driver_version() == "550.54.15"
+
+
+def test_device_files_count_without_the_program(machine):
+    for name in ("nvidia0", "nvidia1", "nvidiactl"):
+        (machine / "dev" / name).touch()
+    assert nvidia.gpus_present() == ["GPU", "GPU"]
+
+
+def test_an_installed_driver_without_its_kernel_module(machine):
+    smi(machine / "bin")
+    assert nvidia.gpus_present() == []
+    add_to_bus(machine)
+    add_to_bus(machine, vendor="0x8086")
+    add_to_bus(machine, kind="0x040300")  # the sound device of a GPU
+    assert nvidia.gpus_present() == ["GPU"]
+
+
+@pytest.mark.parametrize(("code", "present", "by_rights"), [(errno.EPERM, [], False), (errno.EACCES, ["GPU"], True)])
+def test_gpus_that_this_process_may_not_open(machine, monkeypatch, code, present, by_rights):
+    """A job without GPUs on a machine with GPUs meets EPERM; a user outside the group of the files meets EACCES."""
+    (machine / "dev" / "nvidia0").touch()
+    opens = nvidia.os.open
+
+    def refuses(path, *arguments):
+        if str(path).endswith("nvidia0"):
+            raise OSError(code, "refused")
+        return opens(path, *arguments)
+
+    monkeypatch.setattr(nvidia.os, "open", refuses)
+    assert nvidia.gpus_present() == present
+    assert nvidia.withheld_by_rights(nvidia.device_files()) is by_rights
+
+
+def test_the_kernel_names_its_driver(machine):
+    line = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.161.08  Sat Jan 27 02:22:57 UTC 2024\n"
+    (machine / "version").write_text(line)
+    assert nvidia.driver_version() == "535.161.08"
+
+
+def test_a_program_that_hangs_is_given_up(machine, monkeypatch):
+    monkeypatch.setattr(nvidia, "SMI_SECONDS", 0.2)
+    program = smi(machine / "bin", "NVIDIA H200")
+    program.write_text("#!/bin/sh\nexec sleep 30\n")
+    (machine / "dev" / "nvidia0").touch()
+    assert nvidia.gpus_present() == ["GPU"]
+    assert nvidia.driver_version() == ""
+
+
+def test_a_machine_without_a_driver_library():
+    driver = nvidia.ask_driver()
+    if driver.cuda is None:  # else this machine has one
+        assert "libcuda.so.1 is not found" in driver.fault
