@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
@@ -89,6 +90,20 @@ def test_the_package_is_whole_in_the_image(tmp_path):
     root = REPOSITORY / "distrain"
     assert installed == {str(path.relative_to(root)) for path in root.rglob("*") if path.suffix in (".py", ".typed")}
     assert (tmp_path / "installed" / "bin" / "distrain").exists()
+
+
+def test_the_files_that_install_the_packages_say_what_distrain_is():
+    """The stage with the packages has no code of distrain, but pip reads the version from a module."""
+    copied = {name for step in read().stages["horovod"].steps if step.name == "COPY" for name in copied_files(step)}
+    dynamic = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"]["dynamic"]
+    modules = {one["attr"].rpartition(".")[0] for one in dynamic.values()}
+    assert {module.replace(".", "/") + ".py" for module in modules} <= copied
+
+
+def copied_files(step: dockerfile.Step) -> list[str]:
+    """Return where the files of a step come to lie, below its working directory."""
+    _, names, target = dockerfile.sources(step)
+    return [str(PurePosixPath(target) / PurePosixPath(name).name) for name in names]
 
 
 needs_init = pytest.mark.skipif(
