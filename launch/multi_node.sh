@@ -20,7 +20,8 @@ without a password. ssh reads ~/.ssh/config and checks host keys as usual. DISTR
 arguments, which may hold no quotes or colons: DISTRAIN_SSH="ssh -p 2222". Only the first host writes the run directory.
 
 The processes get these variables of the environment: PATH, LD_LIBRARY_PATH, PYTHON*, OMP_NUM_THREADS, TF_*, KERAS_*,
-XLA_*, HOROVOD_*, NCCL_*, DISTRAIN_* and OMPI_MCA_*. Signals and exit codes are those of launch/single_node.sh.
+XLA_*, HOROVOD_*, NCCL_*, DISTRAIN_*, KUBEFLOW_TRAINER_* and OMPI_MCA_*. Signals and exit codes are those of
+launch/single_node.sh.
 TEXT
 }
 
@@ -134,7 +135,7 @@ fi
 for name in $(compgen -e); do
   case $name in # Open MPI itself passes on OMPI_*
     PATH | LD_LIBRARY_PATH | PYTHON* | OMP_NUM_THREADS | TTY_COMPATIBLE) options+=(-x "$name") ;;
-    TF_* | KERAS_* | XLA_* | HOROVOD_* | NCCL_* | DISTRAIN_*) options+=(-x "$name") ;;
+    TF_* | KERAS_* | XLA_* | HOROVOD_* | NCCL_* | DISTRAIN_* | KUBEFLOW_TRAINER_*) options+=(-x "$name") ;;
   esac
 done
 start_ranks "${options[@]}" -- ${arguments[@]+"${arguments[@]}"}

@@ -11,6 +11,7 @@ chief alone, rank 0, writes and reports.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from distrain.keras_backend import require_tensorflow
 from distrain.reporting.boot_clock import boot_clock
 from distrain.reporting.metrics_server import served_metrics
 from distrain.reporting.reporter import Reporter, RunReporter
+from distrain.reporting.trainer_status import sent_trainer_status
 from distrain.training.epochs import make_actions, train_epochs
 from distrain.training.job import TrainingJob, open_job, refuse_given_model
 from distrain.training.job_agreement import agree_on_job
@@ -85,6 +87,7 @@ def run_job(
             with (
                 open_reporter(config.run) if is_chief else Reporter() as report,
                 served_metrics(config.run, config.metrics_port if is_chief else None),
+                sent_trainer_status(config.run, os.environ if is_chief else {}),
             ):
                 actions = make_actions(setup, report, stop=stop, started_at=started_at)
                 try:
