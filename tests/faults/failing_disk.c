@@ -4,6 +4,7 @@
    FAULT_AT       number of the operation that fails, from 1; absent: none, operations are only counted
    FAULT_KIND     an errno such as 28 (ENOSPC) or 5 (EIO), or "kill": the process dies at this operation
    FAULT_ALL      if set, only operations that take room fail, and all from FAULT_AT on, as on a full disk
+   FAULT_PLAIN_RENAME  if set, no names can be exchanged, as on NFS
    FAULT_COUNT    file that receives a byte for each operation
    FAULT_JOURNAL  folder that receives what is synced; tests/harness/power_cut.py reads it
 
@@ -191,4 +192,10 @@ int unlink(const char *path) { return fails(is_below(path), 0) ? -1 : REAL(unlin
 int unlinkat(int folder, const char *path, int flags) { return fails(is_below_at(folder, path), 0) ? -1 : REAL(unlinkat)(folder, path, flags); }
 int rename(const char *before, const char *after) { return fails(is_below(after), 0) ? -1 : REAL(rename)(before, after); }
 int renameat(int from, const char *before, int to, const char *after) { return fails(is_below_at(to, after), 0) ? -1 : REAL(renameat)(from, before, to, after); }
-int renameat2(int from, const char *before, int to, const char *after, unsigned flags) { return fails(is_below_at(to, after), 0) ? -1 : REAL(renameat2)(from, before, to, after, flags); }
+int renameat2(int from, const char *before, int to, const char *after, unsigned flags) { 
+  if (flags && getenv("FAULT_PLAIN_RENAME")) {
+    errno = EINVAL;
+    return -1;
+  }
+  return fails(is_below_at(to, after), 0) ? -1 : REAL(renameat2)(from, before, to, after, flags);
+}

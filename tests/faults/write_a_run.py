@@ -70,8 +70,11 @@ def _write_run(run: Path, vectorizer: Path) -> None:
         for step in range(first + 1, LAST_STEP + 1):
             weights = weights * 0.5 + step
             check_held(run)
+            state = {"global_step": step, "data_digest": "abc"}
             with required_write(checkpoint_path(checkpoints, step), run=run):
-                save_checkpoint(checkpoints, step, {"weights": weights}, {"global_step": step, "data_digest": "abc"})
+                save_checkpoint(checkpoints, step, {"weights": weights}, state)
+                if step == LAST_STEP:  # the end of an epoch replaces the checkpoint of its last step
+                    save_checkpoint(checkpoints, step, {"weights": weights}, {**state, "finished": "epochs"})
             print("saved", step, flush=True)
             try:
                 retain_checkpoints(checkpoints, keep=KEPT, best_step=None)

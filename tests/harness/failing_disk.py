@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 FAULTS = Path(__file__).parents[1] / "faults"
-KINDS = {"kill": "kill", "ENOSPC": "28", "EIO": "5", "full from then on": "28"}
+PLAIN_RENAME = "kill, no exchange of names"
+KINDS = {"kill": "kill", PLAIN_RENAME: "kill", "ENOSPC": "28", "EIO": "5", "full from then on": "28"}
 
 
 class Ended(NamedTuple):
@@ -75,6 +76,8 @@ class FailingDisk:
             variables |= {"FAULT_AT": str(at), "FAULT_KIND": KINDS[kind]}
         if kind == "full from then on":
             variables["FAULT_ALL"] = "1"
+        if kind == PLAIN_RENAME:
+            variables["FAULT_PLAIN_RENAME"] = "1"
         if journal is not None:
             journal.mkdir()
             variables["FAULT_JOURNAL"] = str(journal)
