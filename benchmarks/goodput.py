@@ -2,10 +2,10 @@
 
     python benchmarks/goodput.py [--kill-seconds 30] [--kills 10] [--checkpoint-every 50] [--ranks 2] [--epochs 200]
 
-`launch/single_node.sh --restarts` trains a small n-gram model. Every `--kill-seconds` SIGKILL ends a random rank. Steps
-behind the checkpoint from which a restart goes on are lost: trained twice. Their number is the last logged step, plus
-the steps that fit at the measured rate between that event and the kill. The table also shows the wall time without a
-step, from each kill to the next step: detecting the loss, starting Python and TensorFlow, compiling.
+`launch/single_node.sh --restarts` trains a small n-gram model. SIGKILL ends a random rank after each `--kill-seconds`
+of training. Steps behind the checkpoint from which a restart goes on are lost: trained twice. Their number is the last
+logged step, plus the steps that fit at the measured rate between that event and the kill. The table also shows the wall
+time without a step, from each kill to the next step: detecting the loss, starting Python and TensorFlow, compiling.
 """
 
 from __future__ import annotations
@@ -43,18 +43,28 @@ def disturbed_run(data: Path, run: Path, options: argparse.Namespace) -> tuple[l
         environment = {**os.environ, **QUIET}
         command = [str(SCRIPT), *map(str, words)]
         job = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors, env=environment)
-        kill_at = began + options.kill_seconds
+        training_since = None
         while job.poll() is None:
             time.sleep(POLL_SECONDS)
-            ranks = _ranks(job.pid)
-            if time.monotonic() > kill_at and ranks and len(kills) < options.kills:
+            if training_since is None and _last_step_time(run) > max([0.0, *kills]):
+                training_since = time.monotonic()
+            is_due = training_since is not None and time.monotonic() > training_since + options.kill_seconds
+            if is_due and len(kills) < options.kills and (ranks := _ranks(job.pid)):
                 os.kill(random.choice(ranks), signal.SIGKILL)
                 kills.append(time.time())
-                kill_at = time.monotonic() + options.kill_seconds
+                training_since = None
         errors.seek(0)
         if job.returncode:
             sys.exit(f"{' '.join(command)}\nreturned {job.returncode}:\n{errors.read()[-4000:]}")
     return kills, time.monotonic() - began
+
+
+def _last_step_time(run: Path) -> float:
+    try:
+        status = json.loads((run / "status.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # the run is not there yet
+        return 0.0
+    return status.get("last_step_time", 0.0)
 
 
 def _ranks(pid: int) -> list[int]:
@@ -105,7 +115,7 @@ def main() -> None:
         found = losses(run / "metrics.jsonl", kills)
         useful = json.loads((run / "summary.json").read_text(encoding="utf-8"))["global_steps"]
     lost, idle = sum(steps for steps, _ in found), sum(without for _, without in found)
-    table = Table(title=f"SIGKILL to a rank every {options.kill_seconds:g} s", title_justify="left")
+    table = Table(title=f"SIGKILL to a rank after each {options.kill_seconds:g} s of training", title_justify="left")
     for column in ("kills", "useful steps", "lost steps", "useful / all", "seconds", "without a step, s"):
         table.add_column(column, justify="right")
     ratio = useful / (useful + lost)
