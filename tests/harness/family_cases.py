@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import keras
 from keras_families import EXACT, LOSSES, METRICS, REFUSED_LOSSES, REFUSED_METRICS, Row, loss_case, metric_case
-from keras_optimizer_families import OPTIMIZERS, SCHEDULES, optimizer_case
+from keras_optimizer_families import OPTIMIZERS, SCHEDULES, optimizer_case, schedule_case
 from keras_oracle import Case
 
 
@@ -22,16 +21,12 @@ def _exact(rows: dict[str, Row]) -> dict[str, Row]:
 FAMILY_CASES: dict[str, Callable[[], Case]] = {
     "losses": lambda: loss_case({name: row for name, row in _exact(LOSSES).items() if name != "CTC"}),
     "loss CTC": lambda: loss_case({"CTC": LOSSES["CTC"]}),  # which TensorFlow computes in float32
-    "metrics": lambda: metric_case(_exact(METRICS), "metrics"),
-    "weighted metrics": lambda: metric_case(_exact(METRICS)),
+    "metrics": lambda: metric_case(_exact(METRICS), weighted=_exact(METRICS)),
     **{f"loss {name}": lambda name=name, row=row: loss_case({name: row}) for name, row in REFUSED_LOSSES.items()},
     **{f"metric {name}": lambda name=name, row=row: metric_case({name: row}) for name, row in REFUSED_METRICS.items()},
     **{
         f"optimizer {name}": lambda name=name, make=make: optimizer_case(name, make)
         for name, make in OPTIMIZERS.items()
     },
-    **{
-        f"schedule {name}": lambda name=name, make=make: optimizer_case(name, lambda: keras.optimizers.SGD(make()))
-        for name, make in SCHEDULES.items()
-    },
+    "schedules": lambda: schedule_case(SCHEDULES),
 }

@@ -204,27 +204,41 @@ def loss_case(rows: dict[str, Row]) -> Case:
     return _case(", ".join(rows), kinds, arguments)
 
 
-def metric_case(rows: dict[str, Row], argument: str = "weighted_metrics") -> Case:
-    """Return a case with one output per kind of labels, and all metrics of this kind; a metric has its row's name."""
-    kinds = {_named(row.kind): row.kind for row in rows.values()}
+def metric_case(rows: dict[str, Row], *, weighted: dict[str, Row] | None = None) -> Case:
+    """Return a case with one output per kind of labels, and all metrics of this kind; a metric has its row's name.
 
-    def named_metric(name: str, row: Row) -> Any:
+    Args:
+        rows: metrics that do not see the weights.
+        weighted: metrics that see the weights, named `weighted_NAME`.
+    """
+    groups = {"metrics": rows, "weighted_metrics": weighted or {}}
+    kinds = {_named(row.kind): row.kind for group in groups.values() for row in group.values()}
+
+    def named_metric(name: str, row: Row, argument: str) -> Any:
         metric = row.make()
-        metric.name = name
+        metric.name = name_of(name, argument)
         return metric
 
-    def arguments() -> dict[str, Any]:
+    def metrics_of(argument: str) -> dict[str, list[Any]]:
         metrics: dict[str, list[Any]] = {output: [] for output in kinds}
-        for name, row in rows.items():
-            metrics[_named(row.kind)].append(named_metric(name, row))
-        return {"loss": _mean_square, argument: _alone(metrics)}
+        for name, row in groups[argument].items():
+            metrics[_named(row.kind)].append(named_metric(name, row, argument))
+        return metrics
+
+    def arguments() -> dict[str, Any]:
+        return {"loss": _mean_square, **{argument: _alone(metrics_of(argument)) for argument in groups}}
 
     return _case(", ".join(rows), kinds, arguments)
 
 
-def figure_of(name: str, row: Row) -> str:
+def name_of(metric: str, argument: str) -> str:
+    """Return the name of a metric of `metric_case` in an argument of `compile`."""
+    return f"weighted_{metric}" if argument == "weighted_metrics" else metric
+
+
+def figure_of(name: str, row: Row, argument: str) -> str:
     """Return the name of a metric in the logs of a case with all metrics."""
-    return f"{_named(row.kind)}_{name}"
+    return f"{_named(row.kind)}_{name_of(name, argument)}"
 
 
 def _named(name: str) -> str:

@@ -70,17 +70,34 @@ SCHEDULES: dict[str, Callable[[], Any]] = {
 def optimizer_case(words: str, make: Callable[[], Any]) -> Case:
     """Return a case of one small model with this optimizer."""
 
-    def data(seed: int, n: int) -> tuple[Any, ...]:
-        rng = np.random.default_rng(seed)
-        features = rng.normal(size=(n, 4)).astype(keras.config.floatx())
-        return features, features[:, :2] * 2, rng.choice([0, 0.5, 1, 3], n).astype(keras.config.floatx())
-
     def build() -> Any:
         keras.utils.set_random_seed(5)
         return keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "tanh"), keras.layers.Dense(2)])
 
-    def arguments() -> dict[str, Any]:
-        return {"optimizer": make(), "loss": "mse"}
-
-    case = Case(words, build, arguments, data(1, RAGGED), global_batch_size=GLOBAL_BATCH_SIZE)
+    case = _case(words, build, make, outputs=None)
     return replace(case, builds_optimizer=words == "ScheduleFreeAdamW")
+
+
+def schedule_case(schedules: dict[str, Callable[[], Any]]) -> Case:
+    """Return a case of one model with an output for each schedule, whose layer alone follows the schedule."""
+
+    def build() -> Any:
+        keras.utils.set_random_seed(5)
+        inputs = keras.Input((4,))
+        return keras.Model(inputs, {name: keras.layers.Dense(2, name=name)(inputs) for name in schedules})
+
+    def make() -> Any:
+        of_layers = {f"{name}/.*": OPT.SGD(schedule()) for name, schedule in schedules.items()}
+        return OPT.MultiOptimizer(OPT.OptimizerMap(OPT.SGD(0.0), of_layers))
+
+    return _case("schedules", build, make, outputs=list(schedules))
+
+
+def _case(words: str, build: Callable[[], Any], optimizer: Callable[[], Any], *, outputs: list[str] | None) -> Case:
+    rng = np.random.default_rng(1)
+    features = rng.normal(size=(RAGGED, 4)).astype(keras.config.floatx())
+    targets = features[:, :2] * 2
+    weights = rng.choice([0, 0.5, 1, 3], RAGGED).astype(keras.config.floatx())
+    labels = targets if outputs is None else dict.fromkeys(outputs, targets)
+    arguments = lambda: {"optimizer": optimizer(), "loss": "mse"}  # noqa: E731 - made anew for each side
+    return Case(words, build, arguments, (features, labels, weights), global_batch_size=GLOBAL_BATCH_SIZE)
