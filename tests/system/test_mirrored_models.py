@@ -33,7 +33,7 @@ def test_keras_does_not_train_the_model_without_summing_gradients(found):
     assert "distrain.fit again" in found["fit"]
 
 
-def test_all_devices_end_with_the_mean_of_their_statistics(found):
-    first, second = found["moving means"]
+def test_all_devices_end_with_the_mean_of_their_states(found):
+    first, second = found["running means"]
     assert first == second
     assert np.abs(first).max() > 1e-4
