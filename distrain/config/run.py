@@ -83,7 +83,7 @@ class RunSettings:
         "steps in one call into TensorFlow; callbacks, checkpoints and stop requests wait for the end of the call",
         default=1,
         at_least=1,
-        at_most=2**16,
+        at_most=2**10,  # a call is compiled as one graph of all its steps
         metavar="K",
         may_change=True,
     )

@@ -49,6 +49,7 @@ def test_a_file_that_may_not_be_read(folder, monkeypatch, capsys, name, code, co
     (line,) = capsys.readouterr().err.splitlines()[-1:]
     assert line.startswith(f"distrain: error: {path}")
     assert "Permission denied" in line
+    assert "damaged" not in line
 
 
 def test_a_shard_that_is_opened_late(folder):

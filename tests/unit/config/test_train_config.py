@@ -52,7 +52,7 @@ WHOLE_NUMBERS = [one.name for one in settings_of(TrainConfig) if one.kind is int
         ("units", 2**20 + 1, "--units"),
         ("blocks", 17, "--blocks"),
         ("batch_size", 2**24 + 1, "--batch-size"),
-        ("steps_per_execution", 2**16 + 1, "--steps-per-execution"),
+        ("steps_per_execution", 2**10 + 1, "--steps-per-execution"),
         ("devices", "gpu:99999999999999999999", "--devices"),
         ("model", "...:f", "--model"),
         ("model", "x.py:", "--model"),
