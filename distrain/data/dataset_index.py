@@ -15,8 +15,6 @@ also have a CRC-32, which opening compares, because SHA-256 would take more than
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +23,7 @@ from typing import Any
 from distrain.data.shards import ARRAY_DTYPES, Part, Shard, ShardFile
 from distrain.errors import DataError
 from distrain.files import json_bytes, read_json_object
-from distrain.fingerprints import Fingerprint, faults_in, size_fault
+from distrain.fingerprints import Fingerprint, digest_of, faults_in, size_fault
 
 INDEX_NAME = "dataset.json"
 FORMAT_VERSION = 2  # version 1 had no SHA-256 of shards
@@ -104,7 +102,7 @@ def read_index(directory: Path) -> Dataset:
                 f"{path} is of format {index['format']!r} version {index['version']!r}; "
                 f"this distrain reads version {FORMAT_VERSION}. {cure}"
             )
-        if index["digest"] != index_digest(index) or path.read_bytes() != json_bytes(index):
+        if index["digest"] != digest_of(index) or path.read_bytes() != json_bytes(index):
             raise DataError(f"{path} was changed after it was written: its digest does not fit. {cure}")
         return _parse(directory, index)
     except DataError:
@@ -160,9 +158,3 @@ def _parse(directory: Path, index: Mapping[str, Any]) -> Dataset:
 def _is_plain_name(name: str) -> bool:
     """Whether `name` is a file name without a path, because a hostile index must not reach files outside its folder."""
     return name not in ("", "..") and Path(name).name == name
-
-
-def index_digest(index: Mapping[str, Any]) -> str:
-    """SHA-256 (hex) of the index without its own digest."""
-    content = {key: value for key, value in index.items() if key != "digest"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -21,11 +21,11 @@ import numpy as np
 
 from distrain.array_files import save_npy
 from distrain.cluster.process_group import ProcessGroup, SingleProcess
-from distrain.data.dataset_index import FORMAT_VERSION, INDEX_NAME, KINDS, PARTS, index_digest
+from distrain.data.dataset_index import FORMAT_VERSION, INDEX_NAME, KINDS, PARTS
 from distrain.data.rows import Rows, concatenate_rows
 from distrain.data.shards import ARRAY_DTYPES, Shard, ShardFile
 from distrain.files import json_bytes, naming
-from distrain.fingerprints import fingerprint_of
+from distrain.fingerprints import digest_of, fingerprint_of
 
 SHARD_BYTES = 64 * 2**20  # small enough to build a shard in memory, large enough that reading seeks rarely
 
@@ -94,7 +94,7 @@ class DatasetWriter:
         self._index["vectorizer"] = vectorizer
         self._index["vectorizer_files"] = {path.name: fingerprint_of(path).as_json() for path in files}
         self._index["details"] = dict(details or {})
-        self._index["digest"] = index_digest(self._index)
+        self._index["digest"] = digest_of(self._index)
         with naming(self._directory / INDEX_NAME):
             (self._directory / INDEX_NAME).write_bytes(json_bytes(self._index))
         return self._index["digest"]

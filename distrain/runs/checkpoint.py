@@ -31,7 +31,7 @@ from distrain.array_files import save_safetensors
 from distrain.errors import CheckpointError
 from distrain.file_names import MANIFEST_NAME
 from distrain.files import json_bytes, make_folder, naming, read_json_object, remove, replace_folder
-from distrain.fingerprints import fingerprint_of
+from distrain.fingerprints import digest_of, fingerprint_of
 from distrain.runs.state_rules import odd_value
 
 _LOG = logging.getLogger(__name__)
@@ -89,7 +89,8 @@ def save_checkpoint(directory: Path, step: int, arrays: Mapping[str, np.ndarray]
 def _manifest(folder: Path, step: int) -> dict[str, Any]:
     """Return the manifest for the files that a checkpoint has now."""
     files = {name: fingerprint_of(folder / name).as_json() for name in (ARRAYS_NAME, STATE_NAME)}
-    return {"format": "distrain-checkpoint", "version": FORMAT_VERSION, "step": step, "files": files}
+    content = {"format": "distrain-checkpoint", "version": FORMAT_VERSION, "step": step, "files": files}
+    return content | {"digest": digest_of(content)}
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
@@ -107,10 +108,14 @@ def load_checkpoint(path: Path) -> Checkpoint:
         manifest = read_json_object(path / MANIFEST_NAME)
         if manifest["format"] != "distrain-checkpoint" or manifest["version"] != FORMAT_VERSION:
             raise CheckpointError(f"{path} has another format or version than this distrain reads.")
+        if manifest.get("digest", digest_of(manifest)) != digest_of(manifest):
+            raise CheckpointError(f"{path / MANIFEST_NAME} is changed: its digest does not fit.")
         now = _manifest(path, manifest["step"] if step_of(path) < 0 else step_of(path))
         for name in (ARRAYS_NAME, STATE_NAME):
             if now["files"][name]["sha256"] != manifest["files"][name]["sha256"]:
                 raise CheckpointError(f"{path / name} is cut or changed: its checksum does not fit.")
+        if "digest" not in manifest:  # an earlier distrain wrote none
+            del now["digest"]
         if (path / MANIFEST_NAME).read_bytes() != json_bytes(now):
             raise CheckpointError(f"{path / MANIFEST_NAME} is changed: it does not describe the checkpoint beside it.")
         checkpoint = Checkpoint(path, load_file(path / ARRAYS_NAME), read_json_object(path / STATE_NAME))

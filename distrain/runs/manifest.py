@@ -13,8 +13,6 @@ its status and TensorBoard's files.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -36,7 +34,7 @@ from distrain.file_names import (
     VECTORIZER_NAME,
 )
 from distrain.files import json_bytes, read_json_object, sync, write_json
-from distrain.fingerprints import Fingerprint, GrowingFile, fault_of, fingerprint_of
+from distrain.fingerprints import Fingerprint, GrowingFile, digest_of, fault_of, fingerprint_of
 from distrain.runs.checkpoint import list_checkpoints, step_of
 
 _LOG = logging.getLogger(__name__)
@@ -74,7 +72,7 @@ def read_manifest(run: Path) -> Manifest | None:
     path = run / MANIFEST_NAME
     try:
         content = read_json_object(path)
-        if content["digest"] != _digest(content) or path.read_bytes() != json_bytes(content):
+        if content["digest"] != digest_of(content) or path.read_bytes() != json_bytes(content):
             raise ValueError("its digest does not fit")
         if content["format"] != "distrain-run" or content["version"] != FORMAT_VERSION:
             raise ValueError("it is of another format or version")
@@ -230,12 +228,7 @@ def _write(run: Path, files: Mapping[str, Fingerprint | None], *, checkpoints: l
         "checkpoints": checkpoints,
         "files": {name: record and record.as_json() for name, record in sorted(files.items())},
     }
-    write_json(run / MANIFEST_NAME, content | {"digest": _digest(content)})
-
-
-def _digest(content: Mapping[str, Any]) -> str:
-    plain = {name: value for name, value in content.items() if name != "digest"}
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+    write_json(run / MANIFEST_NAME, content | {"digest": digest_of(content)})
 
 
 def _matches(name: str, names: Iterable[str]) -> bool:

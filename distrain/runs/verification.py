@@ -21,7 +21,7 @@ from distrain.file_names import (
     STATUS_NAME,
 )
 from distrain.files import read_json_object
-from distrain.fingerprints import Findings, Fingerprint, fault_of
+from distrain.fingerprints import Findings, Fingerprint, digest_of, fault_of
 from distrain.runs.checkpoint import (
     ARRAYS_NAME,
     STATE_NAME,
@@ -85,7 +85,10 @@ def _replaced(manifest: Manifest | None) -> set[str]:
 def _faults_of_checkpoint(path: Path) -> dict[str, str]:
     """Return the fault of each damaged file of a checkpoint."""
     try:
-        records = read_json_object(path / MANIFEST_NAME)["files"]
+        content = read_json_object(path / MANIFEST_NAME)
+        if content.get("digest", digest_of(content)) != digest_of(content):
+            return {MANIFEST_NAME: "was changed: its digest does not fit"}
+        records = content["files"]
         files = {name: Fingerprint(**records[name]) for name in (ARRAYS_NAME, STATE_NAME)}
     except FileNotFoundError:
         return {MANIFEST_NAME: "is missing"}

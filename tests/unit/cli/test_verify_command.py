@@ -23,6 +23,7 @@ def run(data):
         (run / "config.json").write_text("{}")
         shutil.copytree(Path(data, "vectorizer"), run / "vectorizer")
     save_checkpoint(run / "checkpoints", 3, {"weight": np.ones(3)}, {"global_step": 3})
+    (run / "metrics.jsonl").write_text('{"event": "stop", "step": 3, "epoch": 1, "time": 0.0}\n')
     record_end(run)
     return "run"
 
@@ -41,7 +42,7 @@ def test_whole_folders(capsys, data, run):
     size = sum(path.stat().st_size for path in Path(data).rglob("*") if path.is_file())
     files = sum(path.is_file() for path in Path(data).rglob("*"))
     assert captured.out.startswith(
-        f"data: data set, {files} files, {size:,} bytes compared: whole\nrun: run, 7 files, "
+        f"data: data set, {files} files, {size:,} bytes compared: whole\nrun: run, 8 files, "
     )
     assert captured.out.splitlines()[2:] == [
         "  unknown: notes.txt",
@@ -87,3 +88,20 @@ def test_both_damaged(capsys, data, run):
 def test_other_folders_are_refused(fails, run):
     for folder in ("absent", ".", "run/checkpoints/step-00000003", "run/config.json"):
         fails(2, f"{folder} is neither a prepared data set nor a run directory", "verify", folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("config.json", ("report", "run")),
+        ("metrics.jsonl", ("report", "run")),
+        ("metrics.jsonl", ("plan", "--data", "data", "--replicas", "2", "--run", "run")),
+        ("config.json", ("evaluate", "--run", "run", "--data", "data")),
+        ("config.json", ("predict", "--run", "run", "text/test.csv")),
+        ("vectorizer/vectorizer.json", ("predict", "--run", "run", "text/test.csv")),
+        ("checkpoints/step-00000003/state.json", ("predict", "--run", "run", "text/test.csv")),
+    ],
+)
+def test_a_command_compares_what_it_reads(fails, run, name, command):
+    damage(Path(run, name))
+    fails(4, f"{run}/{name} ", *command)

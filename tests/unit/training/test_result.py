@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 
 from distrain.cluster.process_group import SingleProcess
-from distrain.runs.checkpoint import save_checkpoint
+from distrain.errors import CheckpointError
+from distrain.runs.checkpoint import checkpoint_path, save_checkpoint
+from distrain.runs.manifest import rewriting
 from distrain.runs.progress import Progress
+from distrain.runs.verification import verify_run
 from distrain.training.result import finish_run
 
 
@@ -31,10 +34,12 @@ class OneWeight:
         Path(path).write_text(str(self.weight))
 
 
-def finish(run, *, best_step, was_complete=False, replaced_weights=False):
+def finish(run, *, best_step, was_complete=False, replaced_weights=False, damaged_step=None):
     """Finish a run of 8 steps, whose weight is the number of the step; return the result and the written summaries."""
     for step in (4, 8):
         save_checkpoint(run / "checkpoints", step, {"weight": np.array(float(step))}, {})
+    if damaged_step:
+        (checkpoint_path(run / "checkpoints", damaged_step) / "state.json").write_text("{")
     model, written = OneWeight(8.0), []
     setup = SimpleNamespace(
         config=SimpleNamespace(run=run, limit_batches=None),
@@ -78,3 +83,18 @@ def test_a_run_that_was_complete_keeps_its_summary(tmp_path):
     (tmp_path / "summary.json").write_text(json.dumps({"weights_sha256": "earlier"}))
     result, _ = finish(tmp_path, best_step=8, was_complete=True)
     assert result.summary == {"weights_sha256": "earlier"}
+
+
+def test_a_damaged_summary_is_told_and_written_again(tmp_path, caplog):
+    with rewriting(tmp_path, "summary.json"):
+        (tmp_path / "summary.json").write_text(json.dumps({"weights_sha256": "earlier"}))
+    (tmp_path / "summary.json").write_text(json.dumps({"weights_sha256": "forged.."}))
+    result, _ = finish(tmp_path, best_step=8, was_complete=True)
+    assert result.summary["weights_sha256"] == "digest of 8.0"
+    assert "summary.json was changed" in caplog.messages[0]
+    assert verify_run(tmp_path).faults == {}
+
+
+def test_a_damaged_best_checkpoint_is_an_error_that_names_the_other(tmp_path):
+    with pytest.raises(CheckpointError, match=r"step-00000004/state\.json is cut.* best checkpoint.*: step-00000008\."):
+        finish(tmp_path, best_step=4, damaged_step=4)
