@@ -23,11 +23,12 @@ from distrain.cluster.signals import StopRequest
 from distrain.cluster.world import find_world
 from distrain.config import TrainConfig
 from distrain.errors import CheckpointError, ConfigurationError, StopRequested
-from distrain.file_names import CHECKPOINTS_NAME
+from distrain.file_names import CHECKPOINTS_NAME, CONFIG_NAME
 from distrain.keras_backend import require_tensorflow
 from distrain.reporting.metrics_log import json_scalar
 from distrain.runs.checkpoint import Checkpoint, list_checkpoints, load_checkpoint, step_of
 from distrain.runs.directory import config_of, read_settings
+from distrain.runs.manifest import check_files
 from distrain.runs.progress import Progress, Sums
 from distrain.training.bad_steps import examples_of, where_of
 from distrain.training.events import Decision, NotFinite, StepEvent
@@ -68,6 +69,7 @@ def replay_step(
         StopRequested: a rank received a request to stop.
     """
     require_tensorflow()
+    check_files(run, CONFIG_NAME)
     config = _config(run, read_settings(run), data, trust)
 
     def work(distribution: Distribution, stop: StopRequest, at_step: Callable[[int], None]) -> dict[str, Any]:

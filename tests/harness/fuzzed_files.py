@@ -27,7 +27,7 @@ from distrain.config import train_config
 from distrain.data.dataset_index import open_dataset
 from distrain.errors import DistrainError
 from distrain.files import json_bytes, read_json_object
-from distrain.fingerprints import fingerprint_of
+from distrain.fingerprints import digest_of, fingerprint_of
 from distrain.runs.checkpoint import load_checkpoint, save_checkpoint
 from distrain.runs.progress import Progress, progress_arrays, progress_state, read_progress
 from distrain.text.readers.columns import Layout
@@ -231,6 +231,7 @@ def _checkpoint(folder: Path) -> list[FuzzSubject]:
         for name in content["files"]:
             record = fingerprint_of(path / name)
             content["files"][name] = {"bytes": record.bytes, "sha256": record.sha256}
+        content["digest"] = digest_of(content)
         manifest.write_bytes(json_bytes(content))
         try:
             read_progress(load_checkpoint(path))

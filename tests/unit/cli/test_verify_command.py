@@ -97,6 +97,7 @@ def test_other_folders_are_refused(fails, run):
         ("metrics.jsonl", ("report", "run")),
         ("metrics.jsonl", ("plan", "--data", "data", "--replicas", "2", "--run", "run")),
         ("config.json", ("evaluate", "--run", "run", "--data", "data")),
+        ("config.json", ("replay", "--run", "run", "--step", "1")),
         ("config.json", ("predict", "--run", "run", "text/test.csv")),
         ("vectorizer/vectorizer.json", ("predict", "--run", "run", "text/test.csv")),
         ("checkpoints/step-00000003/state.json", ("predict", "--run", "run", "text/test.csv")),
