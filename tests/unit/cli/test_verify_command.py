@@ -20,7 +20,8 @@ def run(data):
     run = Path("run")
     run.mkdir()
     with rewriting(run, "config.json", "vectorizer"):
-        (run / "config.json").write_text("{}")
+        text = {"kind": "ngram", "num_features": 50, "max_length": None, "classes": ["a", "b"]}
+        (run / "config.json").write_text(json.dumps({"text": text}))
         shutil.copytree(Path(data, "vectorizer"), run / "vectorizer")
     save_checkpoint(run / "checkpoints", 3, {"weight": np.ones(3)}, {"global_step": 3})
     (run / "metrics.jsonl").write_text('{"event": "stop", "step": 3, "epoch": 1, "time": 0.0}\n')

@@ -21,6 +21,8 @@ from distrain.training.result import finish_run
 class OneWeight:
     """A model of one weight, which is its own state."""
 
+    _distribute_strategy = None  # as Keras' models have it on one device
+
     def __init__(self, weight):
         self.weight = weight
 
