@@ -90,7 +90,7 @@ def test_a_run_that_was_complete_keeps_its_summary(tmp_path):
 def test_a_damaged_summary_is_told_and_written_again(tmp_path, caplog):
     with rewriting(tmp_path, "summary.json"):
         (tmp_path / "summary.json").write_text(json.dumps({"weights_sha256": "earlier"}))
-    (tmp_path / "summary.json").write_text(json.dumps({"weights_sha256": "forged.."}))
+    (tmp_path / "summary.json").write_text(json.dumps({"weights_sha256": "forged."}))
     result, _ = finish(tmp_path, best_step=8, was_complete=True)
     assert result.summary["weights_sha256"] == "digest of 8.0"
     assert "summary.json was changed" in caplog.messages[0]
