@@ -88,6 +88,8 @@ def _faults_of_checkpoint(path: Path) -> dict[str, str]:
         content = read_json_object(path / MANIFEST_NAME)
         if content.get("digest", digest_of(content)) != digest_of(content):
             return {MANIFEST_NAME: "was changed: its digest does not fit"}
+        if content["step"] != step_of(path):
+            return {MANIFEST_NAME: f"belongs to step {content['step']}"}
         records = content["files"]
         files = {name: Fingerprint(**records[name]) for name in (ARRAYS_NAME, STATE_NAME)}
     except FileNotFoundError:

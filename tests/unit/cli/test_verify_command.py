@@ -30,9 +30,9 @@ def run(data):
 
 
 def damage(path):
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
+    content = path.read_bytes()
+    other = content.replace(b"50", b"51")  # settings that still are JSON
+    path.write_bytes(other if path.name == "config.json" else content[:-1] + bytes([content[-1] ^ 1]))
 
 
 def test_whole_folders(capsys, data, run):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,9 +12,10 @@ import pytest
 from distrain.config import TrainConfig
 from distrain.errors import CheckpointError, StopRequested
 from distrain.inference.finished_run import open_finished_run
-from distrain.runs.checkpoint import load_checkpoint, save_checkpoint
+from distrain.runs.checkpoint import load_checkpoint, remove_checkpoints, save_checkpoint
 from distrain.runs.manifest import check_files, rewriting
 from distrain.runs.opening import open_run
+from distrain.runs.served import load_served
 from distrain.runs.verification import verify_run
 
 RESOLVED = {"data_digest": "abc", "strategy": "single", "num_replicas": 1, "replica_batch_size": 128}
@@ -112,10 +115,35 @@ def test_a_missing_checkpoint_is_told(run, caplog):
 def test_the_damaged_file_of_a_checkpoint_is_told_from_its_manifest(run):
     folder = run / "checkpoints" / "step-00000005"
     manifest = (folder / "manifest.json").read_bytes()
-    (folder / "manifest.json").write_bytes(manifest.replace(b'"sha256": "', b'"sha256": "0', 1))
+    changed = bytearray(manifest)
+    digit = manifest.index(b'"sha256": "') + len(b'"sha256": "')
+    changed[digit] = ord("1" if changed[digit] == ord("0") else "0")
+    (folder / "manifest.json").write_bytes(changed)
     assert list(verify_run(run).faults) == ["checkpoints/step-00000005/manifest.json"]
     with pytest.raises(CheckpointError, match=r"manifest\.json is changed: its digest does not fit"):
         load_checkpoint(folder)
     (folder / "manifest.json").write_bytes(manifest)
     damage(folder / "state.json")
     assert list(verify_run(run).faults) == ["checkpoints/step-00000005/state.json"]
+
+
+def test_the_manifest_of_another_checkpoint_is_named(run):
+    for step, other in ((3, 5), (5, 3)):
+        folders = [run / "checkpoints" / f"step-{number:08d}" for number in (step, other)]
+        before = (folders[0] / "manifest.json").read_bytes()
+        shutil.copy(folders[1] / "manifest.json", folders[0] / "manifest.json")
+        assert verify_run(run).faults == {f"checkpoints/step-{step:08d}/manifest.json": f"belongs to step {other}"}
+        (folders[0] / "manifest.json").write_bytes(before)
+
+
+def test_a_kill_while_a_run_goes_back_to_a_checkpoint_is_no_damage(run, monkeypatch):
+    def killed(paths):
+        remove_checkpoints(paths)
+        raise KeyboardInterrupt
+
+    earlier = replace(config(run), resume=str(run / "checkpoints" / "step-00000003"))
+    monkeypatch.setattr("distrain.runs.opening.remove_checkpoints", killed)
+    with contextlib.suppress(KeyboardInterrupt), open_run(earlier, RESOLVED, vectorizer=None):
+        pass
+    assert load_served(run).path.name == "step-00000003"
+    assert verify_run(run).faults == {}
