@@ -73,9 +73,11 @@ def all_layers(model: Any) -> list[Any]:
     return layers
 
 
-def learnable_variables(model: Any) -> list[Any]:
-    """Return the weights that an optimizer may train, and also the weights of frozen layers."""
-    return [variable for layer in [model, *all_layers(model)] for variable in _private(layer, "_trainable_variables")]
+def state_variables(model: Any) -> list[Any]:
+    """Return the variables that no optimizer trains, such as moving averages, without the weights of frozen layers."""
+    layers = [model, *all_layers(model)]
+    weights = {id(variable) for layer in layers for variable in _private(layer, "_trainable_variables")}
+    return [variable for variable in model.non_trainable_variables if id(variable) not in weights]
 
 
 def batch_moments(layer: Any, inputs: Any, mask: Any) -> Any:

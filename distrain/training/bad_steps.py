@@ -76,8 +76,8 @@ def _found(setup: RunSetup, epoch: int, numbers: np.ndarray) -> str:
     """Say which examples these are, or which of them hold a number that is not finite."""
     bad = [number for number in numbers.tolist() if not _is_finite(setup.job.train, epoch, number)]
     if bad:
-        return f"where the data of example {_some(bad)} is not finite"
-    return f"from example {_some(numbers.tolist())} (all of them have finite data)"
+        return f"where the data of {_examples(bad)} is not finite"
+    return f"from {_examples(numbers.tolist())} (all of them have finite data)"
 
 
 def _is_finite(examples: Examples, epoch: int, number: int) -> bool:
@@ -85,6 +85,10 @@ def _is_finite(examples: Examples, epoch: int, number: int) -> bool:
     values = [value for nest in nests for _, value in leaves(nest)]
     arrays = [array for value in values for array in (value if isinstance(value, tuple) else (value,))]
     return all(bool(np.isfinite(array).all()) for array in arrays if array.dtype.kind == "f")
+
+
+def _examples(numbers: Sequence[int]) -> str:
+    return f"example{'s' if len(numbers) > 1 else ''} {_some(numbers)}"
 
 
 def _some(numbers: Iterable[int]) -> str:

@@ -31,6 +31,7 @@ from distrain.data.batches import sample_batch
 from distrain.data.nests import map_nest
 from distrain.data.plan import EpochPlan
 from distrain.errors import CheckpointError, ConfigurationError
+from distrain.keras_backend import state_variables
 from distrain.runs import directory as run_directory
 from distrain.runs.checkpoint import Checkpoint, pack_checkpoint, unpack_checkpoint
 from distrain.runs.opening import open_run
@@ -115,8 +116,7 @@ class RunSetup:
         """Return the learning rate of the next step; of a `MultiOptimizer`, the rate of its first optimizer."""
         import keras
 
-        optimizer = self.trainable.optimizer
-        optimizer = next(iter(getattr(optimizer, "optimizers", [optimizer])))
+        optimizer = next(iter(getattr(self.trainable.optimizer, "optimizers", [self.trainable.optimizer])))
         return float(keras.ops.convert_to_numpy(optimizer.learning_rate))
 
     def finalize_weights(self) -> None:
@@ -126,7 +126,7 @@ class RunSetup:
 
     def synchronize(self) -> None:
         """Average over all ranks the variables that each rank updates by itself, such as moving averages."""
-        self.distribution.synchronize(self.trainable.model.non_trainable_variables)
+        self.distribution.synchronize(state_variables(self.trainable.model))
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from distrain.errors import DivergenceError, RankError
-from distrain.keras_backend import learnable_variables
+from distrain.keras_backend import state_variables
 from distrain.training.events import StepEvent
 from distrain.training.loop import CURE
 from distrain.training.setup import RunSetup
@@ -42,9 +42,7 @@ class StateCheck:
     def __init__(self, setup: RunSetup) -> None:
         self._setup = setup
         self._state = setup.model_state
-        model = setup.trainable.model
-        learnable = set(map(id, learnable_variables(model)))
-        others = {id(v) for v in model.non_trainable_variables} - learnable
+        others = set(map(id, state_variables(setup.trainable.model)))
         self._others = [name for name, variable in self._state.variables.items() if id(variable) in others]
         self._compared = [name for name, variable in self._state.variables.items() if id(variable) not in others]
         # A layer may keep an infinity by design, such as a mask.

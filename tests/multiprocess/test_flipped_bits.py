@@ -80,6 +80,12 @@ def test_a_shorter_distance_finds_the_bit_at_once(strategy, ends):
         assert ends["between saves"]["steps"] == []
 
 
+def test_an_evaluation_does_not_average_the_weights_of_a_frozen_layer(strategy, ends):
+    if strategy != "single":
+        assert ends["frozen, at the end"]["message"].startswith("After step 8, the state of ")
+        assert ends["frozen, at the end"]["steps"] == []
+
+
 def test_the_same_command_goes_on_to_the_weights_of_an_undisturbed_run(strategy, ends):
     if strategy != "single":
         assert ends["weight, again"] == ends["undisturbed"]

@@ -69,7 +69,7 @@ def test_the_message_names_step_rank_and_example(strategy, ends):
     gradient = f"The gradient is not finite at step 2 (epoch 1){where}"
     assert ends["gradient"]["message"].startswith(gradient + FOUND)
     others = "8, 9, 10, 11, 12 and 3 others" if strategy == "single" else "12, 13, 14 and 15"
-    assert ends["own gradient"]["message"].startswith(f"{gradient}, from example {others} (all of them have finite")
+    assert ends["own gradient"]["message"].startswith(f"{gradient}, from examples {others} (all of them have finite")
     assert re.match(rf"The loss is (nan|inf) at step 2 \(epoch 1\){where}{FOUND}", ends["loss"]["message"])
     assert {ends[name]["code"] for name in ("gradient", "own gradient", "loss")} == {6}
     assert {ends[name]["reporting_rank"] for name in ("gradient", "own gradient", "loss")} == {0}

@@ -90,5 +90,6 @@ CASES: dict[str, Callable[[Any], None]] = {
 ends = {name: fit(name, disturb, checkpoint_every=2) for name, disturb in CASES.items()}
 ends["undisturbed"] = fit("undisturbed", checkpoint_every=2)
 ends["weight, again"] = fit("weight", checkpoint_every=2)
+ends["frozen, at the end"] = fit("frozen at the end", CASES["frozen"], validation=(X, Y))
 ends["between saves"] = fit("between saves", CASES["weight"], check_every=1)
 (FOLDER / f"ends.{RANK}.json").write_text(json.dumps(ends), encoding="utf-8")

@@ -50,7 +50,7 @@ def run(process, *, bad_ranks):
 
 @pytest.fixture(autouse=True)
 def _no_layers(monkeypatch):
-    monkeypatch.setattr(state_check, "learnable_variables", lambda model: [])
+    monkeypatch.setattr(state_check, "state_variables", lambda model: [])
 
 
 def test_a_majority_names_the_rank_that_differs():
