@@ -76,12 +76,13 @@ def _error(
 ) -> DataError:
     scanned = dict(leaves(labels_between(examples, 0, min(SCANNED_ROWS, examples.num_examples))))[name]
     found = np.concatenate([scanned.ravel(), labels.ravel()])
-    found = found[~np.isin(found, list(wanted.allowed))]
+    found = found[np.isfinite(found) & ~np.isin(found, list(wanted.allowed))]
     missed = labels[index][wanted.misses(labels[index])].ravel()[0] if labels.ndim > 1 else labels[index]
     output = f"the output {name!r}" if name else "the model"
     allowed = "".join(f" or {label}" for label in sorted(wanted.allowed))
+    named = f"labels{f' {name!r}' if name else ''}"
+    extent = f"The {named} run from {found.min()} to {found.max()}" if found.size else f"The {named} are no numbers"
     return DataError(
-        f"The labels{f' {name!r}' if name else ''} run from {found.min()} to {found.max()}, and example {example} has "
-        f"{missed}, but {output} has {wanted.num_classes} outputs: labels count from 0, so give 0 to "
-        f"{wanted.num_classes - 1}{allowed}."
+        f"{extent}, and example {example} has {missed}, but {output} has {wanted.num_classes} outputs: labels count "
+        f"from 0, so give 0 to {wanted.num_classes - 1}{allowed}."
     )

@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import horovod
-import horovod.tensorflow as hvd
 import numpy as np
 import tensorflow as tf
 
@@ -26,6 +25,14 @@ from distrain.cluster.process_group import ProcessGroup
 from distrain.cluster.rendezvous import rendezvous
 from distrain.cluster.world import World
 from distrain.errors import ConfigurationError
+
+try:
+    import horovod.tensorflow as hvd
+except (ImportError, OSError, tf.errors.OpError) as error:  # a library is missing, or was built for another TensorFlow
+    raise ConfigurationError(
+        f"Horovod cannot be loaded: {' '.join(str(error).split())}. Build it again with ./launch/install_horovod.sh, "
+        "or use --strategy mpi."
+    ) from None
 
 NAME = "horovod"
 VERSION = f"horovod {horovod.__version__}"

@@ -20,9 +20,8 @@ from typing import Any
 import mpi4py
 import numpy as np
 import tensorflow  # noqa: F401 - loaded before MPI, which else ends in a segmentation fault (see above)
-from mpi4py import MPI
 
-from distrain.cluster.mpi_group import CHUNK_BYTES, MpiGroup
+from distrain.cluster.mpi_group import CHUNK_BYTES, MPI, MpiGroup
 from distrain.cluster.process_group import ProcessGroup
 from distrain.cluster.world import World
 
