@@ -85,7 +85,7 @@ def losses(log: Path, kills: list[float]) -> list[tuple[float, float]]:
     for place, resumed in enumerate(events):
         if resumed["event"] != "resume":
             continue
-        before = [event for event in events[:place] if event["event"] in ("step", "checkpoint", "resume")]
+        before = [event for event in events[:place] if event["event"] in ("step", "resume")]
         killed = max((kill for kill in kills if kill <= resumed["time"]), default=resumed["time"])
         reached = before[-1]["step"] + max(0.0, killed - before[-1]["time"]) * _steps_per_second(before)
         first = next(event for event in events[place:] if event["event"] == "step")

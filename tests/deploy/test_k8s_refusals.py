@@ -104,6 +104,11 @@ REFUSED = {
     "port": (["render", "--name=a", "--egress=10.0.0.0/8:70000"], "a port is at most 65535"),
     "file of a pod": (["render", "--name=a", "--pod-spec=/no/such/file"], "it must be a file that can be read"),
     "gang": (["render", "--name=a", "--layout=indexed", "--gang=kueue"], "--queue names a queue of Kueue"),
+    "restarts without pods that wait": (
+        ["render", "--name=a", "--restarts=3"],
+        "--restarts does not fit",
+    ),
+    "restarts that are no number": (["render", "--name=a", "--layout=indexed", "--restarts=many"], "--restarts is "),
     "gang of one pod": (["render", "--name=a", "--gang=volcano"], "--gang does not fit --layout single-gpu"),
     "gang under Trainer": (["render", "--name=a", "--layout=trainer", "--gang=volcano"], "--queue does"),
     "batch that is no number": (["render", "--name=a", "--global-batch-size=many"], "whole number from 1"),

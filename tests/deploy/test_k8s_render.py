@@ -74,6 +74,14 @@ def test_hostile_variables_arrive_as_they_were_given():
 
 
 @manifests.needs_kubectl
+@pytest.mark.parametrize(("asked", "restarts"), [([], "10"), (["--restarts=3"], "3")])
+def test_pods_start_their_ranks_again_as_often_as_asked(asked, restarts):
+    job = find(render("--name=a", "--layout=indexed", *asked), "Job", "a")
+    found = {one["name"]: one.get("value") for one in job["spec"]["template"]["spec"]["containers"][0]["env"]}
+    assert found["DISTRAIN_RESTARTS"] == restarts
+
+
+@manifests.needs_kubectl
 @pytest.mark.parametrize("layout", ["indexed", "mpijob", "trainer", "prepare"])
 def test_names_that_yaml_takes_for_something_else_are_names(layout):
     name = "true"

@@ -90,6 +90,7 @@ class Started:
         left_out = ("DISTRAIN_", "HOROVOD_", "OMPI_", "PMI_", "SLURM_", "JOB_COMPLETION_INDEX")
         env = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
         env |= {"PYTHONPATH": f"{folder / 'stand_in'}:{ROOT}", "NOTES": str(folder), "PLANS": json.dumps(plans)}
+        env |= {"TMPDIR": str(folder)}  # a pod has its own
         self.process = subprocess.Popen(
             [*before, sys.executable, *program, "--data", str(folder / "data"), "--run", str(folder / "run")],
             env={**env, **JOINED, "DISTRAIN_RANKS_PER_POD": str(len(plans)), **variables},

@@ -82,6 +82,12 @@ def test_a_wrong_number_of_ranks_is_refused(start, arguments):
     assert "Usage: launch/single_node.sh" in err
 
 
+def test_a_wrong_number_of_restarts_is_refused(start):
+    code, out, err = start("--restarts", "many").end()
+    assert (code, out) == (2, "")
+    assert 'error: --restarts is "many", but it must be a number of restarts' in err
+
+
 def without(tree: Path, program: str) -> dict[str, object]:
     """Remove a program from .venv, and return a PATH with the few tools that the script needs."""
     (tree / ".venv" / "bin" / program).unlink()

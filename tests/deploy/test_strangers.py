@@ -22,7 +22,7 @@ QUICK = 40.0  # seconds; a blocked mpirun would wait for as long as the stranger
 
 def test_strangers_delay_no_end_of_a_job_on_one_host(start, tmp_path):
     """One job gets a signal, one loses a rank, and one is just done."""
-    jobs = {"signal": start(), "loss": start(MODE="ignoring"), "done": start(WORK="20")}
+    jobs = {"done": start(WORK="30"), "signal": start(), "loss": start(MODE="ignoring")}
     for job in jobs.values():
         job.ranks()
     evidence = tmp_path / "evidence"

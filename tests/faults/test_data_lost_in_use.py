@@ -7,13 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 from commands import ENVIRONMENT
 from run_files import events
 from small_datasets import ragged, write_dataset
+from waiting import wait_until
 
 # Reads the memory map of its last argument, cut to a page, after it has reported maps: of all arguments, of views, of
 # none, or of a map that is gone and whose address the system gives to the next map.
@@ -58,12 +58,15 @@ def test_a_shard_that_is_cut_under_a_run(tmp_path):
     content = shard.read_bytes()
     command = [sys.executable, "-m", "distrain", "train", "--data", data, "--run", run, "--units", "4"]
     command += ["--patience", "0", "--epochs"]
-    with subprocess.Popen([*command, "100000"], stdout=-3, stderr=-1, env=ENVIRONMENT, text=True) as process:
-        while not any(event["event"] == "checkpoint" for event in events(run)):
-            assert process.poll() is None
-            time.sleep(0.05)
+    output = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([*command, "100000"], **output, env=ENVIRONMENT)
+    try:
+        wait_until(lambda: any(event["event"] == "checkpoint" for event in events(run)), 120)
         os.truncate(shard, 4096)
         errors = process.communicate(timeout=60)[1]
+    finally:
+        process.kill()
+        process.communicate()
     assert process.returncode == 3
     assert errors.splitlines()[-1].startswith(f"distrain: error: {shard} was cut, or its disk failed")
     shard.write_bytes(content)

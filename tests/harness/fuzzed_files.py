@@ -126,8 +126,7 @@ def _texts(folder: Path) -> list[FuzzSubject]:
         "a.jsonl.gz": gzip.compress(lines) + gzip.compress(lines),
         "a.csv.zst": zstandard.compress(table.getvalue().encode()),
     }
-    with suppress(ImportError):
-        contents["a.parquet"] = _parquet()
+    contents["a.parquet"] = _parquet()
     (folder / "classes" / "art").mkdir(parents=True)
     contents["classes/art/1.txt"] = "opera and café".encode()
     subjects = []

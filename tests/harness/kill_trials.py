@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -19,6 +20,7 @@ from uuid import uuid4
 
 from launching import end, start_ranks
 from training_jobs import BOUND_SECONDS, MAX_SECONDS, processes_of
+from waiting import wait_until
 
 from distrain.errors import CheckpointError
 from distrain.runs.checkpoint import list_checkpoints, load_checkpoint
@@ -39,7 +41,7 @@ class KilledLaunch(NamedTuple):
         code_again: exit code of the second launch.
         result: `weights_sha256` after the second launch.
         faults: what `distrain verify` finds after the second launch.
-        lost_steps: steps of the newest checkpoint after the kill that the second launch trained again.
+        is_step_lost: whether the second launch began before the newest checkpoint after the kill.
     """
 
     code: int
@@ -49,13 +51,13 @@ class KilledLaunch(NamedTuple):
     code_again: int
     result: str | None
     faults: dict[str, str]
-    lost_steps: int
+    is_step_lost: bool
 
 
 def undisturbed_launch(folder: Path, data: Path) -> tuple[str, float]:
     """Return `weights_sha256` and the seconds of a launch that nobody kills."""
     started = time.monotonic()
-    code, output, _ = _launch(folder, data)
+    code, output, *_ = _launch(folder, data)
     assert code == 0, output
     digest = _digest(folder)
     assert digest is not None
@@ -63,17 +65,23 @@ def undisturbed_launch(folder: Path, data: Path) -> tuple[str, float]:
 
 
 def run_killed(folder: Path, data: Path, *, target: str, after: float) -> KilledLaunch:
-    """Kill `target`, one of `TARGETS`, some seconds after the start of a launch; then launch again."""
-    code, output, orphans = _launch(folder, data, target=target, after=after)
+    """Kill `target`, one of `TARGETS`, some seconds after the start of a launch; then launch again.
+
+    A launch that was over before that moment proves nothing, so it is repeated with an earlier moment.
+    """
+    code, output, orphans, num_killed = _launch(folder, data, target=target, after=after)
+    if num_killed == 0:
+        shutil.rmtree(folder, ignore_errors=True)
+        return run_killed(folder, data, target=target, after=after * 0.7)
     paths, damaged = list_checkpoints(folder / "checkpoints"), []
     for path in paths:
         try:
             load_checkpoint(path)
         except CheckpointError as error:
             damaged.append(str(error))
-    code_again, output_again, _ = _launch(folder, data)
+    code_again, output_again, *_ = _launch(folder, data)
     newest = paths[-1].name if paths else ""
-    lost_steps = 0 if not newest or f"Going on from checkpoints/{newest}" in output_again or code == 0 else 1
+    goes_on = f"Going on from checkpoints/{newest}" in output_again
     return KilledLaunch(
         code,
         output + output_again,
@@ -82,13 +90,13 @@ def run_killed(folder: Path, data: Path, *, target: str, after: float) -> Killed
         code_again,
         _digest(folder),
         verify_run(folder).faults,
-        lost_steps,
+        bool(newest) and not goes_on and code != 0,
     )
 
 
 def findings(trial: KilledLaunch, expected: str) -> list[str]:
     """Return which of `fault_trials.FINDINGS` a trial shows."""
-    is_lost = trial.damaged or trial.lost_steps or trial.code_again != 0 or trial.result != expected
+    is_lost = trial.damaged or trial.is_step_lost or trial.code_again != 0 or trial.result != expected
     found = {
         "lost": bool(is_lost),
         "orphans": bool(trial.orphans),
@@ -103,22 +111,26 @@ def _digest(run: Path) -> str | None:
     return json.loads(path.read_bytes())["weights_sha256"] if path.is_file() else None
 
 
-def _launch(run: Path, data: Path, *, target: str = "", after: float = 0) -> tuple[int, str, list[int]]:
+def _launch(run: Path, data: Path, *, target: str = "", after: float = 0) -> tuple[int, str, list[int], int]:
+    """Return exit code, output, orphans, and how many processes were killed."""
+    num_killed = 0
     mark = uuid4().hex
     settings = ["--strategy", "mpi", "--global-batch-size", "16", "--epochs", "3", "--checkpoint-every", "2"]
     words = ["train", "--data", str(data), "--run", str(run), *settings]
     process = start_ranks("mpirun", 2, [sys.executable, "-m", "distrain", *words], env={"DISTRAIN_TEST_MARK": mark})
     try:
         if target:
+            wait_until(lambda: _pids(target, process.pid, mark), BOUND_SECONDS)
             time.sleep(after)
-            for pid in _pids(target, process.pid, mark):
+            for pid in _pids(target, process.pid, mark) if process.poll() is None else []:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+                    num_killed += 1
         since = time.monotonic()
         stdout, stderr = process.communicate(timeout=MAX_SECONDS)
         while processes_of(mark) and time.monotonic() < since + BOUND_SECONDS:
             time.sleep(0.1)
-        return process.returncode, stdout + stderr, processes_of(mark)
+        return process.returncode, stdout + stderr, processes_of(mark), num_killed
     finally:
         end(process)
         for pid in processes_of(mark):

@@ -12,7 +12,7 @@ from distrain.cli.main import main
 from distrain.errors import ERROR_BY_EXIT_CODE
 from distrain.version import __version__
 
-COMMANDS = ["synth", "prepare", "train", "replay", "evaluate", "predict", "plan", "report", "alive", "doctor"]
+COMMANDS = ["synth", "prepare", "train", "replay", "evaluate", "predict", "plan", "report", "alive", "verify", "doctor"]
 
 
 def refused(capsys, words, *arguments):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 import pytest
 from small_datasets import ragged, write_dataset
 from unprivileged import unprivileged
@@ -13,17 +16,17 @@ from distrain.runs.checkpoint import save_checkpoint
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("rights")
-    for parent in (folder, *folder.parents):
-        if parent.stat().st_uid == folder.stat().st_uid and parent.name.startswith(("pytest", "rights")):
-            parent.chmod(0o755)
-    write_dataset(folder / "data", [ragged([3] * 9)], test=[ragged([3])])
-    run = folder / "run"
-    save_checkpoint(run / "checkpoints", 4, {}, {"global_step": 4})
-    (run / "config.json").write_text("{}")
-    main(["plan", "--data", str(folder / "data"), "--replicas", "1"])  # imports what the command needs
-    return folder
+def folder():
+    """A data set and a run in a folder that everybody may open, unlike pytest's own."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        write_dataset(folder / "data", [ragged([3] * 9)], test=[ragged([3])])
+        run = folder / "run"
+        save_checkpoint(run / "checkpoints", 4, {}, {"global_step": 4})
+        (run / "config.json").write_text("{}")
+        main(["plan", "--data", str(folder / "data"), "--replicas", "1"])  # imports what the command needs
+        yield folder
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def machine(tmp_path, monkeypatch):
     """A machine without device files, with the programs in `tmp_path` alone."""
     monkeypatch.setattr(nvidia, "DEVICES", tmp_path)
     monkeypatch.setattr(nvidia, "DRIVER_FILE", tmp_path / "version")
-    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     return tmp_path
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import time
 from pathlib import Path
 
@@ -13,6 +14,12 @@ from distrain.reporting import liveness, restart_note
 from distrain.reporting.boot_clock import boot_clock, boot_id
 from distrain.reporting.liveness import sign_of_life
 from distrain.reporting.restart_note import note_restart
+
+
+@pytest.fixture(autouse=True)
+def _temporary_folder(tmp_path_factory, monkeypatch):
+    """Notes of restarts lie in the temporary folder."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("temporary")))
 
 
 def write_status(run: Path, **values: object) -> None:
