@@ -259,7 +259,7 @@ def read_json_object(path: Path, *, max_bytes: int = MAX_JSON_BYTES) -> dict[str
     if len(content) > max_bytes:
         raise ValueError(f"it has more than {max_bytes:,} bytes")
     try:
-        value = json.loads(content.decode(), object_pairs_hook=_unique_names)
+        value = json.loads(content.decode(), object_pairs_hook=unique_names)
     except RecursionError:
         raise ValueError("its brackets are nested too deeply") from None
     if not isinstance(value, dict):
@@ -267,7 +267,8 @@ def read_json_object(path: Path, *, max_bytes: int = MAX_JSON_BYTES) -> dict[str
     return value
 
 
-def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object as a dict, for `json.loads(object_pairs_hook=)`; a name twice is a `ValueError`."""
     names = dict(pairs)
     if len(names) < len(pairs):
         raise ValueError("a JSON object has one name twice")

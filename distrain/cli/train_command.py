@@ -71,6 +71,9 @@ def add_replay(commands: Any) -> None:
         "--data", type=Path, metavar="DIR", help="data that the run was trained on (default: the folder that it names)"
     )
     command.add_argument(
+        "--devices", metavar="DEVICES", help="devices of this process, as of train (default: those of the run)"
+    )
+    command.add_argument(
         "--trust", action="store_true", help="import and call the function that the run names as --model"
     )
     command.set_defaults(command=_replay, prints_result=True)
@@ -84,7 +87,8 @@ def _replay(options: argparse.Namespace) -> None:
         raise ConfigurationError(f"--step is {options.step}, but it must be at least 1.")
     stop = options.stop or listen_for_stop()
     with _as_rank(options):
-        figures = replay_step(options.run, options.step, data=options.data, trust=options.trust, stop=stop)
+        given = {"data": options.data, "devices": options.devices, "trust": options.trust}
+        figures = replay_step(options.run, options.step, **given, stop=stop)
     if world_or_alone().rank == 0:
         print(json.dumps(figures), flush=True)
     _end_rank()

@@ -3,7 +3,7 @@
 Decides: which sizes and speeds are too small. Never: leaves anything behind; each file has no name.
 
     check_shared_memory()
-    check_disk(Path("runs"), is_given=True)
+    check_disk(Path("runs"))
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Decides: which facts the doctor asks for. Never: judges them.
 
     $ python -m distrain.doctor.tensorflow_facts
-    {"tensorflow": "2.21.0 for CPUs", "version": "2.21.0", "gpus": [], "present": [], "reason": ""}
+    {"tensorflow": "2.21.0 for CPUs", "version": "2.21.0", "gpus": [], ...}
 
 A fault of a driver may end the process that asks, or hang. Therefore the doctor asks from outside.
 """

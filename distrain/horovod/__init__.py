@@ -30,7 +30,6 @@ its loss is a mean over the examples of its batch. A script around `fit` has the
 from __future__ import annotations
 
 import os
-from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -52,8 +51,9 @@ _HOMES = {
 
 __all__ = ["BroadcastCallback", "DistributedOptimizer", "MetricAverageCallback", "RankBatches", "World", "init"]
 
+_joined: list[World] = []  # what `init` returned; empty before
 
-@cache
+
 def init(devices: str | None = None) -> World:
     """Connect to the other ranks and fix the device and cores of this rank; a second call changes nothing.
 
@@ -69,6 +69,12 @@ def init(devices: str | None = None) -> World:
             than local ranks, or only some ranks have one. Horovod is not installed. The environment contradicts itself.
         RankError: this rank cannot connect to the others.
     """
+    if not _joined:
+        _joined.append(_join(devices))
+    return _joined[0]
+
+
+def _join(devices: str | None) -> World:
     world = find_world(os.environ)
     if world.size == 1:
         from distrain.distribution.devices import local_devices

@@ -54,12 +54,12 @@ def run_agent(command: Sequence[str]) -> int:
         foreground, signal_at_death=signal.SIGTERM, stdout=subprocess.DEVNULL, stderr=relay, start_new_session=True
     )
     relay.begin()
-    if _await_ranks(orted):
+    evict = StrangerEviction(orted.pid)
+    if _await_ranks(orted, evict):
         os.write(writing, b"1")
         os.close(writing)
         detach_standard_streams()  # ssh waits for the end of these streams
     addresses = mpirun_addresses(" ".join(command))
-    evict = StrangerEviction(orted.pid)
     look_at = 0.0
     for _ in polls([orted]):
         evict()
@@ -73,10 +73,11 @@ def run_agent(command: Sequence[str]) -> int:
     return 0
 
 
-def _await_ranks(orted: subprocess.Popen[bytes]) -> bool:
+def _await_ranks(orted: subprocess.Popen[bytes], evict: StrangerEviction) -> bool:
     """Return whether orted has started ranks; kill orted when it takes too long."""
     deadline = time.monotonic() + START_SECONDS
     for _ in polls([orted]):
+        evict()
         if any(mpi_ranks(orted.pid)):
             return True
         if time.monotonic() > deadline:

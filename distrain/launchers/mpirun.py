@@ -133,7 +133,7 @@ def run_job(command: Sequence[str], stop: StopRequest, *, is_one_host: bool) -> 
     elif relay.has_stopped:
         code = StopRequested.exit_code
     else:
-        code = max([*codes, RankError.exit_code if relay.has_final_message else 0])
+        code = max([*codes, RankError.exit_code if relay.has_final_message or reports else 0])
     return conclude(code, stop, b"".join(reports), has_final_message=relay.has_final_message)
 
 

@@ -18,8 +18,8 @@ DISTRAIN_RENDEZVOUS, host and port of pod 0, where the pods meet; the ranks meet
     a second SIGINT                the ranks are killed
     a rank fails or is killed      the other ranks notice and exit, or are killed later; a killed rank gives exit code 5
     another pod was told to stop   the ranks save and exit with 42
-    the ranks exited with 5 or 42  without a signal to this process: the pod keeps its place, waits for all pods, and
-    or were killed                 starts its ranks again from the last checkpoint, at most DISTRAIN_RESTARTS times
+    the ranks exited with 1, 5 or  without a signal to this process: the pod keeps its place, waits for all pods, and
+    42, or were killed             starts its ranks again from the last checkpoint, at most DISTRAIN_RESTARTS times
     the run is over in other pods  a rank that still runs hangs: it is killed after 30 s
     this process is killed         the kernel kills its ranks
 
@@ -199,7 +199,7 @@ def _run_ranks(arguments: Sequence[str], world: World, barrier: PodBarrier | Non
 def _await_ranks(
     ranks: Mapping[int, subprocess.Popen[bytes]], barrier: PodBarrier | None, stop: StopRequest
 ) -> dict[int, int | None]:
-    """Return the exit code of each rank; None for a rank that hangs while the run is over elsewhere."""
+    """Return the exit code of each rank; None for a rank that hangs after others ended, here or in other pods."""
     sent: set[int] = set()
     deadline = math.inf
     for _ in polls(ranks.values()):
@@ -226,8 +226,7 @@ def conclude(codes: Mapping[int, int | None], *, has_final_message: bool) -> int
         ranks = ", ".join(map(str, hanging))
         raise RankError(f"rank {ranks} did not end and was killed, though the run is over in the other pods. {GO_ON}")
     for rank in hanging:
-        still = f"still ran {ENDING_SECONDS:g} s after another had exited"
-        say("warning", f"{_prefix()}rank {rank} was killed, because it {still}.")
+        say("warning", f"{_prefix()}rank {rank} was killed, because it still ran long after others had ended.")
     if killed and not exited & _KNOWN_CAUSES:
         rank, number = killed[0]
         memory = (

@@ -18,6 +18,12 @@ import numpy as np
 from distrain.errors import CheckpointError
 
 
+def as_array(variable: Any) -> np.ndarray:
+    """Return a copy of the value of a variable; types that NumPy lacks, such as bfloat16, become float32."""
+    array = np.asarray(variable.numpy())
+    return array.astype(np.float32) if array.dtype.kind == "V" else array
+
+
 class ModelState:
     """The variables of a model, seeds of Keras' own dropout included, and of its optimizer.
 
@@ -37,8 +43,7 @@ class ModelState:
 
     def array(self, name: str) -> np.ndarray:
         """Return a copy of the value of a variable; types that NumPy lacks, such as bfloat16, become float32."""
-        array = np.asarray(self.variables[name].numpy())
-        return array.astype(np.float32) if array.dtype.kind == "V" else array
+        return as_array(self.variables[name])
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the values of all variables by name; see `array`."""

@@ -33,11 +33,8 @@ def join_mpi(world: World) -> MpiGroup:
         raise ConfigurationError(f"prepare cannot share its work among processes of {world.launcher}. {cure}")
     try:
         from distrain.cluster.mpi_group import MpiGroup
-    except ImportError:
-        raise ConfigurationError(
-            f"{world.size} processes need mpi4py to prepare together, which is not installed: "
-            f"pip install 'distrain[mpi]'. {cure}"
-        ) from None
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{error} {cure}") from None
     group = MpiGroup()
     if group.size != world.size:
         raise ConfigurationError(

@@ -21,6 +21,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ class _Sender:
             try:
                 if status := read_status(self._run):
                     self._post(trainer_status(status, steps_per_second=self._steps_per_second(status)))
-            except (OSError, ValueError, CheckpointError) as error:
+            except (OSError, ValueError, HTTPException, CheckpointError) as error:
                 if not self._has_warned:
                     _LOG.warning("Kubeflow Trainer gets no progress of this run (%s). Training goes on.", error)
                 self._has_warned = True

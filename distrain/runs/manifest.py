@@ -67,7 +67,7 @@ def read_manifest(run: Path) -> Manifest | None:
     """Return the manifest of a run, or None if the run has none.
 
     Raises:
-        CheckpointError: the manifest is damaged.
+        CheckpointError: the manifest is damaged, or cannot be read.
     """
     path = run / MANIFEST_NAME
     try:
@@ -81,9 +81,11 @@ def read_manifest(run: Path) -> Manifest | None:
             raise ValueError(f"it names {odd!r}")
         steps = content["checkpoints"]
         return Manifest(None if steps is None else tuple(map(int, steps)), files)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except PermissionError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise CheckpointError(
             f"{path} is damaged ({type(error).__name__}: {error}). Copy the run anew, or start the training command "
             f"again, which checks the checkpoints and writes {MANIFEST_NAME} again."

@@ -48,7 +48,13 @@ _LOG = logging.getLogger(__name__)
 
 
 def replay_step(
-    run: Path, step: int, *, data: Path | None = None, trust: bool = False, stop: StopRequest | None = None
+    run: Path,
+    step: int,
+    *,
+    data: Path | None = None,
+    devices: str | None = None,
+    trust: bool = False,
+    stop: StopRequest | None = None,
 ) -> dict[str, Any]:
     """Train up to a step, and return the figures of this step; all ranks of a job must call this.
 
@@ -56,6 +62,7 @@ def replay_step(
         run: run directory, which every rank can read.
         step: global step, from 1.
         data: prepared data or folder of arrays; default: the folder that the run names.
+        devices: devices of this process, such as "cpu:1"; default: the devices that the run names.
         trust: whether the function may run that the run names as `--model`.
         stop: whether this process received a request to stop; default: listen to signals.
 
@@ -71,6 +78,7 @@ def replay_step(
     require_tensorflow()
     check_files(run, CONFIG_NAME)
     config = _config(run, read_settings(run), data, trust)
+    config = replace(config, devices=devices or config.devices)
 
     def work(distribution: Distribution, stop: StopRequest, at_step: Callable[[int], None]) -> dict[str, Any]:
         job = agree_on_job(distribution, partial(open_job, config), config)

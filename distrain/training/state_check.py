@@ -20,6 +20,7 @@ import numpy as np
 
 from distrain.errors import DivergenceError, RankError
 from distrain.keras_backend import state_variables
+from distrain.models.state import as_array
 from distrain.training.events import StepEvent
 from distrain.training.loop import CURE
 from distrain.training.setup import RunSetup
@@ -46,7 +47,7 @@ class StateCheck:
         self._others = [name for name, variable in self._state.variables.items() if id(variable) in others]
         self._compared = [name for name, variable in self._state.variables.items() if id(variable) not in others]
         # A layer may keep an infinity by design, such as a mask.
-        self._may_be_infinite = {name for name in self._others if not is_finite(self._state.array(name))}
+        self._may_be_infinite = {name for name in self._state.variables if not is_finite(self._state.array(name))}
 
     def every(self, event: StepEvent) -> None:
         """Check the variables that training changes alike on all ranks."""
@@ -90,7 +91,7 @@ class StateCheck:
         copies = {name: self._setup.distribution.copies(self._state.variables[name]) for name in self._compared}
         num_replicas = max(map(len, copies.values()))
         return [
-            {name: digest(of[number].numpy()) for name, of in copies.items() if len(of) > number}
+            {name: digest(as_array(of[number])) for name, of in copies.items() if len(of) > number}
             for number in range(1, num_replicas)
         ]
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from distrain.errors import DataError
+from distrain.files import unique_names
 from distrain.text.readers.columns import LabelledText, Layout, location, shown_names
 from distrain.text.readers.lines import read_lines
 from distrain.text.readers.memory_bound import memory_bound
@@ -37,7 +38,7 @@ def json_rows(path: Path, layout: Layout, tally: Tally, max_row_bytes: int) -> I
             continue
         try:
             with memory_bound(MEMORY_ROWS * max_row_bytes) if len(line) > _SMALL_LINE else nullcontext():
-                record = json.loads(line, object_pairs_hook=_unique_names)
+                record = json.loads(line, object_pairs_hook=unique_names)
         except (ValueError, RecursionError) as error:
             raise DataError(
                 f"{location(path, number)} is not JSON ({error}). JSON Lines holds one object a line."
@@ -105,10 +106,3 @@ def labelled_text(
         return repr(value) if isinstance(value, float) else f"{value:f}"
 
     return LabelledText(plain(label_key).strip(), " ".join([plain(key) for key in text_keys]), path, row, 0)
-
-
-def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = dict(pairs)
-    if len(names) < len(pairs):
-        raise ValueError("a JSON object has one name twice")
-    return names

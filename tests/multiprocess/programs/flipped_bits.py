@@ -58,13 +58,24 @@ def spoil(variable: Any) -> None:
     variable.assign(array)
 
 
-def model() -> keras.Model:
-    frozen = keras.layers.Dense(4, "relu", trainable=False, name="frozen")
+def model(bias: float = 0.0) -> keras.Model:
+    kinds = {"bias_initializer": keras.initializers.Constant(bias), "trainable": False}
+    frozen = keras.layers.Dense(4, "relu", **kinds, name="frozen")
     layers = [frozen, keras.layers.BatchNormalization(name="norm"), keras.layers.Dense(1, name="last")]
     return keras.Sequential([keras.Input((3,)), *layers])
 
 
-def fit(run: str, disturb: Callable[[Any], None] | None = None, **settings: Any) -> dict[str, Any]:
+def in_bfloat16() -> keras.Model:
+    keras.config.set_dtype_policy("bfloat16")
+    try:
+        return model()
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+def fit(
+    run: str, disturb: Callable[[Any], None] | None = None, build: Callable[[], Any] = model, **settings: Any
+) -> dict[str, Any]:
     """Train 8 steps; return how the run ended."""
     devices = {"devices": "cpu:2"} if STRATEGY == "mirrored" else {}
     settings = {"epochs": 1, "keep": 9, "seed": 1, **devices, **settings}
@@ -72,7 +83,7 @@ def fit(run: str, disturb: Callable[[Any], None] | None = None, **settings: Any)
     callbacks = [Disturb(disturb)] if disturb else []
     try:
         result = distrain.fit(
-            model, x=X, y=Y, run=FOLDER / run, global_batch_size=8, callbacks=callbacks, **fixed, **settings
+            build, x=X, y=Y, run=FOLDER / run, global_batch_size=8, callbacks=callbacks, **fixed, **settings
         )
     except DistrainError as error:
         steps = [int(path.name.removeprefix("step-")) for path in list_checkpoints(FOLDER / run / "checkpoints")]
@@ -91,5 +102,7 @@ ends = {name: fit(name, disturb, checkpoint_every=2) for name, disturb in CASES.
 ends["undisturbed"] = fit("undisturbed", checkpoint_every=2)
 ends["weight, again"] = fit("weight", checkpoint_every=2)
 ends["frozen, at the end"] = fit("frozen at the end", CASES["frozen"], validation=(X, Y))
+ends["bfloat16"] = fit("bfloat16", build=in_bfloat16)
+ends["infinite by design"] = fit("infinite", build=lambda: model(-np.inf))
 ends["between saves"] = fit("between saves", CASES["weight"], check_every=1)
 (FOLDER / f"ends.{RANK}.json").write_text(json.dumps(ends), encoding="utf-8")

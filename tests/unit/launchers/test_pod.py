@@ -33,7 +33,7 @@ STILL_RUNS = None
             5,
             "error: pod 0: rank 0, 1 did not end and was killed, though the run is over",
         ),
-        ([3, STILL_RUNS], True, 3, "warning: pod 0: rank 1 was killed, because it still ran 75 s after another had"),
+        ([3, STILL_RUNS], True, 3, "warning: pod 0: rank 1 was killed, because it still ran long after others had"),
     ],
 )
 def test_the_exit_code_and_the_final_message(codes, has_final_message, code, message, monkeypatch, capfd):
