@@ -28,7 +28,7 @@ from typing import Any
 
 from distrain.errors import ConfigurationError
 
-MAX_NUMBER = 10**12  # bound of all numbers but seeds: 10^12 steps of 1 ms take 31 years
+MAX_NUMBER = 10**12  # bound of all numbers without a bound of their own: 10^12 steps of 1 ms take 31 years
 MAX_SHOWN = 100  # characters of a refused value in a message
 _SECONDS = {"h": 3600, "m": 60, "s": 1}
 
@@ -147,7 +147,7 @@ class Setting:
             return
         require(self._is_of_kind(value), self._title, value, f"of type {self.kind.__name__}")
         require(self._is_in_range(value), self._title, value, self.range_rule())
-        if (self.kind is int and self.below is None) or self.kind is float:
+        if self.kind in (int, float) and self.below is None:
             require(value <= MAX_NUMBER, self._title, value, f"at most {MAX_NUMBER:,}")
 
     @property
