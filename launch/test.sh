@@ -31,6 +31,9 @@ for argument in "$@"; do
   esac
 done
 
+if [ ${#arguments[@]} -eq 0 ]; then # in the order of the folders: the long tests first
+  arguments=(--numprocesses 2 --dist loadscope --no-loadscope-reorder)
+fi
 [ -z "$fast" ] || [ -n "$named" ] || arguments+=(tests/unit)
 source "$repository/launch/setup_venv.sh"
 export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-2} # TensorFlow's own notes would drown a failure

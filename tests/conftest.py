@@ -1,7 +1,10 @@
 """What holds for all tests."""
 
 import signal
+from pathlib import Path
+from typing import Any
 
+import pytest
 from hypothesis import settings
 
 # Processes that tests start inherit ignored signals: SIGHUP from nohup, SIGINT from a shell's background job.
@@ -11,3 +14,20 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # Time is measured by the benchmarks, and a busy machine is no failure.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+
+# The tests of these files read the same launches (tests/multiprocess/conftest.py).
+SHARE_LAUNCHES = {"test_distribution_contract.py", "test_exactness_of_ranks.py", "test_resume_of_ranks.py"}
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep the tests of a file, and of files that share launches, in one of the processes of `launch/test.sh`."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::", 1)[0]
+            return "launches" if Path(file).name in SHARE_LAUNCHES else file
+
+    return ByFile(config, log)
