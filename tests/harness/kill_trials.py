@@ -81,7 +81,7 @@ def run_killed(folder: Path, data: Path, *, target: str, after: float) -> Killed
             damaged.append(str(error))
     code_again, output_again, *_ = _launch(folder, data)
     newest = paths[-1].name if paths else ""
-    goes_on = f"Going on from checkpoints/{newest}" in output_again
+    goes_on = any(words in output_again for words in (f"Going on from checkpoints/{newest}", "is finished already"))
     return KilledLaunch(
         code,
         output + output_again,
