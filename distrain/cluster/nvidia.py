@@ -23,6 +23,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from distrain.cluster.other_program import answer_of
+
 SMI_SECONDS = 20.0  # nvidia-smi wakes each GPU, which takes about 2 s a GPU without the persistence daemon
 DEVICES = Path("/dev")
 DRIVER_FILE = Path("/proc/driver/nvidia/version")
@@ -133,15 +135,7 @@ def _smi(*arguments: str) -> list[str]:
     if program is None:
         return []
     try:
-        done = subprocess.run(
-            [program, *arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=SMI_SECONDS,
-            check=False,
-        )
+        done = answer_of([program, *arguments], seconds=SMI_SECONDS)
     except (OSError, subprocess.TimeoutExpired):
         return []
     return [line.strip() for line in done.stdout.splitlines()] if done.returncode == 0 else []

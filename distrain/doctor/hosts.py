@@ -13,6 +13,7 @@ import shlex
 import subprocess
 import time
 
+from distrain.cluster.other_program import answer_of
 from distrain.doctor.finding import Finding
 from distrain.errors import ConfigurationError
 
@@ -41,15 +42,7 @@ def check_host(host: str) -> Finding:
     cure = f"run once by hand: {ssh.split()[0]} {host}; accept the host key, and copy your key by ssh-copy-id"
     began = time.time()
     try:
-        done = subprocess.run(
-            [*shlex.split(ssh), host, "date +%s.%N"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=SSH_SECONDS,
-            check=False,
-        )
+        done = answer_of([*shlex.split(ssh), host, "date +%s.%N"], seconds=SSH_SECONDS)
     except subprocess.TimeoutExpired:
         return Finding.error(f"ssh does not answer within {SSH_SECONDS:g} s", cure)
     except OSError as error:

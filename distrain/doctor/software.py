@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from distrain.cluster import nvidia
+from distrain.cluster.other_program import answer_of
 from distrain.cluster.placement import grouped
 from distrain.doctor.finding import Finding
 from distrain.keras_backend import TRIED_VERSIONS
@@ -127,14 +128,7 @@ def check_mpi(*, needs_mpirun: bool) -> Finding:
     if program is None:
         return judge("no mpirun, which starts several processes", cure)
     try:
-        done = subprocess.run(
-            [program, "--version"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=MPIRUN_SECONDS,
-            check=False,
-        )
+        done = answer_of([program, "--version"], seconds=MPIRUN_SECONDS)
     except (OSError, subprocess.TimeoutExpired) as error:
         return judge(f"{program} does not answer ({type(error).__name__})", cure)
     said = (done.stdout + done.stderr).strip().partition("\n")[0][:80]

@@ -16,6 +16,8 @@ import subprocess
 import sys
 from typing import Any
 
+from distrain.cluster.other_program import answer_of
+
 SECONDS = 90.0  # TensorFlow takes 3 to 30 s to load; each GPU adds about 2 s without the persistence daemon
 
 
@@ -24,16 +26,7 @@ def ask(environ: dict[str, str]) -> dict[str, Any]:
     command = [sys.executable, "-P", "-m", "distrain.doctor.tensorflow_facts"]
     environ = {"TF_CPP_MIN_LOG_LEVEL": "2", **environ}
     try:
-        done = subprocess.run(
-            command,
-            env=environ,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=SECONDS,
-            check=False,
-        )
+        done = answer_of(command, seconds=SECONDS, environ=environ)
     except subprocess.TimeoutExpired:
         return {"failure": f"loading it takes more than {SECONDS:g} s"}
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]

@@ -19,10 +19,10 @@ import numpy as np
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Seed Python, NumPy and Keras inside the context; afterwards Python and NumPy go on where they stood."""
-    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 - the user's global state
+    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 - Keras seeds this old generator of the user
     keras.utils.set_random_seed(seed % 2**32)
     try:
         yield
     finally:
         random.setstate(python_state)
-        np.random.set_state(numpy_state)  # noqa: NPY002 - see above
+        np.random.set_state(numpy_state)  # noqa: NPY002 - gives it back to the user

@@ -130,7 +130,7 @@ def test_a_lost_rank_is_started_again_as_often_as_allowed(start):
         for settings in ({"MODE": ""}, {"CODE": "5", "WORK": "0.2"}, {"CODE": "3", "WORK": "0.2"}, {})
     )
     lost = loses.ranks()[1]["pid"]
-    folders = job_folders_of(stops)
+    folders = stops.folders()
     assert [folder.is_dir() for folder in folders] == [True, True]
     stops.process.terminate()
     os.kill(lost, signal.SIGKILL)
@@ -141,12 +141,6 @@ def test_a_lost_rank_is_started_again_as_often_as_allowed(start):
         assert (ended, err.count("from the last checkpoint.\n")) == (code, restarts), err
         assert [f"restart {n} of 2" in err for n in (1, 2)] == [n <= restarts for n in (1, 2)]
     assert not any(folder.exists() for folder in folders)
-
-
-def job_folders_of(job: Job) -> list[Path]:
-    """Return the folders that the job made for Open MPI, from the command of its mpirun."""
-    words = Path(f"/proc/{job.ranks()[0]['parent']}/cmdline").read_text().split("\0")
-    return [Path(word) for word in words if "/distrain-job-" in word]
 
 
 def test_no_rank_outlives_a_script_that_is_killed(start):

@@ -69,7 +69,7 @@ def test_a_job_killed_as_a_whole_leaves_nothing_in_shared_memory(start):
     killed, living = start(), start()
     for job in (killed, living):
         job.ranks()
-    folders, kept = ([Path(word) for word in _words(job) if "/distrain-job-" in word] for job in (killed, living))
+    folders, kept = (job.folders() for job in (killed, living))
     assert len(folders) == len(kept) == 2
     for pid in killed.processes():
         os.kill(pid, signal.SIGKILL)
@@ -83,8 +83,3 @@ def test_a_job_killed_as_a_whole_leaves_nothing_in_shared_memory(start):
     living.process.terminate()
     assert living.end()[0] == 42
     assert not any(folder.exists() for folder in kept)
-
-
-def _words(job: Job) -> list[str]:
-    """Return the command of a job's mpirun."""
-    return Path(f"/proc/{job.ranks()[0]['parent']}/cmdline").read_text().split("\0")

@@ -116,6 +116,11 @@ class Job:
         wait_until(lambda: all(note.exists() for note in notes))
         return [json.loads(note.read_text()) for note in notes]
 
+    def folders(self) -> list[Path]:
+        """Return the folders that the job made for Open MPI, from the command of its mpirun."""
+        words = Path(f"/proc/{self.ranks()[0]['parent']}/cmdline").read_text().split("\0")
+        return [Path(word) for word in words if "/distrain-job-" in word]
+
     def received(self, rank: int) -> list[str]:
         """Return the names of the signals that a rank has handled."""
         note = self.notes / f"{rank}.received"

@@ -5,15 +5,12 @@ The launched program is programs/flipped_bits.py. It flips one bit of the second
 
 from __future__ import annotations
 
-import json
 import socket
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import run_python
-from launching import needs_horovod, needs_mpi, run_ranks
+from strategy_runs import STRATEGIES, agreed_ends, run_by_strategy
 
 from distrain.runs.checkpoint import list_checkpoints, load_checkpoint
 
@@ -23,15 +20,7 @@ PROGRAM = Path(__file__).parent / "programs" / "flipped_bits.py"
 VARIABLES = {"weight": "last/kernel", "frozen": "frozen/kernel", "optimizer": "last_bias_velocity"}
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        "single",
-        "mirrored",
-        pytest.param("mpi", marks=needs_mpi),
-        pytest.param("horovod", marks=needs_horovod),
-    ],
-)
+@pytest.fixture(scope="module", params=STRATEGIES)
 def strategy(request):
     return request.param
 
@@ -39,24 +28,13 @@ def strategy(request):
 @pytest.fixture(scope="module")
 def folder(strategy, tmp_path_factory):
     folder = tmp_path_factory.mktemp("flipped")
-    command = [str(PROGRAM), str(folder), strategy]
-    launchers = {"mpi": "mpirun", "horovod": "horovodrun --gloo"}
-    if strategy in launchers:
-        done = run_ranks(launchers[strategy], 2, [sys.executable, *command])
-    else:
-        done = run_python(*command)
-    assert done.returncode == 0, done.stderr
+    run_by_strategy(PROGRAM, folder, strategy)
     return folder
 
 
 @pytest.fixture(scope="module")
 def ends(folder):
-    """How each run ended, equal on all ranks but for the message, which rank 0 prints."""
-    first, *others = [json.loads(path.read_text()) for path in sorted(folder.glob("ends.*.json"))]
-    for other in others:
-        for name, end in other.items():
-            assert {**first[name], "message": ""} == {**end, "message": ""}
-    return first
+    return agreed_ends(folder)
 
 
 @pytest.mark.parametrize("name", VARIABLES)

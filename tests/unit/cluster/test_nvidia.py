@@ -40,7 +40,7 @@ def test_an_empty_list_of_gpus_is_the_users_choice(visible, hides):
 
 
 def test_a_machine_without_gpus_starts_no_program(machine, monkeypatch):
-    monkeypatch.setattr(nvidia.subprocess, "run", None)
+    monkeypatch.setattr(nvidia, "answer_of", None)
     (machine / "dev" / "nvidiactl").touch()  # in some images, and no GPU
     (machine / "dev" / "nvidia-uvm").touch()
     add_to_bus(machine)  # a container sees the bus of its host

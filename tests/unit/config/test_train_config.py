@@ -206,3 +206,7 @@ def test_a_strange_file_of_settings_is_refused(tmp_path, content):
     settings = {"run": "run"} if content.startswith("data") else {"data": "data", "run": "run"}
     with pytest.raises(ConfigurationError, match=r"strange\.toml"):
         train_config(settings, path)
+
+
+def test_a_learning_rate_at_which_training_diverges_is_allowed():
+    assert TrainConfig(data="data", run="run", learning_rate=1e30).learning_rate == 1e30

@@ -1,4 +1,4 @@
-"""What mpirun and the ranks write, and the exit code and final message that follow; no process is started."""
+"""What mpirun and the ranks write, and the exit code and final message that follow; no rank is started."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from distrain.cluster.signals import StopRequest
-from distrain.launchers import mpirun
+from distrain.launchers import mpi_agent, mpirun
 from distrain.launchers.mpi_agent import mpirun_addresses
 from distrain.launchers.mpirun import conclude, messages, watch
 from distrain.launchers.supervisor import HANG_SECONDS, exit_code_of
@@ -115,3 +115,22 @@ def test_an_mpirun_that_outlives_its_ranks_on_one_host_is_killed_without_a_failu
     assert watched.signals == []  # it may have ranks on other hosts
     assert watch(watched, StopRequest(), lambda: False, is_one_host=True) == []
     assert watched.signals == [(15 + HANG_SECONDS + 1, signal.SIGKILL)]
+
+
+def test_an_mpirun_that_lost_its_hosts_before_they_trained_ends_with_an_error(monkeypatch, tmp_path, capfd):
+    """Mpirun writes the report, reaps its ranks and hangs: no rank is left to tell an exit code."""
+    monkeypatch.setattr(mpirun, "HANG_SECONDS", 0.2)
+    program = tmp_path / "mpirun"
+    program.write_text(f"#!/bin/sh\ncat >&2 <<END\n{KILLED.decode()}END\nexec sleep 60\n")
+    program.chmod(0o755)
+    ended = exit_code_of(lambda: mpirun.run_job([str(program)], StopRequest(), is_one_host=False))
+    assert ended == 5
+    assert "exited on signal 9" in capfd.readouterr().err
+
+
+def test_strangers_are_evicted_while_an_agent_waits_for_its_ranks(monkeypatch):
+    found, evicted = iter([[], [], [8]]), []
+    monkeypatch.setattr(mpi_agent, "polls", lambda processes: range(3))
+    monkeypatch.setattr(mpi_agent, "mpi_ranks", lambda pid: next(found))
+    assert mpi_agent._await_ranks(FakeMpirun(), lambda: evicted.append(1))
+    assert len(evicted) == 3
