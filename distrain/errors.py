@@ -1,6 +1,7 @@
 """Errors that a person can cause, each with the exit code that a script can act on.
 
-Decides: with which exit code a process ends. Never: prints a message, or decides when to stop.
+Decides: with which exit code a process ends, and how an error of a user's code reads. Never: prints a message, or
+decides when to stop.
 
     >>> from distrain.errors import ERROR_BY_EXIT_CODE, DataError
     >>> DataError("train.csv, row 7: label 9 is outside 1..4; check the label column").exit_code
@@ -14,6 +15,7 @@ distrain and may show its traceback.
 
 from __future__ import annotations
 
+import traceback
 from typing import Any
 
 
@@ -81,3 +83,11 @@ ERROR_BY_EXIT_CODE: dict[int, type[DistrainError]] = {
     kind.exit_code: kind
     for kind in (ConfigurationError, DataError, CheckpointError, RankError, DivergenceError, StopRequested)
 }
+
+
+def cause(error: BaseException) -> str:
+    """Describe an error of a user's code in one line, with the line that raised it."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<frozen")]
+    is_told = isinstance(error, SyntaxError)  # its message names file and line
+    where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames and not is_told else ""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}{where}"

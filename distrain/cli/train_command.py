@@ -68,13 +68,13 @@ def add_replay(commands: Any) -> None:
     command.add_argument("--run", type=Path, required=True, metavar="RUN", help="run directory")
     command.add_argument("--step", type=int, required=True, metavar="S", help="step over all epochs, from 1")
     command.add_argument(
-        "--data", type=Path, metavar="DIR", help="data that the run was trained on (default: the folder that it names)"
+        "--data", type=Path, metavar="DATA", help="data that the run was trained on (default: the data that it names)"
     )
     command.add_argument(
         "--devices", metavar="DEVICES", help="devices of this process, as of train (default: those of the run)"
     )
     command.add_argument(
-        "--trust", action="store_true", help="import and call the function that the run names as --model"
+        "--trust", action="store_true", help="import and call the functions that the run names as --model and --data"
     )
     command.set_defaults(command=_replay, prints_result=True)
 

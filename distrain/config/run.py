@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from distrain.config.named_function import FUNCTION_NAME, FUNCTION_RULE
 from distrain.config.setting import check_settings, require, setting
 
 STRATEGIES = ("auto", "single", "mirrored", "horovod", "mpi")
@@ -24,7 +25,10 @@ class RunSettings:
     """Settings of any run; `TrainConfig` adds the length of training, the optimizer and the shipped models."""
 
     data: Path = setting(
-        "prepared data; train also takes a folder of arrays", metavar="DIR", may_differ=True, may_change=True
+        "prepared data, a folder of arrays, or a function that returns data, as package.module:function",
+        metavar="DATA",
+        may_differ=True,
+        may_change=True,
     )
     run: Path = setting(
         "run directory, made if it is missing; the chief alone uses it",
@@ -52,8 +56,8 @@ class RunSettings:
         "function that makes a model of your own, as package.module:function",
         default=None,
         default_text="the shipped model for the kind of data",
-        pattern=r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*",
-        rule="package.module:function",
+        pattern=FUNCTION_NAME,
+        rule=FUNCTION_RULE,
         metavar="MODEL",
     )
     batch_size: int | None = setting(

@@ -34,8 +34,8 @@ from distrain.data.elements import Layout, Misfit, layout_of, stacked, stacked_c
 from distrain.data.examples import Examples, RowNests, RowReader
 from distrain.data.nests import leaves, map_nest
 from distrain.data.shuffle import SHUFFLE_SPAN, shuffle_sizes
-from distrain.data.transforms import Transform, cause
-from distrain.errors import ConfigurationError, DataError, DistrainError
+from distrain.data.transforms import Transform
+from distrain.errors import ConfigurationError, DataError, DistrainError, cause
 
 _LOG = logging.getLogger(__name__)
 

@@ -13,7 +13,6 @@ of replicas, and after a resume.
 from __future__ import annotations
 
 import inspect
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from distrain.errors import DataError, DistrainError
+from distrain.errors import DataError, DistrainError, cause
 
 
 @dataclass(frozen=True)
@@ -74,10 +73,3 @@ def random_generator(seed: int, epoch: int, example: int) -> np.random.Generator
     """Return the random generator of one example in one epoch."""
     counter = np.array([0, 0, example, 2**63], np.uint64)  # the shuffled order has other counters of the same key
     return np.random.Generator(np.random.Philox(key=np.array([seed, epoch], np.uint64), counter=counter))
-
-
-def cause(error: Exception) -> str:
-    """Describe an error of a user's code in one line, with the line that raised it."""
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {error}{where}"

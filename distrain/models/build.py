@@ -1,6 +1,6 @@
 """The model of a run, with its optimizer, loss and metrics.
 
-Decides: the defaults for classification, and how distrain finds a user's function. Never: trains or restores.
+Decides: the defaults for classification, and which models of a user distrain serves. Never: trains or restores.
 
     built = text_model("ngram", num_features=20_000, num_classes=4, config=config)
     built = user_model(find_function("package.module:build_model"))
@@ -8,15 +8,13 @@ Decides: the defaults for classification, and how distrain finds a user's functi
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import keras
 
 from distrain.config import DROPOUT_RATES, TrainConfig
+from distrain.config.named_function import find_function as find_function
 from distrain.errors import ConfigurationError
 from distrain.keras_backend import compile_arguments, is_under_strategy, made_in_scope
 from distrain.models.optimizers import ChooseOptimizer, default_optimizer
@@ -158,23 +156,3 @@ def _require_served(model: Any) -> None:
         raise ConfigurationError(
             "The model is compiled with run_eagerly=True; distrain compiles each step. Leave it out."
         )
-
-
-def find_function(name: str) -> Callable[..., Any]:
-    """Return the function that "package.module:function" names, also from modules in the current folder.
-
-    Raises:
-        ConfigurationError: the module or the function does not exist.
-    """
-    module_name, _, function_name = name.partition(":")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        function = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigurationError(
-            f"--model {name} cannot be found: {error}. Name it as package.module:function."
-        ) from None
-    if not callable(function):
-        raise ConfigurationError(f"--model {name} is not a function.")
-    return function

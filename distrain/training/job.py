@@ -1,4 +1,4 @@
-"""What a run trains, and how a folder of prepared text or arrays becomes a `TrainingJob`.
+"""What a run trains, and how prepared text, arrays or the data of a function become a `TrainingJob`.
 
 Decides: the fields of a job, and which model goes with which data. Never: trains.
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,6 +21,7 @@ from distrain.data.examples import Examples
 from distrain.data.sources import part_examples
 from distrain.errors import ConfigurationError
 from distrain.training.class_weight import weigh_classes
+from distrain.training.named_data import load_named_data, names_function
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,8 @@ def open_job(config: TrainConfig) -> TrainingJob:
             "--mixed-precision is for the shipped models. In your own model, call "
             f'keras.config.set_dtype_policy("mixed_{config.mixed_precision}") before you make its layers.'
         )
+    if names_function(config.data):
+        return _named_job(config)
     return _array_job(config) if is_array_folder(config.data) else _text_job(config)
 
 
@@ -149,19 +152,30 @@ def _text_job(config: TrainConfig) -> TrainingJob:
 
 
 def _array_job(config: TrainConfig) -> TrainingJob:
+    _require_model(config, "holds arrays, not prepared text")
+    parts = open_array_folder(config.data)
+    digest = "|".join(f"{name}:{part.digest}" for name, part in parts.items())
+    return _model_job(config, parts["train"], parts.get("test"), digest)
+
+
+def _named_job(config: TrainConfig) -> TrainingJob:
+    _require_model(config, "returns data of your own, not prepared text")
+    data = load_named_data(str(config.data))
+    train = data.examples("train", seed=config.seed, augments=True)
+    validation = data.examples("validation", seed=config.seed) if "validation" in data.parts else None
+    job = _model_job(config, train, validation, train.digest)
+    return replace(job, metadata={"validation_digest": validation.digest if validation else None, **job.metadata})
+
+
+def _require_model(config: TrainConfig, what: str) -> None:
+    if config.model is None:
+        raise ConfigurationError(f"{config.data} {what}: name your model, --model package.module:function.")
+
+
+def _model_job(config: TrainConfig, train: Examples, validation: Examples | None, data_digest: str) -> TrainingJob:
     from distrain.models.build import find_function, user_model
 
-    if config.model is None:
-        raise ConfigurationError(
-            f"{config.data} holds arrays, not prepared text: name your model, --model package.module:function."
-        )
-    parts = open_array_folder(config.data)
+    assert config.model is not None
     function = find_function(config.model)
-    train, weights = weigh_classes(parts["train"], config.class_weight)
-    return TrainingJob(
-        build=partial(user_model, function),
-        train=train,
-        validation=parts.get("test"),
-        data_digest="|".join(f"{name}:{part.digest}" for name, part in parts.items()),
-        metadata=weights,
-    )
+    train, weights = weigh_classes(train, config.class_weight)
+    return TrainingJob(partial(user_model, function), train, validation, data_digest, metadata=weights)

@@ -36,6 +36,7 @@ from distrain.training.feed import open_epoch
 from distrain.training.job import open_job
 from distrain.training.job_agreement import agree_on_job
 from distrain.training.loop import TrainingLoop, run_epochs
+from distrain.training.named_data import names_function
 from distrain.training.ranks import on_ranks
 from distrain.training.setup import RunSetup, broadcast_checkpoint, build_setup, compile_steps
 from distrain.training.state_check import StateCheck
@@ -61,9 +62,9 @@ def replay_step(
     Args:
         run: run directory, which every rank can read.
         step: global step, from 1.
-        data: prepared data or folder of arrays; default: the folder that the run names.
+        data: prepared data, folder of arrays or named function; default: the data that the run names.
         devices: devices of this process, such as "cpu:1"; default: the devices that the run names.
-        trust: whether the function may run that the run names as `--model`.
+        trust: whether the functions may run that the run names as `--model` and `--data`.
         stop: whether this process received a request to stop; default: listen to signals.
 
     Returns:
@@ -99,10 +100,14 @@ def _config(run: Path, settings: dict[str, Any], data: Path | None, trust: bool)
             f"{run} was trained by distrain.fit, whose arrays no command can load. Replay takes a run of 'distrain "
             "train'."
         )
-    if config.model is not None and not trust:
+    named = {"--data": str(config.data)} if data is None and names_function(config.data) else {}
+    named |= {"--model": config.model} if config.model is not None else {}
+    if named and not trust:
+        functions = " and ".join(named.values())
+        options = " ".join(f"{option} {name}" for option, name in named.items())
         raise ConfigurationError(
-            f"{run} was trained with --model {config.model}. If you trust this run and the modules in the current "
-            f"folder, add --trust: then distrain imports {config.model} and calls it."
+            f"{run} was trained with {options}. If you trust this run and the modules in the current folder, add "
+            f"--trust: then distrain imports and calls {functions}."
         )
     in_one_process = find_world(os.environ).size == 1
     was_in_one_process = settings.get("strategy") not in ("horovod", "mpi")
@@ -121,7 +126,7 @@ def _start(run: Path, step: int, data_digest: str) -> Checkpoint | None:
     """Return the newest usable checkpoint before a step, or None for the initial weights."""
     settings, checkpoints = read_settings(run), list_checkpoints(run / CHECKPOINTS_NAME)
     if settings.get("data_digest") != data_digest:
-        raise CheckpointError(f"{run} was trained on other data. Name the folder of that data with --data.")
+        raise CheckpointError(f"{run} was trained on other data. Name that data with --data.")
     for path in reversed([path for path in checkpoints if step_of(path) < step]):
         try:
             return load_checkpoint(path)

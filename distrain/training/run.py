@@ -5,7 +5,7 @@ Decides: the order of the phases of a run. Never: what happens within a phase.
     summary = train(TrainConfig(data="data", run="runs/1"))
     result = run_job(lambda: job, config)
 
-`fit.py` makes a `TrainingJob` from arrays, `job.py` from a folder. Every process of a run executes every phase; the
+`fit.py` makes a `TrainingJob` from arguments, `job.py` from settings. Every process of a run executes every phase; the
 chief alone, rank 0, writes and reports.
 """
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 def train(config: TrainConfig, *, stop: StopRequest | None = None, started_at: float | None = None) -> dict[str, Any]:
-    """Train on a prepared data set or a folder of arrays; return the summary.
+    """Train on a prepared data set, a folder of arrays or the data of a named function; return the summary.
 
     Args:
         config: the settings.
