@@ -48,6 +48,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "formats":  # a room, whose functions users call
+        return import_module("distrain.formats")
     if name not in _MODULES:
         raise AttributeError(f"module 'distrain' has no attribute {name!r}")
     return getattr(import_module(_MODULES[name]), name)

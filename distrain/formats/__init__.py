@@ -1,0 +1,32 @@
+"""Files of many formats as training data: each function returns a source by position.
+
+    >>> from distrain import formats        # loads no library of a format
+    >>> formats.npy.__name__
+    'npy'
+
+    distrain.fit(build_model, train=formats.npy("data/train"), validation=formats.npy("data/test"))
+
+Python imports the module of a function at the first use of the function.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from distrain.formats.npy_files import npy
+
+_MODULES = {
+    "npy": "distrain.formats.npy_files",
+}
+
+__all__ = [
+    "npy",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'distrain.formats' has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)

@@ -1,0 +1,81 @@
+"""The files that a user means by a path, a folder, a pattern, or a list of these.
+
+Decides: which files are read, and in which order. Never: opens a file.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> (folder / "b.parquet").touch(), (folder / "a.parquet").touch()
+    (None, None)
+    >>> [path.name for path in listed(folder, suffixes=(".parquet",), kind="Parquet files")]
+    ['a.parquet', 'b.parquet']
+
+The files of one folder or one pattern come in the order of their names, and the items of a list in the list's order.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from distrain.errors import ConfigurationError, DataError
+
+Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+
+_MAGIC = frozenset("*?[")  # characters of a pattern
+_HIDDEN = (".", "_")  # Spark writes `_SUCCESS`, and other writers leave hidden files beside their data
+
+
+def listed(paths: Paths, *, suffixes: tuple[str, ...], kind: str, folders: bool = False) -> list[Path]:
+    """Return the files, sorted as described above.
+
+    Args:
+        paths: a path, a folder, a pattern such as "table/*.parquet", or a list of these.
+        suffixes: endings of the files that a folder stands for, in lower case.
+        kind: what the files are, for messages.
+        folders: whether a folder is itself read as a file, as a Zarr store is.
+
+    Raises:
+        DataError: a file does not exist, or a folder or a pattern has no files.
+        ConfigurationError: a file is named twice, or no file at all.
+    """
+    given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    found = [file for path in given for file in _expanded(path, suffixes, kind, folders)]
+    if not found:
+        raise ConfigurationError(f"The list of {kind} is empty; name at least one.")
+    seen: set[str] = set()
+    for file in found:
+        resolved = os.path.realpath(file)
+        if resolved in seen:
+            raise ConfigurationError(f"{file} is named twice, so its examples would count twice. Name it once.")
+        seen.add(resolved)
+    return found
+
+
+def _expanded(given: str | os.PathLike[str], suffixes: tuple[str, ...], kind: str, folders: bool) -> list[Path]:
+    path = Path(given)
+    if path.is_dir() and not folders:
+        found = sorted(file for file in path.iterdir() if _is_data(file) and file.name.lower().endswith(suffixes))
+        if not found:
+            raise DataError(f"{path} is a folder without {kind}, which end in {', '.join(suffixes)}.")
+        return found
+    if path.exists():
+        return [path]
+    if not _MAGIC.isdisjoint(str(path)):
+        matches = _matches(path)
+        if not matches:
+            raise DataError(f"{path} fits no file. Correct the pattern.")
+        return [file for match in matches for file in _expanded(match, suffixes, kind, folders)]
+    raise DataError(f"{path} does not exist. Correct the path.")
+
+
+def _matches(pattern: Path) -> list[Path]:
+    base = Path(pattern.anchor)
+    try:
+        return sorted(match for match in base.glob(str(pattern.relative_to(base))) if _is_data(match))
+    except (ValueError, NotImplementedError):  # such as "**a": two stars beside other characters
+        return []
+
+
+def _is_data(path: Path) -> bool:
+    return not path.name.startswith(_HIDDEN)

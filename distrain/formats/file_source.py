@@ -1,0 +1,250 @@
+"""Files as a source by position: the examples of several files, one file after the other.
+
+Decides: which rows of which file an example is, and that all files fit together. Never: how a format stores its rows.
+
+    source = FileSource(NpyArrays, paths, features=None, label=None, weight=None)
+    features, labels = source.read(0, 256)
+
+A process opens a file when it first reads the file. A pickled source holds names and numbers alone, so that worker
+processes can use it. Threads take turns.
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from distrain.data.nests import leaves, map_nest
+from distrain.data.shuffle import SHUFFLE_SPAN
+from distrain.errors import ConfigurationError, DataError, DistrainError
+from distrain.formats.columns import Column, Names, assembled, chosen_parts, names_of
+
+MAX_OPEN_FILES = 32
+MAX_ROWS_PER_BYTE = 1024  # a file of a few bytes can declare any number of rows
+_MAX_REASON = 200  # characters of a library's message
+FEWEST_ROWS = 2**20  # allowed in any file: constant columns of a small file take next to no bytes
+
+
+class StoredRows(Protocol):
+    """One open file, or one open store, of any format."""
+
+    @property
+    def columns(self) -> Mapping[str, Column]:
+        """All columns by name, in the order of the file."""
+
+    def read(self, names: Sequence[str], start: int, stop: int) -> dict[str, np.ndarray]:
+        """Return the rows start .. stop - 1 of some columns, as arrays `[rows, ...]`."""
+
+    def close(self) -> None:
+        """Close the file, and release what was read ahead."""
+
+
+class FileSource:
+    """The examples of files, one file after the other.
+
+    Args:
+        open_file: opens one file.
+        paths: the files.
+        features: columns of the features; see `columns.py`.
+        label: columns of the label.
+        weight: column of the weight.
+        max_open: files that stay open, with what was read ahead.
+
+    Raises:
+        DataError: a file cannot be read, or files do not fit together.
+        ConfigurationError: a column does not exist.
+    """
+
+    def __init__(
+        self,
+        open_file: Callable[[Path], StoredRows],
+        paths: Sequence[Path],
+        *,
+        features: Names | None = None,
+        label: Names | None = None,
+        weight: str | None = None,
+        max_open: int = MAX_OPEN_FILES,
+    ) -> None:
+        self._open_file = open_file
+        self._max_open = max_open
+        self._paths = tuple(paths)
+        self._forget_open_files()
+        columns = self._opened(0).columns
+        try:
+            self._parts = chosen_parts(columns, features=features, label=label, weight=weight)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{paths[0]}: {error}") from None
+        self._names = names_of(self._parts)
+        self._columns = {name: columns[name] for name in self._names}
+        counts = [self._checked_rows(index) for index in range(len(paths))]
+        self._starts = np.concatenate([[0], np.cumsum(counts)])
+        if not len(self):
+            raise DataError(f"{paths[0]} has no rows; training needs at least one example.")
+        self.span_size = self._span_size()
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, number: int) -> Any:
+        """Return one example."""
+        index = operator.index(number)
+        index = index + len(self) if index < 0 else index
+        if not 0 <= index < len(self):
+            raise IndexError(f"example {number} of {len(self):,}")
+        found = self.read(index, index + 1)
+        return tuple(map_nest(lambda values, name: values[0], found))
+
+    def read(self, start: int, stop: int) -> tuple[Any, ...]:
+        """Return the examples start .. stop - 1 as arrays with a row for each."""
+        first = int(np.searchsorted(self._starts, start, side="right")) - 1
+        pieces = []
+        with self._lock:
+            while start < stop:
+                base, end = self._starts[first : first + 2].tolist()
+                if start < (last := min(stop, end)):
+                    rows = slice(start - base, last - base)
+                    pieces.append(self._assembled(first, partial(_read, names=self._names, rows=rows)))
+                start, first = last, first + 1
+        return pieces[0] if len(pieces) == 1 else _concatenated(pieces)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in ("_open", "_lock", "_process")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._forget_open_files()
+
+    def _forget_open_files(self) -> None:
+        self._open: OrderedDict[int, StoredRows] = OrderedDict()
+        self._lock = threading.RLock()
+        self._process = os.getpid()
+
+    def _opened(self, index: int) -> StoredRows:
+        """Return the open file; a forked process opens its own."""
+        if self._process != os.getpid():
+            self._open, self._process = OrderedDict(), os.getpid()
+        if index not in self._open:
+            while len(self._open) >= self._max_open:
+                self._open.popitem(last=False)[1].close()
+            self._open[index] = self._open_file(self._paths[index])
+        self._open.move_to_end(index)
+        return self._open[index]
+
+    def _assembled(self, index: int, read: Callable[[Any], dict[str, np.ndarray]]) -> tuple[Any, ...]:
+        """Return examples of one file, from the columns that `read` reads from the open file."""
+        path, stored = self._paths[index], self._opened(index)
+        count = int(self._starts[index + 1] - self._starts[index])
+        if any(name not in stored.columns or stored.columns[name].rows != count for name in self._names):
+            raise DataError(f"{path} has changed since it was first opened. Restore the file, or start again.")
+        values = {name: _native(array) for name, array in read(stored).items()}
+        try:
+            return assembled(self._parts, values)
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from None
+
+    def _checked_rows(self, index: int) -> int:
+        """Return the number of rows of a file whose columns fit the first file."""
+        path, columns = self._paths[index], self._opened(index).columns
+        for name in self._names:
+            _check_column(path, name, columns, self._paths[0], self._columns[name])
+        counts = {name: columns[name].rows for name in self._names}
+        longest, shortest = (choose(counts, key=lambda name: counts[name]) for choose in (max, min))
+        if counts[longest] != counts[shortest]:
+            raise DataError(
+                f"{path} has {counts[longest]:,} rows of {longest!r}, but {counts[shortest]:,} of {shortest!r}. "
+                "Choose columns of one length by features= and label=."
+            )
+        return counts[longest]
+
+    def _span_size(self) -> int:
+        """Neighbours that the files hold together, if they are more than a few."""
+        stored = max(self._opened(0).columns[name].stored_rows for name in self._names)
+        return stored if stored > SHUFFLE_SPAN else SHUFFLE_SPAN
+
+
+class MappedSource(FileSource):
+    """The examples of files whose rows can be read in any order at once, because the files are mapped into memory."""
+
+    def take(self, indices: np.ndarray) -> tuple[Any, ...]:
+        """Return the examples at `indices`, int64 `[k]`, as arrays with a row for each."""
+        files = np.searchsorted(self._starts, indices, side="right") - 1
+        found = []
+        with self._lock:
+            for index in np.unique(files).tolist():
+                rows = indices[files == index] - self._starts[index]
+                found.append(self._assembled(index, partial(_take, names=self._names, rows=rows)))
+        if len(found) == 1:
+            return found[0]
+        order = np.argsort(np.argsort(files, kind="stable"))
+        return tuple(map_nest(lambda values, name: values[order], _concatenated(found)))
+
+
+def _read(stored: StoredRows, names: Sequence[str], rows: slice) -> dict[str, np.ndarray]:
+    return stored.read(names, rows.start, rows.stop)
+
+
+def _take(stored: Any, names: Sequence[str], rows: np.ndarray) -> dict[str, np.ndarray]:
+    found: dict[str, np.ndarray] = stored.take(names, rows)
+    return found
+
+
+def _check_column(path: Path, name: str, columns: Mapping[str, Column], first: Path, wanted: Column) -> None:
+    if name not in columns:
+        raise DataError(f"{path} has no column {name!r}, unlike {first}. Files that are read together need the same.")
+    column = columns[name]
+    if column.problem:
+        raise DataError(f"{path}: the column {name!r} {column.problem}")
+    if (column.dtype, column.shape) != (wanted.dtype, wanted.shape):
+        raise DataError(
+            f"{path} has the column {name!r} as {_form(column)}, and {first} as {_form(wanted)}. Files that are read "
+            "together need the same types and shapes: write one of them again."
+        )
+
+
+def _form(column: Column) -> str:
+    dtype = "text or bytes" if column.dtype.kind == "O" else str(column.dtype)
+    return f"{dtype} of shape {column.shape}" if column.shape else dtype
+
+
+def _native(array: np.ndarray) -> np.ndarray:
+    """Return the array in the byte order of this machine, because TensorFlow takes no other."""
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def _concatenated(pieces: list[tuple[Any, ...]]) -> tuple[Any, ...]:
+    arrays = iter([np.concatenate(found) for found in zip(*([v for _, v in leaves(p)] for p in pieces), strict=True)])
+    return tuple(map_nest(lambda values, name: next(arrays), pieces[0]))
+
+
+@contextmanager
+def readable(path: Path, kind: str) -> Iterator[None]:
+    """Turn any error of a library that reads a file into one sentence.
+
+    Args:
+        path: the file.
+        kind: what the file should be, as in "Parquet".
+
+    Raises:
+        DataError: the block raised an error; libraries raise many types for a damaged file.
+    """
+    try:
+        yield
+    except DistrainError:
+        raise
+    except PermissionError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}. Check your permissions.") from None
+    except MemoryError:
+        raise DataError(f"{path} needs more memory to read than there is. It may be damaged: write it again.") from None
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        shown = reason if len(reason) <= _MAX_REASON else f"{reason[:_MAX_REASON]}..."
+        raise DataError(f"{path} cannot be read as {kind} ({shown}). Copy or write it again.") from None
