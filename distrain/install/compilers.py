@@ -4,7 +4,7 @@ Decides: which compilers are tried. Never: installs a compiler.
 
     $ python -m distrain.install.compilers        # silent if there are two; else a sentence, exit code 2
 
-Before anything is installed, this module says what is missing. It needs Python's own library alone.
+This module serves before anything is installed: it needs Python's own library alone.
 """
 
 from __future__ import annotations

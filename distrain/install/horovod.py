@@ -139,7 +139,7 @@ def _work_folder(cache: Path) -> Iterator[tuple[Path, Path]]:
 
 
 def _install_requirements(log: Path) -> None:
-    """Install what Horovod and its build need from the package index; pip leaves alone what is there."""
+    """Install the packages that Horovod and its build need; pip leaves installed packages alone."""
     command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "distrain[horovod]"]
     if run_step("1/5  Checking the packages that Horovod needs", command, log=log):
         show_tail(log)

@@ -48,7 +48,7 @@ def check_linkage(wheel: Path, cuda: CudaLibraries, log: Path) -> str:
 
 
 def linkage_faults(needed: list[str], symbols: str, runtime: str) -> list[str]:
-    """Return what is wrong with a library, as ends of sentences.
+    """Return the faults of a library, as ends of sentences.
 
     Args:
         needed: the libraries that it names.

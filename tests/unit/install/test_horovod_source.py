@@ -16,7 +16,7 @@ KERNELS = "horovod/common/ops/cuda"
 
 @pytest.fixture
 def source(tmp_path):
-    """A source that holds what is changed, and nothing else."""
+    """A source that holds the changed lines, and nothing else."""
     for name, old, _ in horovod_source._CHANGES + horovod_source._GPU_CHANGES:
         file = tmp_path / name
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A long command says how far it is, its output stays in a log, and nothing of it outlives an interruption."""
+"""A long command says how far it is, and an interruption ends all of its processes."""
 
 from __future__ import annotations
 
