@@ -45,9 +45,10 @@ setup_manifest_checks() {
   if [ -e "$checks/installed" ] && [ "$(cat "$checks/installed")" = "$wanted" ]; then
     return
   fi
-  "$venv/bin/python" -m venv --clear "$checks" || fail 2 "making .venv-manifests failed; the message above says why."
-  install_packages "$checks" "Installing what checks the Kubernetes manifests into .venv-manifests" \
-    --requirement "$requirements"
+  say "Installing what checks the Kubernetes manifests into .venv-manifests ..."
+  { "$venv/bin/python" -m venv --clear "$checks" &&
+    "$checks/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$requirements"; } ||
+    fail 2 "installing failed; pip's message above says why. If it was the network, run this script again."
   printf '%s\n' "$wanted" >"$checks/installed"
 }
 

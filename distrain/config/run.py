@@ -29,6 +29,7 @@ class RunSettings:
         metavar="DATA",
         may_differ=True,
         may_change=True,
+        may_be_remote=True,
     )
     run: Path = setting(
         "run directory, made if it is missing; the chief alone uses it",

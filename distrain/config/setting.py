@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from distrain.errors import ConfigurationError
+from distrain.remote.path import RemotePath, is_url, to_path
 
 MAX_NUMBER = 10**12  # bound of all numbers without a bound of their own: 10^12 steps of 1 ms take 31 years
 MAX_SHOWN = 100  # characters of a refused value in a message
@@ -53,7 +54,7 @@ class Duration(float):
 
 
 _ACCEPTED: dict[type, tuple[type, ...]] = {
-    Path: (str, os.PathLike),
+    Path: (str, os.PathLike, RemotePath),
     str: (str, os.PathLike),
     int: (Integral,),
     float: (Real,),
@@ -85,6 +86,7 @@ class Setting:
         may_differ: whether ranks of one run may have different values.
         may_change: whether a run that goes on may have another value than before.
         is_repeatable: whether the option may be given several times, each time with one path; `kind` is `tuple`.
+        may_be_remote: whether a path may be a URL, which is read and never written.
     """
 
     help: str
@@ -104,6 +106,7 @@ class Setting:
     may_differ: bool = False
     may_change: bool = False
     is_repeatable: bool = False
+    may_be_remote: bool = False
 
     @property
     def is_required(self) -> bool:
@@ -119,8 +122,8 @@ class Setting:
 
     def parse(self, text: str) -> Any:
         """Convert a word of the command line. A word that is not of the setting's type stays text for `check`."""
-        if self.is_repeatable:
-            return Path(text)
+        if self.is_repeatable or self.kind is Path:
+            return text if is_url(text) else Path(text)
         if self.kind is tuple:
             return tuple(text.split(","))
         try:
@@ -131,7 +134,9 @@ class Setting:
     def convert(self, value: Any) -> Any:
         """Convert an allowed value to the type of the setting."""
         if self.is_repeatable:
-            return tuple(map(Path, value if isinstance(value, tuple | list) else (value,)))
+            return tuple(map(self._path, value if isinstance(value, tuple | list) else (value,)))
+        if self.kind is Path:
+            return self._path(value)
         return self.kind(value)
 
     def check(self, value: Any) -> None:
@@ -149,6 +154,14 @@ class Setting:
         require(self._is_in_range(value), self._title, value, self.range_rule())
         if self.kind in (int, float) and self.below is None:
             require(value <= MAX_NUMBER, self._title, value, f"at most {MAX_NUMBER:,}")
+
+    def _path(self, value: Any) -> Path:
+        if is_url(value) and not self.may_be_remote:
+            raise ConfigurationError(
+                f"{self._title} is {to_path(value)}, but it must be a path of this machine: distrain reads URLs, and "
+                "writes files."
+            )
+        return to_path(value)
 
     @property
     def _title(self) -> str:
@@ -221,7 +234,7 @@ def check_settings(config: Any) -> None:
 def require(condition: bool, name: str, value: object, rule: str) -> None:
     """Raise `ConfigurationError` with the setting, its value and the broken rule, unless `condition` holds."""
     if not condition:
-        shown = repr(str(value) if isinstance(value, Path) else value)
+        shown = repr(str(value) if isinstance(value, Path | RemotePath) else value)
         shown = shown if len(shown) <= MAX_SHOWN else f"{shown[:MAX_SHOWN]}..."
         raise ConfigurationError(f"{name} is {shown}, but it must be {rule}.")
 

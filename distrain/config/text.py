@@ -59,6 +59,7 @@ class PrepareConfig:
         ".zst; give the option once for each of several files",
         metavar="FILE",
         is_repeatable=True,
+        may_be_remote=True,
     )
     out: Path = setting(
         "folder for the prepared data; prepared data in the folder is replaced, other content is refused",
@@ -68,6 +69,7 @@ class PrepareConfig:
         "test text, in the same forms as --train",
         default=None,
         is_repeatable=True,
+        may_be_remote=True,
         default_text="hold out training rows, see --holdout",
         metavar="FILE",
     )

@@ -31,6 +31,7 @@ from distrain.config import PrepareConfig
 from distrain.errors import ConfigurationError, DataError
 from distrain.prepare.display import Display, ReadingDisplay
 from distrain.prepare.spacing import SpacingSample
+from distrain.remote.path import text_of, to_path
 from distrain.text.ragged import RaggedFile
 from distrain.text.readers.blocks import LabelledBlock
 from distrain.text.readers.columns import Layout
@@ -123,14 +124,14 @@ def find_inputs(config: PrepareConfig, group: ProcessGroup) -> Inputs:
     if group.is_chief:
         for option, given in (("--train", config.train), ("--test", config.test)):
             for path in given or ():
-                if path.is_dir() and config.out.resolve().is_relative_to(path.resolve()):
+                if isinstance(path, Path) and path.is_dir() and config.out.resolve().is_relative_to(path.resolve()):
                     raise ConfigurationError(
                         f"--out {config.out} lies inside the input {path}. Choose a folder elsewhere."
                     )
             found.append(find_files(given, option) if given else None)
-    content = json.dumps([[list(map(str, one.paths)), one.notes] if one else None for one in found])
+    content = json.dumps([[list(map(text_of, one.paths)), one.notes] if one else None for one in found])
     train, test = (
-        InputFiles(tuple(map(Path, one[0])), tuple(one[1])) if one else None
+        InputFiles(tuple(map(to_path, one[0])), tuple(one[1])) if one else None
         for one in json.loads(group.broadcast(content.encode()))
     )
     assert train is not None

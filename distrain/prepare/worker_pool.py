@@ -28,6 +28,7 @@ from dataclasses import asdict
 from distrain.cluster.process_group import ProcessGroup
 from distrain.config import PrepareConfig
 from distrain.errors import RankError
+from distrain.remote.path import text_of
 
 
 class WorkerPool(ProcessGroup):
@@ -56,7 +57,7 @@ class WorkerPool(ProcessGroup):
                 )
             self._workers.append((process, connection))
             task = {"rank": rank, "size": size, "config": asdict(config)}
-            send_frame(connection, json.dumps(task, default=str).encode())
+            send_frame(connection, json.dumps(task, default=text_of).encode())
         os.close(read_end)
 
     def all_gather_bytes(self, content: bytes) -> list[bytes]:

@@ -37,6 +37,7 @@ from distrain.file_names import (
     VECTORIZER_NAME,
 )
 from distrain.files import DISK_FAULTS, copy_folder, describe, folder_digest, remove, replace_folder, write_json
+from distrain.remote.path import RemotePath
 from distrain.runs.checkpoint import (
     Checkpoint,
     checkpoint_path,
@@ -262,4 +263,6 @@ def _discard(run: Path) -> None:
 
 
 def _plain(config: TrainConfig) -> dict[str, Any]:
-    return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()}
+    return {
+        name: str(value) if isinstance(value, Path | RemotePath) else value for name, value in asdict(config).items()
+    }

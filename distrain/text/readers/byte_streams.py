@@ -50,7 +50,7 @@ def open_bytes(path: Path, tally: Tally) -> Iterator[BinaryIO]:
         DataError: the file's first bytes show that the file is no text.
         Exception: one of `READ_ERRORS`, from opening or reading; see `unreadable`.
     """
-    with io.BufferedReader(_CountedFile(path, tally), _BUFFER) as disk:
+    with path.open("rb", buffering=0) as raw, io.BufferedReader(_CountedFile(raw, tally), _BUFFER) as disk:
         head = disk.peek(4)
         file: io.BufferedReader[Any] = disk
         if re.match(_GZIP, head):
@@ -74,17 +74,19 @@ def unreadable(path: Path, error: Exception) -> DataError:
     return DataError(f"{path} is compressed and {what}. Copy or download it again.")
 
 
-class _CountedFile(io.FileIO):
+class _CountedFile(io.RawIOBase):
     """A file that counts the bytes read from it."""
 
-    def __init__(self, path: Path, tally: Tally) -> None:
-        super().__init__(path)
-        self._tally = tally
+    def __init__(self, file: io.RawIOBase, tally: Tally) -> None:
+        self._file, self._tally = file, tally
+
+    def readable(self) -> bool:
+        return True
 
     def readinto(self, buffer: Any) -> int:
-        count = super().readinto(buffer)
-        self._tally.num_bytes += count
-        return count
+        count = self._file.readinto(buffer)
+        self._tally.num_bytes += count or 0
+        return count or 0
 
 
 class _ZstdFile(io.RawIOBase):

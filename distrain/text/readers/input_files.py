@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distrain.errors import ConfigurationError, DataError
+from distrain.remote.path import RemotePath, text_of, to_path
 from distrain.text.readers.byte_streams import unreadable
 
 COMPRESSED_SUFFIXES = (".gz", ".zst")
@@ -99,7 +100,7 @@ def _expanded(path: Path, option: str) -> list[Path]:
     is_pattern = not _MAGIC.isdisjoint(str(path))
     if is_pattern and (found := _matches(path)):
         return found
-    parts = [Path(part) for part in str(path).split(",")]
+    parts = [to_path(part) for part in text_of(path).split(",")]
     if len(parts) > 1:
         found = [one for part in parts for one in _expanded(part, option)]
         if missing := next((part for part in found if not part.exists()), None):
@@ -115,11 +116,15 @@ def _expanded(path: Path, option: str) -> list[Path]:
 
 def _matches(pattern: Path) -> list[Path]:
     """Return the files and folders that fit a pattern, sorted by name, without hidden files and metadata."""
-    base = Path(pattern.anchor)
-    try:
-        found = sorted(base.glob(str(pattern.relative_to(base))))
-    except ValueError:  # such as "**a": two stars beside other characters
-        return []
+    found: list[Path]
+    if isinstance(pattern, RemotePath):
+        found = [*pattern.matches()]
+    else:
+        base = Path(pattern.anchor)
+        try:
+            found = sorted(base.glob(str(pattern.relative_to(base))))
+        except ValueError:  # such as "**a": two stars beside other characters
+            return []
     return [one for one in found if not one.name.startswith(".") and not _is_metadata(one)]
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from distrain.errors import ConfigurationError, DataError
+from distrain.remote.path import RemotePath
 from distrain.text.readers.columns import LabelledText, Layout, no_column, shown_names
 from distrain.text.readers.memory_bound import memory_bound
 from distrain.text.readers.records import MEMORY_ROWS, labelled_text
@@ -45,8 +46,9 @@ def parquet_rows(path: Path, layout: Layout, tally: Tally, max_row_bytes: int) -
         with _bounded_pool(MEMORY_ROWS * max_row_bytes):
             return read()
 
+    source = path.open("rb") if isinstance(path, RemotePath) else path
     try:
-        file = bounded(lambda: pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=2**20))
+        file = bounded(lambda: pyarrow.parquet.ParquetFile(source, pre_buffer=False, buffer_size=2**20))
         with file:
             _check_columns(path, bounded(lambda: file.schema_arrow), wanted)
             size, num_rows = path.stat().st_size, file.metadata.num_rows

@@ -1,1 +1,0 @@
-"""How does Horovod get into an environment from the package index alone?"""
