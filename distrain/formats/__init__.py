@@ -15,13 +15,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from distrain.formats.image_decoding import decode_image
+    from distrain.formats.image_folder import images
     from distrain.formats.npy_files import npy
 
 _MODULES = {
+    "decode_image": "distrain.formats.image_decoding",
+    "images": "distrain.formats.image_folder",
     "npy": "distrain.formats.npy_files",
 }
 
 __all__ = [
+    "decode_image",
+    "images",
     "npy",
 ]
 

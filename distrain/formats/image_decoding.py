@@ -3,8 +3,7 @@
 Decides: which pictures are refused, which way up a picture stands, and how it gets its size and colours. Never: opens a
 file.
 
-    form = ImageForm(size=(224, 224))
-    pixels = decode_image(content, form)               # uint8 [224, 224, 3]
+    pixels = decode_image(content, size=(224, 224))               # uint8 [224, 224, 3]
 
 Pillow decodes. The pixels depend on the bytes of the picture and on the release of Pillow alone, on any machine.
 """
@@ -71,7 +70,21 @@ class ImageForm:
             raise ConfigurationError("crop_to_aspect_ratio and pad_to_aspect_ratio exclude each other; give one.")
 
 
-def decode_image(content: bytes, form: ImageForm = ImageForm(), name: str = "the image") -> np.ndarray:  # noqa: B008
+def decode_image(content: bytes, **form: Any) -> np.ndarray:
+    """Return the pixels of a picture, uint8 `[height, width, channels]`; made for `map=`.
+
+    Args:
+        content: the encoded picture.
+        **form: fields of `ImageForm`, such as size.
+
+    Raises:
+        DataError: the picture is damaged, too large, animated, or none of the formats.
+        ConfigurationError: a field has a wrong value, or Pillow is not installed.
+    """
+    return decoded(content, ImageForm(**form), "the picture")
+
+
+def decoded(content: bytes, form: ImageForm, name: str) -> np.ndarray:
     """Return the pixels of a picture, uint8 `[height, width, channels]`.
 
     A picture stands as its EXIF orientation says. Transparency is dropped unless the colour mode is "rgba".
@@ -88,13 +101,11 @@ def decode_image(content: bytes, form: ImageForm = ImageForm(), name: str = "the
         _check(image, name)
         try:
             orientation = _orientation(image)
-            size = _turned_size(form.size, orientation)
-            if form.shrink_jpeg and size is not None:
-                image.draft(None, (size[1], size[0]))
-            pixels = _resized(_colored(image, _MODES[form.color_mode]), size, form)
+            if form.shrink_jpeg and form.size is not None:
+                image.draft(None, form.size if orientation >= 5 else form.size[::-1])
+            return _resized(_upright(_colored(image, _MODES[form.color_mode]), orientation), form.size, form)
         except Exception as error:  # Pillow's decoders raise errors of many types for damaged content
             raise DataError(f"{name} is damaged and cannot be decoded: {error or type(error).__name__}.") from None
-    return np.ascontiguousarray(_turned(pixels, orientation))
 
 
 @cache
@@ -174,28 +185,45 @@ def _colored(image: Any, mode: str) -> Any:
 def _resized(image: Any, size: tuple[int, int] | None, form: ImageForm) -> np.ndarray:
     """Return the pixels in a size, uint8 `[height, width, channels]`."""
     Image = pillow()
-    if size is not None:
-        if form.crop_to_aspect_ratio or form.pad_to_aspect_ratio:
-            image = image.crop(_box(image.height, image.width, size, pads=form.pad_to_aspect_ratio))
-        if (image.height, image.width) != size and (form.interpolation != "bilinear" or form.antialias):
-            filters = {"nearest": Image.Resampling.NEAREST, "area": Image.Resampling.BOX}
-            filters |= {"bicubic": Image.Resampling.BICUBIC, "lanczos3": Image.Resampling.LANCZOS}
-            image = image.resize(size[::-1], filters.get(form.interpolation, Image.Resampling.BILINEAR))
+    if size is not None and (form.crop_to_aspect_ratio or form.pad_to_aspect_ratio):
+        image = image.crop(_box(image.height, image.width, size, pads=form.pad_to_aspect_ratio))
+    filters = {"area": Image.Resampling.BOX, "bicubic": Image.Resampling.BICUBIC, "lanczos3": Image.Resampling.LANCZOS}
+    if form.antialias:
+        filters["bilinear"] = Image.Resampling.BILINEAR
+    if size is not None and form.interpolation in filters:
+        image = image.resize(size[::-1], filters[form.interpolation])
     pixels = np.asarray(image)
     pixels = pixels.reshape(*pixels.shape[:2], -1)
     if size is None or pixels.shape[:2] == size:
         return pixels
+    if form.interpolation == "nearest":
+        rows, columns = (_nearest(old, new) for old, new in zip(pixels.shape, size, strict=False))
+        return pixels[rows[:, None], columns]
     from distrain.formats.image_resize import bilinear
 
     return bilinear(pixels, *size)
 
 
+def _nearest(old: int, new: int) -> np.ndarray:
+    """The old pixel of each new one along an axis, int64 `[new]`, with the rounding of `tf.image.resize`."""
+    places = (np.arange(new, dtype=np.float32) + np.float32(0.5)) * (np.float32(old) / np.float32(new))
+    return np.minimum(places.astype(np.int64), old - 1)
+
+
 def _box(height: int, width: int, size: tuple[int, int], *, pads: bool) -> tuple[int, int, int, int]:
-    """The box (left, top, right, bottom) with the proportions of `size` around the middle, as Keras computes it."""
-    choose = max if pads else min
-    new_height = choose(height, int(float(width * size[0]) / size[1]))
-    new_width = choose(width, int(float(height * size[1]) / size[0]))
-    new_height, new_width = max(1, new_height), max(1, new_width)
+    """The box (left, top, right, bottom) with the proportions of `size` around the middle, as Keras computes it.
+
+    Raises:
+        ValueError: the borders would make the picture larger than any picture may be.
+    """
+    limit = pillow().MAX_IMAGE_PIXELS
+    wanted = int(float(width * size[0]) / size[1]), int(float(height * size[1]) / size[0])
+    if pads:
+        top, left = (max(0, int((new - old) / 2)) for new, old in zip(wanted, (height, width), strict=True))
+        if limit is not None and (height + 2 * top) * (width + 2 * left) > limit:
+            raise ValueError(f"with its borders it would have more than {limit:,} pixels")
+        return -left, -top, width + left, height + top
+    new_height, new_width = (max(1, min(new, old)) for new, old in zip(wanted, (height, width), strict=True))
     top, left = int((height - new_height) / 2), int((width - new_width) / 2)
     return left, top, left + new_width, top + new_height
 
@@ -211,14 +239,8 @@ def _orientation(image: Any) -> int:
     return found if found in range(1, 9) else 1
 
 
-def _turned_size(size: tuple[int, int] | None, orientation: int) -> tuple[int, int] | None:
-    return size if size is None or orientation < 5 else size[::-1]
-
-
-def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Return pixels as EXIF says how they stand: 5 to 8 exchange rows and columns, the others mirror."""
-    if orientation >= 5:
-        pixels = pixels.transpose(1, 0, 2)
-    rows = -1 if orientation in (3, 4, 7, 8) else 1
-    columns = -1 if orientation in (2, 3, 6, 7) else 1
-    return pixels[::rows, ::columns]
+def _upright(image: Any, orientation: int) -> Any:
+    turn = pillow().Transpose
+    turns = {2: turn.FLIP_LEFT_RIGHT, 3: turn.ROTATE_180, 4: turn.FLIP_TOP_BOTTOM, 5: turn.TRANSPOSE}
+    turns |= {6: turn.ROTATE_270, 7: turn.TRANSVERSE, 8: turn.ROTATE_90}
+    return image.transpose(turns[orientation]) if orientation in turns else image

@@ -6,7 +6,7 @@ Decides: the value of each pixel of the resized picture. Never: decodes a pictur
     >>> bilinear(pixels, 1, 4)[0, :, 0].tolist()
     [0, 25, 75, 100]
 
-The values equal those of `tf.image.resize`, rounded. The kernel reads four pixels for a pixel that it writes, so its
+The values are the rounded results of `tf.image.resize`. The kernel reads four pixels for a pixel that it writes, so its
 time depends on the new size alone.
 """
 
@@ -51,8 +51,8 @@ def _neighbours(old: int, new: int, channels: int) -> tuple[np.ndarray, np.ndarr
     for index in range(new):
         place = (np.float32(index) + np.float32(0.5)) * scale - np.float32(0.5)
         floor = np.floor(place)
-        before = min(max(np.int64(floor), 0), old - 1)
-        after = min(max(np.int64(np.ceil(place)), 0), old - 1)
+        before = max(0, min(old - 1, int(floor)))
+        after = max(0, min(old - 1, int(np.ceil(place))))
         for channel in range(channels):
             value = index * channels + channel
             first[value], second[value] = before * channels + channel, after * channels + channel

@@ -1,0 +1,149 @@
+"""Pictures in files as a source: a folder with a folder per class, or a list of files with labels.
+
+Decides: what an example of pictures holds. Never: which files are pictures (`image_listing.py`), or how one is decoded
+(`image_decoding.py`).
+
+    source = images("flowers", size=(224, 224))
+    pixels, label = source[0]                          # uint8 [224, 224, 3], and the number of the class
+
+A picture is read and decoded when an example is asked for, so the folder may be larger than memory.
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+import stat
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distrain.errors import ConfigurationError, DataError
+from distrain.files import describe
+from distrain.formats.decoding_threads import in_threads
+from distrain.formats.file_list import Paths, listed
+from distrain.formats.image_decoding import MAX_ENCODED_BYTES, ImageForm, decoded, pillow
+from distrain.formats.image_listing import IMAGE_SUFFIXES, ImageListing, image_files, list_images
+
+
+def images(
+    folder: Paths,
+    *,
+    size: tuple[int, int] | None = None,
+    labels: Any = None,
+    class_names: Sequence[str] | None = None,
+    color_mode: str = "rgb",
+    interpolation: str = "bilinear",
+    antialias: bool = False,
+    crop_to_aspect_ratio: bool = False,
+    pad_to_aspect_ratio: bool = False,
+    shrink_jpeg: bool = False,
+) -> ImageSource:
+    """Use pictures as a source of examples (pixels, label).
+
+    The pixels are uint8 `[height, width, channels]`. By default, examples have the order, the class numbers and the
+    rounded values of `keras.utils.image_dataset_from_directory`.
+
+    Args:
+        folder: holds a folder per class. With `labels`, a folder of pictures, a pattern, or a list of files.
+        size: (height, width) of the pixels; None keeps the size of each picture.
+        labels: a number, or an array of numbers, for each picture, in the order of the files.
+        class_names: folders in the order of their numbers; default: all folders, by name.
+        color_mode: "grayscale", "rgb" or "rgba".
+        interpolation: "bilinear", "nearest", "area", "bicubic" or "lanczos3"; see `ImageForm`.
+        antialias: whether "bilinear" weighs all pixels, so that shrunk pictures look smoother.
+        crop_to_aspect_ratio: whether the middle is cut out, so that proportions stay.
+        pad_to_aspect_ratio: whether black borders are added, so that proportions stay.
+        shrink_jpeg: whether the decoder may shrink large JPEG pictures, which is faster and gives other values.
+
+    Raises:
+        DataError: the folder has no pictures, or a file is missing.
+        ConfigurationError: an argument is wrong, or Pillow is not installed.
+    """
+    pillow()  # a missing package is told before a large folder is read
+    form = ImageForm(
+        size=size,
+        color_mode=color_mode,
+        interpolation=interpolation,
+        antialias=antialias,
+        crop_to_aspect_ratio=crop_to_aspect_ratio,
+        pad_to_aspect_ratio=pad_to_aspect_ratio,
+        shrink_jpeg=shrink_jpeg,
+    )
+    if labels is not None:
+        return ImageSource(_labelled(folder, labels, class_names), form)
+    if not isinstance(folder, (str, os.PathLike)):
+        raise ConfigurationError("A list of pictures needs labels=, with the label of each picture.")
+    return ImageSource(list_images(Path(folder), class_names), form)
+
+
+def _labelled(paths: Paths, labels: Any, class_names: Sequence[str] | None) -> ImageListing:
+    if isinstance(paths, (str, os.PathLike)) and Path(paths).is_dir():
+        files = image_files(Path(paths))
+    else:
+        files = [str(path) for path in listed(paths, suffixes=IMAGE_SUFFIXES, kind="pictures")]
+    values = np.asarray(labels)
+    if values.dtype.kind not in "biuf" or not values.ndim:
+        raise ConfigurationError(f"labels has {values.dtype}; give a number for each picture, such as its class.")
+    if len(values) != len(files):
+        raise ConfigurationError(f"labels has {len(values):,} labels for {len(files):,} pictures; give one for each.")
+    return ImageListing(tuple(files), values, tuple(class_names or ()))
+
+
+class ImageSource:
+    """Pictures as a source by position.
+
+    Args:
+        listing: the files and their labels.
+        form: size and colours of the pixels.
+    """
+
+    def __init__(self, listing: ImageListing, form: ImageForm) -> None:
+        self._listing, self._form = listing, form
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes by number; empty if unknown."""
+        return self._listing.class_names
+
+    def __len__(self) -> int:
+        return len(self._listing.files)
+
+    def __getitem__(self, number: int) -> tuple[np.ndarray, Any]:
+        """Return one example."""
+        index = operator.index(number)
+        return read_image(self._listing.files[index], self._form), self._listing.labels[index]
+
+    def take(self, indices: np.ndarray) -> Any:
+        """Return several examples: arrays, or a list if the pictures have several sizes."""
+        files = [self._listing.files[index] for index in indices.tolist()]
+        labels = self._listing.labels[indices]
+        pixels = in_threads(partial(read_image, form=self._form), files)
+        if len({array.shape for array in pixels}) > 1:
+            return list(zip(pixels, labels, strict=True))
+        return np.stack(pixels), labels
+
+    def read_labels(self, start: int, stop: int) -> np.ndarray:
+        """Return the labels of neighbours, without their pictures."""
+        return self._listing.labels[start:stop]
+
+
+def read_image(path: str, form: ImageForm) -> np.ndarray:
+    """Return the pixels of a file.
+
+    Raises:
+        DataError: the file cannot be read, or is no picture; the message names the file.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would wait for its writer
+        with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor has no path
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise DataError(f"{path} is no file. Restore the picture.")
+            content = file.read(MAX_ENCODED_BYTES + 1)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or describe(error)}. Restore the picture.") from None
+    return decoded(content, form, path)
