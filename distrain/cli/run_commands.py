@@ -4,6 +4,7 @@ Decides: options and output of these commands. Never: loads a model itself.
 
     $ distrain evaluate --run runs/1 --data data
     $ echo "stocks fall" | distrain predict --run runs/1
+    $ distrain predict --run runs/1 --data data --out predictions.parquet
 """
 
 from __future__ import annotations
@@ -17,16 +18,18 @@ from typing import Any
 from distrain.errors import ConfigurationError, DataError
 from distrain.file_names import CONFIG_NAME, METRICS_NAME, REPORT_NAME, SUMMARY_NAME
 
+PARTS = ("test", "validation", "train")  # as `predict` prefers them
+_DATA = "prepared data that the run was trained on, a folder of arrays, or a function package.module:function"
 _MAX_LINE_BYTES = 2**26  # as `prepare` accepts with 1 GiB of memory
 
 
 def add_evaluate(commands: Any) -> None:
     """Add `distrain evaluate`."""
-    command = commands.add_parser("evaluate", help="print metrics of the best checkpoint on the test part, as JSON")
-    command.add_argument("--run", type=Path, required=True, metavar="RUN", help="run directory")
-    command.add_argument(
-        "--data", type=Path, required=True, metavar="DIR", help="prepared data that the run was trained on"
+    command = commands.add_parser(
+        "evaluate", help="print metrics of the best checkpoint on the test part, else the validation part, as JSON"
     )
+    command.add_argument("--run", type=Path, required=True, metavar="RUN", help="run directory")
+    command.add_argument("--data", type=Path, required=True, metavar="DATA", help=_DATA)
     _add_choice(command)
     _add_devices(command)
     command.set_defaults(command=_evaluate, may_be_cut=True, prints_result=True)
@@ -41,10 +44,19 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def add_predict(commands: Any) -> None:
     """Add `distrain predict`."""
-    command = commands.add_parser("predict", help="read one text per line, print one JSON object per line")
+    command = commands.add_parser(
+        "predict", help="predict each line of a text, or each example of --data; print one JSON object for each"
+    )
     command.add_argument("--run", type=Path, required=True, metavar="RUN", help="run directory")
     command.add_argument(
         "file", nargs="?", type=Path, metavar="FILE", help="texts, one per line (default: standard input)"
+    )
+    command.add_argument("--data", type=Path, metavar="DATA", help=f"in place of texts: {_DATA}")
+    command.add_argument(
+        "--part", choices=PARTS, metavar="|".join(PARTS), help="part of --data (default: the first of these it has)"
+    )
+    command.add_argument(
+        "--out", type=Path, metavar="FILE", help="write the predictions of --data to this .parquet or .jsonl file"
     )
     _add_choice(command)
     _add_devices(command)
@@ -52,12 +64,24 @@ def add_predict(commands: Any) -> None:
 
 
 def _predict(options: argparse.Namespace) -> None:
-    from distrain.inference.predict import predict_lines
-
-    texts = _text_lines(options.file)
     chosen = {"checkpoint": options.checkpoint, "trust": options.trust, "devices": options.devices}
-    for line in predict_lines(options.run, texts, **chosen):
+    for line in _predictions(options, chosen):
         print(line)
+
+
+def _predictions(options: argparse.Namespace, chosen: dict[str, Any]) -> Iterator[str]:
+    if options.data is None:
+        from distrain.inference.predict import predict_lines
+
+        for name in ("part", "out"):
+            if getattr(options, name) is not None:
+                raise ConfigurationError(f"--{name} goes with --data; texts are printed, so send the output to a file.")
+        return predict_lines(options.run, _text_lines(options.file), **chosen)
+    from distrain.inference.predict_data import predict_data
+
+    if options.file is not None:
+        raise ConfigurationError(f"{options.file} and --data are both given; predict texts, or the examples of --data.")
+    return predict_data(options.run, options.data, out=options.out, part=options.part, **chosen)
 
 
 def _add_choice(command: argparse.ArgumentParser) -> None:

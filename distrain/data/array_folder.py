@@ -7,7 +7,7 @@ Decides: the file names in such a folder. Never: what the arrays mean.
 
     train.x.npy            features
     train.x.npz            sparse features, as scipy.sparse.save_npz writes them
-    train.y.npy            labels
+    train.y.npy            labels, unless the model needs none
     train.weights.npy      example weights, optional: [n], or of a shape that the loss takes, such as [n, time]
     test.x.npy ...         the same files for validation, optional
 
@@ -28,21 +28,26 @@ from distrain.data.examples import Examples
 from distrain.data.sources import array_examples
 from distrain.errors import ConfigurationError, DataError
 
+PARTS = ("train", "test")
 _KINDS = {"x": "features", "y": "labels", "weights": "weights"}
 
 
 def is_array_folder(directory: Path) -> bool:
-    """Whether the folder contains labels of training arrays."""
-    return bool(_files(directory, "train", "y"))
+    """Whether the folder contains arrays of a part."""
+    return any(_has_part(directory, part) for part in PARTS)
 
 
 def open_array_folder(directory: Path) -> dict[str, Examples]:
-    """Examples of each part of the folder: "train", and "test" if the folder has a test part.
+    """Examples of each part of the folder: "train" and "test", if the folder has them.
 
     Raises:
         DataError: a file is missing or damaged, or lengths differ.
     """
-    return {part: _open_part(directory, part) for part in ("train", "test") if _files(directory, part, "y")}
+    return {part: _open_part(directory, part) for part in PARTS if _has_part(directory, part)}
+
+
+def _has_part(directory: Path, part: str) -> bool:
+    return any(_files(directory, part, kind) for kind in ("x", "y"))
 
 
 def _open_part(directory: Path, part: str) -> Examples:

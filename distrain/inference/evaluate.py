@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from distrain.data.batches import epoch_batches, sample_batch
-from distrain.data.dataset_index import open_dataset
+from distrain.data.label_range import with_label_ranges
 from distrain.data.prefetch import prefetched
-from distrain.data.sources import part_examples
-from distrain.errors import DataError
 from distrain.inference.finished_run import open_finished_run
+from distrain.inference.run_data import TO_EVALUATE, open_part
 from distrain.keras_backend import require_tensorflow
 from distrain.training.class_counts import make_count_step, predicts_classes
 from distrain.training.class_figures import class_figures
@@ -27,42 +26,39 @@ from distrain.training.feed import evaluation_plan
 def evaluate_run(
     run: Path, data: Path, *, checkpoint: str | None = None, trust: bool = False, devices: str | None = None
 ) -> dict[str, Any]:
-    """Evaluate a run's best checkpoint on the test part of its data.
+    """Evaluate a run's best checkpoint on the test part of some data, else on its validation part.
 
     Args:
         run: the run directory.
-        data: the data set that the run was trained on.
+        data: the prepared text that the run was trained on, or a folder of arrays, or a function as module:function.
         checkpoint: name or path of another checkpoint to use.
         trust: whether code that the run names may run.
         devices: "cpu", or "gpu:N" for one GPU; default: the first GPU, and the CPU if there is no GPU.
 
     Returns:
         `loss` and the metrics; `examples`, the number of test examples; `step`, the checkpoint's global step. If the
-        model predicts classes, also the figures of `class_figures`.
+        model predicts classes of prepared text, also the figures of `class_figures`.
 
     Raises:
         CheckpointError: the run cannot be used.
-        ConfigurationError: the model needs code and the run is not trusted, or a GPU is not usable.
-        DataError: the data is missing or damaged, or the run was trained on other data.
+        ConfigurationError: the model needs code and the run is not trusted, a GPU is not usable, or the data has no
+            part to evaluate.
+        DataError: the data is missing or damaged, or is not the text that the run was trained on.
     """
     require_tensorflow()
     from distrain.distribution.devices import use_one_device
     from distrain.distribution.single import SingleDevice
     from distrain.training import step as steps
+    from distrain.training.label_classes import label_ranges
     from distrain.training.task import batch_specs
 
     use_one_device(os.environ, devices)
     finished = open_finished_run(run, checkpoint=checkpoint, trust=trust)
-    dataset = open_dataset(data)
-    if finished.settings.get("data_digest") != dataset.digest:
-        raise DataError(
-            f"{data} is not the data that {run} was trained on: its columns may mean something else. Give the folder "
-            "of that run, or prepare and train again."
-        )
-    examples = part_examples(dataset.parts["test"], **finished.row_layout)
+    part = open_part(finished, data, TO_EVALUATE, compares=True)
     device = SingleDevice()
-    trainable = finished.load_model(examples, device)
-    sample, num_classes = sample_batch(examples), len(dataset.classes)
+    trainable = finished.load_model(part.examples, device)
+    sample, num_classes = sample_batch(part.examples), len(part.classes)
+    examples = with_label_ranges(part.examples, label_ranges(trainable, sample))
     step = steps.make_evaluate_step(trainable, device, batch_specs(sample))
     plan, order = evaluation_plan(examples, 1, finished.config.replica_batch_size(1))
     metrics = evaluate_all(
@@ -76,7 +72,7 @@ def evaluate_run(
         figures = evaluate_all(
             prefetched(epoch_batches(examples, plan, order, replicas=range(1))),
             lambda batches: count(batches).sums,
-            lambda sums: class_figures(sums[0], dataset.classes),
+            lambda sums: class_figures(sums[0], part.classes),
         )
         metrics |= figures or {}
     return {**metrics, "examples": examples.num_examples, "step": finished.checkpoint.state["global_step"]}

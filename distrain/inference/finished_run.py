@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run on prepared text, with its best checkpoint.
+    """A run, with its best checkpoint.
 
     Attributes:
         path: the run directory.
@@ -80,24 +80,49 @@ class FinishedRun:
             CheckpointError: the checkpoint belongs to another model.
             ConfigurationError: the model is of a user's own code, and the run is not trusted.
         """
-        from distrain.models.state import ModelState
         from distrain.training.task import make_task
 
-        build = self._named_model() if self.config.model is None or self.is_trusted else self._rebuilt_model()
-        scope = distribution.scope()
-        trainable = make_task(build, sample_batch(examples), scope=scope, num_columns=examples.num_columns)
-        averages = getattr(trainable.optimizer, "inner_optimizer", trainable.optimizer).use_ema
-        state = ModelState(trainable.model, trainable.optimizer if averages else None)
-        self._check_names(state.layout())
-        state.restore(self.checkpoint)
-        trainable.optimizer.finalize_variable_values(trainable.model.trainable_variables)
+        sample, scope = sample_batch(examples), distribution.scope()
+        trainable = make_task(self._builder(), sample, scope=scope, num_columns=examples.num_columns)
+        self._restore(trainable.model)
         return trainable
 
+    def load_network(self, examples: Examples, distribution: Distribution) -> Any:
+        """Build the model as `load_model` does, for examples that may have no labels; return the Keras model."""
+        from distrain.training.task import built_model
+
+        sample, scope = sample_batch(examples), distribution.scope()
+        model, _ = built_model(self._builder(), sample, scope=scope, num_columns=examples.num_columns)
+        self._restore(model)
+        return model
+
+    @property
+    def is_of_text(self) -> bool:
+        """Whether the run was trained on prepared text."""
+        return "text" in self.settings
+
+    def _restore(self, model: Any) -> None:
+        from distrain.models.state import ModelState
+
+        averages = getattr(model.optimizer, "inner_optimizer", model.optimizer).use_ema
+        state = ModelState(model, model.optimizer if averages else None)
+        self._check_names(state.layout())
+        state.restore(self.checkpoint)
+        model.optimizer.finalize_variable_values(model.trainable_variables)
+
+    def _builder(self) -> Callable[[], Any]:
+        is_shipped = self.config.model is None and self.is_of_text
+        is_named = self.config.model is not None and self.is_trusted
+        return self._named_model() if is_shipped or is_named else self._rebuilt_model()
+
     def _named_model(self) -> Callable[[], Any]:
+        from distrain.models.build import find_function, user_model
         from distrain.models.optimizers import choose_optimizer
 
         # The optimizer is never used, but may hold the averages of the weights; any length of the run gives the same.
         choice = partial(choose_optimizer, config=self.config, num_steps=2**31, num_replicas=1)
+        if self.config.model is not None and not self.is_of_text:
+            return partial(user_model, find_function(self.config.model), choose_optimizer=choice)
         return partial(model_builder(self.config, self.metadata), choose_optimizer=choice)
 
     def _rebuilt_model(self) -> Callable[[], Any]:
@@ -106,6 +131,11 @@ class FinishedRun:
 
         saved = self.checkpoint.state.get("architecture")
         foreign = "nothing that Keras could save" if saved is None else foreign_part(saved)
+        if foreign and self.config.model is None:
+            raise ConfigurationError(
+                f"{self.path} was trained by distrain.fit, and its model cannot be rebuilt without the code that made "
+                f"it, because it holds {foreign}. Use the model in your program, or train it by --model."
+            )
         if foreign:
             raise ConfigurationError(
                 f"{self.path} was trained with --model {self.config.model}. Its model cannot be rebuilt without the "

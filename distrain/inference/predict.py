@@ -14,13 +14,12 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
-
 from distrain.data.batches import epoch_batches
 from distrain.data.sources import rows_examples
 from distrain.errors import CheckpointError
 from distrain.file_names import VECTORIZER_NAME
 from distrain.inference.finished_run import open_finished_run
+from distrain.inference.probabilities import probabilities
 from distrain.keras_backend import require_tensorflow
 from distrain.runs.manifest import check_files
 from distrain.text.vectorizers.load_vectorizer import load_vectorizer
@@ -85,15 +84,3 @@ def predict_lines(
             best = int(row.argmax())
             answer = {"label": metadata.classes[best], "probability": round(float(row[best]), 6)}
             yield json.dumps(answer, ensure_ascii=False)
-
-
-def probabilities(outputs: np.ndarray, *, is_logits: bool) -> np.ndarray:
-    """Return the probability of each class, of outputs for one class or for all; of one, it is the second."""
-    outputs = outputs.reshape(len(outputs), -1).astype(np.float64)
-    if outputs.shape[1] == 1:
-        rest = -outputs if is_logits else 1 - outputs
-        outputs = np.concatenate([rest, outputs], axis=1) / (2 if is_logits else 1)  # softmax of -z/2, z/2: sigmoid z
-    if not is_logits:
-        return outputs
-    powers = np.exp(outputs - outputs.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)

@@ -19,7 +19,7 @@ from distrain.data.array_folder import is_array_folder, open_array_folder
 from distrain.data.dataset_index import open_dataset
 from distrain.data.examples import Examples
 from distrain.data.sources import part_examples
-from distrain.errors import ConfigurationError
+from distrain.errors import ConfigurationError, DataError
 from distrain.training.class_weight import weigh_classes
 from distrain.training.named_data import load_named_data, names_function
 
@@ -154,6 +154,8 @@ def _text_job(config: TrainConfig) -> TrainingJob:
 def _array_job(config: TrainConfig) -> TrainingJob:
     _require_model(config, "holds arrays, not prepared text")
     parts = open_array_folder(config.data)
+    if "train" not in parts:
+        raise DataError(f"{config.data} has arrays to test, but none to train: add train.x.npy and train.y.npy.")
     digest = "|".join(f"{name}:{part.digest}" for name, part in parts.items())
     return _model_job(config, parts["train"], parts.get("test"), digest)
 

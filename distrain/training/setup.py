@@ -241,7 +241,7 @@ def build_setup(
         model_state.restore(restored)
     else:
         model_state.restore(broadcast_checkpoint(distribution, Checkpoint(Path(), model_state.arrays(), {})))
-    architecture = architecture_of(trainable.model) if config.model else None
+    architecture = architecture_of(trainable.model) if config.model or "text" not in job.metadata else None
     progress = read_progress(restored, num_examples=job.train.num_examples)
     return RunSetup(
         config, distribution, job, restored, progress, trainable, model_state, sample, description, architecture

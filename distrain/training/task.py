@@ -78,13 +78,8 @@ def make_task(
         ConfigurationError: the model, its loss or a metric does not accept the data.
     """
     tensors = tf.nest.map_structure(tf.constant, sample)
-    with scope:
-        model = build()
-        inputs = model_inputs(model, tensors.features, num_columns)
-        outputs = first_call(model, sample, num_columns)
-        model.optimizer.build(model.trainable_variables)
-        if is_under_strategy():
-            keep_layer_losses_of_threads_apart(model)
+    model, outputs = built_model(build, sample, scope=scope, num_columns=num_columns)
+    inputs = model_inputs(model, tensors.features, num_columns)
     labels, weights = given(tensors.labels), given(tensors.weights)
     compute_loss(model, inputs, labels, outputs, weights, training=False)
     results = compute_metrics(model, inputs, labels, outputs, weights)
@@ -100,6 +95,23 @@ def make_task(
         compute_loss(model, inputs, labels, outputs, weights, training=False)
     model.reset_metrics()
     return TrainableModel(model, MetricStates(model), dict(num_columns), bool(divisors), jit_compile)
+
+
+def built_model(
+    build: Callable[[], Any], sample: Batch, *, scope: AbstractContextManager[Any], num_columns: Mapping[str, int]
+) -> tuple[Any, Any]:
+    """Build model and optimizer as `make_task` does, without a look at labels; return the model and its outputs.
+
+    Raises:
+        ConfigurationError: the model does not accept the features.
+    """
+    with scope:
+        model = build()
+        outputs = first_call(model, sample, num_columns)
+        model.optimizer.build(model.trainable_variables)
+        if is_under_strategy():
+            keep_layer_losses_of_threads_apart(model)
+    return model, outputs
 
 
 def first_call(model: Any, sample: Batch, num_columns: Mapping[str, int]) -> Any:
@@ -125,7 +137,10 @@ def _reason(error: Exception) -> str:
 
 
 def _shapes(nest: Any) -> Any:
-    return tf.nest.map_structure(lambda array: f"{array.dtype.name}{list(array.shape)}".replace("None", "?"), nest)
+    def shape(array: Any) -> str:
+        return "none" if array is None else f"{array.dtype.name}{list(array.shape)}".replace("None", "?")
+
+    return tf.nest.map_structure(shape, nest)
 
 
 def _require_tracked(model: Any, results: Mapping[str, Any]) -> None:
@@ -175,6 +190,11 @@ def _misfits_explained(part: str, labels: Any, outputs: Any) -> Iterator[None]:
     try:
         yield
     except _MISFITS as error:
+        if labels is None:
+            raise ConfigurationError(
+                f"The {part} of the model cannot be computed, because the examples have no labels: give (x, y), or "
+                "y beside x."
+            ) from error
         raise ConfigurationError(
             f"The {part} of the model cannot be computed for labels {_shapes(labels)} and outputs {_shapes(outputs)}: "
             f"{_reason(error)}"
