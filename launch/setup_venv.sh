@@ -38,6 +38,24 @@ run this script again."
 python3-venv; elsewhere: https://www.python.org/downloads), or name it: PYTHON=/path/to/python3.12 $0"
 }
 
+# Runs a module of distrain/install, which needs only Python's own library.
+of_package() { # module, argument ...
+  local python=$venv/bin/python module=$1
+  shift
+  [ -x "$python" ] || python=$(find_python)
+  (cd "$repository" && exec "$python" -m "distrain.install.$module" "$@")
+}
+
+# Installs packages into an environment, with a line every 20 seconds that says how far pip is.
+install_packages() { # folder of the environment, sentence, argument of pip ...
+  local folder=$1 what=$2
+  shift 2
+  of_package progress "$folder/install.log" "$what" \
+    "$folder/bin/python" -m pip install --disable-pip-version-check "$@" ||
+    fail 2 "installing failed; pip's message above says why. If it was the network, run this script again: pip keeps \
+finished downloads."
+}
+
 # Prints the number of NVIDIA GPUs; 0 without a driver.
 count_gpus() {
   if command -v nvidia-smi >/dev/null 2>&1; then
@@ -86,9 +104,7 @@ setup_venv() { # extras with commas between them, or ""
   if [ -e "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
     return
   fi
-  say "Installing distrain[$extras] into .venv (the first time some minutes of downloads) ..."
-  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable "${repository}[$extras]" ||
-    fail 2 "installing failed; pip's message above says why. If it was the network, run this script again: pip keeps \
-finished downloads."
+  install_packages "$venv" "Installing distrain[$extras] into .venv, the first time with some minutes of downloads" \
+    --editable "${repository}[$extras]"
   printf '%s\n' "$wanted" | tee "$venv/installed-$build" >"$stamp"
 }

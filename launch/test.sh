@@ -45,10 +45,9 @@ setup_manifest_checks() {
   if [ -e "$checks/installed" ] && [ "$(cat "$checks/installed")" = "$wanted" ]; then
     return
   fi
-  say "Installing what checks the Kubernetes manifests into .venv-manifests ..."
-  { "$venv/bin/python" -m venv --clear "$checks" &&
-    "$checks/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$requirements"; } ||
-    fail 2 "installing failed; pip's message above says why. If it was the network, run this script again."
+  "$venv/bin/python" -m venv --clear "$checks" || fail 2 "making .venv-manifests failed; the message above says why."
+  install_packages "$checks" "Installing what checks the Kubernetes manifests into .venv-manifests" \
+    --requirement "$requirements"
   printf '%s\n' "$wanted" >"$checks/installed"
 }
 

@@ -15,7 +15,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from distrain.cli import data_commands, doctor_command, run_commands, train_command, verify_command
+from distrain.cli import data_commands, doctor_command, install_command, run_commands, train_command, verify_command
 from distrain.cli.machine_faults import in_a_sentence
 from distrain.cli.options import Formatter, Parser, exit_code_table
 from distrain.cli.streams import StandardOutput, drop_output
@@ -105,6 +105,7 @@ def make_parser() -> argparse.ArgumentParser:
     run_commands.add_alive(commands)
     verify_command.add_verify(commands)
     doctor_command.add_doctor(commands)
+    install_command.add_install_horovod(commands)
     for command in commands.choices.values():
         command.add_argument(
             "--log-level",

@@ -30,6 +30,8 @@ DEVICES = Path("/dev")
 DRIVER_FILE = Path("/proc/driver/nvidia/version")
 BUS = Path("/sys/bus/pci/devices")
 
+LEAST_DRIVERS = {"11": 450, "12": 525, "13": 580}  # by major release of CUDA
+
 # Error codes of `cuInit`, from cuda.h, whose meaning names a cure.
 _CURES = {
     34: "libcuda.so.1 is the stub of a CUDA toolkit, so take its folder out of LD_LIBRARY_PATH",
@@ -122,6 +124,13 @@ def ask_driver() -> Driver:
     if code == 0:
         return Driver(cuda, "")
     return Driver(cuda, _CURES.get(code, "see what nvidia-smi says") + f" (error {code} of cuInit)")
+
+
+def least_driver(cuda: str) -> str:
+    """Return the release of the first driver that runs a CUDA release such as "12.5.1", as words for a cure."""
+    # docs.nvidia.com/deploy/cuda-compatibility: the first driver that runs programs of a major release
+    least = LEAST_DRIVERS.get(cuda.partition(".")[0])
+    return f"{least} at least" if least else "see docs.nvidia.com/deploy/cuda-compatibility"
 
 
 def _listed_by_smi() -> list[str]:

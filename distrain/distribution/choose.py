@@ -108,7 +108,7 @@ def _in_one_process(
 
 def _join(strategy: str, config: TrainConfig, world: World, environ: Mapping[str, str]) -> Distribution:
     package, cure = {
-        "horovod": ("horovod", "Build it with ./launch/install_horovod.sh, or use --strategy mpi."),
+        "horovod": ("horovod", "Build it with distrain install-horovod, or use --strategy mpi."),
         "mpi": ("mpi4py", "Install it with: pip install 'distrain[mpi]'"),
     }[strategy]
     if not _is_installed(package):

@@ -65,10 +65,10 @@ def unusable_reason(environ: Mapping[str, str]) -> str:
     driver = nvidia.ask_driver()
     wanted = str(build.get("cuda_version", ""))
     if driver.cuda and wanted.split(".")[0].isdigit() and driver.cuda[0] < int(wanted.split(".")[0]):
-        release = nvidia.driver_version()
+        release, least = nvidia.driver_version(), nvidia.least_driver(wanted)
         return (
             f"the driver{f' {release}' if release else ''} supports CUDA up to {driver.cuda[0]}.{driver.cuda[1]}, but "
-            f"this TensorFlow is built for CUDA {wanted}. Install a newer driver: {_least_driver(wanted)}."
+            f"this TensorFlow is built for CUDA {wanted}. Install a newer driver: {least}."
         )
     visible = environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None and driver.fault.endswith("(error 100 of cuInit)"):
@@ -120,12 +120,6 @@ def tensorflow_build() -> str:
     build = tf.sysconfig.get_build_info()
     kind = f"CUDA {build.get('cuda_version', '')}".strip() if build.get("is_cuda_build") else "CPUs"
     return f"{tf.__version__} for {kind}"
-
-
-def _least_driver(cuda: str) -> str:
-    # docs.nvidia.com/deploy/cuda-compatibility: the first driver that runs programs of a major release
-    least = {"11": "450", "12": "525", "13": "580"}.get(cuda.split(".")[0])
-    return f"{least} at least" if least else "see docs.nvidia.com/deploy/cuda-compatibility"
 
 
 def _loads(library: str | os.PathLike[str]) -> bool:

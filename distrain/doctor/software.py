@@ -98,7 +98,7 @@ def check_nccl(facts: Facts) -> Finding:
 def check_horovod(facts: Facts) -> Finding:
     """Check that Horovod was built for the installed TensorFlow, by what its build recorded."""
     spec = importlib.util.find_spec("horovod")
-    rebuild = "./launch/install_horovod.sh builds it"
+    rebuild = "distrain install-horovod builds it"
     if spec is None or not spec.origin:
         return Finding.ok(f"not installed; several processes use MPI ({rebuild})")
     folder = Path(spec.origin).parent

@@ -90,7 +90,7 @@ def _join(devices: str | None) -> World:
         except ImportError as error:
             raise ConfigurationError(
                 f"This is rank {world.rank} of {world.size}, but Horovod cannot be imported ({error}). Build it with "
-                "./launch/install_horovod.sh."
+                "distrain install-horovod."
             ) from None
         models = agree_on_devices(horovod.start(world), own)
         if CPU not in models:

@@ -22,6 +22,9 @@ from pathlib import Path
 
 import pytest
 
+from distrain.install.environment import find_tensorflow
+from distrain.install.horovod_build import wheel_name
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPT = Path("launch/install_horovod.sh")
 NOBODY_LISTENS = "http://127.0.0.1:9/index"
@@ -30,9 +33,10 @@ PAGE = b'<!DOCTYPE html><html><body><a href="horovod-0.28.1.tar.gz">horovod-0.28
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A checkout with only the scripts."""
+    """A checkout with only the scripts and the package."""
     path = tmp_path / "check out"
-    shutil.copytree(REPOSITORY / "launch", path / "launch", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("launch", "distrain"):
+        shutil.copytree(REPOSITORY / name, path / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(REPOSITORY / "pyproject.toml", path)
     return path
 
@@ -55,6 +59,7 @@ def settings(checkout: Path, index: str = NOBODY_LISTENS, **others: str) -> dict
     """Return an environment with an empty cache and this package index; the program `true` serves as the compiler."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
     pip = {"PIP_INDEX_URL": index, "PIP_CONFIG_FILE": os.devnull, "PIP_RETRIES": "0", "NO_PROXY": "127.0.0.1"}
+    pip |= {"PYTHONDONTWRITEBYTECODE": "1"}
     places = {"HOME": str(checkout.parent / "home"), "XDG_CACHE_HOME": str(checkout.parent / "cache")}
     return {**kept, **pip, **places, "CXX": "true", "CC": "true", **others}
 
@@ -126,8 +131,13 @@ def test_without_a_compiler_nothing_is_downloaded_or_written(checkout):
     bin_folder.mkdir()
     for name in ("bash", "cat", "dirname", "env", "grep", "uname"):
         (bin_folder / name).symlink_to(shutil.which(name))
+    (bin_folder / "python3").symlink_to(Path(sys.executable).resolve())
     before = everything_below(checkout.parent)
-    done = run(checkout, "--cpu", env={"PATH": str(bin_folder), "HOME": str(checkout.parent / "home")})
+    done = run(
+        checkout,
+        "--cpu",
+        env={"PATH": str(bin_folder), "HOME": str(checkout.parent / "home"), "PYTHONDONTWRITEBYTECODE": "1"},
+    )
     assert (done.returncode, done.stdout) == (2, "")
     assert "no C++ compiler was found" in done.stderr
     assert "apt-get install g++" in done.stderr
@@ -143,11 +153,8 @@ def test_a_compiler_that_does_not_compile_is_refused_by_name(checkout):
 
 
 def test_gpu_operations_are_not_built_for_a_tensorflow_without_them(installed):
-    nvcc = installed.parent / "cuda" / "bin" / "nvcc"
-    nvcc.parent.mkdir(parents=True)
-    nvcc.touch(mode=0o755)
     before = everything_below(installed.parent)
-    done = run(installed, "--gpu", env=settings(installed, CUDA_HOME=str(nvcc.parents[1])))
+    done = run(installed, "--gpu", env=settings(installed))
     assert done.returncode == 2
     assert "rm -r .venv" in done.stderr
     assert everything_below(installed.parent) == before
@@ -202,7 +209,7 @@ def test_a_second_one_waits_for_the_first(installed):
         assert (cache / "building" / "of the first").exists()
     output, _ = second.communicate(timeout=120)
     assert second.returncode == 2  # nobody listens at its index
-    assert output.startswith("1/4  Fetching")
+    assert output.startswith("1/5  Checking")
     assert left_in_cache(installed) == {"build.log", "lock"}
 
 
@@ -227,12 +234,13 @@ def test_stopped_in_the_middle_it_leaves_no_process_and_nothing_half_built(insta
 
 
 def test_a_second_call_does_not_build_again():
-    if not (REPOSITORY / ".venv" / "horovod-installed").exists():
+    installed = REPOSITORY / ".venv" / "horovod-installed"
+    if not installed.exists() or installed.read_text().strip() != wheel_name("cpu", find_tensorflow(), None):
         pytest.skip("launch/install_horovod.sh has not been run here; it would take minutes")
     done = run(REPOSITORY)
     assert (done.returncode, done.stderr) == (0, "")
     assert "is in .venv already" in done.stdout
-    assert "1/4" not in done.stdout
+    assert "2/5" not in done.stdout
 
 
 def test_the_wheel_does_not_name_the_environment_it_was_built_in():
@@ -246,14 +254,3 @@ def test_the_wheel_does_not_name_the_environment_it_was_built_in():
         paths = [line.split("[")[1].rstrip("]") for line in dynamic.splitlines() if "PATH)" in line]
         assert paths
         assert all(folder.startswith("$ORIGIN/") for path in paths for folder in path.split(":"))
-
-
-def test_another_source_than_expected_is_not_changed(tmp_path):
-    library = tmp_path / "horovod" / "tensorflow" / "CMakeLists.txt"
-    library.parent.mkdir(parents=True)
-    library.write_text("project(horovod CXX)\n")
-    command = [sys.executable, REPOSITORY / "launch" / "patch_horovod.py", tmp_path]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "expected once, but there 0 times" in done.stderr
-    assert library.read_text() == "project(horovod CXX)\n"

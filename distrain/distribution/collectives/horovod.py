@@ -30,7 +30,7 @@ try:
     import horovod.tensorflow as hvd
 except (ImportError, OSError, tf.errors.OpError) as error:  # a library is missing, or was built for another TensorFlow
     raise ConfigurationError(
-        f"Horovod cannot be loaded: {' '.join(str(error).split())}. Build it again with ./launch/install_horovod.sh, "
+        f"Horovod cannot be loaded: {' '.join(str(error).split())}. Build it again with distrain install-horovod, "
         "or use --strategy mpi."
     ) from None
 
@@ -69,7 +69,7 @@ def check_gpu_support() -> None:
     if not hvd.nccl_built():
         raise ConfigurationError(
             "Horovod was built without NCCL, so that gradients would not travel between GPUs. Build it again with "
-            "./launch/install_horovod.sh --gpu, use --strategy mpi, or train on the CPU with --devices cpu:1."
+            "distrain install-horovod --gpu, use --strategy mpi, or train on the CPU with --devices cpu:1."
         )
 
 

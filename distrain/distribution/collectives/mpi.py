@@ -45,7 +45,7 @@ def check_gpu_support() -> None:
     if MPI.COMM_WORLD.rank == 0:
         _LOG.warning(
             "--strategy mpi copies gradients from the GPU to the host and back at each step. Horovod with NCCL is "
-            "faster: ./launch/install_horovod.sh --gpu. So is one process for all GPUs of one machine: start "
+            "faster: distrain install-horovod --gpu. So is one process for all GPUs of one machine: start "
             "'distrain train --strategy mirrored' without a launcher."
         )
 

@@ -111,6 +111,7 @@ def test_an_option_of_one_value_that_is_given_twice_is_refused(command, option, 
 def test_options_of_all_commands_are_found():
     assert {command for command, _ in ONE_VALUE} == {
         "alive", "evaluate", "plan", "predict", "prepare", "replay", "report", "synth", "train", "verify", "doctor",
+        "install-horovod",
     }  # fmt: skip
 
 

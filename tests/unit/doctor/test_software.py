@@ -109,7 +109,7 @@ def test_horovod_is_compared_with_tensorflow(machine, monkeypatch, built_for, ha
     found = software.check_horovod(FACTS)
     assert found.status == status
     assert words in found.message
-    assert ("install_horovod.sh" in found.cure) == (status == "error")
+    assert ("install-horovod" in found.cure) == (status == "error")
 
 
 @pytest.mark.parametrize(("needs_mpirun", "status"), [(True, "error"), (False, "warning")])

@@ -1,0 +1,1 @@
+"""How does Horovod get into an environment from the package index alone?"""

@@ -1,0 +1,38 @@
+"""Tries a built Horovod: a sum over the processes of a launcher, or over a single GPU.
+
+Decides: what must come out. Never: starts processes.
+
+    $ mpirun -n 2 python -m distrain.install.trial 2       # two ranks, on two GPUs if there are two
+    $ python -m distrain.install.trial 1                   # one rank; on a GPU, NCCL carries its sum
+    2.21.0 sums over 1 rank(s) on a GPU
+"""
+
+from __future__ import annotations
+
+import sys
+
+
+def sum_over_ranks(size: int) -> str:
+    """Sum a tensor over all ranks, and return where it was.
+
+    Args:
+        size: number of ranks that must be there.
+    """
+    import horovod.tensorflow as hvd  # imported here, because the documentation imports this module without them
+    import tensorflow as tf
+
+    hvd.init()
+    gpus = tf.config.list_physical_devices("GPU")
+    own = gpus[hvd.local_rank() : hvd.local_rank() + 1] if len(gpus) >= size else []  # NCCL needs a GPU for each rank
+    tf.config.set_visible_devices(own, "GPU")
+    with tf.device("/GPU:0" if own else "/CPU:0"):
+        total = hvd.allreduce(tf.fill([1000], float(hvd.rank() + 1)), op=hvd.Sum)
+    expected = size * (size + 1) / 2
+    assert hvd.size() == size, (hvd.size(), size)
+    assert (total.numpy() == expected).all(), total
+    assert ("GPU" in total.device) == bool(own), total.device
+    return f"{tf.__version__} sums over {size} rank(s) on {'a GPU' if own else 'the CPU'}"
+
+
+if __name__ == "__main__":
+    print(sum_over_ranks(int(sys.argv[1])))
