@@ -2,6 +2,7 @@
 
 $ python tests/faults/campaign.py
 $ python tests/faults/campaign.py --subjects synth prepare --stride 10 --kinds kill ENOSPC --kills 0
+$ python tests/faults/campaign.py --subjects prepare --lazyfs /mnt/lazy /run/faults /run/completed --kills 0
 
 After each fault the same command runs again. A trial is lost if the results differ from the undisturbed ones, or if a
 saved step is gone. An orphan is a hidden file that stays. A fault goes unnoticed if the command succeeded without its
@@ -9,23 +10,30 @@ results. Trials with such findings are printed on standard error.
 
 `distrain train` takes seconds a trial, so the campaign tries every 25th of its operations. At the end two ranks under
 `mpirun` train, and SIGKILL ends a rank, `mpirun` or all at a random moment.
+
+LazyFS (https://github.com/dsrhaslab/lazyfs) is a file system that forgets what was not synced when it is told to. The
+option --lazyfs names its mount, and the pipes `fifo_path` and `fifo_path_completed` of its configuration. The commands
+then write there, die at each operation, and LazyFS forgets.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "harness"))
 
 from failing_disk import FailingDisk
 from fault_subjects import make_subjects, train_subject, warm_ups
-from fault_trials import FAULTS, FINDINGS, Subject, run_trial, undisturbed, verdict
+from fault_trials import FAULTS, FINDINGS, LAZYFS, Subject, run_trial, undisturbed, verdict
 from kill_trials import TARGETS, findings, run_killed, undisturbed_launch
 
 SUBJECTS = ("write_a_run", "prepare", "prepare sequences", "synth", "train")
@@ -38,6 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--subjects", nargs="*", default=list(SUBJECTS), choices=SUBJECTS)
     parser.add_argument("--kinds", nargs="+", default=list(FAULTS), choices=list(FAULTS))
+    parser.add_argument("--lazyfs", nargs=3, type=Path, metavar=("MOUNT", "FIFO", "COMPLETED"), help="cut power there")
     parser.add_argument("--stride", type=int, default=1, help="try every N-th operation")
     parser.add_argument("--kills", type=int, default=6, help="launches to kill of each target")
     parser.add_argument("--seed", type=int, default=0, help="of the moments of kills")
@@ -56,19 +65,38 @@ def main() -> None:
                 subjects["train"] = train_subject(data)
             for name in options.subjects:
                 stride = options.stride * (TRAIN_STRIDE if name == "train" else 1)
+                if options.lazyfs:
+                    mount, *pipes = options.lazyfs
+                    _try_all(disk, subjects[name], mount, LAZYFS, stride, partial(_forget_unsynced, *pipes))
+                    continue
                 for kind in options.kinds:
                     _try_all(disk, subjects[name], folder, kind, stride)
         if options.kills:
             _kill_launches(folder, data, options.kills, random.Random(options.seed))
 
 
-def _try_all(disk: FailingDisk, subject: Subject, folder: Path, kind: str, stride: int) -> None:
+def _forget_unsynced(fifo: Path, completed: Path) -> None:
+    """Make a LazyFS forget what was not synced, and wait until it has."""
+    answers = os.open(completed, os.O_RDWR)  # open before LazyFS writes, for it does not wait for a reader
+    fifo.write_text("lazyfs::clear-cache\n")
+    assert os.read(answers, 100).startswith(b"finished"), completed
+    os.close(answers)
+
+
+def _try_all(
+    disk: FailingDisk,
+    subject: Subject,
+    folder: Path,
+    kind: str,
+    stride: int,
+    clear_cache: Callable[[], None] = lambda: None,
+) -> None:
     started = time.monotonic()
     expected, operations = undisturbed(disk, subject, folder)
     counts: Counter[str] = Counter()
     places = range(1, operations + 2, stride)  # the last one is behind the last operation
     for at in places:
-        trial = run_trial(disk, subject, folder, at=at, kind=kind)
+        trial = run_trial(disk, subject, folder, at=at, kind=kind, clear_cache=clear_cache)
         found = verdict(trial, expected)
         counts.update(found)
         counts["survived"] += "lost" not in found

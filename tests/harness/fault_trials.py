@@ -19,6 +19,7 @@ from power_cut import cut_power
 
 POWER_CUTS = {"power cut": False, "power cut, names kept": True}
 FAULTS = (*KINDS, *POWER_CUTS)
+LAZYFS = "power cut, LazyFS"
 LASTING = {".lock"}  # hidden files that stay
 EXIT_CODES = {0, 2, 3, 4, 5, 6}  # docs/reference/exit-codes.md, without the request to stop
 FINDINGS = ("lost", "orphans", "unnoticed", "tracebacks")
@@ -66,17 +67,28 @@ def undisturbed(disk: FailingDisk, subject: Subject, folder: Path) -> tuple[obje
     return subject.results(place), ended.operations
 
 
-def run_trial(disk: FailingDisk, subject: Subject, folder: Path, *, at: int, kind: str) -> Trial:
+def run_trial(
+    disk: FailingDisk,
+    subject: Subject,
+    folder: Path,
+    *,
+    at: int,
+    kind: str,
+    clear_cache: Callable[[], None] = lambda: None,
+) -> Trial:
     """Run a command whose operation `at` fails, then the same command without a fault.
 
-    With a power cut, the command dies at the operation, or ends well if it has no such operation.
+    With a power cut, the command dies at the operation, or ends well if it has no such operation. If `kind` is
+    `LAZYFS`, `folder` lies in a LazyFS, and `clear_cache` makes it forget what was not synced.
     """
     place, journal = _new(folder), folder / "journal"
     shutil.rmtree(journal, ignore_errors=True)
     words, is_cut = _words(subject, place), kind in POWER_CUTS
-    first = disk.run(*words, below=place, at=at, kind="kill" if is_cut else kind, journal=journal if is_cut else None)
+    dies = "kill" if is_cut or kind == LAZYFS else kind
+    first = disk.run(*words, below=place, at=at, kind=dies, journal=journal if is_cut else None)
     if is_cut:
         cut_power(place, journal, keeps_names=POWER_CUTS[kind])
+    clear_cache()
     results_first, hidden_first = subject.results(place), hidden_files(place)
     again = disk.run(*words, below=place)
     return Trial(first, results_first, hidden_first, again, subject.results(place), hidden_files(place))
