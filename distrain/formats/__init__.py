@@ -15,20 +15,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from distrain.formats.arrow_files import arrow
     from distrain.formats.image_decoding import decode_image
     from distrain.formats.image_folder import images
     from distrain.formats.npy_files import npy
+    from distrain.formats.parquet_files import parquet
 
 _MODULES = {
+    "arrow": "distrain.formats.arrow_files",
     "decode_image": "distrain.formats.image_decoding",
     "images": "distrain.formats.image_folder",
     "npy": "distrain.formats.npy_files",
+    "parquet": "distrain.formats.parquet_files",
 }
 
 __all__ = [
+    "arrow",
     "decode_image",
     "images",
     "npy",
+    "parquet",
 ]
 
 

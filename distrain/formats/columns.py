@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -114,6 +115,19 @@ def names_of(parts: Parts) -> tuple[str, ...]:
 def assembled(parts: Parts, values: Mapping[str, np.ndarray]) -> tuple[Any, ...]:
     """Return several examples as arrays with a row for each, from their columns `[rows, ...]`."""
     return tuple(map_nest(lambda array, name: _joined(array, values), parts))
+
+
+def check_row_shape(path: Path, name: str, row: int, found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+    """Compare the shape of a row with earlier rows; `row` counts from 0.
+
+    Raises:
+        DataError: the shapes differ.
+    """
+    if found != wanted:
+        raise DataError(
+            f"{path}, row {row + 1}: the column {name!r} has the shape {found}, and earlier rows have {wanted}. "
+            "Give all rows one shape, as by padding with 0."
+        )
 
 
 def shown(names: Sequence[str] | Mapping[str, Any]) -> str:

@@ -26,7 +26,7 @@ import numpy as np
 from distrain.data.nests import leaves, map_nest
 from distrain.data.shuffle import SHUFFLE_SPAN
 from distrain.errors import ConfigurationError, DataError, DistrainError
-from distrain.formats.columns import Column, Names, assembled, chosen_parts, names_of
+from distrain.formats.columns import Column, Names, assembled, check_row_shape, chosen_parts, names_of
 
 MAX_OPEN_FILES = 32
 MAX_ROWS_PER_BYTE = 1024  # a file of a few bytes can declare any number of rows
@@ -85,6 +85,7 @@ class FileSource:
             raise ConfigurationError(f"{paths[0]}: {error}") from None
         self._names = names_of(self._parts)
         self._columns = {name: columns[name] for name in self._names}
+        self._shapes: dict[str, tuple[int, ...]] = {}  # of rows; of lists, only reading shows them
         counts = [self._checked_rows(index) for index in range(len(paths))]
         self._starts = np.concatenate([[0], np.cumsum(counts)])
         if not len(self):
@@ -112,7 +113,7 @@ class FileSource:
                 base, end = self._starts[first : first + 2].tolist()
                 if start < (last := min(stop, end)):
                     rows = slice(start - base, last - base)
-                    pieces.append(self._assembled(first, partial(_read, names=self._names, rows=rows)))
+                    pieces.append(self._assembled(first, rows.start, partial(_read, names=self._names, rows=rows)))
                 start, first = last, first + 1
         return pieces[0] if len(pieces) == 1 else _concatenated(pieces)
 
@@ -139,13 +140,16 @@ class FileSource:
         self._open.move_to_end(index)
         return self._open[index]
 
-    def _assembled(self, index: int, read: Callable[[Any], dict[str, np.ndarray]]) -> tuple[Any, ...]:
-        """Return examples of one file, from the columns that `read` reads from the open file."""
+    def _assembled(self, index: int, row: int, read: Callable[[Any], dict[str, np.ndarray]]) -> tuple[Any, ...]:
+        """Return examples of one file, `row` the first, from the columns that `read` reads from the open file."""
         path, stored = self._paths[index], self._opened(index)
         count = int(self._starts[index + 1] - self._starts[index])
         if any(name not in stored.columns or stored.columns[name].rows != count for name in self._names):
             raise DataError(f"{path} has changed since it was first opened. Restore the file, or start again.")
         values = {name: _native(array) for name, array in read(stored).items()}
+        for name, array in values.items():
+            shape = array.shape[1:]
+            check_row_shape(path, name, row, shape, self._shapes.setdefault(name, shape))
         try:
             return assembled(self._parts, values)
         except DataError as error:
@@ -181,7 +185,7 @@ class MappedSource(FileSource):
         with self._lock:
             for index in np.unique(files).tolist():
                 rows = indices[files == index] - self._starts[index]
-                found.append(self._assembled(index, partial(_take, names=self._names, rows=rows)))
+                found.append(self._assembled(index, int(rows[0]), partial(_take, names=self._names, rows=rows)))
         if len(found) == 1:
             return found[0]
         order = np.argsort(np.argsort(files, kind="stable"))
@@ -223,6 +227,27 @@ def _native(array: np.ndarray) -> np.ndarray:
 def _concatenated(pieces: list[tuple[Any, ...]]) -> tuple[Any, ...]:
     arrays = iter([np.concatenate(found) for found in zip(*([v for _, v in leaves(p)] for p in pieces), strict=True)])
     return tuple(map_nest(lambda values, name: next(arrays), pieces[0]))
+
+
+def check_counts(path: Path, counts: Sequence[int], num_bytes: int) -> None:
+    """Refuse a file that declares more rows than its bytes can be worth.
+
+    Args:
+        path: the file.
+        counts: rows of each group of rows.
+        num_bytes: bytes of the file.
+
+    Raises:
+        DataError: it does; shuffling alone would take memory for each row.
+    """
+    rows = sum(counts)
+    if min(counts, default=0) < 0:
+        raise DataError(f"{path} declares {min(counts):,} rows; it is damaged. Copy or write it again.")
+    if rows > max(FEWEST_ROWS, num_bytes * MAX_ROWS_PER_BYTE):
+        raise DataError(
+            f"{path} declares {rows:,} rows in {num_bytes:,} bytes, over {MAX_ROWS_PER_BYTE:,} rows a byte. "
+            "It is damaged, or all its columns are constant: write it again."
+        )
 
 
 @contextmanager
