@@ -12,11 +12,14 @@ from __future__ import annotations
 import argparse
 import logging
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distrain.cli.options import add_settings, given_settings
 from distrain.config import PlanConfig, PrepareConfig, SynthConfig, TrainConfig, train_config
 from distrain.file_names import METRICS_NAME
+
+if TYPE_CHECKING:
+    from distrain.planning.scale_out import MeasuredStep
 
 _LOG = logging.getLogger(__name__)
 
@@ -68,33 +71,60 @@ def add_plan(commands: Any) -> None:
 def _plan(options: argparse.Namespace) -> None:
     from distrain.data.dataset_index import open_dataset
     from distrain.planning.audit import audit
+    from distrain.planning.outlook import outlook
     from distrain.planning.run_plan import plan_run
-    from distrain.planning.step_time import measured_step_seconds, plan_time
-    from distrain.planning.table import plan_table
+    from distrain.planning.scale_out import verdict
+    from distrain.planning.step_time import plan_time
+    from distrain.planning.table import outlook_table, plan_table
     from distrain.reporting.console import open_console
-    from distrain.runs.manifest import check_files
 
     asked = PlanConfig(**given_settings(options, PlanConfig))
     config = train_config({**given_settings(options, TrainConfig), "run": "."})
     dataset = open_dataset(config.data, verify=asked.audit)
     plan = plan_run(dataset, config, num_replicas=asked.replicas)
-    bandwidth = None if asked.bandwidth_gbs is None else asked.bandwidth_gbs * 1e9
-    time = None
-    if asked.measured_run is not None:
-        check_files(asked.measured_run, METRICS_NAME)
-        step_seconds = measured_step_seconds(
-            asked.measured_run, batch_size=plan.batch_size, without_communication=bandwidth is not None
-        )
-        time = plan_time(plan, step_seconds=step_seconds, bytes_per_second=bandwidth)
-    elif asked.step_ms is not None:
-        time = plan_time(plan, step_seconds=asked.step_ms / 1000, bytes_per_second=bandwidth)
+    measured = _measured_step(asked, plan.batch_size)
+    time, steps = None, []
+    if measured is not None:
+        waiting = None
+        if asked.link is not None or asked.bandwidth_gbs is not None:
+            steps = outlook(dataset, config, asked, measured)
+            waiting = steps[-1].exposed_seconds
+        compute_seconds = measured.compute_seconds(plan.batch_size)
+        time = plan_time(plan, step_seconds=compute_seconds, all_reduce_seconds=waiting)
     for warning in plan.warnings:
         _LOG.warning(warning)
     console = open_console()
     console.print(plan_table(plan, dataset, time))
+    if len(steps) > 1:
+        console.print(outlook_table(steps))
+        console.print(verdict(steps), highlight=False)
     if asked.audit:
         for epoch in (0, 1):
             audit(plan, seed=config.seed, epoch=epoch, console=console)
         console.print(
             f"Audit: in epochs 1 and 2 each of {plan.num_examples:,} examples is read exactly once.", highlight=False
         )
+
+
+def _measured_step(asked: PlanConfig, batch_size: int) -> MeasuredStep | None:
+    """Return the step that was measured or given; None without one.
+
+    Args:
+        asked: what the command asks for.
+        batch_size: examples per replica of the plan.
+    """
+    from distrain.planning.scale_out import FLOOR_SECONDS, MeasuredStep
+    from distrain.planning.step_time import measured_step_seconds
+    from distrain.runs.manifest import check_files
+
+    floor = FLOOR_SECONDS if asked.floor_ms is None else asked.floor_ms / 1000
+    if asked.step_ms is not None:
+        return MeasuredStep(asked.step_ms / 1000, batch_size, floor)
+    if asked.measured_run is None:
+        return None
+    check_files(asked.measured_run, METRICS_NAME)
+    predicts = asked.link is not None or asked.bandwidth_gbs is not None
+    seconds, measured = measured_step_seconds(
+        asked.measured_run, batch_size=None if predicts else batch_size, without_communication=predicts
+    )
+    return MeasuredStep(seconds, measured, floor)

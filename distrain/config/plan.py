@@ -13,6 +13,8 @@ from pathlib import Path
 
 from distrain.config.setting import check_settings, require, setting
 
+LINK_NAMES = ("nvlink", "pcie", "rails-8x400g", "100gbe", "10gbe")  # planning/links.py has their figures
+
 
 @dataclass(frozen=True)
 class PlanConfig:
@@ -38,6 +40,29 @@ class PlanConfig:
         metavar="GBS",
     )
 
+    latency_ms: float | None = setting(
+        "measured time of an all-reduce of a few bytes in milliseconds, with --bandwidth-gbs",
+        default=None,
+        at_least=0,
+        at_most=1e6,
+        metavar="MS",
+    )
+    link: str | None = setting(
+        "what connects the replicas of a host: also predict what fewer and more replicas would give",
+        default=None,
+        choices=LINK_NAMES,
+    )
+    hosts: int = setting("hosts over which the replicas are spread evenly", default=1, at_least=1, at_most=2**20)
+    network: str | None = setting("what connects the hosts", default=None, choices=LINK_NAMES)
+    floor_ms: float | None = setting(
+        "part of a step in milliseconds that would remain with an empty batch",
+        default=None,
+        default_text="2.5",
+        at_least=0,
+        at_most=1e6,
+        metavar="MS",
+    )
+
     def __post_init__(self) -> None:
         check_settings(self)
         both = self.step_ms is not None and self.measured_run is not None
@@ -45,3 +70,17 @@ class PlanConfig:
         alone = self.bandwidth_gbs is not None and self.step_ms is None and self.measured_run is None
         rule = "left out unless the time of a step is given: --step-ms, or --run of a run"
         require(not alone, "--bandwidth-gbs", self.bandwidth_gbs, rule)
+        without_step = self.step_ms is None and self.measured_run is None
+        require(self.link is None or not without_step, "--link", self.link, rule)
+        both = self.link is not None and self.bandwidth_gbs is not None
+        require(not both, "--link", self.link, "left out when --bandwidth-gbs is given")
+        alone = self.latency_ms is not None and self.bandwidth_gbs is None
+        require(not alone, "--latency-ms", self.latency_ms, "left out unless --bandwidth-gbs is given")
+        alone = self.floor_ms is not None and self.link is None and self.bandwidth_gbs is None
+        require(not alone, "--floor-ms", self.floor_ms, "left out unless --link or --bandwidth-gbs is given")
+        require(self.replicas % self.hosts == 0, "--hosts", self.hosts, f"a divisor of --replicas {self.replicas}")
+        if self.link is not None:
+            same = (self.network is not None) == (self.hosts > 1)
+            require(same, "--network", self.network, "given together with several --hosts, and only then")
+        else:
+            require(self.network is None, "--network", self.network, "left out unless --link is given")

@@ -7,10 +7,13 @@ Decides: how a plan looks in 80 columns. Never: computes a prediction.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.table import Table
 
 from distrain.data.dataset_index import Dataset
 from distrain.planning.run_plan import RunPlan
+from distrain.planning.scale_out import ScaledStep
 from distrain.planning.step_time import TimePlan
 
 
@@ -50,12 +53,31 @@ def plan_table(plan: RunPlan, dataset: Dataset, time: TimePlan | None = None) ->
 def _add_time(table: Table, time: TimePlan, *, is_single: bool) -> None:
     table.add_row("step, computing", f"{1000 * time.step_seconds:,.2f} ms")
     if time.all_reduce_seconds is not None and not is_single:
-        table.add_row("step, all-reduce by bandwidth alone", f"{1000 * time.all_reduce_seconds:,.2f} ms")
+        table.add_row("step, waiting for the all-reduce", f"{1000 * time.all_reduce_seconds:,.2f} ms")
         table.add_row("share of a step that is computing", f"{time.efficiency:.2f}")
     elif not is_single:
-        table.add_row("step, all-reduce", "not counted: no --bandwidth-gbs")
+        table.add_row("step, all-reduce", "not counted: no --link")
     table.add_row("samples per second, all replicas", f"{time.samples_per_second:,.0f}")
     table.add_row("time per epoch, without evaluation", _duration(time.epoch_seconds))
+
+
+def outlook_table(steps: Sequence[ScaledStep]) -> Table:
+    """What each number of replicas would give, a row each."""
+    table = Table(title="What more replicas give", title_justify="left")
+    for header in ("replicas", "batch each", "computing", "waiting", "samples/s", "times one", "efficiency"):
+        table.add_column(header, justify="right")
+    for step in steps:
+        speedup = step.samples_per_second / steps[0].samples_per_second
+        table.add_row(
+            f"{step.num_replicas:,}",
+            f"{step.batch_size:,}",
+            f"{1000 * step.compute_seconds:,.2f} ms",
+            f"{1000 * step.exposed_seconds:,.2f} ms",
+            f"{step.samples_per_second:,.0f}",
+            f"{speedup:,.2f}",
+            f"{speedup * steps[0].num_replicas / step.num_replicas:.0%}",
+        )
+    return table
 
 
 def _spread(counts: tuple[int, ...]) -> str:

@@ -36,6 +36,20 @@ def test_plan_predicts_the_time(capsys, fails, monkeypatch, data):
     fails(4, "absent is not there", *plan, "--run", "absent")
 
 
+def test_plan_says_that_more_gpus_do_not_pay(capsys, monkeypatch, data):
+    """At the default global batch each of eight replicas has 16 examples."""
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["plan", "--data", data, "--replicas", "8", "--step-ms", "3", "--link", "nvlink"]) == 0
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines()[:-3])) <= 80
+    rows = [line.strip("│ ").split() for line in out.splitlines() if line.strip("│ ")[:1].isdigit()]
+    assert [(row[0], row[2]) for row in rows] == [("1", "128"), ("2", "64"), ("4", "32"), ("8", "16")]
+    assert "More than 1 replica do not pay" in " ".join(out.split())
+    more = ["--hosts", "2", "--network", "10gbe", "--batch-size", "4096", "--step-ms", "300"]
+    assert main(["plan", "--data", data, "--replicas", "4", "--link", "pcie", *more]) == 0
+    assert "4 replicas pay: they train 4.0 times as fast as one." in " ".join(capsys.readouterr().out.split())
+
+
 def test_plan_warns_of_more_replicas_than_batches(capsys, data):
     assert main(["plan", "--data", data, "--replicas", "50", "--batch-size", "5"]) == 0
     error = capsys.readouterr().err

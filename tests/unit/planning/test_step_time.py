@@ -9,13 +9,15 @@ import pytest
 
 from distrain.errors import CheckpointError, ConfigurationError
 from distrain.planning.step_time import measured_step_seconds, plan_time
+from distrain.planning.traffic import ring_seconds
 
 PLAN = SimpleNamespace(num_steps=100, num_replicas=4, num_examples=51_000, touched_bytes=8_000_000)
 
 
 def test_an_epoch_by_hand():
     """An all-reduce of 2 * 3/4 * 8 MB at 12 GB/s adds 1 ms to 3 ms of computation."""
-    time = plan_time(PLAN, step_seconds=0.003, bytes_per_second=12e9)
+    wait = ring_seconds(PLAN.touched_bytes, num_replicas=PLAN.num_replicas, bytes_per_second=12e9)
+    time = plan_time(PLAN, step_seconds=0.003, all_reduce_seconds=wait)
     assert time.all_reduce_seconds == pytest.approx(0.001)
     assert time.epoch_seconds == pytest.approx(0.4)
     assert time.samples_per_second == pytest.approx(127_500)
@@ -34,7 +36,7 @@ def test_without_a_bandwidth_communication_is_not_counted():
         ({"step_seconds": 0.0}, "--step-ms"),
         ({"step_seconds": float("nan")}, "--step-ms"),
         ({"step_seconds": float("inf")}, "--step-ms"),
-        ({"step_seconds": 1.0, "bytes_per_second": -1.0}, "--bandwidth-gbs"),
+        ({"step_seconds": -1.0}, "--step-ms"),
     ],
 )
 def test_impossible_times_are_refused(settings, words):
@@ -51,7 +53,8 @@ def run(folder, settings, summary):
 def test_the_step_of_a_run(tmp_path):
     settings = {"replica_batch_size": 32, "num_replicas": 2, "accumulation_steps": 4}
     folder = run(tmp_path, settings, {"samples_per_second": 25_600.0})
-    assert measured_step_seconds(folder, batch_size=32, without_communication=False) == pytest.approx(0.01)
+    assert measured_step_seconds(folder, batch_size=32, without_communication=False) == (pytest.approx(0.01), 32)
+    assert measured_step_seconds(folder, batch_size=None, without_communication=False) == (pytest.approx(0.01), 32)
     with pytest.raises(ConfigurationError, match=r"measured at 32 examples .* this plan has 64"):
         measured_step_seconds(folder, batch_size=64, without_communication=False)
     with pytest.raises(ConfigurationError, match="on 2 replicas"):
