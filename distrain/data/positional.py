@@ -163,12 +163,13 @@ class _Reader:
                 return stacked(layout, found)
             return stacked_columns(layout, found, len(numbers))
         except Misfit:
-            for element, number in zip(_elements(found, len(numbers)), numbers.tolist(), strict=True):
+            elements = _elements(found, len(numbers))
+            for element, number in zip(elements, numbers.tolist(), strict=True):
                 try:
                     stacked(layout, [element])
                 except Misfit as misfit:
                     raise DataError(f"{self.name}: example {number} {misfit}.") from None
-            raise
+            return stacked(layout, elements)  # each fits, and only the arrays that hold them have another form
 
     def digest(self, layout: Layout, num_examples: int) -> str:
         """Return a digest of the length, the layout and a few examples, hex.

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from distrain.formats.image_folder import images
     from distrain.formats.npy_files import npy
     from distrain.formats.parquet_files import parquet
+    from distrain.formats.tfrecord_files import tfrecord
 
 _MODULES = {
     "arrow": "distrain.formats.arrow_files",
@@ -27,6 +28,7 @@ _MODULES = {
     "images": "distrain.formats.image_folder",
     "npy": "distrain.formats.npy_files",
     "parquet": "distrain.formats.parquet_files",
+    "tfrecord": "distrain.formats.tfrecord_files",
 }
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "images",
     "npy",
     "parquet",
+    "tfrecord",
 ]
 
 

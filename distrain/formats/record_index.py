@@ -59,6 +59,8 @@ def open_index(path: Path, kind: str, find: Find) -> RecordIndex:
     Raises:
         DataError: the file cannot be read, or `find` says that it is damaged.
     """
+    if not path.is_file():
+        raise DataError(f"{path} is {'a folder' if path.is_dir() else 'no file'}. Give a file.")
     try:
         with path.open("rb") as file:
             facts = _facts(file, kind)
