@@ -107,6 +107,13 @@ def peers(pod: Pod) -> set[str]:
     return {socket.inet_ntoa(int(address, 16).to_bytes(4, sys.byteorder)) for address in remote}
 
 
+def listening(pod: Pod) -> list[str]:
+    """Return where the processes of a pod listen for other pods, as host:port."""
+    lines = [line.split() for line in pod.run(["cat", "/proc/net/tcp"]).stdout.splitlines()[1:]]
+    local = [line[1].split(":") for line in lines if line[3] == "0A"]  # listening; see proc_net_tcp(5)
+    return [f"{pod.address}:{int(port, 16)}" for address, port in local if not address.endswith("7F")]
+
+
 def saved_step(job: IndexedJob) -> int:
     """Return the step of the newest checkpoint."""
     return int(newest_checkpoint(job.run).name.removeprefix("step-"))
@@ -133,10 +140,10 @@ lines = [
     random.Random(0).randbytes(5000),
     b"",
 ]
-kept = []
-for line in itertools.cycle(lines):
+kept, addresses = [], itertools.cycle(address.rsplit(":", 1) for address in sys.argv[1:])
+for (host, port), line in zip(addresses, itertools.cycle(lines)):
     try:
-        connection = socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=1)
+        connection = socket.create_connection((host, int(port)), timeout=1)
         kept = [*kept[-20:], connection]
         connection.sendall(line)
         print("sent", flush=True)
@@ -150,8 +157,8 @@ def test_pods_train_the_model_that_one_process_trains(indexed_job, interrupted, 
     """Two pods of two ranks; pod 1 is drained while it waits, pod 0 starts late, a stranger sends rubbish."""
     job = indexed_job("together", reference.settings, ranks_per_pod=2)
     variables = {variable["name"]: variable["value"] for variable in job.spec["containers"][0]["env"]}
-    host, _, port = variables["DISTRAIN_RENDEZVOUS"].partition(":")
-    assert int(port) in [port["containerPort"] for port in job.spec["containers"][0]["ports"]]
+    rendezvous = variables["DISTRAIN_RENDEZVOUS"]
+    assert int(rendezvous.partition(":")[2]) in [port["containerPort"] for port in job.spec["containers"][0]["ports"]]
 
     drained = job.start(1)
     wait_until(lambda: is_waiting(drained))
@@ -160,7 +167,7 @@ def test_pods_train_the_model_that_one_process_trains(indexed_job, interrupted, 
     assert job.end([drained], job.spec["terminationGracePeriodSeconds"]) == [42]
     assert time.monotonic() - asked < 10
 
-    stranger = job.network.start("stranger", ["python", "-c", STRANGER, host, port])
+    stranger = job.network.start("stranger", ["python", "-c", STRANGER, rendezvous])
     second = job.start(1)
     wait_until(lambda: is_waiting(second))
     time.sleep(LATE_SECONDS)  # this delay is what the test is about
@@ -185,14 +192,21 @@ def test_a_pod_that_never_starts_is_named_by_all(indexed_job, interrupted, refer
 
 
 def test_pods_keep_their_place_and_end_as_one_process(interrupted, long_reference):
-    """A drain, a lost rank, a lost pod, and in the end the model of one process: no step is lost or trained twice."""
+    """A drain, a lost rank, a lost pod, a stranger at each socket: no step is lost or trained twice."""
     (job, resumed_at, survivor), reference = interrupted, long_reference
     wait_until(lambda: "restart 3 of 10" in survivor.err(), what=survivor.err)
     assert "rank 1 (hurt-1) was lost after step" in survivor.err().splitlines()[-2]
     saved = saved_step(job)
     assert resumed_at[-1] < saved < reference.epochs * reference.steps_per_epoch
 
-    assert job.end([survivor, job.start(1)], 2 * STEP_SECONDS) == [0, 0], survivor.err()
+    pods = [survivor, job.start(1)]
+    job.await_step(saved + 1, pods)
+    addresses = [address for pod in pods for address in listening(pod)]
+    assert addresses
+    stranger = job.network.start("stranger", ["python", "-c", STRANGER, *addresses])  # to each socket of the job
+    assert job.end(pods, 2 * STEP_SECONDS) == [0, 0], survivor.err()
+    assert stranger.out().count("sent") >= len(addresses)
+    stranger.remove()
     assert [event["step"] for event in events(job.run) if event["event"] == "resume"] == [*resumed_at, saved]
     assert summary(job.run)["examples_trained"] == summary(reference.run)["examples_trained"]
     assert distance(job.run, reference.run) <= 1e-5
