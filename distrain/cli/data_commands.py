@@ -14,8 +14,10 @@ import logging
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from distrain.cli.data_plan import is_own_data, print_data_plan
 from distrain.cli.options import add_settings, given_settings
 from distrain.config import PlanConfig, PrepareConfig, SynthConfig, TrainConfig, train_config
+from distrain.errors import ConfigurationError
 from distrain.file_names import METRICS_NAME
 
 if TYPE_CHECKING:
@@ -24,7 +26,18 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 
 # The settings of a run that decide what the run takes.
-_PLANNED = {"data", "batch_size", "global_batch_size", "seed", "units", "embedding", "blocks", "filters", "dropout"}
+_PLANNED = {
+    "data",
+    "model",
+    "batch_size",
+    "global_batch_size",
+    "seed",
+    "units",
+    "embedding",
+    "blocks",
+    "filters",
+    "dropout",
+}
 
 
 def add_synth(commands: Any) -> None:
@@ -80,6 +93,11 @@ def _plan(options: argparse.Namespace) -> None:
 
     asked = PlanConfig(**given_settings(options, PlanConfig))
     config = train_config({**given_settings(options, TrainConfig), "run": "."})
+    if is_own_data(config.data):
+        print_data_plan(asked, config)
+        return
+    if config.model is not None:
+        raise ConfigurationError("--model is planned for arrays or a function; prepared text has the shipped model.")
     dataset = open_dataset(config.data, verify=asked.audit)
     plan = plan_run(dataset, config, num_replicas=asked.replicas)
     measured = _measured_step(asked, plan.batch_size)

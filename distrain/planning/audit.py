@@ -4,11 +4,14 @@ Decides: what counts as an exact epoch. Never: has formulas of its own; the audi
 
     audit(plan, seed=0, epoch=0, console=Console())
 
-The audit gives `epoch_batches` a source whose features are example numbers. Each replica has its own loader, as in a
-run with one process per replica. Memory is bounded by one shuffle window and a 4-byte counter per example.
+The audit gives `epoch_batches` a source whose features are example numbers, and may read the examples beside them. Each
+replica has its own loader, as in a run with one process per replica. Memory is bounded by one shuffle window and a
+4-byte counter per example.
 """
 
 from __future__ import annotations
+
+from typing import Protocol
 
 import numpy as np
 from rich.console import Console
@@ -16,14 +19,37 @@ from rich.progress import track
 
 from distrain.batch import Memory
 from distrain.data.batches import epoch_batches
-from distrain.data.examples import Examples, RowNests, RowReader
+from distrain.data.examples import Examples, LoadRows, RowNests, RowReader
 from distrain.data.plan import EpochPlan
 from distrain.data.shuffle import epoch_order
 from distrain.errors import DataError
-from distrain.planning.run_plan import RunPlan
 
 
-def audit(plan: RunPlan, *, seed: int, epoch: int, console: Console | None = None) -> None:
+class Sized(Protocol):
+    """What the audit needs of a plan."""
+
+    @property
+    def num_examples(self) -> int:
+        """Training examples."""
+
+    @property
+    def num_replicas(self) -> int:
+        """Copies of the model."""
+
+    @property
+    def batch_size(self) -> int:
+        """Examples per replica and step."""
+
+
+def audit(
+    plan: Sized,
+    *,
+    seed: int,
+    epoch: int,
+    console: Console | None = None,
+    source: Examples | None = None,
+    reads: bool = False,
+) -> None:
     """Walk one epoch with the loaders of all replicas and count how often each example is read.
 
     Args:
@@ -31,13 +57,19 @@ def audit(plan: RunPlan, *, seed: int, epoch: int, console: Console | None = Non
         seed: seed of the order.
         epoch: epoch number from 0.
         console: terminal that shows a progress bar; None shows no bar.
+        source: the training examples, which may have shuffle windows of their own; None for prepared text.
+        reads: whether each example of `source` is read too, as training would.
 
     Raises:
-        DataError: an example is not read exactly once, which would be a defect of distrain.
+        DataError: an example cannot be read, or is not read exactly once, which would be a defect of distrain.
     """
     epoch_plan = EpochPlan(plan.num_examples, plan.num_replicas, plan.batch_size)
-    order = epoch_order(plan.num_examples, seed=seed, epoch=epoch)
-    examples = Examples(plan.num_examples, _load_example_numbers, {}, "")
+    if source is None:
+        order = epoch_order(plan.num_examples, seed=seed, epoch=epoch)
+    else:
+        order = source.order(seed=seed, epoch=epoch)
+    load = _reading(source) if source is not None and reads else _load_example_numbers
+    examples = Examples(plan.num_examples, load, {}, "")
     loaders = [
         epoch_batches(examples, epoch_plan, order, replicas=range(replica, replica + 1), epoch=epoch)
         for replica in range(plan.num_replicas)
@@ -60,6 +92,22 @@ def audit(plan: RunPlan, *, seed: int, epoch: int, console: Console | None = Non
             f"In epoch {epoch + 1} example {inexact[0]} is read {counts[inexact[0]]} times, and {len(inexact) - 1} "
             "others not exactly once. Please report this with the command."
         )
+
+
+def _reading(source: Examples) -> LoadRows:
+    """Return a loader of example numbers that reads the examples as well."""
+
+    def load(spans: np.ndarray, indices: np.ndarray, memory: Memory = np.empty, epoch: int = 0) -> RowReader:
+        read_rows = source.load(spans, indices, memory, epoch)
+        read_numbers = _load_example_numbers(spans, indices)
+
+        def read(start: int, stop: int) -> RowNests:
+            read_rows(start, stop)
+            return read_numbers(start, stop)
+
+        return read
+
+    return load
 
 
 def _load_example_numbers(

@@ -72,13 +72,12 @@ class RunPlan:
     warnings: tuple[str, ...]
 
 
-def plan_run(dataset: Dataset, config: TrainConfig, *, num_replicas: int) -> RunPlan:
-    """Predict a run of the shipped model for `dataset`.
+def batches_of(num_examples: int, config: TrainConfig, *, num_replicas: int) -> tuple[int, list[str]]:
+    """Return the examples per replica and step, and sentences about settings that do not fit the data.
 
     Raises:
         ConfigurationError: the replicas cannot divide the batch.
     """
-    part = dataset.parts["train"]
     warnings = []
     if config.batch_size is None and config.global_batch_size is None and num_replicas > DEFAULT_GLOBAL_BATCH_SIZE:
         warnings.append(
@@ -88,13 +87,25 @@ def plan_run(dataset: Dataset, config: TrainConfig, *, num_replicas: int) -> Run
         )
         config = replace(config, batch_size=DEFAULT_GLOBAL_BATCH_SIZE)
     batch_size = config.replica_batch_size(num_replicas)
-    plan = EpochPlan(part.num_rows, num_replicas, batch_size)
+    plan = EpochPlan(num_examples, num_replicas, batch_size)
     if plan.num_batches < num_replicas:
         warnings.append(
-            f"{part.num_rows:,} training examples make {plan.num_batches:,} batches of {batch_size:,}: "
+            f"{num_examples:,} training examples make {plan.num_batches:,} batches of {batch_size:,}: "
             f"{num_replicas - plan.num_batches:,} of {num_replicas:,} replicas have nothing to do. Use fewer replicas "
             "or a smaller batch."
         )
+    return batch_size, warnings
+
+
+def plan_run(dataset: Dataset, config: TrainConfig, *, num_replicas: int) -> RunPlan:
+    """Predict a run of the shipped model for `dataset`.
+
+    Raises:
+        ConfigurationError: the replicas cannot divide the batch.
+    """
+    part = dataset.parts["train"]
+    batch_size, warnings = batches_of(part.num_rows, config, num_replicas=num_replicas)
+    plan = EpochPlan(part.num_rows, num_replicas, batch_size)
     validation = EpochPlan(dataset.parts["test"].num_rows, num_replicas, batch_size)
     num_weights = count_weights(
         dataset.kind, num_features=dataset.num_features, num_classes=len(dataset.classes), config=config

@@ -29,21 +29,21 @@ def plan_table(plan: RunPlan, dataset: Dataset, time: TimePlan | None = None) ->
     table.add_row("global batch", f"{plan.batch_size * plan.num_replicas:,}")
     table.add_row("batches per epoch", f"{plan.num_batches:,}")
     table.add_row("steps per epoch", f"{plan.num_steps:,}")
-    table.add_row("examples per replica and epoch", _spread(plan.examples_per_replica))
-    table.add_row("examples per replica, last step", _spread(plan.last_step_examples))
+    table.add_row("examples per replica and epoch", spread(plan.examples_per_replica))
+    table.add_row("examples per replica, last step", spread(plan.last_step_examples))
     table.add_section()
     table.add_row("validation examples", f"{plan.num_validation_examples:,}")
     table.add_row("validation steps", f"{plan.num_validation_steps:,}")
     table.add_section()
     table.add_row("weights", f"{plan.num_weights:,}")
-    table.add_row("model, gradients, Adam, per replica", _size(plan.model_bytes))
-    table.add_row("batch, per replica", _size(plan.batch_bytes))
-    table.add_row("host memory for data, per process", _size(plan.host_bytes))
-    table.add_row("all-reduced per step and replica", _size(plan.all_reduce_bytes))
+    table.add_row("model, gradients, Adam, per replica", size(plan.model_bytes))
+    table.add_row("batch, per replica", size(plan.batch_bytes))
+    table.add_row("host memory for data, per process", size(plan.host_bytes))
+    table.add_row("all-reduced per step and replica", size(plan.all_reduce_bytes))
     if plan.num_replicas > 1:
         rows = "n-grams" if dataset.kind == "ngram" else "words"
         table.add_row(f"{rows} in a global batch, estimated", f"{plan.touched_rows:,.0f} of {plan.num_rows:,}")
-        table.add_row("all-reduced if only their rows travel", _size(plan.touched_bytes))
+        table.add_row("all-reduced if only their rows travel", size(plan.touched_bytes))
     if time is not None:
         table.add_section()
         _add_time(table, time, is_single=plan.num_replicas == 1)
@@ -58,7 +58,7 @@ def _add_time(table: Table, time: TimePlan, *, is_single: bool) -> None:
     elif not is_single:
         table.add_row("step, all-reduce", "not counted: no --link")
     table.add_row("samples per second, all replicas", f"{time.samples_per_second:,.0f}")
-    table.add_row("time per epoch, without evaluation", _duration(time.epoch_seconds))
+    table.add_row("time per epoch, without evaluation", duration(time.epoch_seconds))
 
 
 def outlook_table(steps: Sequence[ScaledStep]) -> Table:
@@ -80,16 +80,18 @@ def outlook_table(steps: Sequence[ScaledStep]) -> Table:
     return table
 
 
-def _spread(counts: tuple[int, ...]) -> str:
+def spread(counts: Sequence[int]) -> str:
+    """Format numbers as one number if all are equal, else as the least and the most."""
     low, high = min(counts), max(counts)
     return f"{high:,}" if low == high else f"{low:,} to {high:,}"
 
 
-def _size(num_bytes: int) -> str:
+def size(num_bytes: int) -> str:
+    """Format a number of bytes."""
     return f"{num_bytes / 2**20:,.1f} MiB" if num_bytes >= 2**20 else f"{num_bytes / 2**10:,.1f} KiB"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Format a duration as 0.25 s, 12.3 s, 4 min 05 s, or 2 h 07 min."""
     if seconds < 60:
         return f"{seconds:.2g} s" if seconds < 1 else f"{seconds:.1f} s"

@@ -151,11 +151,21 @@ def _text_job(config: TrainConfig) -> TrainingJob:
     )
 
 
+def training_arrays(folder: Path) -> dict[str, Examples]:
+    """Return the parts of a folder of arrays, of which "train" is one.
+
+    Raises:
+        DataError: a file is damaged, or the folder has no training arrays.
+    """
+    parts = open_array_folder(folder)
+    if "train" not in parts:
+        raise DataError(f"{folder} has arrays to test, but none to train: add train.x.npy and train.y.npy.")
+    return parts
+
+
 def _array_job(config: TrainConfig) -> TrainingJob:
     _require_model(config, "holds arrays, not prepared text")
-    parts = open_array_folder(config.data)
-    if "train" not in parts:
-        raise DataError(f"{config.data} has arrays to test, but none to train: add train.x.npy and train.y.npy.")
+    parts = training_arrays(config.data)
     digest = "|".join(f"{name}:{part.digest}" for name, part in parts.items())
     return _model_job(config, parts["train"], parts.get("test"), digest)
 
