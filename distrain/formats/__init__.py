@@ -16,28 +16,34 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from distrain.formats.arrow_files import arrow
+    from distrain.formats.hdf5_files import hdf5
     from distrain.formats.image_decoding import decode_image
     from distrain.formats.image_folder import images
     from distrain.formats.npy_files import npy
     from distrain.formats.parquet_files import parquet
     from distrain.formats.tfrecord_files import tfrecord
+    from distrain.formats.zarr_stores import zarr
 
 _MODULES = {
     "arrow": "distrain.formats.arrow_files",
     "decode_image": "distrain.formats.image_decoding",
+    "hdf5": "distrain.formats.hdf5_files",
     "images": "distrain.formats.image_folder",
     "npy": "distrain.formats.npy_files",
     "parquet": "distrain.formats.parquet_files",
     "tfrecord": "distrain.formats.tfrecord_files",
+    "zarr": "distrain.formats.zarr_stores",
 }
 
 __all__ = [
     "arrow",
     "decode_image",
+    "hdf5",
     "images",
     "npy",
     "parquet",
     "tfrecord",
+    "zarr",
 ]
 
 

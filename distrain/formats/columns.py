@@ -16,7 +16,7 @@ A column is a column of a table, or a named array of a file. `features` and `lab
 
 Without `features`, all columns but label and weight are features: one vector if each column holds a single number, else
 an input for each column. Without `label` and `weight`, a column named "label", "labels" or "y" is the label, and one
-named "weight", "weights" or "sample_weight" the weight.
+named "weight", "weights" or "sample_weight" the weight. An array of a group counts by the last part of its name.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ Names = str | Sequence[str] | Mapping[str, str | Sequence[str]]
 
 OBJECTS = np.dtype(object)
 NUMBERS = "biuf"  # kinds of dtypes that are numbers or booleans
+MAX_ROWS_PER_BYTE = 1024  # a file of a few bytes can declare any number of rows
+FEWEST_ROWS = 2**20  # allowed in any file: constant columns of a small file take next to no bytes
 _MAX_SHOWN = 20  # names in a message
 
 
@@ -130,6 +132,16 @@ def check_row_shape(path: Path, name: str, row: int, found: tuple[int, ...], wan
         )
 
 
+def expansion(rows: int, num_bytes: int) -> str:
+    """Return a clause about a file that declares more rows than its bytes can be worth, or an empty string."""
+    if rows <= max(FEWEST_ROWS, num_bytes * MAX_ROWS_PER_BYTE):
+        return ""
+    return (
+        f"declares {rows:,} rows in {num_bytes:,} bytes, over {MAX_ROWS_PER_BYTE:,} rows a byte. It is damaged, or all "
+        "of it is constant: write it again."
+    )
+
+
 def shown(names: Sequence[str] | Mapping[str, Any]) -> str:
     """Return names for a message."""
     more = len(names) - _MAX_SHOWN
@@ -137,7 +149,7 @@ def shown(names: Sequence[str] | Mapping[str, Any]) -> str:
 
 
 def _default(columns: Mapping[str, Column], names: Sequence[str]) -> str | None:
-    found = [name for name in names if name in columns]
+    found = [name for name in columns if name.split("/")[-1] in names]  # of a file with groups, "train/y"
     if len(found) > 1:
         raise ConfigurationError(
             f"The columns {' and '.join(map(repr, found))} both look like the {names[0]}: choose by {names[0]}=."

@@ -26,12 +26,10 @@ import numpy as np
 from distrain.data.nests import leaves, map_nest
 from distrain.data.shuffle import SHUFFLE_SPAN
 from distrain.errors import ConfigurationError, DataError, DistrainError
-from distrain.formats.columns import Column, Names, assembled, check_row_shape, chosen_parts, names_of
+from distrain.formats.columns import Column, Names, assembled, check_row_shape, chosen_parts, expansion, names_of
 
 MAX_OPEN_FILES = 32
-MAX_ROWS_PER_BYTE = 1024  # a file of a few bytes can declare any number of rows
 _MAX_REASON = 200  # characters of a library's message
-FEWEST_ROWS = 2**20  # allowed in any file: constant columns of a small file take next to no bytes
 
 
 class StoredRows(Protocol):
@@ -243,11 +241,8 @@ def check_counts(path: Path, counts: Sequence[int], num_bytes: int) -> None:
     rows = sum(counts)
     if min(counts, default=0) < 0:
         raise DataError(f"{path} declares {min(counts):,} rows; it is damaged. Copy or write it again.")
-    if rows > max(FEWEST_ROWS, num_bytes * MAX_ROWS_PER_BYTE):
-        raise DataError(
-            f"{path} declares {rows:,} rows in {num_bytes:,} bytes, over {MAX_ROWS_PER_BYTE:,} rows a byte. "
-            "It is damaged, or all its columns are constant: write it again."
-        )
+    if problem := expansion(rows, num_bytes):
+        raise DataError(f"{path} {problem}")
 
 
 @contextmanager

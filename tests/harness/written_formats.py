@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -69,10 +70,33 @@ def write_npy(folder: Path) -> Path:
     return folder / "arrays"
 
 
+def write_hdf5(folder: Path) -> Path:
+    """Write compressed chunks, in a group."""
+    import h5py
+
+    with h5py.File(folder / "a.h5", "w") as file:
+        for name, values in zip("xy", arrays(), strict=True):
+            file.create_dataset(f"train/{name}", data=values, chunks=(GROUP, *values.shape[1:]), compression="gzip")
+    return folder / "a.h5"
+
+
+def write_zarr(folder: Path, version: int = 3) -> Path:
+    """Write a group of compressed arrays."""
+    import zarr
+
+    group = zarr.create_group(folder / "a.zarr", zarr_format=version)
+    for name, values in zip("xy", arrays(), strict=True):
+        group.create_array(name, data=values, chunks=(GROUP, *values.shape[1:]))
+    return folder / "a.zarr"
+
+
 WRITERS = {
     "npy": ("npy", write_npy),
     "parquet": ("parquet", write_parquet),
     "feather": ("arrow", write_feather),
     "arrow": ("arrow", write_plain_arrow),
     "stream": ("arrow", write_arrow_stream),
+    "hdf5": ("hdf5", write_hdf5),
+    "zarr 2": ("zarr", partial(write_zarr, version=2)),
+    "zarr 3": ("zarr", write_zarr),
 }

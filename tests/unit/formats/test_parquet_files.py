@@ -11,7 +11,7 @@ import pytest
 
 from distrain import formats
 from distrain.errors import ConfigurationError, DataError
-from distrain.formats import file_source, parquet_files
+from distrain.formats import columns, parquet_files
 
 ROWS = 10
 TENSORS = pa.FixedSizeListArray.from_arrays(pa.array(np.arange(60, dtype="int8")), 6)
@@ -100,7 +100,7 @@ def test_a_row_group_over_the_bound_is_refused_before_it_is_decoded(tmp_path, mo
 
 
 def test_many_rows_of_few_bytes_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(file_source, "MAX_ROWS_PER_BYTE", 64)
+    monkeypatch.setattr(columns, "MAX_ROWS_PER_BYTE", 64)
     pq.write_table(pa.table({"x": np.zeros(2**21, np.int8)}), tmp_path / "a.parquet", compression="zstd")
     with pytest.raises(DataError, match=r"a\.parquet declares 2,097,152 rows in .* bytes"):
         formats.parquet(tmp_path / "a.parquet")

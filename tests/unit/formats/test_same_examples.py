@@ -55,13 +55,16 @@ def test_any_range_is_read(name, tmp_path):
 def test_damaged_bytes_are_one_sentence_or_other_numbers(name, tmp_path):
     function, write = WRITERS[name]
     path = write(tmp_path)
-    file = sorted(path.iterdir())[0] if path.is_dir() else path
-    whole = file.read_bytes()
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    file = files[0]
     rng = np.random.default_rng(1)
     for trial in range(40):
+        if trial % 4 == 0:  # one file after the other is damaged
+            file = files[trial // 4 % len(files)]
+            whole = file.read_bytes()
         raw = bytearray(whole)
         if trial % 4 == 0:
-            raw = raw[: rng.integers(len(raw))]
+            raw = raw[: rng.integers(len(raw) or 1)]
         else:
             edge = 400 if trial % 2 else len(raw)  # headers stand at both ends
             for position in rng.integers(-edge, edge, size=3):
@@ -74,3 +77,4 @@ def test_damaged_bytes_are_one_sentence_or_other_numbers(name, tmp_path):
         except DistrainError as error:
             assert "\n" not in str(error)  # noqa: PT017 - damage may also change numbers alone
             assert str(tmp_path) in str(error)  # noqa: PT017
+        file.write_bytes(whole)

@@ -1,0 +1,133 @@
+"""Zarr stores as a source: an array, or the arrays of a group, of version 2 and 3.
+
+Decides: which arrays and codecs of a store may be read. Never: decodes pickle.
+
+    source = zarr("photos.zarr", features="images", label="labels")
+
+A store is a folder, or a `.zip` file. Zarr reads a chunk that is missing as the array's fill value.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distrain.errors import ConfigurationError
+from distrain.formats.columns import FEWEST_ROWS, MAX_ROWS_PER_BYTE, NUMBERS, Column, Names
+from distrain.formats.file_list import Paths, listed
+from distrain.formats.file_source import FileSource, readable
+from distrain.formats.stored_arrays import chunked_column
+
+_KIND = "a Zarr store"
+# A codec runs code on the bytes of a store, and one of them is pickle. These unpack numbers and nothing else.
+_CODECS = {
+    *("adler32", "crc32", "crc32c", "fletcher32", "jenkins_lookup3"),
+    *("blosc", "bz2", "gzip", "lz4", "lzma", "pcodec", "zfpy", "zlib", "zstd"),
+    *("astype", "bitround", "cast_value", "delta", "fixedscaleoffset", "packbits", "quantize", "scale_offset"),
+    *("bytes", "endian", "sharding_indexed", "shuffle", "transpose"),
+}
+
+
+def zarr(
+    paths: Paths, *, features: Names | None = None, label: Names | None = None, weight: str | None = None
+) -> FileSource:
+    """Use Zarr stores as a source of examples.
+
+    Args:
+        paths: a store, a pattern, or a list of stores, which are read one after the other. A store that is a single
+            array has one column of the store's name, without ".zarr".
+        features: arrays of the features: a name such as "train/x", a list of names for one vector, or a dict of
+            inputs. Default: all arrays but label and weight.
+        label: arrays of the label. Default: the array "label", "labels" or "y".
+        weight: array of the weight. Default: the array "weight", "weights" or "sample_weight".
+
+    Raises:
+        DataError: a store is missing or damaged, or an array holds other things than numbers.
+        ConfigurationError: an array does not exist, or zarr is not installed.
+    """
+    stores = listed(paths, suffixes=(), kind="Zarr stores", folders=True)
+    try:
+        import zarr  # noqa: F401
+    except ImportError:
+        raise ConfigurationError(
+            f"Reading {stores[0]} needs zarr, which is not installed. Install it with: pip install 'distrain[zarr]'"
+        ) from None
+    return FileSource(ZarrRows, stores, features=features, label=label, weight=weight)
+
+
+class ZarrRows:
+    """One open Zarr store."""
+
+    def __init__(self, path: Path) -> None:
+        import zarr
+
+        self._path = path
+        with readable(path, _KIND):
+            is_folder = path.is_dir()
+            self._store: Any = (zarr.storage.LocalStore if is_folder else zarr.storage.ZipStore)(path, read_only=True)
+            opened = zarr.open(store=self._store, mode="r")
+            self._arrays = {path.stem: opened} if isinstance(opened, zarr.Array) else _arrays_of(opened)
+            self.columns = {name: _column(array, path) for name, array in self._arrays.items()}
+
+    def read(self, names: Sequence[str], start: int, stop: int) -> dict[str, np.ndarray]:
+        """Return the rows start .. stop - 1 of some arrays."""
+        with readable(self._path, _KIND):
+            return {name: np.asarray(self._arrays[name][start:stop]) for name in names}
+
+    def close(self) -> None:
+        """Close the store."""
+        self._store.close()
+
+
+def _arrays_of(group: Any) -> dict[str, Any]:
+    import zarr
+
+    members = group.members(max_depth=None)
+    return {name: member for name, member in sorted(members) if isinstance(member, zarr.Array)}
+
+
+def _column(array: Any, path: Path) -> Column:
+    if not array.shape:
+        return Column(0, problem="is a single value; an array of examples has at least one axis.")
+    if array.dtype.kind not in NUMBERS:
+        return Column(array.shape[0], problem=f"is of type {array.dtype}, which is no number. Write it as numbers.")
+    if unknown := sorted(set(_codec_names(array.metadata.to_dict())) - _CODECS):
+        return Column(
+            array.shape[0],
+            problem=f"is stored by the codec {unknown[0]!r}, which is not read, because a codec may run code. "
+            "Write it by blosc, zstd or gzip.",
+        )
+    rows = array.shape[0]
+    num_bytes = _num_bytes(path, enough=rows // MAX_ROWS_PER_BYTE + 1) if rows > FEWEST_ROWS else 0
+    return chunked_column(array.shape, array.dtype, array.shards or array.chunks, num_bytes)
+
+
+def _codec_names(metadata: Any) -> Iterator[str]:
+    """Yield the names of all codecs of an array, also of those inside a shard."""
+    if isinstance(metadata, Mapping):
+        for key in ("codecs", "index_codecs", "filters", "compressor", "configuration"):
+            yield from _codec_names(metadata.get(key))
+        if isinstance(name := metadata.get("id", metadata.get("name")), str):
+            yield name.removeprefix("numcodecs.")
+    elif isinstance(metadata, (list, tuple)):
+        for codec in metadata:
+            yield from _codec_names(codec)
+    elif metadata is not None:
+        yield from _codec_names(metadata.get_config() if hasattr(metadata, "get_config") else metadata.to_dict())
+
+
+def _num_bytes(path: Path, enough: int) -> int:
+    """Return the bytes of a store, or a part of them that is `enough`."""
+    if not path.is_dir():
+        return path.stat().st_size
+    total = 0
+    for folder, _, files in os.walk(path):
+        for file in files:
+            total += (Path(folder) / file).stat().st_size
+            if total >= enough:
+                return total
+    return total
