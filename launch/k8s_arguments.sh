@@ -9,7 +9,7 @@ train_options="--data --run --strategy --devices --model --batch-size --global-b
 --steps-per-execution --compression --seed --resume --checkpoint-every --keep --epochs --max-steps --max-time
 --limit-batches --validate-every --patience --monitor --mode --learning-rate --warmup-steps --schedule
 --scale-learning-rate --clip-norm --ema --class-weight --mixed-precision --units --embedding --blocks --filters
---dropout --prometheus --metrics-port --skip-nonfinite --check-every --config --log-level"
+--dropout --prometheus --metrics-port --skip-nonfinite --check-every --data-workers --config --log-level"
 train_flags="--no-jit --deterministic"
 train_lists=""
 prepare_options="--out --dataset --vectorizer --tokens --top-k --label-column --text-columns --max-length --holdout

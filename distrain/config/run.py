@@ -97,6 +97,15 @@ class RunSettings:
         default="none",
         choices=COMPRESSIONS,
     )
+    data_workers: int = setting(
+        "processes that read and transform the examples of a source of your own; 0 does so in threads of each rank",
+        default=0,
+        at_least=0,
+        at_most=2**10,
+        metavar="N",
+        may_differ=True,
+        may_change=True,
+    )
     seed: int = setting(
         "random seed of the weights, the order of examples, and dropout", default=0, at_least=0, below=2**63
     )

@@ -38,6 +38,11 @@ class ArraySource:
         self._num_examples = num_rows_of(features, "features")
         self._parts = parts if leaves(weights) else parts[:2] if leaves(labels) else parts[:1]
 
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether an array is no file that another process may map as well."""
+        return not all(isinstance(value, np.memmap) for part in self._parts for _, value in leaves(part))
+
     def __len__(self) -> int:
         return self._num_examples
 

@@ -81,6 +81,7 @@ class Examples:
         read_labels: (start, stop) -> labels of neighbouring examples, read without features; None if `load` alone can.
         window_size: most examples in a shuffle window.
         span_size: neighbouring examples in a span of a shuffle window.
+        loads_ahead: whether `load` returns at once while other processes read, so that the next window may load early.
     """
 
     num_examples: int
@@ -92,6 +93,7 @@ class Examples:
     read_labels: Callable[[int, int], Any] | None = None
     window_size: int = SHUFFLE_WINDOW
     span_size: int = SHUFFLE_SPAN
+    loads_ahead: bool = False
 
     def order(self, *, seed: int, epoch: int, shuffle: bool = True) -> ShuffledOrder:
         """Return the order of one epoch; see `shuffle.epoch_order`."""

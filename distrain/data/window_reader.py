@@ -9,7 +9,7 @@ Decides: which rows of a shuffle window this process reads, and when. Never: wha
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -38,6 +38,7 @@ class WindowReader:
         self._first_position = -1  # of the loaded window
         self._positions = np.zeros(0, np.int64)  # positions whose rows are loaded
         self._rows: RowReader | None = None
+        self._next: _Window | None = None  # loaded ahead
         self._memory = _ReusedMemory()
 
     def read(self, positions: range) -> RowNests:
@@ -54,16 +55,40 @@ class WindowReader:
         """Load `window` unless `window` is loaded already; return a reader for this process's rows."""
         if self._rows is not None and self._first_position == window.first_position:
             return self._rows
-        stop = window.first_position + window.size
         self._first_position = window.first_position
-        self._positions = self._plan.positions_between(window.first_position, stop, self._replicas)
-        offsets = self._positions - window.first_position
-        indices = offsets if window.permutation is None else window.permutation[offsets]
         if self._rows is None:
             self._examples.will_need(window.spans)
-        self._rows = self._examples.load(window.spans, indices, self._memory.reuse(), epoch=self._order.epoch)
+        ahead, self._next, self._rows = self._next, None, None
+        if ahead is None or ahead.first_position != window.first_position:
+            ahead = self._loaded(window)
+        self._positions, self._rows = ahead.positions, ahead.rows
         self._examples.will_need(self._order.spans_after(window))  # the disk works while steps compute
-        return self._rows
+        after = window.first_position + window.size
+        if self._examples.loads_ahead and after < self._plan.num_examples:
+            self._next = self._loaded(self._order.window_of(after))
+        return ahead.rows
+
+    def _loaded(self, window: ShuffleWindow) -> _Window:
+        stop = window.first_position + window.size
+        positions = self._plan.positions_between(window.first_position, stop, self._replicas)
+        offsets = positions - window.first_position
+        indices = offsets if window.permutation is None else window.permutation[offsets]
+        rows = self._examples.load(window.spans, indices, self._memory.reuse(), epoch=self._order.epoch)
+        return _Window(window.first_position, positions, rows)
+
+
+class _Window(NamedTuple):
+    """The examples of this process in a shuffle window.
+
+    Attributes:
+        first_position: position of the window's first example.
+        positions: positions of the examples, int64 `[k]`.
+        rows: reader of the examples 0 .. k - 1.
+    """
+
+    first_position: int
+    positions: np.ndarray
+    rows: RowReader
 
 
 class _ReusedMemory:

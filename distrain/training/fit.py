@@ -14,13 +14,14 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from distrain.cluster.world import find_world
 from distrain.config import TrainConfig
+from distrain.data.worker_pool import WorkerPool
+from distrain.data.worker_process import refuse_in_worker
 from distrain.errors import ConfigurationError
 from distrain.reporting.console import open_console
 from distrain.reporting.reporter import Reporter, RunReporter
@@ -93,20 +94,23 @@ def fit(
     Raises:
         DistrainError: as `run_job`; uncaught, it ends a script by its exit code. `StopRequested.result` has the model.
     """
+    refuse_in_worker()
     end_script_by_exit_code()
     settings = _checked(settings, shuffle, verbose)
     is_model = _is_model(build_model, settings.get("devices"))
     compiling = {"optimizer": optimizer, "loss": loss, "metrics": metrics, "loss_weights": loss_weights}
     build = _builder(build_model, is_model, {**compiling, "weighted_metrics": weighted_metrics})
     data = named_data(train, validation, x, y, validation_data)
-    transforms = transforms_of(map, validation_map, seed=settings.get("seed", 0), validates=data[1] is not None)
-    examples, held_out = examples_of(*data, sample_weight, class_weight, validation_split, **transforms)
+    workers = WorkerPool(settings.get("data_workers", 0))
+    maps = transforms_of(map, validation_map, seed=settings.get("seed", 0), validates=data[1] is not None)
+    options: dict[str, Any] = {**maps, "workers": workers}
+    examples, held_out = examples_of(*data, sample_weight, class_weight, validation_split, **options)
+    way: dict[str, Any] = {"shuffle": shuffle, "verbose": verbose, "has_given_model": is_model, "workers": workers}
 
     def open_job() -> TrainingJob:
         metadata = {"shuffle": shuffle, "validation_digest": held_out.digest if held_out else None}
-        own = flat_callbacks(callbacks)  # refuses a callback before the run directory is made
-        job = TrainingJob(build, examples, held_out, examples.digest, metadata, callbacks=own, shuffle=shuffle)
-        return replace(job, verbose=verbose, is_temporary=run is None, has_given_model=is_model)
+        way["callbacks"] = flat_callbacks(callbacks)  # refuses a callback before the run directory is made
+        return TrainingJob(build, examples, held_out, examples.digest, metadata, is_temporary=run is None, **way)
 
     with _run_directory(run) as folder:
         config = TrainConfig(data=Path(), run=folder, patience=patience, **settings)

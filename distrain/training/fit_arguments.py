@@ -16,6 +16,7 @@ from distrain.data.class_weights import balanced_weights, class_counts, class_we
 from distrain.data.examples import Examples
 from distrain.data.split import split_examples
 from distrain.data.transforms import Transform
+from distrain.data.worker_pool import WorkerPool
 from distrain.errors import ConfigurationError
 from distrain.training.given_data import given_examples
 
@@ -69,6 +70,7 @@ def examples_of(
     *,
     transform: Transform | None = None,
     validation_transform: Transform | None = None,
+    workers: WorkerPool | None = None,
 ) -> tuple[Examples, Examples | None]:
     """Return the training and the validation examples.
 
@@ -80,6 +82,7 @@ def examples_of(
         validation_split: fraction of the examples, the last ones, that validate; 0 takes `validation` alone.
         transform: changes each training example, and each example that `validation_split` holds out.
         validation_transform: changes each validation example.
+        workers: processes that read and transform examples of sources; None reads in this process.
 
     Raises:
         ConfigurationError: arguments contradict each other, or the data is wrong.
@@ -90,8 +93,8 @@ def examples_of(
         if len(train) == 3 and train[2] is not None:
             raise ConfigurationError("the weights are given twice: as sample_weight and as third element of train.")
         train = (*train[:2], sample_weight)
-    examples = given_examples(train, "train", transform)
-    held_out = None if validation is None else given_examples(validation, "validation", validation_transform)
+    examples = given_examples(train, "train", transform, workers)
+    held_out = None if validation is None else given_examples(validation, "validation", validation_transform, workers)
     if validation_split:
         if transform and transform.is_random:
             raise ConfigurationError(

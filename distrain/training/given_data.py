@@ -19,6 +19,7 @@ from distrain.data.examples import Examples
 from distrain.data.positional import is_positional, positional_examples
 from distrain.data.sources import array_examples
 from distrain.data.transforms import Transform
+from distrain.data.worker_pool import WorkerPool
 from distrain.errors import ConfigurationError
 
 FORMS = (
@@ -27,33 +28,33 @@ FORMS = (
 )
 
 
-def given_examples(data: Any, name: str, transform: Transform | None = None) -> Examples:
+def given_examples(
+    data: Any, name: str, transform: Transform | None = None, workers: WorkerPool | None = None
+) -> Examples:
     """Return data of a user as examples.
 
     Args:
         data: a tuple of arrays, a `keras.utils.PyDataset`, or a source by position.
         name: the argument's name, for messages.
         transform: changes each example.
+        workers: processes that read and transform the examples of a source; None reads in this process.
 
     Raises:
         ConfigurationError: `data` is neither, or arrays do not fit together.
         DataError: the first example cannot be read or is no example.
     """
+    options: dict[str, Any] = {"transform": transform, "name": name, "workers": workers}
     if isinstance(data, tuple):
         if len(data) not in (2, 3):
             raise ConfigurationError(f"{name} has length {len(data)}: {FORMS}. Of a model without labels, y is None.")
-        return (
-            positional_examples(ArraySource(*data), transform=transform, name=name)
-            if transform
-            else array_examples(*data)
-        )
+        return positional_examples(ArraySource(*data), **options) if transform else array_examples(*data)
     if _is_py_dataset(data):
-        return positional_examples(_batches(data, name), transform=transform, name=name)
+        return positional_examples(_batches(data, name), **options)
     if isinstance(data, np.ndarray) or hasattr(data, "iloc") or (isinstance(data, list) and _is_list_of_arrays(data)):
         raise ConfigurationError(f"{name} is of type {type(data).__name__} and has no labels of its own: {FORMS}.")
     if not is_positional(data) or isinstance(data, (str, bytes, dict)):
         raise ConfigurationError(f"{name} is of type {type(data).__name__}: {_way_on(data)}.")
-    return positional_examples(data, transform=transform, name=name)
+    return positional_examples(data, **options)
 
 
 def _is_py_dataset(data: Any) -> bool:

@@ -19,6 +19,7 @@ from distrain.data.array_folder import is_array_folder, open_array_folder
 from distrain.data.dataset_index import open_dataset
 from distrain.data.examples import Examples
 from distrain.data.sources import part_examples
+from distrain.data.worker_pool import WorkerPool
 from distrain.errors import ConfigurationError, DataError
 from distrain.training.class_weight import weigh_classes
 from distrain.training.named_data import load_named_data, names_function
@@ -41,6 +42,7 @@ class TrainingJob:
         verbose: what callbacks see as their parameter `verbose`.
         is_temporary: whether nothing of the run directory stays.
         has_given_model: whether `build` returns a model that existed before, which suits one replica.
+        workers: processes that read and transform examples while the run lasts; None for data without such sources.
     """
 
     build: Callable[..., Any]
@@ -54,6 +56,7 @@ class TrainingJob:
     verbose: int | str = "auto"
     is_temporary: bool = False
     has_given_model: bool = False
+    workers: WorkerPool | None = None
 
 
 def refuse_given_model() -> NoReturn:
@@ -173,10 +176,13 @@ def _array_job(config: TrainConfig) -> TrainingJob:
 def _named_job(config: TrainConfig) -> TrainingJob:
     _require_model(config, "returns data of your own, not prepared text")
     data = load_named_data(str(config.data))
-    train = data.examples("train", seed=config.seed, augments=True)
-    validation = data.examples("validation", seed=config.seed) if "validation" in data.parts else None
+    workers = WorkerPool(config.data_workers)
+    train = data.examples("train", seed=config.seed, augments=True, workers=workers)
+    held_out = "validation" in data.parts
+    validation = data.examples("validation", seed=config.seed, workers=workers) if held_out else None
     job = _model_job(config, train, validation, train.digest)
-    return replace(job, metadata={"validation_digest": validation.digest if validation else None, **job.metadata})
+    metadata = {"validation_digest": validation.digest if validation else None, **job.metadata}
+    return replace(job, metadata=metadata, workers=workers)
 
 
 def _require_model(config: TrainConfig, what: str) -> None:

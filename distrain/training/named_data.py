@@ -20,6 +20,7 @@ from typing import Any
 
 from distrain.config.named_function import FUNCTION_NAME, FUNCTION_RULE, called
 from distrain.data.examples import Examples
+from distrain.data.worker_pool import WorkerPool
 from distrain.errors import ConfigurationError
 from distrain.training.fit_arguments import transforms_of
 from distrain.training.given_data import FORMS, given_examples
@@ -46,13 +47,14 @@ class NamedData:
     map: Callable[..., Any] | None = None
     validation_map: Callable[..., Any] | None = None
 
-    def examples(self, part: str, *, seed: int, augments: bool = False) -> Examples:
+    def examples(self, part: str, *, seed: int, augments: bool = False, workers: WorkerPool | None = None) -> Examples:
         """Return a part as examples.
 
         Args:
             part: "train", "validation" or "test".
             seed: seed of the run, which determines the random numbers of `map`.
             augments: True changes the examples by `map`, as in training, False by `validation_map`.
+            workers: processes that read and transform the examples of a source; None reads in this process.
 
         Raises:
             ConfigurationError: the function returned no such part, or the part is no data.
@@ -63,7 +65,7 @@ class NamedData:
             raise ConfigurationError(f"--data {self.name} returned no {part!r} part: {have}.")
         transforms = transforms_of(self.map, self.validation_map, seed=seed, validates=not augments)
         transform = transforms["transform" if augments else "validation_transform"]
-        return given_examples(self.parts[part], f"{part} of {self.name}", transform)
+        return given_examples(self.parts[part], f"{part} of {self.name}", transform, workers)
 
 
 def names_function(data: Path) -> bool:

@@ -11,13 +11,17 @@ chief alone, rank 0, writes and reports.
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distrain.cluster.error_relay import run_on_all_ranks
 from distrain.cluster.signals import StopRequest
 from distrain.config import TrainConfig
+from distrain.data.worker_pool import WorkerPool
 from distrain.errors import StopRequested
 from distrain.keras_backend import require_tensorflow
 from distrain.reporting.boot_clock import boot_clock
@@ -33,6 +37,8 @@ from distrain.training.setup import build_setup, compile_steps, open_run_directo
 
 if TYPE_CHECKING:
     from distrain.distribution.base import Distribution
+
+_LOG = logging.getLogger(__name__)
 
 
 def train(config: TrainConfig, *, stop: StopRequest | None = None, started_at: float | None = None) -> dict[str, Any]:
@@ -80,7 +86,10 @@ def run_job(
         job = agree_on_job(distribution, open_job, config)
         if job.has_given_model and distribution.num_replicas > 1:
             refuse_given_model()
-        with open_run_directory(distribution, config, job) as restored:
+        with (
+            open_run_directory(distribution, config, job) as restored,
+            _data_workers(distribution, config, job),
+        ):
             setup = build_setup(distribution, config, job, restored)
             steps = compile_steps(setup)
             is_chief = distribution.group.is_chief
@@ -102,3 +111,14 @@ def run_job(
         return reporter(run) if reporter else RunReporter(run, num_epochs=config.epochs, prometheus=config.prometheus)
 
     return on_ranks(config, run_phases, stop=stop)
+
+
+@contextmanager
+def _data_workers(distribution: Distribution, config: TrainConfig, job: TrainingJob) -> Iterator[None]:
+    """Let the job's data workers run, on all ranks."""
+    workers = job.workers or WorkerPool(0)
+    if config.data_workers and not workers.has_readers and distribution.group.is_chief:
+        _LOG.warning("--data-workers has no effect: it serves sources of your own, and arrays that map= changes.")
+    with workers:
+        run_on_all_ranks(distribution.group, workers.start)
+        yield

@@ -1,0 +1,209 @@
+"""Reads examples of a source by position, transformed and as arrays.
+
+Decides: which method of a source reads some examples, and which example an error names. Never: which examples are read.
+
+    >>> reader = SourceReader([([0.0, 1.0], 0), ([2.0, 3.0], 1)], "a list", None)
+    >>> features, labels, weights = reader.read(reader.layout(), np.array([1, 0]), epoch=0)
+    >>> features.tolist(), labels.tolist()
+    ([[2.0, 3.0], [0.0, 1.0]], [1, 0])
+
+A reader may be sent to another process, as `worker_pool` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from distrain.data.elements import Layout, Misfit, layout_of, stacked, stacked_columns
+from distrain.data.examples import RowNests
+from distrain.data.nests import leaves, map_nest
+from distrain.data.transforms import Transform
+from distrain.errors import ConfigurationError, DataError, DistrainError, cause
+
+
+@dataclass(frozen=True)
+class SourceReader:
+    """Reads a source, and says which example is at fault.
+
+    Attributes:
+        source: the source.
+        name: its name in messages.
+        transform: changes each example; None changes nothing.
+    """
+
+    source: Any
+    name: str
+    transform: Transform | None
+
+    @property
+    def reads_ranges_alone(self) -> bool:
+        """Whether the source is fast by ranges, and not by numbers in any order."""
+        return self._has("read") and not (self._has("__getitems__") or self._has("take"))
+
+    @property
+    def has_elements(self) -> bool:
+        """Whether the examples lie in the memory of this process, so that another process needs a few at a time."""
+        return isinstance(self.source, (list, tuple)) or getattr(self.source, "is_in_memory", False)
+
+    def without_elements(self) -> SourceReader:
+        """Return a reader for another process, which transforms examples that it receives."""
+        return replace(self, source=None) if self.has_elements else self
+
+    def length(self) -> int:
+        """Return the number of examples."""
+        try:
+            count = len(self.source)
+        except TypeError as error:
+            raise ConfigurationError(f"{self.name} has no length: {error}.") from None
+        if count < 1:
+            raise ConfigurationError(f"{self.name} is empty; training needs at least one example.")
+        return count
+
+    def layout(self) -> Layout:
+        """Return the layout of the first example."""
+        number = np.zeros(1, np.int64)
+        (first,) = _elements(self._transformed(self.fetch(number), number, 0), 1)
+        try:
+            return layout_of(first)
+        except Misfit as misfit:
+            raise DataError(f"{self.name}: example 0 {misfit}.") from None
+
+    def fetch(self, numbers: np.ndarray) -> Any:
+        """Read examples: a list, or a tuple or a dict of arrays with a row for each.
+
+        Args:
+            numbers: int64 `[k]`, in any order; ascending for a source that is fast by ranges alone.
+        """
+        start, stop = int(numbers[0]), int(numbers[-1]) + 1
+        is_range = stop - start == len(numbers) and bool(np.all(np.diff(numbers) == 1))
+        if self._has("read") and (is_range or (self.reads_ranges_alone and stop - start >= len(numbers))):
+            found = self._checked(lambda: self.source.read(start, stop), range(start, stop))
+            return found if is_range else part_of(found, numbers - start)
+        if self._has("__getitems__"):
+            return self._checked(lambda: self.source.__getitems__(numbers.tolist()), numbers)
+        if self._has("take"):
+            return self._checked(lambda: self.source.take(numbers), numbers)
+        return self._one_by_one(numbers.tolist())
+
+    def read_spans(self, spans: np.ndarray, indices: np.ndarray) -> Any:
+        """Read some examples of a shuffle window by ranges of neighbours.
+
+        Args:
+            spans: int64 `[s, 2]`: (start, stop) of each span.
+            indices: int64 `[k]`: indices into the concatenated spans.
+
+        Returns:
+            The examples in the order of `indices`: a list, or a tuple or a dict of arrays.
+        """
+        shares = span_shares(spans, indices)
+        pieces = [self.fetch(numbers) for numbers, _ in shares]
+        return part_of(_joined(pieces), np.argsort(np.concatenate([rows for _, rows in shares])))
+
+    def read(self, layout: Layout, numbers: np.ndarray, *, epoch: int, found: Any = None) -> RowNests:
+        """Return examples, transformed and as arrays; `found` are the examples where they are fetched already."""
+        return self.rows(layout, self.fetch(numbers) if found is None else found, numbers, epoch)
+
+    def rows(self, layout: Layout, found: Any, numbers: np.ndarray, epoch: int) -> RowNests:
+        """Return examples, as `fetch` returns them, transformed and as arrays.
+
+        Raises:
+            DataError: an example cannot be transformed, or differs from the layout.
+        """
+        found = self._transformed(found, numbers, epoch)
+        try:
+            if isinstance(found, list):
+                return stacked(layout, found)
+            return stacked_columns(layout, found, len(numbers))
+        except Misfit:
+            elements = _elements(found, len(numbers))
+            for element, number in zip(elements, numbers.tolist(), strict=True):
+                try:
+                    stacked(layout, [element])
+                except Misfit as misfit:
+                    raise DataError(f"{self.name}: example {number} {misfit}.") from None
+            return stacked(layout, elements)  # each fits, and only the arrays that hold them have another form
+
+    def _transformed(self, found: Any, numbers: np.ndarray, epoch: int) -> Any:
+        if self.transform is None:
+            return found
+        found = _elements(found, len(numbers))
+        return self.transform.apply(found, numbers=numbers.tolist(), epoch=epoch, name=self.name)
+
+    def _one_by_one(self, numbers: list[int]) -> list[Any]:
+        source, found = self.source, list[Any]()
+        try:
+            for number in numbers:
+                found.append(source[number])
+        except DistrainError:
+            raise
+        except Exception as error:
+            raise DataError(f"{self.name} cannot read example {numbers[len(found)]}: {cause(error)}.") from error
+        return found
+
+    def _has(self, method: str) -> bool:
+        return callable(getattr(self.source, method, None))
+
+    def _checked(self, read: Callable[[], Any], numbers: Sequence[int] | np.ndarray) -> Any:
+        try:
+            found = read()
+        except DistrainError:
+            raise
+        except Exception as error:
+            which = f"example {numbers[0]}" if len(numbers) == 1 else f"examples {numbers[0]} to {numbers[-1]}"
+            raise DataError(f"{self.name} cannot read {which}: {cause(error)}.") from error
+        found = _as_elements(found)
+        for count in [len(found)] if isinstance(found, list) else [len(value) for _, value in leaves(found)]:
+            if count != len(numbers):
+                raise DataError(f"{self.name} returned {count} examples where {len(numbers)} were asked for.")
+        return found
+
+
+def span_shares(spans: np.ndarray, indices: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return, for each span with wanted examples, their ascending numbers and their places in `indices`.
+
+    Args:
+        spans: int64 `[s, 2]`: (start, stop) of each span.
+        indices: int64 `[k]`: indices into the concatenated spans.
+
+    >>> span_shares(np.array([[10, 12], [4, 8]]), np.array([5, 0]))
+    [(array([10]), array([1])), (array([7]), array([0]))]
+    """
+    order = np.argsort(indices)
+    ends = np.cumsum(spans[:, 1] - spans[:, 0])
+    cuts = np.searchsorted(indices[order], ends[:-1])
+    shares = zip(np.split(indices[order], cuts), np.split(order, cuts), spans[:, 1] - ends, strict=True)
+    return [(own + first, rows) for own, rows, first in shares if len(own)]
+
+
+def _as_elements(found: Any) -> Any:
+    """Return a list of examples in place of a tuple or a dict that holds lists of values."""
+    if isinstance(found, Mapping) and any(isinstance(values, list) for values in found.values()):
+        return [dict(zip(found, values, strict=True)) for values in zip(*found.values(), strict=True)]
+    if isinstance(found, tuple) and any(isinstance(values, list) for values in found):
+        return list(zip(*found, strict=True))
+    return found
+
+
+def _elements(found: Any, count: int) -> list[Any]:
+    """Return a list of examples, from a list or from a tuple or a dict of arrays with `count` rows."""
+    return found if isinstance(found, list) else [part_of(found, row) for row in range(count)]
+
+
+def part_of(found: Any, rows: Any) -> Any:
+    """Return the examples at `rows`; of arrays their rows."""
+    if isinstance(found, list):
+        return [found[row] for row in rows.tolist()]
+    return map_nest(lambda values, name: values[rows], found)
+
+
+def _joined(pieces: list[Any]) -> Any:
+    if isinstance(pieces[0], list):
+        return [element for piece in pieces for element in piece]
+    columns = iter(
+        [np.concatenate(values) for values in zip(*([v for _, v in leaves(p)] for p in pieces), strict=True)]
+    )
+    return map_nest(lambda values, name: next(columns), pieces[0])

@@ -1,0 +1,90 @@
+"""A run with data workers trains the same weights, ends cleanly however it ends, and leaves no worker behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from commands import ENVIRONMENT, run_python
+from waiting import wait_until
+
+PROGRAM = Path(__file__).parent / "programs" / "fit_by_workers.py"
+HARNESS = Path(__file__).parents[1] / "harness"
+
+
+@pytest.fixture(autouse=True)
+def _harness_is_importable(monkeypatch):
+    monkeypatch.setitem(ENVIRONMENT, "PYTHONPATH", f"{HARNESS}{os.pathsep}{ENVIRONMENT['PYTHONPATH']}")
+
+
+def test_weights_and_figures_are_those_without_workers(tmp_path):
+    done = run_python(PROGRAM, tmp_path / "run", "0,2", 2)
+    assert done.returncode == 0, done.stderr
+    without, with_workers = done.stdout.splitlines()
+    assert without == with_workers
+
+
+def test_a_script_that_trains_as_it_is_imported_is_refused(tmp_path):
+    done = run_python(PROGRAM, tmp_path / "run", "unguarded")
+    assert done.returncode == 2
+    assert "fit_by_workers.py calls distrain.fit while a data worker imports the script. Put the call" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "words"),
+    [
+        ("interrupt", 42, "Stopped by SIGINT"),
+        ("kill a worker", 5, "data worker 2 of 2 was killed by SIGKILL while it read"),
+        ("kill the run", -signal.SIGKILL, ""),
+    ],
+)
+def test_no_worker_outlives_its_run(tmp_path, end, code, words):
+    metrics = tmp_path / "run-2" / "metrics.jsonl"
+    with subprocess.Popen(
+        [sys.executable, str(PROGRAM), str(tmp_path / "run"), "2", "100000"],
+        env=ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as job:
+        try:
+            wait_until(lambda: metrics.exists() and '"step"' in metrics.read_text(), 120)
+            workers = workers_of(job.pid)
+            assert len(workers) == 2
+            assert not any("tensorflow" in Path("/proc", str(worker), "maps").read_text() for worker in workers)
+            if end == "interrupt":
+                os.killpg(job.pid, signal.SIGINT)  # as a terminal does
+            else:
+                os.kill(job.pid if end == "kill the run" else workers[1], signal.SIGKILL)
+            _, stderr = job.communicate(timeout=60)
+        finally:
+            job.kill()
+    assert job.returncode == code, stderr
+    assert words in stderr
+    assert "Traceback" not in stderr
+    wait_until(lambda: not any(map(lives, workers)), 10)
+
+
+def workers_of(pid: int) -> list[int]:
+    """Data workers that a process started, the first one first."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == pid and b"distrain.data.worker_main" in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+    return sorted(found)
+
+
+def lives(pid: int) -> bool:
+    try:
+        return Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
