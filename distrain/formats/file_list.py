@@ -19,6 +19,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from distrain.errors import ConfigurationError, DataError
+from distrain.remote.path import RemotePath, is_url, text_of, to_path
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
@@ -26,7 +27,9 @@ _MAGIC = frozenset("*?[")  # characters of a pattern
 _HIDDEN = (".", "_")  # Spark writes `_SUCCESS`, and other writers leave hidden files beside their data
 
 
-def listed(paths: Paths, *, suffixes: tuple[str, ...], kind: str, folders: bool = False) -> list[Path]:
+def listed(
+    paths: Paths, *, suffixes: tuple[str, ...], kind: str, folders: bool = False, remote: bool = False
+) -> list[Path]:
     """Return the files, sorted as described above.
 
     Args:
@@ -34,26 +37,29 @@ def listed(paths: Paths, *, suffixes: tuple[str, ...], kind: str, folders: bool 
         suffixes: endings of the files that a folder stands for, in lower case.
         kind: what the files are, for messages.
         folders: whether a folder is itself read as a file, as a Zarr store is.
+        remote: whether URLs such as "s3://bucket/table" are read too.
 
     Raises:
         DataError: a file does not exist, or a folder or a pattern has no files.
-        ConfigurationError: a file is named twice, or no file at all.
+        ConfigurationError: a file is named twice, or no file at all, or a URL is not read.
     """
-    given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    given = [to_path(path) for path in ([paths] if isinstance(paths, (str, os.PathLike, RemotePath)) else paths)]
+    for path in given:
+        if is_url(path) and not remote:
+            raise ConfigurationError(f"{path}: {kind} are read from local disk alone. Copy them, or use Parquet files.")
     found = [file for path in given for file in _expanded(path, suffixes, kind, folders)]
     if not found:
         raise ConfigurationError(f"The list of {kind} is empty; name at least one.")
     seen: set[str] = set()
     for file in found:
-        resolved = os.path.realpath(file)
+        resolved = text_of(file) if is_url(file) else os.path.realpath(file)
         if resolved in seen:
             raise ConfigurationError(f"{file} is named twice, so its examples would count twice. Name it once.")
         seen.add(resolved)
     return found
 
 
-def _expanded(given: str | os.PathLike[str], suffixes: tuple[str, ...], kind: str, folders: bool) -> list[Path]:
-    path = Path(given)
+def _expanded(path: Path, suffixes: tuple[str, ...], kind: str, folders: bool) -> list[Path]:
     if path.is_dir() and not folders:
         found = sorted(file for file in path.iterdir() if _is_data(file) and file.name.lower().endswith(suffixes))
         if not found:
@@ -70,6 +76,8 @@ def _expanded(given: str | os.PathLike[str], suffixes: tuple[str, ...], kind: st
 
 
 def _matches(pattern: Path) -> list[Path]:
+    if isinstance(pattern, RemotePath):
+        return [match for match in pattern.matches() if _is_data(match)]
     base = Path(pattern.anchor)
     try:
         return sorted(match for match in base.glob(str(pattern.relative_to(base))) if _is_data(match))

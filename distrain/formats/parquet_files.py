@@ -21,6 +21,7 @@ from distrain.formats.arrow_groups import ArrowGroups
 from distrain.formats.columns import Names
 from distrain.formats.file_list import Paths, listed
 from distrain.formats.file_source import FileSource, check_counts, readable
+from distrain.remote.path import is_url
 
 MAX_GROUP_BYTES = 2**30  # of the chosen columns of a row group, unpacked
 
@@ -38,6 +39,7 @@ def parquet(
 
     Args:
         paths: a file, a folder, a pattern, or a list of these; read one after the other, in the order of their names.
+            URLs such as "s3://bucket/table/*.parquet" are read by range.
         features: columns of the features: a name, a list of names for one vector, or a dict of inputs.
             Default: all columns but label and weight.
         label: columns of the label. Default: the column "label", "labels" or "y".
@@ -47,7 +49,7 @@ def parquet(
         DataError: a file is missing or damaged, or a column holds other things than numbers.
         ConfigurationError: a column does not exist, or pyarrow is not installed.
     """
-    files = listed(paths, suffixes=_SUFFIXES, kind="Parquet files")
+    files = listed(paths, suffixes=_SUFFIXES, kind="Parquet files", remote=True)
     require_pyarrow(files[0])
     return FileSource(ParquetRows, files, features=features, label=label, weight=weight)
 
@@ -60,12 +62,13 @@ class ParquetRows:
 
         self._path = path
         with readable(path, _KIND):
-            metadata = pyarrow.parquet.read_metadata(path)
+            source = path.open("rb") if is_url(path) else path
+            metadata = pyarrow.parquet.read_metadata(source)
             schema = metadata.schema.to_arrow_schema()
             texts = [".".join(fields) for fields, kind in flat_fields(schema) if is_text_or_bytes(kind)]
             # Texts stay dictionary-encoded in memory: a short page can hold one long text any number of times.
             self._file = pyarrow.parquet.ParquetFile(
-                path,
+                source,
                 metadata=metadata,
                 read_dictionary=texts,
                 pre_buffer=False,
