@@ -16,6 +16,7 @@ from typing import Any
 import tensorflow as tf
 
 from distrain.cluster.process_group import ProcessGroup, SingleProcess
+from distrain.distribution.buckets import BUCKET_BYTES
 from distrain.distribution.forward_sums import differentiable_sum, step_graph
 from distrain.distribution.gradients import dense
 from distrain.distribution.zero_copy import compile_zero_copy
@@ -100,16 +101,21 @@ class Mirrored:
         tf.distribute.get_replica_context().merge_call(across, args=(is_sound, gradients, values))
 
     def sum(self, gradients: Sequence[Any], metrics: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-        """Sum each tensor over the replicas, in one grouped all-reduce per dtype: TensorFlow groups no mixed dtypes."""
+        """Sum each tensor over the replicas, in one grouped all-reduce per dtype: TensorFlow groups no mixed dtypes.
+
+        The gradients of the last layers come first, as TensorFlow reduces packs of tensors in the order given.
+        """
         context = tf.distribute.get_replica_context()
-        tensors = [*map(dense, gradients), *metrics]
+        options = tf.distribute.experimental.CommunicationOptions(bytes_per_pack=BUCKET_BYTES)
+        tensors = [*map(dense, reversed(gradients)), *metrics]
         sums = list(tensors)
         for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
             numbers = [number for number, tensor in enumerate(tensors) if tensor.dtype == dtype]
-            reduced = context.all_reduce(tf.distribute.ReduceOp.SUM, [tensors[number] for number in numbers])
+            of_dtype = [tensors[number] for number in numbers]
+            reduced = context.all_reduce(tf.distribute.ReduceOp.SUM, of_dtype, options=options)
             for number, total in zip(numbers, reduced, strict=True):
                 sums[number] = total
-        return sums[: len(gradients)], sums[len(gradients) :]
+        return sums[: len(gradients)][::-1], sums[len(gradients) :]
 
     def forward_sum(self, tensors: Sequence[Any]) -> list[Any]:
         """Sum each tensor over the replicas; gradients pass through."""

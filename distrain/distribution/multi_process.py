@@ -7,14 +7,15 @@ Decides: whether a step's sums are computed on the device or on the host. Never:
     step = distribution.compile(replica_step, specs)
 
 On CPUs a step leaves TensorFlow once, for one call that packs all tensors, sums them and unpacks them again. The same
-operations in the graph took nearly twice as long over MPI.
+operations in the graph took nearly twice as long over MPI. Only gradients of more than one bucket take several calls.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,6 +23,8 @@ import tensorflow as tf
 
 from distrain.cluster.process_group import ProcessGroup
 from distrain.cluster.world import World
+from distrain.distribution.buckets import buckets, dense_bytes
+from distrain.distribution.collectives.background_sums import BackgroundSums
 from distrain.distribution.collectives.device_all_reduce import DeviceCollectives, device_all_reduce
 from distrain.distribution.collectives.host_all_reduce import Gradient, GradientRows, HostCollectives, host_all_reduce
 from distrain.distribution.forward_sums import differentiable_sum
@@ -70,6 +73,7 @@ class MultiProcess(SingleDevice):
         super().__init__(prefetches=prefetches)
         self.collectives = collectives
         self._host_collectives = host_collectives or collectives
+        self._shares_memory = host_collectives is not None
         self._device_collectives = collectives.on_device()
         self._compression = compression
         self.name = collectives.NAME
@@ -83,7 +87,40 @@ class MultiProcess(SingleDevice):
         if self._device_collectives:
             return device_all_reduce(self._device_collectives, gradients, metrics, compression=self._compression)
         dtypes = [gradient.dtype for gradient in gradients]
-        tensors = [*map(_at_least_single, gradients), *metrics]
+        sums, totals = self._sum_on_host(list(map(_at_least_single, gradients)), metrics)
+        return list(map(tf.cast, sums, dtypes)), totals
+
+    def _sum_on_host(self, gradients: Sequence[Any], metrics: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+        """Sum tensors of at least single precision; all buckets but the last travel while gradients are computed.
+
+        TensorFlow calls the functions that leave a graph in the order of the trace. So all ranks start alike.
+        """
+        whole = [list(range(len(gradients)))]  # in shared memory, nothing travels that a computation could hide
+        *first, last = whole if self._shares_memory else buckets(dense_bytes(gradients))
+        in_background = BackgroundSums()
+        for bucket in first:
+            own = [gradients[number] for number in bucket]
+            reduce = partial(in_background.start, self._reduction(own))
+            tf.numpy_function(reduce, _arrays_of(own), [])
+        own = [gradients[number] for number in last]
+        reduce_last = self._reduction(own)
+
+        def finish(*arrays: np.ndarray) -> list[np.ndarray]:
+            if not first:
+                return reduce_last(*arrays)
+            in_background.start(reduce_last, *arrays)
+            return [total for sums in in_background.finish() for total in sums]
+
+        of_first = [number for bucket in first for number in bucket]
+        tensors = [*(gradients[number] for number in [*of_first, *last]), *metrics]
+        totals = tf.numpy_function(finish, _arrays_of([*own, *metrics]), [tensor.dtype for tensor in tensors])
+        for total, tensor in zip(totals, tensors, strict=True):
+            total.set_shape(tensor.shape)
+        sums = dict(zip([*of_first, *last], totals, strict=False))
+        return [sums[number] for number in range(len(gradients))], totals[len(gradients) :]
+
+    def _reduction(self, gradients: Sequence[Any]) -> Callable[..., list[np.ndarray]]:
+        """Return a function that sums over all ranks the arrays of `gradients`, and of any metrics after them."""
         heights = [int(g.shape[0]) if isinstance(g, tf.IndexedSlices) else None for g in gradients]
         fp16 = self._compression == "fp16"
 
@@ -94,15 +131,7 @@ class MultiProcess(SingleDevice):
             ]
             return host_all_reduce(self._host_collectives, own, list(given), fp16=fp16)
 
-        flat = [
-            array
-            for tensor in tensors
-            for array in ((tensor.values, tensor.indices) if isinstance(tensor, tf.IndexedSlices) else (tensor,))
-        ]
-        sums = tf.numpy_function(reduce, flat, [tensor.dtype for tensor in tensors])
-        for total, tensor in zip(sums, tensors, strict=True):
-            total.set_shape(tensor.shape)
-        return list(map(tf.cast, sums[: len(gradients)], dtypes)), sums[len(gradients) :]
+        return reduce
 
     def forward_sum(self, tensors: Sequence[Any]) -> list[Any]:
         """Sum tensors over all ranks; gradients pass through."""
@@ -146,6 +175,15 @@ class MultiProcess(SingleDevice):
             totals = host_all_reduce(self._host_collectives, [], values)
             for variable, total in zip(floats, totals, strict=True):
                 variable.assign(total / self.group.size)
+
+
+def _arrays_of(tensors: Sequence[Any]) -> list[Any]:
+    """Return tensors, of `tf.IndexedSlices` their values and indices."""
+    return [
+        array
+        for tensor in tensors
+        for array in ((tensor.values, tensor.indices) if isinstance(tensor, tf.IndexedSlices) else (tensor,))
+    ]
 
 
 def _digest(variable: Any) -> str:

@@ -69,9 +69,9 @@ def over_replicas(
         for gradient, variable in zip(gradients, variables, strict=True)
     ]
     pairs = list(zip(gradients, is_gathered, strict=True))
-    gathered = iter(replicas.gather_rows([rows for rows, is_rows in pairs if is_rows]))
     own = present([gradient for gradient, is_rows in pairs if not is_rows])
-    totals, sums = replicas.sum(own, sums)
+    totals, sums = replicas.sum(own, sums)  # first: these gradients come before those of an embedding's rows
+    gathered = iter(replicas.gather_rows([rows for rows, is_rows in pairs if is_rows]))
     summed = iter(totals)
     return [g if g is None else next(gathered if is_rows else summed) for g, is_rows in pairs], sums
 
@@ -111,4 +111,6 @@ def added(a: Any, b: Any) -> Any:
 def _of_known_shape(gradient: Any, variable: Any) -> Any:
     if isinstance(gradient, tf.IndexedSlices):
         return tf.IndexedSlices(gradient.values, gradient.indices, tf.constant(tuple(variable.shape), tf.int64))
+    if gradient is not None:
+        gradient.set_shape(variable.shape)
     return gradient

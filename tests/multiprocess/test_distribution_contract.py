@@ -6,6 +6,7 @@ What the ranks wrote is compared with NumPy.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import os
 
@@ -147,6 +148,23 @@ class TestContract:
             assert bool(fp16) == (strategy == "horovod")
             for name in fp16:  # small whole numbers survive
                 np.testing.assert_array_equal(arrays[name], arrays[name.partition("/")[2]])
+
+    @pytest.mark.parametrize("occasion", [0, 1])
+    def test_sums_in_many_small_buckets_are_the_same(self, ranks, strategy, num_replicas, occasion):
+        """On the host a thread sums buckets; on the device, run on a CPU, each bucket is a reduction of its own."""
+        ways = {"horovod": ["buckets", "device buckets"], "mpi": ["buckets"]}.get(strategy, [])
+        for arrays in ranks.arrays("contract") if ways else []:
+            for way, case in itertools.product(ways, CASES):
+                found = found_sums(arrays, f"{way}/{case}", occasion)
+                expected = expected_sums(case, num_replicas, occasion)
+                assert [(a.dtype, a.shape) for a in found] == [(a.dtype, a.shape) for a in expected]
+                for sums, wanted in zip(found, expected, strict=True):
+                    np.testing.assert_allclose(sums, wanted, rtol=1e-5, atol=1e-5 * (case == "rounding"))
+
+    def test_buckets_add_up_to_the_same_bits_whatever_order_they_arrive_in(self, ranks, strategy):
+        digests = [facts["digests of sums"] for facts in ranks.facts("contract")]
+        assert all(found == digests[0] for found in digests)
+        assert len(digests[0]) == (strategy == "horovod")
 
     def test_gradients_in_bfloat16_are_summed_on_the_device(self, ranks, strategy, num_replicas):
         if strategy != "horovod":

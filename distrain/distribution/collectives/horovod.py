@@ -12,9 +12,10 @@ callbacks or objects: on Keras 3 these synchronize nothing, or pickle.
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import horovod
@@ -33,6 +34,8 @@ except (ImportError, OSError, tf.errors.OpError) as error:  # a library is missi
         f"Horovod cannot be loaded: {' '.join(str(error).split())}. Build it again with distrain install-horovod, "
         "or use --strategy mpi."
     ) from None
+
+_LOG = logging.getLogger(__name__)
 
 NAME = "horovod"
 VERSION = f"horovod {horovod.__version__}"
@@ -55,9 +58,23 @@ def start(world: World) -> ProcessGroup:
     if hvd.is_initialized():
         return HorovodGroup()
     os.environ.setdefault("HOROVOD_GLOO_TIMEOUT_SECONDS", GLOO_TIMEOUT_SECONDS)
+    if world.rank == 0:
+        _warn_of_fusion(os.environ)
+    os.environ.setdefault("HOROVOD_FUSION_THRESHOLD", "0")
     with rendezvous(world, os.environ):
         hvd.init()
     return HorovodGroup()
+
+
+def _warn_of_fusion(environ: Mapping[str, str]) -> None:
+    """Warn if the user lets Horovod join reductions by their time of arrival."""
+    chosen = [name for name in ("HOROVOD_FUSION_THRESHOLD", "HOROVOD_AUTOTUNE") if environ.get(name, "0") != "0"]
+    if chosen:
+        _LOG.warning(
+            f"{' and '.join(f'{name}={environ[name][:20]}' for name in chosen)} lets Horovod join sums in the order of "
+            "arrival. With three ranks or more, the weights may then differ in their last bits from run to run. Unset "
+            f"{'it' if len(chosen) == 1 else 'both'}: distrain joins gradients in a fixed order."
+        )
 
 
 def check_gpu_support() -> None:
@@ -79,7 +96,7 @@ def stop() -> None:
 
 
 def on_device() -> Any:
-    """Return this module, for `grouped_sum` and `maximum`, if this process has a GPU."""
+    """Return this module, for `grouped_sum` and `gather`, if this process has a GPU."""
     return sys.modules[__name__] if tf.config.list_logical_devices("GPU") else None
 
 
@@ -110,17 +127,13 @@ def grouped_sum(tensors: Sequence[Any], *, compression: str = "none") -> list[An
     wire = [_on_wire(tensor, compression) for tensor in tensors]
     for dtype in dict.fromkeys(tensor.dtype for tensor in wire):
         indices = [index for index, tensor in enumerate(wire) if tensor.dtype == dtype]
-        joined = tf.concat([tf.reshape(wire[index], [-1]) for index in indices], axis=0)
+        flat = [tf.reshape(wire[index], [-1]) for index in indices]
+        joined = tf.concat(flat, axis=0) if len(flat) > 1 else flat[0]  # TensorFlow copies even a single tensor
         total = hvd.allreduce(joined, op=hvd.Sum, name=_name(f"distrain.sum.{dtype.name}"))
-        parts = tf.split(total, [tf.size(wire[index]) for index in indices], num=len(indices))
+        parts = tf.split(total, [tf.size(each) for each in flat]) if len(flat) > 1 else [total]
         for index, part in zip(indices, parts, strict=True):
             sums[index] = tf.cast(tf.reshape(part, tf.shape(tensors[index])), tensors[index].dtype)
     return sums
-
-
-def maximum(tensor: Any) -> Any:
-    """Return the elementwise maximum over all ranks."""
-    return hvd.allreduce(tensor, op=hvd.Max, name=_name("distrain.max"))
 
 
 def gather(tensor: Any) -> Any:

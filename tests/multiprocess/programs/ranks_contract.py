@@ -16,6 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from ranks_buckets import digests_of_sums, small_buckets
 from ranks_contract_inputs import CASES, CONTENTS, Rows, Tensors, contents, variables
 from ranks_forward_sums import forward_sums
 from ranks_notes import Notes
@@ -67,6 +68,12 @@ def _write_what_travels(
         halving = choose("fp16")
         for name in ("rounding", "figures"):
             arrays |= {f"fp16/{key}": sums for key, sums in _sums(halving, name, Notes(), collectives).items()}
+    digests: list[str] = []
+    if collectives is not None:
+        with small_buckets():
+            for name in CASES:
+                sums = _sums(choose("none"), name, Notes(), collectives)
+                arrays |= {f"buckets/{key}": value for key, value in sums.items()}
     if distribution.name == "horovod":  # as on a GPU, within the graph
         on_device, collectives.on_device = collectives.on_device, lambda: collectives
         for compression in ("none", "fp16"):
@@ -74,6 +81,12 @@ def _write_what_travels(
             sums = [_sums(on_gpu, name, Notes(), collectives) for name in ("dense", "few_rows", "all_rows", "rounding")]
             arrays |= {f"device {compression}/{key}": value for each in sums for key, value in each.items()}
             arrays |= {f"forward on device {compression}/{key}": each for key, each in forward_sums(on_gpu).items()}
+        with small_buckets():
+            in_buckets = choose("none")
+            for name in CASES:
+                sums = _sums(in_buckets, name, Notes(), collectives)
+                arrays |= {f"device buckets/{key}": value for key, value in sums.items()}
+            digests = digests_of_sums(in_buckets)
         arrays |= _sums_in_bfloat16(collectives, distribution.group.rank)
         collectives.on_device = on_device
     arrays |= {f"variables/{name}": value for name, value in _synchronized(distribution).items()}
@@ -89,6 +102,7 @@ def _write_what_travels(
         "cores": len(os.sched_getaffinity(0)),
         "heard": {kind: _heard(distribution, kind) for kind in CONTENTS},
         "sent by ranks that share memory": run_on_all_ranks.sent.total(),
+        "digests of sums": digests,
         "sent": {name: sorted(note.sent.elements()) for name, note in notes.items()},
     }
     np.savez(folder / f"contract.{distribution.group.rank}.npz", **arrays)
