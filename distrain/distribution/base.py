@@ -27,6 +27,8 @@ class Distribution(Protocol):
         local_update: whether each replica updates its own weights, so that XLA may compile the update.
         replicas_per_device: replicas that compute in turn on one device.
         device_models: model of each replica's device, such as "NVIDIA H200" or "CPU"; `choose` sets the list.
+        runs_ahead: whether the next step may begin before the host reads the sums of a step. True on GPUs, which
+            compute while the host goes on.
         prefetches: whether a thread makes batches while steps run. False if the step has one core alone: the thread
             would interrupt every rank in another step, and all ranks would wait each time.
     """
@@ -39,6 +41,7 @@ class Distribution(Protocol):
     local_update: bool
     replicas_per_device: int
     device_models: Sequence[str]
+    runs_ahead: bool
     prefetches: bool
 
     def scope(self) -> AbstractContextManager[Any]:

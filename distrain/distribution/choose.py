@@ -70,6 +70,7 @@ def choose(config: TrainConfig, environ: Mapping[str, str]) -> Distribution:
         )
     distribution, models = _in_one_process(strategy, config, world, environ)
     distribution.device_models = models
+    distribution.runs_ahead = "CPU" not in models
     return distribution
 
 
@@ -150,6 +151,7 @@ def _join(strategy: str, config: TrainConfig, world: World, environ: Mapping[str
         collectives, group, compression=config.compression, host_collectives=host_collectives, prefetches=ahead
     )
     distribution.device_models = models
+    distribution.runs_ahead = on_gpu
     return distribution
 
 

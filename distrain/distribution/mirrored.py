@@ -41,6 +41,7 @@ class Mirrored:
     group: ProcessGroup = SingleProcess()
     replicas_per_device = 1
     device_models: Sequence[str] = ("CPU",)
+    runs_ahead = False
     local_update = False  # under a strategy Keras updates all replicas at once, in a cross-replica context
 
     def __init__(self, devices: Sequence[str], *, prefetches: bool = True) -> None:

@@ -34,6 +34,7 @@ class SingleDevice:
     local_update = True
     replicas_per_device = 1
     device_models: Sequence[str] = ("CPU",)
+    runs_ahead = False
 
     def __init__(self, *, prefetches: bool = True) -> None:
         self.prefetches = prefetches

@@ -7,6 +7,7 @@ Decides: which random numbers dropout draws. Never: where a batch comes from; la
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import keras
@@ -70,18 +71,21 @@ class PositionalDropout(keras.layers.Layer):
             values = tf.where(keep, inputs.values / (1 - self.rate), tf.zeros_like(inputs.values))
             return inputs._replace(values=values)
         units = int(np.prod(inputs.shape[1:]))
-        first = tf.cast(batch.first_position if first_row is None else first_row, tf.int64) * units
+        with _host_of_gpu():
+            first = tf.cast(batch.first_position if first_row is None else first_row, tf.int64) * units
         keep = tf.reshape(self._keep(first, tf.size(inputs), batch, multiple=units), tf.shape(inputs))
         return inputs * (tf.cast(keep, inputs.dtype) / (1 - self.rate))  # one pass over inputs, one over gradients
 
     def _keep(self, first: Any, count: Any, batch: Batch, *, multiple: int = 1) -> Any:
         """Return bool `[count]`: values to keep, by the stream's numbers from `first`, a multiple of `multiple`."""
-        skip = 0 if multiple % NUMBERS == 0 else tf.cast(first % NUMBERS, tf.int32)
-        stream = tf.cast(batch.epoch, tf.int64) * 2**16 + self.stream
+        with _host_of_gpu():
+            skip = 0 if multiple % NUMBERS == 0 else tf.cast(first % NUMBERS, tf.int32)
+            stream = tf.cast(batch.epoch, tf.int64) * 2**16 + self.stream
+            counter = tf.cast(tf.stack([first // NUMBERS, stream]), tf.uint64)
         bits = tf.raw_ops.StatelessRandomUniformFullIntV2(
             shape=[(count + skip + 3) // 4],
             key=tf.constant([self.seed % 2**64], tf.uint64),
-            counter=tf.cast(tf.stack([first // NUMBERS, stream]), tf.uint64),
+            counter=counter,
             dtype=tf.uint64,
             alg=PHILOX,
         )
@@ -95,6 +99,11 @@ class PositionalDropout(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Return the arguments of `__init__`."""
         return {**super().get_config(), "rate": self.rate, "seed": self.seed, "stream": self.stream}
+
+
+def _host_of_gpu() -> AbstractContextManager[Any]:
+    """Compute positions on the host if there is a GPU: shapes depend on them, for which the host would wait."""
+    return tf.device("CPU:0") if tf.config.list_logical_devices("GPU") else nullcontext()
 
 
 @keras.saving.register_keras_serializable("distrain")

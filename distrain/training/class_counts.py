@@ -94,8 +94,8 @@ def make_count_step(
         return replicas.sum([], [counts, summed_flags(replicas, batches, tf.zeros(()))])[1]
 
     num_batches = accumulation_steps * replicas.replicas_per_device
-    count = outcomes(replicas.compile(replica_step, specs, num_batches=num_batches))
-    return lambda batches: count(batches)[0]
+    count = outcomes(replicas, replica_step, specs, num_batches=num_batches)
+    return lambda batches: next(count(batches))
 
 
 def _counts(task: TrainableModel, batch: Batch, num_classes: int) -> Any:

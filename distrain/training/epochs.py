@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from distrain.cluster.agreement import max_over_ranks
 from distrain.cluster.error_relay import run_on_all_ranks
 from distrain.cluster.placement import grouped
 from distrain.cluster.signals import StopRequest
@@ -153,7 +154,7 @@ def _training_loop(
     validations = [every_steps(config.validate_every, validate)] if config.validate_every else []
     save_steps = [every_steps(config.checkpoint_every, actions.saver.after_step)] if config.checkpoint_every else []
     check_steps = [every_steps(config.check_every, actions.saver.check.every)] if config.check_every else []
-    train_steps = step_flags.around_steps(steps.train)
+    train_steps = step_flags.around_steps(steps.train, reads_late=setup.distribution.runs_ahead)
     evaluate = partial(evaluate_validation, setup, steps.evaluate, step_flags, report, callbacks.around_evaluation_step)
     has_validation = setup.job.validation is not None
     return TrainingLoop(
@@ -189,8 +190,22 @@ def _training_loop(
         steps_per_execution=config.steps_per_execution,
         max_steps=config.max_steps,
         skip=make_skip(setup, report),
+        runs_ahead=_runs_ahead(setup, callbacks),
         where_diverged=lambda: where_of(setup, bad) if (bad := step_flags.bad_evaluation()) else "",
     )
+
+
+def _runs_ahead(setup: RunSetup, callbacks: KerasCallbacks) -> Callable[[int, int], bool]:
+    """Return whether a call of the step may begin before its predecessor's sums are read; see `TrainingLoop`.
+
+    Nothing may change the variables while an action looks at them, and a callback sees each step before the next.
+    """
+    config = setup.config
+    looks_each_step = bool(max_over_ranks(setup.distribution.group, int(callbacks.sees_steps)))
+    if looks_each_step or not setup.distribution.runs_ahead:
+        return lambda before, after: False
+    due = [every for every in (config.validate_every, config.checkpoint_every, config.check_every) if every]
+    return lambda before, after: all(before // every == after // every for every in due)
 
 
 def _report_start(report: Reporter, setup: RunSetup) -> None:

@@ -4,7 +4,7 @@ Decides: which gradients are summed over replicas, and which rows are gathered. 
 
     gradients, sums = share_gradients(task, batch, total)
     gradients, sums = over_replicas(task, replicas, gradients, sums)
-    make_update(task, jit_compile=True)(gradients)
+    make_update_if(task, replicas)(is_sound, gradients, [])
 
 The gradient of an `Embedding` is the rows of the words of a batch. Keras' optimizers square or clip each row by itself,
 also rows of one word (Keras 3.15). So the rows of all replicas are gathered, and the optimizer gets the same rows as in
@@ -33,6 +33,19 @@ class SummingReplicas(Protocol):
 
     def gather_rows(self, rows: Sequence[Any]) -> list[Any]:
         """Return the rows of all replicas, for each `tf.IndexedSlices`."""
+
+
+class UpdatedReplicas(Protocol):
+    """The part of `Distribution` that an update uses."""
+
+    num_replicas: int
+    local_update: bool
+    runs_ahead: bool
+
+    def update_if(
+        self, is_sound: Any, update: Callable[[Sequence[Any]], Any], gradients: Sequence[Any], changed: Sequence[Any]
+    ) -> None:
+        """Call `update(gradients)` if `is_sound`; else set each variable of `changed` to its value."""
 
 
 def share_gradients(task: TrainableModel, batch: Batch, total: Total) -> tuple[list[Any], list[Any]]:
@@ -92,6 +105,44 @@ def make_update(task: TrainableModel, *, jit_compile: bool) -> Callable[[Sequenc
         return update(gradients) if has_rows or not jit_compile else compiled(gradients)
 
     return fitting_update
+
+
+def make_update_if(
+    task: TrainableModel, replicas: UpdatedReplicas
+) -> Callable[[Any, Sequence[Any], Sequence[Any]], None]:
+    """Return a function that updates all replicas if a tensor is true, else gives some variables their old values.
+
+    A condition in the graph makes the host of a GPU wait for the tensor. So where replicas run ahead and XLA compiles
+    the update, the update selects between new and old values.
+    """
+    uses_jit = replicas.local_update and task.jit_compile
+    update, selecting_update = make_update(task, jit_compile=uses_jit), _make_selecting_update(task)
+
+    def update_if(is_sound: Any, gradients: Sequence[Any], before: Sequence[Any]) -> None:
+        has_rows = any(isinstance(gradient, tf.IndexedSlices) for gradient in gradients)
+        if has_rows or not (uses_jit and replicas.runs_ahead):
+            replicas.update_if(is_sound, update, gradients, before)
+            return
+        selecting_update(is_sound, gradients)
+        for variable, value in before:
+            variable.assign(tf.where(is_sound, variable.value, value))
+
+    return update_if
+
+
+def _make_selecting_update(task: TrainableModel) -> Callable[[Any, Sequence[Any]], None]:
+    """Return the optimizer's update, compiled by XLA, as a function of whether it counts and of dense gradients."""
+    variables = list(task.model.trainable_variables)
+
+    def update(counts: Any, gradients: Sequence[Any]) -> None:
+        held = {id(variable): variable for variable in [*task.optimizer.variables, *variables]}.values()
+        before = [tf.identity(variable.value) for variable in held]
+        known = [pair for pair in zip(gradients, variables, strict=True) if pair[0] is not None]
+        task.optimizer.apply_gradients(known)
+        for variable, value in zip(held, before, strict=True):
+            variable.assign(tf.where(counts, variable.value, value))
+
+    return tf.function(update, jit_compile=True, autograph=False)
 
 
 def present(gradients: Sequence[Any]) -> list[Any]:

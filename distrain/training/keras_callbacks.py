@@ -47,6 +47,9 @@ class KerasCallbacks:
         num_steps: the callbacks' parameter `steps`.
         verbose: the callbacks' parameter `verbose`.
 
+    Attributes:
+        sees_steps: whether a callback of this rank has a method that is called at each step.
+
     Raises:
         ConfigurationError: a callback is refused.
     """
@@ -70,7 +73,7 @@ class KerasCallbacks:
         self._model = model
         self._group = group
         self._names = _names([*given, *(each for each in self._list.callbacks if each not in given)])
-        self._sees_steps = any(overrides(callback, *BATCH_HOOKS) for callback in here)
+        self.sees_steps = any(overrides(callback, *BATCH_HOOKS) for callback in here)
         self._sees_test_steps = any(overrides(callback, *_TEST_HOOKS) for callback in here)
         self._ends_training = any(overrides(callback, "on_train_end") for callback in here)
         self._agrees_each_step = bool(max_over_ranks(group, int(any(map(may_stop_in_batch, given)))))
@@ -159,7 +162,7 @@ class KerasCallbacks:
 
     def around_steps(self, train_steps: Callable[[Any], Any]) -> Callable[[Any], Any]:
         """Return `train_steps` preceded by `on_train_batch_begin`; as in Keras, once per call of several steps."""
-        if not self._sees_steps:
+        if not self.sees_steps:
             return train_steps
 
         def run(steps: Any) -> Any:
@@ -208,7 +211,7 @@ class KerasCallbacks:
 
     def after_step(self, event: StepEvent) -> Decision:
         """Call `on_train_batch_end`; finish the epoch and training if a callback set `model.stop_training`."""
-        if self._sees_steps:
+        if self.sees_steps:
             self._list.on_train_batch_end(event.step - 1, dict(event.metrics()))
         self._step = event.step % event.num_steps
         # on_train_begin and on_epoch_begin stop training after one batch, as in Keras; later batches need a hook.

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from distrain.batch import Batch
 from distrain.errors import DivergenceError
@@ -52,8 +52,9 @@ class TrainingLoop:
         num_epochs: epochs in all, those before a resume included.
         open_epoch: progress -> the remaining steps of its epoch. The loop opens an epoch before it evaluates the
             previous epoch, so that the first batches are made during the evaluation.
-        train_steps: trains some steps, each given as its batches; returns the sums of each step. The first sum is the
+        train_steps: trains some steps, each given as its batches; yields the sums of each step. The first sum is the
             weighted loss, the second the weight. A `NotFinite` in place of sums says why a step changed no weight.
+            Reading the sums may wait for the device.
         evaluate: returns metrics of the validation data, or None if a request to stop interrupted the evaluation.
         metrics_of: sums -> loss and metrics.
         after_step: actions after each call of `train_steps`, in order. After `FINISH` the loop evaluates at once, and
@@ -65,13 +66,15 @@ class TrainingLoop:
         max_steps: no call of `train_steps` goes beyond this global step, at which an action must finish the run.
         skip: receives each step that is not finite, with the progress before; raises `DivergenceError` unless training
             may go on without this step.
+        runs_ahead: whether the next call may begin before the loop reads the sums of a call, given the global step
+            before and after that call. Its actions then see variables that one more call has changed.
         where_diverged: returns where the validation loss was not finite, as in " on rank 1".
         clock: returns seconds.
     """
 
     num_epochs: int
     open_epoch: Callable[[Progress], EpochSteps]
-    train_steps: Callable[[list[list[Batch]]], Sequence[Sums | NotFinite]]
+    train_steps: Callable[[list[list[Batch]]], Iterable[Sums | NotFinite]]
     evaluate: Callable[[], Metrics | None]
     metrics_of: Callable[[Sums], Metrics]
     after_step: Sequence[Action] = ()
@@ -80,6 +83,7 @@ class TrainingLoop:
     steps_per_execution: int = 1
     max_steps: int | None = None
     skip: Callable[[NotFinite, Progress], None] = lambda bad, progress: refuse_step(bad, progress)
+    runs_ahead: Callable[[int, int], bool] = lambda before, after: False
     where_diverged: Callable[[], str] = lambda: ""
     clock: Callable[[], float] = time.perf_counter
 
@@ -122,45 +126,70 @@ def run_epochs(loop: TrainingLoop, progress: Progress) -> tuple[Progress, Decisi
     return progress, Decision.GO_ON
 
 
+class _Call(NamedTuple):
+    """A call of `train_steps` that has begun.
+
+    Attributes:
+        first: number of its first step among the steps of the epoch.
+        num_steps: number of its steps.
+        sums: see `TrainingLoop.train_steps`.
+    """
+
+    first: int
+    num_steps: int
+    sums: Iterable[Sums | NotFinite]
+
+
 def _train_epoch(
     loop: TrainingLoop, progress: Progress, steps: EpochSteps, batches: Iterator[list[Batch]]
 ) -> tuple[Progress, Decision]:
     """Train the steps of an epoch, or until an action decides otherwise."""
-    done, num_steps = 0, progress.epoch_steps + steps.num_steps
-    before = loop.clock()
-    # The plan bounds the steps, because a process whose loader failed yields batches without end.
-    while group := list(islice(batches, _steps_of_call(loop, progress, steps.num_steps - done))):
-        sums_of_steps = loop.train_steps(group)
+    num_steps = progress.epoch_steps + steps.num_steps
+    calls, ahead = _calls(loop, progress, steps, batches), None
+    decision, before = Decision.GO_ON, loop.clock()
+    while call := ahead or (next(calls, None) if decision is Decision.GO_ON else None):
+        after = progress.global_step + call.num_steps
+        may_begin = decision is Decision.GO_ON and loop.runs_ahead(progress.global_step, after)
+        ahead = next(calls, None) if may_begin else None
+        num_examples = [steps.num_examples(call.first + index) for index in range(call.num_steps)]
+        sums_of_steps = list(call.sums)
         now = loop.clock()
-        num_examples = [steps.num_examples(done + index) for index in range(len(group))]
         for sums, examples in zip(sums_of_steps, num_examples, strict=False):  # steps after a failed step have no sums
-            seconds = (now - before) / len(group)
+            seconds = (now - before) / call.num_steps
             if isinstance(sums, NotFinite):
                 loop.skip(sums, progress)
                 progress = progress.after_skipped_step(examples, seconds)
             else:
                 progress = progress.after_step(sums, examples, seconds)
-        done += len(group)
         event = StepEvent(
             epoch=progress.epoch,
             progress=progress,
             step=progress.epoch_steps,
             num_steps=num_steps,
-            new_steps=len(group),
+            new_steps=call.num_steps,
             num_examples=sum(num_examples),
             seconds=now - before,
             metrics=partial(loop.metrics_of, progress.sums),
             decision=Decision.GO_ON,
         )
-        decision = _decide(loop.after_step, event)
-        if decision is not Decision.GO_ON:
-            return progress, decision
+        decision = max(decision, _decide(loop.after_step, event))
         before = loop.clock()
-    return progress, Decision.GO_ON
+    return progress, decision
 
 
-def _steps_of_call(loop: TrainingLoop, progress: Progress, remaining: int) -> int:
-    before_end = remaining if loop.max_steps is None else loop.max_steps - progress.global_step
+def _calls(
+    loop: TrainingLoop, progress: Progress, steps: EpochSteps, batches: Iterator[list[Batch]]
+) -> Iterator[_Call]:
+    """Begin the calls of an epoch, one each time that the caller asks for one."""
+    done = 0
+    # The plan bounds the steps, because a process whose loader failed yields batches without end.
+    while group := list(islice(batches, _steps_of_call(loop, progress.global_step + done, steps.num_steps - done))):
+        yield _Call(done, len(group), loop.train_steps(group))
+        done += len(group)
+
+
+def _steps_of_call(loop: TrainingLoop, global_step: int, remaining: int) -> int:
+    before_end = remaining if loop.max_steps is None else loop.max_steps - global_step
     return min(loop.steps_per_execution, remaining, before_end)
 
 

@@ -217,5 +217,5 @@ class _Replay:
         return progress
 
     def _train_steps(self, steps: list[list[Batch]]) -> list[Sums | NotFinite]:
-        self._outcomes = self._steps(steps)
+        self._outcomes = list(self._steps(steps))
         return self._outcomes

@@ -16,7 +16,7 @@ unless the run skips such steps. After a failure of a process, all steps of a ca
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import keras
@@ -27,8 +27,16 @@ from distrain.batch import Batch
 from distrain.errors import ConfigurationError
 from distrain.training.finite import BAD_GRADIENT, BAD_LOSS, all_finite
 from distrain.training.forward import forward_pass
-from distrain.training.gradients import added, make_update, over_replicas, present, share_gradients
+from distrain.training.gradients import (
+    UpdatedReplicas,
+    added,
+    make_update_if,
+    over_replicas,
+    present,
+    share_gradients,
+)
 from distrain.training.losses import Total
+from distrain.training.stacking import stacked, unstacked
 from distrain.training.task import TrainableModel
 
 
@@ -56,20 +64,14 @@ class Outcome(NamedTuple):
 
 
 Step = Callable[[Sequence[Batch]], Outcome]
-Steps = Callable[[Sequence[Sequence[Batch]]], list[Outcome]]
+Steps = Callable[[Sequence[Sequence[Batch]]], Iterable[Outcome]]
 
 
-class Replicas(Protocol):
+class Replicas(UpdatedReplicas, Protocol):
     """The part of `Distribution` that a step uses."""
 
     num_replicas: int
-    local_update: bool
     replicas_per_device: int
-
-    def update_if(
-        self, is_sound: Any, update: Callable[[Sequence[Any]], Any], gradients: Sequence[Any], changed: Sequence[Any]
-    ) -> None:
-        """Call `update(gradients)` if `is_sound`; else set each variable of `changed` to its value."""
 
     def compile(
         self, replica_step: Callable[[Sequence[Any]], Sequence[Any]], specs: Any, *, num_batches: int = 1
@@ -108,7 +110,8 @@ def make_train_steps(
     Returns:
         A function from the batches of 1 to `steps_per_execution` steps to the outcome of each step. A step lists the
         batches of the local replicas, replica after replica. After a step that ends training, outcomes are missing or
-        undefined.
+        undefined. If the replicas run ahead, only iterating over the outcomes waits for the device. The next call may
+        begin before: it changes no weight if an earlier step ended training.
 
     Raises:
         ConfigurationError: the model has no trainable weights.
@@ -116,9 +119,11 @@ def make_train_steps(
     if not task.model.trainable_variables:
         raise ConfigurationError("The model has no trainable weights; there is nothing to train.")
     accumulation_steps *= replicas.replicas_per_device
-    update = make_update(task, jit_compile=replicas.local_update and task.jit_compile)
+    update_if = make_update_if(task, replicas)
     is_scaled = isinstance(task.optimizer, keras.optimizers.LossScaleOptimizer)  # it skips gradients by its own rule
     changed = task.model.non_trainable_variables if skips else []  # moving averages, which a skipped step must keep
+    # Whether no earlier call ended training. In float32, as TensorFlow keeps few other types of variables on GPUs.
+    goes_on = tf.Variable(1.0, trainable=False) if replicas.runs_ahead else None
 
     def replica_step(batches: Sequence[Batch], is_sound: Any) -> tuple[list[Any], Any]:
         before = [(variable, tf.identity(variable.value)) for variable in changed]
@@ -138,31 +143,34 @@ def make_train_steps(
             flags += tf.one_hot(2, int(flags.shape[0])) * BAD_GRADIENT * is_bad
         has_failed, is_finite = flags[1] > 0, tf.reduce_all(flags[2:] == 0)
         is_applied = is_sound & ~has_failed & is_finite
-        replicas.update_if(is_applied, update, gradients, before)
+        update_if(is_applied, gradients, before)
         return [*sums, flags], (is_sound & ~has_failed if skips else is_applied)
 
     def replica_steps(batches: Sequence[Batch]) -> list[Any]:
-        outputs, is_sound = [], tf.constant(True)
+        outputs, is_sound = [], tf.constant(True) if goes_on is None else goes_on.read_value() > 0
         for first in range(0, len(batches), accumulation_steps):
             sums, is_sound = replica_step(batches[first : first + accumulation_steps], is_sound)
             outputs += sums
+        if goes_on is not None:
+            goes_on.assign(tf.cast(is_sound, tf.float32))
         return outputs
 
-    one_step = all_steps = outcomes(replicas.compile(replica_steps, specs, num_batches=accumulation_steps))
+    one_step = all_steps = outcomes(replicas, replica_steps, specs, num_batches=accumulation_steps)
     if steps_per_execution > 1:
         num_batches = accumulation_steps * steps_per_execution
-        all_steps = outcomes(replicas.compile(replica_steps, specs, num_batches=num_batches), steps_per_execution)
+        all_steps = outcomes(replicas, replica_steps, specs, num_batches=num_batches, num_steps=steps_per_execution)
 
-    def run(steps: Sequence[Sequence[Batch]]) -> list[Outcome]:
+    def run(steps: Sequence[Sequence[Batch]]) -> Iterable[Outcome]:
         if len(steps) == steps_per_execution:
             firsts = range(0, len(steps[0]), accumulation_steps)  # one a device
-            return all_steps([batch for f in firsts for step in steps for batch in step[f : f + accumulation_steps]])
-        outcomes = []
+            found = all_steps([batch for f in firsts for step in steps for batch in step[f : f + accumulation_steps]])
+            return found if replicas.runs_ahead else list(found)
+        read: list[Outcome] = []
         for step in steps:  # fewer steps remain at the end of an epoch
-            outcomes += one_step(step)
-            if outcomes[-1].num_failures or not (skips or outcomes[-1].is_finite):
+            read += one_step(step)
+            if read[-1].num_failures or not (skips or read[-1].is_finite):
                 break
-        return outcomes
+        return read
 
     return run
 
@@ -219,8 +227,8 @@ def make_evaluate_step(
         return replicas.sum([], [*own, summed_flags(replicas, batches, own[0])])[1]
 
     num_batches = accumulation_steps * replicas.replicas_per_device
-    evaluate = outcomes(replicas.compile(replica_step, specs, num_batches=num_batches))
-    return lambda batches: evaluate(batches)[0]
+    evaluate = outcomes(replicas, replica_step, specs, num_batches=num_batches)
+    return lambda batches: next(evaluate(batches))
 
 
 def summed_flags(
@@ -235,7 +243,7 @@ def summed_flags(
         gradients: the gradients of this device's share.
     """
     stop, failed, microbatch = tf.unstack(batches[0].step_flags, num=3)
-    device = tf.cast(microbatch - 1, tf.int32) // len(batches)
+    device = tf.cast(microbatch - 1, tf.int64) // len(batches)  # int32 would be computed on the host of a GPU
     bad_gradient = 0.0 if not gradients else tf.where(all_finite(gradients), 0.0, BAD_GRADIENT)
     bad = tf.where(tf.math.is_finite(weighted_loss), bad_gradient, BAD_LOSS)
     of_devices = tf.one_hot(device, replicas.num_replicas // replicas.replicas_per_device) * bad
@@ -243,17 +251,39 @@ def summed_flags(
 
 
 def outcomes(
-    compiled: Callable[[Sequence[Any]], list[Any]], num_steps: int = 1
-) -> Callable[[Sequence[Batch]], list[Outcome]]:
-    """Return a function from batches to the outcomes of `num_steps` steps, whose last sums are `summed_flags`."""
+    replicas: Replicas,
+    replica_step: Callable[[Sequence[Any]], Sequence[Any]],
+    specs: Any,
+    *,
+    num_batches: int,
+    num_steps: int = 1,
+) -> Callable[[Sequence[Batch]], Iterator[Outcome]]:
+    """Compile a function from batches to the outcomes of `num_steps` steps, which wait for the device when iterated.
 
-    def run(batches: Sequence[Batch]) -> list[Outcome]:
-        outputs = [output.numpy() for output in compiled(batches)]
+    Args:
+        replicas: the distribution.
+        replica_step: returns the sums of each step, the last of which are `summed_flags`.
+        specs: a `Batch` of `tf.TensorSpec`.
+        num_batches: batches of each replica.
+        num_steps: steps of `replica_step`.
+    """
+    layout: list[tf.TensorSpec] = []
+
+    def stacked_step(batches: Sequence[Any]) -> list[Any]:
+        outputs = replica_step(batches)
+        layout[:] = [tf.TensorSpec(output.shape, output.dtype) for output in outputs]
+        return stacked(outputs)
+
+    compiled = replicas.compile(stacked_step, specs, num_batches=num_batches)
+
+    def read(stacks: Sequence[Any]) -> Iterator[Outcome]:
+        outputs = unstacked([stack.numpy() for stack in stacks], layout)
         width = len(outputs) // num_steps
-        steps = [outputs[first : first + width] for first in range(0, len(outputs), width)]
-        return [_outcome(sums, list(map(int, flags))) for *sums, flags in steps]
+        for first in range(0, len(outputs), width):
+            *sums, flags = outputs[first : first + width]
+            yield _outcome(sums, list(map(int, flags)))
 
-    return run
+    return lambda batches: read(compiled(batches))
 
 
 def _outcome(sums: list[np.ndarray], flags: list[int]) -> Outcome:

@@ -11,7 +11,7 @@ summed together with the gradients.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
@@ -63,18 +63,26 @@ class StepFlags:
         return run
 
     def around_steps(
-        self, steps: Callable[[list[list[Batch]]], list[Outcome]]
-    ) -> Callable[[list[list[Batch]]], list[Sums | NotFinite]]:
+        self, steps: Callable[[list[list[Batch]]], Iterable[Outcome]], *, reads_late: bool = False
+    ) -> Callable[[list[list[Batch]]], Iterable[Sums | NotFinite]]:
         """Return a function that trains the steps of one call with flags; see `around`.
 
-        For a step that is not finite, the function returns what was not finite in place of the step's sums.
+        For a step that is not finite, the function gives what was not finite in place of the step's sums.
+
+        Args:
+            steps: the compiled steps.
+            reads_late: whether outcomes are read, and flags received, only once the caller iterates over the sums.
         """
 
-        def run(group: list[list[Batch]]) -> list[Sums | NotFinite]:
-            outcomes = steps([self._with_stop(batches) for batches in group])
-            for index, outcome in enumerate(outcomes):
+        def received(outcomes: Iterable[Outcome]) -> Iterator[Sums | NotFinite]:
+            of_steps = list(outcomes)
+            for index, outcome in enumerate(of_steps):
                 self._receive(outcome, index=index)
-            return [outcome.sums if outcome.is_finite else _not_finite(outcome) for outcome in outcomes]
+            yield from (outcome.sums if outcome.is_finite else _not_finite(outcome) for outcome in of_steps)
+
+        def run(group: list[list[Batch]]) -> Iterable[Sums | NotFinite]:
+            sums = received(steps([self._with_stop(batches) for batches in group]))
+            return sums if reads_late else list(sums)
 
         return run
 

@@ -1,6 +1,6 @@
 """Sums of host buffers in a thread, one after the other, while the caller computes.
 
-Decides: in which order sums run. Never: what is summed, or how.
+Decides: in which order sums run. Never: sums by itself.
 
     sums = BackgroundSums()
     sums.start(host_all_reduce, collectives, gradients, [])
