@@ -4,9 +4,11 @@ set -euo pipefail
 
 usage() {
   cat <<'TEXT'
-Usage: launch/test.sh [--fast] [PYTEST ARGUMENT ...]
+Usage: launch/test.sh [--fast | --gpu-build] [PYTEST ARGUMENT ...]
 
-  --fast  lint, types, prose, documentation and unit tests only; does not build Horovod
+  --fast       lint, types, prose, documentation and unit tests only; does not build Horovod
+  --gpu-build  the tests of tests/gpu_build only, which need no GPU, with TensorFlow's build for
+               GPUs in .venv-gpu-build (downloads 600 MB)
 
 All other arguments go to pytest, for example: launch/test.sh --fast tests/unit/data -k shards
 TEXT
@@ -15,7 +17,7 @@ TEXT
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$repository"
 
-fast="" named=""
+fast="" named="" gpu_build=""
 arguments=()
 for argument in "$@"; do
   case $argument in
@@ -24,6 +26,7 @@ for argument in "$@"; do
       exit 0
       ;;
     --fast) fast=yes ;;
+    --gpu-build) gpu_build=yes ;;
     *)
       [ ! -e "${argument%%::*}" ] || named=yes # a path, which stands in place of all tests
       arguments+=("$argument")
@@ -31,7 +34,7 @@ for argument in "$@"; do
   esac
 done
 
-if [ ${#arguments[@]} -eq 0 ]; then # in the order of the folders: the long tests first
+if [ ${#arguments[@]} -eq 0 ] && [ -z "$gpu_build" ]; then # in the order of the folders: the long tests first
   arguments=(--numprocesses 2 --dist loadscope --no-loadscope-reorder)
 fi
 [ -z "$fast" ] || [ -n "$named" ] || arguments+=(tests/unit)
@@ -50,6 +53,16 @@ setup_manifest_checks() {
     --requirement "$requirements"
   printf '%s\n' "$wanted" >"$checks/installed"
 }
+
+# TensorFlow's build for GPUs names its kernels on any machine. It cannot stand beside the build for CPUs.
+if [ -n "$gpu_build" ]; then
+  of_gpu=$repository/.venv-gpu-build
+  python=$(find_python)
+  "$python" -m venv "$of_gpu" || fail 2 "making .venv-gpu-build failed; the message above says why."
+  install_packages "$of_gpu" "Installing TensorFlow's build for GPUs into .venv-gpu-build" \
+    "tensorflow>=2.21,<2.22" "pytest>=8" "pytest-timeout>=2.3" "hypothesis>=6.100" --editable "$repository"
+  exec "$of_gpu/bin/python" -m pytest tests/gpu_build ${arguments[@]+"${arguments[@]}"}
+fi
 
 setup_venv dev
 if [ -z "$fast" ]; then
