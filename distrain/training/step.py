@@ -127,13 +127,7 @@ def make_train_steps(
 
     def replica_step(batches: Sequence[Batch], is_sound: Any) -> tuple[list[Any], Any]:
         before = [(variable, tf.identity(variable.value)) for variable in changed]
-        totals = _totals(task, replicas, batches)
-        gradients, sums = share_gradients(task, batches[0], next(totals))
-        for batch in batches[1:]:
-            with tf.control_dependencies(sums + present(gradients)):  # parallel microbatches would save no memory
-                more_gradients, more_sums = share_gradients(task, batch, next(totals))
-            gradients = list(map(added, gradients, more_gradients))
-            sums = list(map(added, sums, more_sums))
+        gradients, sums = _own_gradients(task, replicas, batches)
         # The loss depends on the weights, so the sums of the next step in this call come after this step's update.
         checked = [] if is_scaled else present(gradients)
         own_flags = summed_flags(replicas, batches, sums[0], checked)
@@ -173,6 +167,18 @@ def make_train_steps(
         return read
 
     return run
+
+
+def _own_gradients(task: TrainableModel, replicas: Replicas, batches: Sequence[Batch]) -> tuple[list[Any], list[Any]]:
+    """Return the gradients and the sums of the microbatches of a replica, one computed after the other."""
+    totals = _totals(task, replicas, batches)
+    gradients, sums = share_gradients(task, batches[0], next(totals))
+    for batch in batches[1:]:
+        with tf.control_dependencies(sums + present(gradients)):  # parallel microbatches would save no memory
+            more_gradients, more_sums = share_gradients(task, batch, next(totals))
+        gradients = list(map(added, gradients, more_gradients))
+        sums = list(map(added, sums, more_sums))
+    return gradients, sums
 
 
 def _totals(task: TrainableModel, replicas: Replicas, batches: Sequence[Batch]) -> Iterator[Total]:
