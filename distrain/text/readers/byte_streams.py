@@ -23,6 +23,7 @@ from typing import Any, BinaryIO, cast
 import zstandard
 
 from distrain.errors import DataError
+from distrain.text.readers.no_text import kind_of, refuse_no_text
 from distrain.text.readers.tally import Tally
 
 _BUFFER = 2**20
@@ -58,6 +59,7 @@ def open_bytes(path: Path, tally: Tally) -> Iterator[BinaryIO]:
         elif re.match(_ZSTD, head, re.DOTALL):
             file = io.BufferedReader(_ZstdFile(disk), _BUFFER)
         head = file.peek(16)
+        refuse_no_text(path, kind_of("", head))
         for magic, what in _REFUSED.items():
             if re.match(magic, head, re.DOTALL):
                 raise DataError(f"{path} is {what}.")

@@ -19,6 +19,7 @@ from pathlib import Path
 from distrain.errors import ConfigurationError, DataError
 from distrain.remote.path import RemotePath, text_of, to_path
 from distrain.text.readers.byte_streams import unreadable
+from distrain.text.readers.no_text import kind_of, refuse_no_text
 
 COMPRESSED_SUFFIXES = (".gz", ".zst")
 DATA_SUFFIXES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json", ".parquet", ".pq")
@@ -142,6 +143,8 @@ def _files_of(path: Path, option: str, notes: list[str]) -> list[Path]:
             )
         return [path]
     if not files:
+        for entry in entries:
+            refuse_no_text(entry, kind_of(entry.name))
         raise DataError(
             f"{path} is a folder without folders in it, and without files that end in {', '.join(DATA_SUFFIXES)}. "
             f"Give a folder of such files, a folder with one folder per class, or a pattern: {option} '{path}/*'."

@@ -26,11 +26,13 @@ from distrain.text.readers.byte_streams import READ_ERRORS, open_bytes, unreadab
 from distrain.text.readers.columns import LabelledText, Layout, NoRowsError
 from distrain.text.readers.delimited import delimited_blocks, delimited_rows
 from distrain.text.readers.input_files import entries_of, suffix_of
+from distrain.text.readers.no_text import kind_of, refuse_no_text
 from distrain.text.readers.parquet import parquet_rows
 from distrain.text.readers.records import json_rows
 from distrain.text.readers.tally import BOM, Tally
 
 MAX_ROW_BYTES = 64 * 2**20
+_PEEKED_BYTES = 2**13  # of a file: text has no NUL byte in them, and files of other programs nearly always do
 IGNORED_FOLDERS = ("unsup",)  # aclImdb/train/unsup holds reviews without labels
 
 
@@ -120,6 +122,7 @@ def _folder_rows(path: Path, layout: Layout, tally: Tally, max_row_bytes: int) -
                     "Give the folder that holds the classes, such as aclImdb/train."
                 )
             if file.is_file():
+                refuse_no_text(file, kind_of(file.name))
                 yield LabelledText(folder.name, _read_text(file, tally, max_row_bytes), file, 0, 0)
 
 
@@ -127,6 +130,7 @@ def _read_text(file: Path, tally: Tally, max_bytes: int) -> str:
     try:
         with open_bytes(file, tally) as stream:
             raw = stream.read(max_bytes + 1)
+            refuse_no_text(file, "a file with NUL bytes" if b"\0" in raw[:_PEEKED_BYTES] else "")
             tally.count_text(file, len(raw))
     except READ_ERRORS as error:
         raise unreadable(file, error) from None
