@@ -5,10 +5,14 @@ set -euo pipefail
 usage() {
   cat <<'TEXT'
 Usage: launch/test.sh [--fast | --gpu-build] [PYTEST ARGUMENT ...]
+       launch/test.sh --gpu [--minutes M] [--out FILE] [--stand-in]
 
   --fast       lint, types, prose, documentation and unit tests only; does not build Horovod
   --gpu-build  the tests of tests/gpu_build only, which need no GPU, with TensorFlow's build for
                GPUs in .venv-gpu-build (downloads 600 MB)
+  --gpu        the checks that only GPUs can show, on one GPU or several of this machine: doctor, weights against the
+               CPU, two logical GPUs, NCCL, several models, half precision, speed. Takes 10 minutes at most after the
+               set-up, and writes gpu-report.md for benchmarks/RESULTS.md. --stand-in tries the checks on CPU devices.
 
 All other arguments go to pytest, for example: launch/test.sh --fast tests/unit/data -k shards
 TEXT
@@ -17,7 +21,28 @@ TEXT
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$repository"
 
-fast="" named="" gpu_build=""
+source "$repository/launch/setup_venv.sh"
+
+# Makes .venv with TensorFlow's build for GPUs and Horovod with NCCL, then runs the checks that need GPUs.
+check_gpus() {
+  if [[ " $* " == *" --stand-in "* ]]; then
+    setup_venv horovod
+  else
+    [ "$(count_gpus)" -gt 0 ] ||
+      fail 2 "this machine shows no NVIDIA GPU (nvidia-smi -L); to try the checks on CPU devices: --stand-in"
+    [ ! -e "$venv/installed-cpu" ] || fail 2 "there is a GPU, but .venv was made without one: rm -r .venv, and run again"
+    tensorflow_build=gpu
+    setup_venv horovod
+    launch/install_horovod.sh --gpu || say "Horovod was not built; the checks that need it will fail."
+  fi
+  exec "$venv/bin/python" tests/gpu/lease.py "$@"
+}
+if [ "${1:-}" = --gpu ]; then
+  shift
+  check_gpus "$@"
+fi
+
+fast="" chosen="" gpu_build=""
 arguments=()
 for argument in "$@"; do
   case $argument in
@@ -28,7 +53,7 @@ for argument in "$@"; do
     --fast) fast=yes ;;
     --gpu-build) gpu_build=yes ;;
     *)
-      [ ! -e "${argument%%::*}" ] || named=yes # a path, which stands in place of all tests
+      [ ! -e "${argument%%::*}" ] || chosen=yes # a path, which stands in place of all tests
       arguments+=("$argument")
       ;;
   esac
@@ -37,8 +62,7 @@ done
 if [ ${#arguments[@]} -eq 0 ] && [ -z "$gpu_build" ]; then # in the order of the folders: the long tests first
   arguments=(--numprocesses 2 --dist loadscope --no-loadscope-reorder)
 fi
-[ -z "$fast" ] || [ -n "$named" ] || arguments+=(tests/unit)
-source "$repository/launch/setup_venv.sh"
+[ -z "$fast" ] || [ -n "$chosen" ] || arguments+=(tests/unit)
 export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-2} # TensorFlow's own notes would drown a failure
 
 # What checks k8s/, in an environment of its own: it pins packages of which .venv has other versions.

@@ -52,6 +52,7 @@ def run_step(
     print(f"{what} ...", flush=True)
     began = said = time.monotonic()
     with log.open("ab") as output:
+        start = output.tell()
         job = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -66,7 +67,7 @@ def run_step(
             time.sleep(POLL_SECONDS)
             if time.monotonic() - said >= LINE_SECONDS:
                 said = time.monotonic()
-                stage = stage_of(_tail(log))
+                stage = stage_of(_tail(log, start))
                 print(f"  ... {said - began:.0f} s{f', {stage}' if stage else ''}", flush=True)
     finally:
         if job.poll() is None:
@@ -97,9 +98,9 @@ def end_by_signal(number: int, _: object) -> None:
     raise SystemExit(128 + number)
 
 
-def _tail(log: Path) -> str:
+def _tail(log: Path, start: int = 0) -> str:
     with log.open("rb") as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+        file.seek(max(start, file.seek(0, os.SEEK_END) - TAIL_BYTES))
         return file.read().decode(errors="replace")
 
 

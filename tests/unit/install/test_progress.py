@@ -39,6 +39,8 @@ def test_lines_say_the_time_and_the_stage(tmp_path, capsys, monkeypatch):
     assert 1 <= len(others) <= 4
     assert all(line.endswith("s, 3 of 9 files compiled") for line in others)
     assert log.read_text() == "[3/9] x\n"
+    progress.run_step("Next", ["sleep", "0.5"], log=log)
+    assert "files compiled" not in capsys.readouterr().out  # the log of another step
 
 
 def test_a_signal_ends_the_command_and_all_that_it_started(tmp_path):

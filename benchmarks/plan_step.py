@@ -1,0 +1,127 @@
+"""The step that `distrain plan` predicts for two CPU ranks, beside the measured step.
+
+    python benchmarks/plan_step.py [--rounds 5] [--batches 128 512 2048] [--models ngram sequence]
+
+A round times, one launch after the other: a step of one rank, two all-reduces of two ranks, and a step of two ranks.
+Each rank has one core. The first two give the prediction by `planning/scale_out.py`. An all-reduce of 1 KB
+measures the latency, and one of 8 MB the bandwidth. The batch is per rank. Figures are
+medians over the rounds. They cover the whole step, with batches from the loader.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from ranks_step import BIN, MPIRUN, launch, prepared
+from rich.console import Console
+from rich.table import Table
+
+from distrain.cluster.world import find_world
+from distrain.config import TrainConfig
+from distrain.data.dataset_index import open_dataset
+from distrain.planning.links import Link
+from distrain.planning.run_plan import plan_run
+from distrain.planning.scale_out import MeasuredStep, Size, step_on
+from distrain.text.synthetic.corpus import write_synthetic
+
+SIZES = (1_000, 8_000_000)  # bytes; the first takes the latency alone
+CALLS = 60
+
+
+def time_link_in_rank() -> list[float]:
+    """Median seconds of an all-reduce of each size, by the way that training takes; all ranks run this."""
+    import tensorflow as tf
+
+    from distrain.distribution.choose import choose
+
+    distribution = choose(TrainConfig(data=Path(), run=Path(), strategy="mpi", devices="cpu:1"), os.environ)
+    medians = []
+    for num_bytes in SIZES:
+        gradient = tf.ones(num_bytes // 4)
+
+        @tf.function(autograph=False)
+        def reduce(gradient=gradient):
+            return distribution.sum([gradient], [tf.ones(())])[1]
+
+        seconds = []
+        for _ in range(CALLS):
+            distribution.group.barrier()
+            began = time.perf_counter()
+            reduce()[0].numpy()
+            seconds.append(time.perf_counter() - began)
+        medians.append(statistics.median(seconds[5:]))
+    return medians
+
+
+def measured_link() -> Link:
+    """Start two ranks that time their all-reduces."""
+    settings = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environ = {**os.environ, **settings, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    command = [*MPIRUN, "2", sys.executable, __file__, "--in-rank"]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=300, check=False)
+    if "MEDIANS" not in done.stdout:
+        raise SystemExit(f"the ranks failed:\n{done.stdout}{done.stderr}")
+    small, large = json.JSONDecoder().raw_decode(done.stdout.split("MEDIANS")[1])[0]
+    return Link("measured", (SIZES[1] - SIZES[0]) / max(1e-9, large - small), small)  # two ranks: a ring sends all once
+
+
+def main() -> None:
+    """Take turns and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--turns", type=int, default=2, help="times that each is timed in a launch")
+    parser.add_argument("--batches", type=int, nargs="+", default=[128, 512, 2048])
+    parser.add_argument("--models", nargs="+", choices=("ngram", "sequence"), default=["ngram"])
+    parser.add_argument("--rows", type=int, default=40_000, help="rows of made-up text")
+    parser.add_argument("--in-rank", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.in_rank:
+        medians = time_link_in_rank()
+        if find_world(os.environ).rank == 0:
+            print(f"MEDIANS{json.dumps(medians)}", flush=True)
+        return
+    table = Table(title=f"ms a step on two CPU ranks, medians of {options.rounds} rounds")
+    for name in ("model", "batch", "one rank", "latency", "GB/s", "predicted", "measured", "ratio"):
+        table.add_column(name, justify="right")
+    with tempfile.TemporaryDirectory() as folder:
+        text = Path(folder) / "text"
+        write_synthetic(text, rows=options.rows, classes=4, words_per_row=200, seed=0)
+        for model in options.models:
+            data = prepared(text, Path(folder), model)
+            for row in compare(data, options.batches, options.rounds, options.turns):
+                table.add_row(model, *row)
+    Console(width=100).print(table)
+
+
+def compare(data: Path, batch_sizes: list[int], rounds: int, turns: int) -> list[list[str]]:
+    """Return the cells of a row for each batch size."""
+    one, two, links = [], [], []
+    for number in range(rounds):
+        one.append([each["loaded"] for each in launch("single", data, batch_sizes, turns)])
+        links.append(measured_link())
+        two.append([each["loaded"] for each in launch("mpi", data, batch_sizes, turns)])
+        print(f"round {number + 1} of {rounds}", file=sys.stderr)
+    latency = statistics.median(link.latency_seconds for link in links)
+    link = Link("measured", statistics.median(link.bytes_per_second for link in links), latency)
+    rows = []
+    for place, batch_size in enumerate(batch_sizes):
+        config = TrainConfig(data=data, run=data / "run", batch_size=batch_size)
+        num_bytes = plan_run(open_dataset(data), config, num_replicas=2).touched_bytes
+        single, measured = (statistics.median(each[place] for each in found) for found in (one, two))
+        step = MeasuredStep(single / 1000, batch_size, 0.0)
+        predicted = 1000 * step_on(Size(2, batch_size, num_bytes, num_bytes), step, link).seconds
+        cells = (single, 1000 * latency, link.bytes_per_second / 1e9, predicted, measured, predicted / measured)
+        rows.append([str(batch_size), *(f"{cell:.2f}" for cell in cells)])
+    return rows
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""The logic of the GPU checks, without a GPU: what fails stops nothing else, and the report says all."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+sys.path.insert(0, str(Path(__file__).parent))
+import lease as checks
+from lease import Lease
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def lease(tmp_path):
+    return Lease(tmp_path, "cpu", 2, time.monotonic() + 60)
+
+
+def results(lease):
+    return {name: result for name, result, _, _ in lease.rows}
+
+
+def test_a_check_that_fails_stops_no_other(lease):
+    lease.check("first", lambda: 1 / 0)
+    lease.check("hangs", lambda: lease.command("sleep", "60"), seconds=0.6)
+    lease.check("exits", lambda: lease.command("sh", "-c", "echo why; exit 3"))
+    lease.check("last", lambda: "4 ms")
+    assert results(lease) == {"first": "FAILED", "hangs": "FAILED", "exits": "FAILED", "last": "ok"}
+    text = checks.report(lease)
+    assert "| first | FAILED | 0 | ZeroDivisionError: division by zero |" in text
+    assert "took more than 1 s" in text
+    assert "exit code 3: why" in text
+    assert "| last | ok | 0 | 4 ms |" in text
+    assert "nothing here ran on a GPU" in text
+
+
+def test_nothing_begins_after_the_end(lease):
+    lease.end = time.monotonic()
+    lease.check("late", lambda: pytest.fail("began"))
+    assert results(lease) == {"late": "NOT RUN"}
+
+
+@pytest.mark.parametrize(("factor", "is_close"), [(1.0, True), (1.0005, True), (1.01, False)])
+def test_weights_are_compared(tmp_path, factor, is_close):
+    for name, scale in {"one": 1.0, "other": factor}.items():
+        for step in ("step-00000001", "step-00000002"):
+            folder = tmp_path / name / "checkpoints" / step
+            folder.mkdir(parents=True)
+            weights = np.arange(4, dtype=np.float32) * (scale if step.endswith("2") else 7)
+            save_file({"model/0000": weights, "optimizer/0000": np.ones(1) * scale}, folder / "arrays.safetensors")
+    if is_close:
+        assert "at most" in checks.apart(tmp_path / "one", tmp_path / "other")
+    else:
+        with pytest.raises(AssertionError, match=r"weights differ by 1\.0e-02"):
+            checks.apart(tmp_path / "one", tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("own", "is_right"), [([1.0, 0.5], True), ([1.0005, 0.5], True), ([1.0, 0.6], False), ([1.0, 1.1], False)]
+)
+def test_losses_are_compared_and_must_fall(lease, monkeypatch, own, is_right):
+    printed = iter([own, [1.0, 0.5]])
+    monkeypatch.setattr(Lease, "command", lambda *_: f"a note\n{json.dumps({'losses': next(printed)})}\n")
+    lease.check("conv", lambda: checks.program(lease, "conv"))
+    assert results(lease) == {"conv": "ok" if is_right else "FAILED"}
+
+
+def test_without_a_gpu_it_is_a_sentence(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(checks.nvidia, "gpus_present", list)
+    monkeypatch.setattr(sys, "argv", ["lease.py", "--out", str(tmp_path / "report.md")])
+    assert checks.main() == 2
+    assert "no NVIDIA GPU" in capsys.readouterr().err
+    assert not (tmp_path / "report.md").exists()
+
+
+def test_the_script_says_the_same_before_it_installs_anything(tmp_path):
+    command = [REPOSITORY / "launch" / "test.sh", "--gpu"]
+    env = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: this machine shows no NVIDIA GPU")
+
+
+@pytest.mark.parametrize(("passes", "code"), [(True, 0), (False, 1)])
+def test_the_exit_code_says_whether_all_passed(tmp_path, monkeypatch, capsys, passes, code):
+    monkeypatch.setattr(checks, "run_all", lambda lease: lease.check("one", lambda: "4 ms" if passes else 1 / 0))
+    monkeypatch.setattr(checks.tensorflow_facts, "ask", lambda environ: {"gpus": [], "tensorflow": "2.21.0 for CPUs"})
+    out = tmp_path / "report.md"
+    monkeypatch.setattr(sys, "argv", ["lease.py", "--stand-in", "--out", str(out)])
+    assert checks.main() == code
+    assert f"| one | {'ok' if passes else 'FAILED'} |" in out.read_text()
+    assert ("did not pass: one" in capsys.readouterr().err) == (not passes)
