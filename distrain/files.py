@@ -24,6 +24,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -271,7 +272,8 @@ def unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return a JSON object as a dict, for `json.loads(object_pairs_hook=)`; a name twice is a `ValueError`."""
     names = dict(pairs)
     if len(names) < len(pairs):
-        raise ValueError("a JSON object has one name twice")
+        [(twice, _)] = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"a JSON object has one name twice: {twice[:40]!r}")
     return names
 
 

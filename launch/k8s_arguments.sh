@@ -12,7 +12,8 @@ train_options="--data --run --strategy --devices --model --batch-size --global-b
 --dropout --prometheus --metrics-port --skip-nonfinite --check-every --data-workers --config --log-level"
 train_flags="--no-jit --deterministic"
 train_lists=""
-prepare_options="--out --dataset --vectorizer --tokens --top-k --label-column --text-columns --max-length --holdout
+prepare_options="--out --dataset --vectorizer --tokens --top-k --label-column
+--task --label-separator --weight-column --text-columns --max-length --holdout
 --seed --memory-mib --max-rows --max-text-gib --max-expansion --workers --log-level"
 prepare_flags=""
 prepare_lists="--train --test"

@@ -120,10 +120,14 @@ def _end_rank() -> None:
 
 def _print_result(config: TrainConfig, summary: Mapping[str, Any]) -> None:
     """Print the result, and write the report."""
-    _print_missed_classes(summary.get("classes", {}))
+    are_labels = "micro_f1" in summary
+    _print_missed_classes(summary.get("classes", {}), "label" if are_labels else "class")
     accuracy = summary["validation_accuracy"]
     if accuracy is not None:
         print(f"validation accuracy {accuracy:.4f}, loss {summary['validation_loss']:.4f}, in {config.run}")
+    elif are_labels:
+        shown = f"micro F1 {summary['micro_f1']:.4f}, macro F1 {summary['macro_f1']:.4f}"
+        print(f"validation {shown}, loss {summary['validation_loss']:.4f}, in {config.run}")
     _write_report(config.run)
     sys.stdout.flush()  # while BrokenPipeError is still caught
 
@@ -140,9 +144,10 @@ def _write_report(run: Path) -> None:
         print(f"report: {run / REPORT_NAME}")
 
 
-def _print_missed_classes(classes: Mapping[str, Mapping[str, float]]) -> None:
-    """Print the classes of which no validation example is recognized, as accuracy hides them."""
+def _print_missed_classes(classes: Mapping[str, Mapping[str, float]], kind: str) -> None:
+    """Print the classes or labels of which no validation example is recognized, as accuracy hides them."""
     missed = [name for name, figures in classes.items() if figures["support"] and not figures["recall"]]
     if missed:
         shown = ", ".join(repr(name[:40]) for name in missed[:5]) + (", ..." if len(missed) > 5 else "")
-        print(f"no validation example of class {shown} is recognized: --class-weight balanced may help")
+        cure = ": --class-weight balanced may help" if kind == "class" else ""
+        print(f"no validation example of {kind} {shown} is recognized{cure}")

@@ -16,6 +16,7 @@ from distrain.errors import ConfigurationError
 
 VECTORIZERS = ("auto", "ngram", "sequence")
 TOKENS = ("word", "char")
+TASKS = ("classification", "multilabel", "regression")
 DATASETS = ("ag_news", "dbpedia", "yelp_polarity", "yelp_full", "amazon_polarity", "amazon_full")
 
 MAX_ROWS = 2**31 - 2  # a row number and a count share an int64
@@ -98,6 +99,24 @@ class PrepareConfig:
         default_text='"label" where columns have names, else the first column',
         metavar="COLUMN",
     )
+    task: str | None = setting(
+        "what a label is: a class, a set of labels, or a number to predict",
+        default=None,
+        default_text="multilabel with --label-separator and for lists of labels, else classification",
+        choices=TASKS,
+    )
+    label_separator: str | None = setting(
+        "text between the labels of a row, such as ';', for rows of several labels",
+        default=None,
+        default_text="labels are lists, in JSON Lines and Parquet",
+        metavar="TEXT",
+    )
+    weight_column: str | None = setting(
+        "name or number (from 0) of a column with the weight of each row, a number >= 0",
+        default=None,
+        default_text="each row weighs 1",
+        metavar="COLUMN",
+    )
     text_columns: tuple[str, ...] | None = setting(
         "names or numbers of the text columns, separated by commas; a space joins their texts",
         default=None,
@@ -159,8 +178,20 @@ class PrepareConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
+        if self.label_separator is not None:
+            require(self.label_separator != "", "--label-separator", self.label_separator, "at least one character")
+            several = self.task in (None, "multilabel")
+            require(several, "--task", self.task, "multilabel or left out, because --label-separator is given")
+        if self.dataset is not None:
+            names = ("--task", "--label-separator")
+            for name, value in zip(names, (self.task, self.label_separator), strict=True):
+                require(value in (None, "classification"), name, value, "left out, as --dataset fixes the classes")
         if self.text_columns is not None:
             named = len(self.text_columns) > 0 and all(self.text_columns)
             require(named, "--text-columns", self.text_columns, "column names separated by commas")
             rule = "a column that is not among --text-columns"
             require(self.label_column not in self.text_columns, "--label-column", self.label_column, rule)
+            require(self.weight_column not in self.text_columns, "--weight-column", self.weight_column, rule)
+        if self.weight_column is not None:
+            rule = "another column than --label-column"
+            require(self.weight_column != self.label_column, "--weight-column", self.weight_column, rule)

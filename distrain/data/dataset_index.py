@@ -15,18 +15,21 @@ also have a CRC-32, which opening compares, because SHA-256 would take more than
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distrain.data.shards import ARRAY_DTYPES, Part, Shard, ShardFile
+from distrain.config.text import TASKS
+from distrain.data.shards import Part, Shard, ShardFile, array_dtypes
 from distrain.errors import DataError
 from distrain.files import json_bytes, read_json_object
 from distrain.fingerprints import Fingerprint, digest_of, faults_in, size_fault
 
 INDEX_NAME = "dataset.json"
 FORMAT_VERSION = 2  # version 1 had no SHA-256 of shards
+TASK_VERSION = 3  # of rows with weights, with several labels or with numbers to predict
 KINDS = ("ngram", "sequence")
 PARTS = ("train", "test")
 
@@ -46,6 +49,9 @@ class Dataset:
         files: record of each file but the index, by its path within the folder.
         vectorizer: the folder of the vectorizer, or None.
         details: the choices that `prepare` recorded.
+        task: "classification", "multilabel" or "regression".
+        target_mean: mean of the training targets of a regression, else None.
+        target_deviation: standard deviation of the training targets of a regression, else None.
     """
 
     directory: Path
@@ -58,6 +64,9 @@ class Dataset:
     files: Mapping[str, Fingerprint]
     vectorizer: Path | None
     details: Mapping[str, Any]
+    task: str = "classification"
+    target_mean: float | None = None
+    target_deviation: float | None = None
 
 
 def open_dataset(directory: Path, *, verify: bool = True) -> Dataset:
@@ -97,10 +106,10 @@ def read_index(directory: Path) -> Dataset:
                 f"{directory} is not a prepared data set: it has no {INDEX_NAME}. Make it with 'distrain prepare'."
             )
         index = read_json_object(path)
-        if index["format"] != "distrain-dataset" or index["version"] != FORMAT_VERSION:
+        if index["format"] != "distrain-dataset" or index["version"] not in (FORMAT_VERSION, TASK_VERSION):
             raise DataError(
                 f"{path} is of format {index['format']!r} version {index['version']!r}; "
-                f"this distrain reads version {FORMAT_VERSION}. {cure}"
+                f"this distrain reads versions {FORMAT_VERSION} and {TASK_VERSION}. {cure}"
             )
         if index["digest"] != digest_of(index) or path.read_bytes() != json_bytes(index):
             raise DataError(f"{path} was changed after it was written: its digest does not fit. {cure}")
@@ -117,6 +126,14 @@ def _parse(directory: Path, index: Mapping[str, Any]) -> Dataset:
     if index["kind"] not in KINDS or set(index["parts"]) != set(PARTS):
         raise ValueError("unknown kind or parts")
     classes = tuple(str(name) for name in index["classes"])
+    task, has_weights = "classification", False
+    if index["version"] == TASK_VERSION:
+        task, has_weights = index["task"], index["has_weights"]
+    if task not in TASKS or not isinstance(has_weights, bool):
+        raise ValueError(f"unknown task {task!r}")
+    scale = (float(index["target_mean"]), float(index["target_deviation"])) if task == "regression" else None
+    if scale and not (math.isfinite(scale[0]) and 0 < scale[1] < math.inf):
+        raise ValueError(f"targets of mean {scale[0]} and deviation {scale[1]}")
     parts, records = {}, dict[str, Fingerprint]()
     for name, content in index["parts"].items():
         shards = []
@@ -124,7 +141,7 @@ def _parse(directory: Path, index: Mapping[str, Any]) -> Dataset:
         for entry in content["shards"]:
             files = {key: ShardFile(**value) for key, value in entry["files"].items()}
             records |= {file.name: Fingerprint(file.bytes, file.sha256, file.crc32) for file in files.values()}
-            if set(files) != set(ARRAY_DTYPES) - ({"values"} if index["kind"] == "sequence" else set()):
+            if set(files) != set(array_dtypes(index["kind"], task, has_weights=has_weights)):
                 raise ValueError(f"a shard of {', '.join(files)}")
             num_rows = entry["num_rows"]
             if entry["first_row"] != next_row or not (isinstance(num_rows, int) and num_rows > 0):
@@ -133,9 +150,8 @@ def _parse(directory: Path, index: Mapping[str, Any]) -> Dataset:
             next_row += num_rows
         if content["num_rows"] != next_row:
             raise ValueError(f"{content['num_rows']!r} rows, but shards of {next_row}")
-        parts[name] = Part(
-            directory, name, index["kind"], int(index["num_features"]), len(classes), next_row, tuple(shards)
-        )
+        sizes = int(index["num_features"]), len(classes), next_row
+        parts[name] = Part(directory, name, index["kind"], *sizes, tuple(shards), task, has_weights)
     vectorizer, vectorizer_files = index["vectorizer"], index["vectorizer_files"]
     names = [*records, *vectorizer_files, *([] if vectorizer is None else [vectorizer])]
     if odd := next((name for name in names if not _is_plain_name(name)), None):
@@ -152,6 +168,9 @@ def _parse(directory: Path, index: Mapping[str, Any]) -> Dataset:
         files=records,
         vectorizer=None if vectorizer is None else directory / vectorizer,
         details=dict(index["details"]),
+        task=task,
+        target_mean=scale[0] if scale else None,
+        target_deviation=scale[1] if scale else None,
     )
 
 

@@ -21,9 +21,9 @@ import numpy as np
 
 from distrain.array_files import save_npy
 from distrain.cluster.process_group import ProcessGroup, SingleProcess
-from distrain.data.dataset_index import FORMAT_VERSION, INDEX_NAME, KINDS, PARTS
+from distrain.data.dataset_index import FORMAT_VERSION, INDEX_NAME, KINDS, PARTS, TASK_VERSION
 from distrain.data.rows import Rows, concatenate_rows
-from distrain.data.shards import ARRAY_DTYPES, Shard, ShardFile
+from distrain.data.shards import Shard, ShardFile, array_dtypes
 from distrain.files import json_bytes, naming
 from distrain.fingerprints import digest_of, fingerprint_of
 
@@ -39,6 +39,10 @@ class DatasetWriter:
         num_features: exclusive upper bound of columns.
         classes: class names in label order.
         max_length: words in the longest sequence; None for n-grams.
+        task: "classification", "multilabel" or "regression".
+        target_mean: mean of the training targets of a regression.
+        target_deviation: their standard deviation.
+        has_weights: whether rows have weights.
         rows_per_shard: most rows in a shard; a shard also ends at about 64 MiB.
         group: processes that write the data set together; each writes every size-th shard, and all make the same calls.
     """
@@ -51,6 +55,10 @@ class DatasetWriter:
         num_features: int,
         classes: Sequence[str],
         max_length: int | None = None,
+        task: str = "classification",
+        target_mean: float | None = None,
+        target_deviation: float | None = None,
+        has_weights: bool = False,
         rows_per_shard: int = 65_536,
         group: ProcessGroup | None = None,
     ) -> None:
@@ -61,13 +69,17 @@ class DatasetWriter:
         self._group: ProcessGroup = group or SingleProcess()
         self._index: dict[str, Any] = {
             "format": "distrain-dataset",
-            "version": FORMAT_VERSION,
+            "version": FORMAT_VERSION if task == "classification" and not has_weights else TASK_VERSION,
             "kind": kind,
             "num_features": num_features,
             "max_length": max_length,
             "classes": list(classes),
             "parts": {},
         }
+        if self._index["version"] == TASK_VERSION:
+            targets = {"target_mean": target_mean, "target_deviation": target_deviation}
+            self._index |= {"task": task, "has_weights": has_weights, **targets}
+        self._dtypes = array_dtypes(kind, task, has_weights=has_weights)
 
     def write(self, part: str, pieces: Iterable[Rows]) -> int:
         """Write one part, "train" or "test", from pieces of any size; return the number of rows."""
@@ -103,12 +115,14 @@ class DatasetWriter:
         arrays = {"row_splits": rows.row_splits, "columns": rows.columns, "labels": rows.labels}
         if rows.values is not None:
             arrays["values"] = rows.values
+        if rows.weights is not None:
+            arrays["weights"] = rows.weights
         files = {name: self._save(f"{stem}.{name}.npy", name, array) for name, array in arrays.items()}
         return Shard(first_row, rows.num_rows, files)
 
     def _save(self, name: str, array_name: str, array: np.ndarray) -> ShardFile:
         path = self._directory / name
-        save_npy(path, np.ascontiguousarray(array, ARRAY_DTYPES[array_name]))
+        save_npy(path, np.ascontiguousarray(array, self._dtypes[array_name]))
         record = fingerprint_of(path, with_crc32=True)
         assert record.crc32 is not None
         return ShardFile(name, record.bytes, record.crc32, record.sha256)
@@ -121,13 +135,16 @@ def _cut_into_shards(pieces: Iterable[Rows], rows_per_shard: int) -> Iterator[li
     for piece in pieces:
         while piece.num_rows:
             width = 8 if piece.values is not None else 4
-            num_fitting = int(np.searchsorted(piece.row_splits * width, SHARD_BYTES - num_bytes, side="right")) - 1
+            row_bytes = piece.row_splits * width
+            if piece.labels.ndim > 1:
+                row_bytes = row_bytes + np.arange(len(row_bytes)) * piece.labels.shape[1]
+            num_fitting = int(np.searchsorted(row_bytes, SHARD_BYTES - num_bytes, side="right")) - 1
             num_fitting = max(0 if shard else 1, num_fitting)  # a single row may be larger than SHARD_BYTES
             count = min(rows_per_shard - num_rows, num_fitting, piece.num_rows)
             if count:
                 shard.append(piece.slice(0, count))
                 num_rows += count
-                num_bytes += int(piece.row_splits[count]) * width
+                num_bytes += int(row_bytes[count])
                 piece = piece.slice(count, piece.num_rows)
             if piece.num_rows:
                 yield shard

@@ -26,13 +26,16 @@ class Rows(NamedTuple):
         row_splits: int64 `[n + 1]`, from 0 on: row `i` is `columns[row_splits[i]:row_splits[i + 1]]`.
         columns: int32 `[row_splits[-1]]`: feature columns, ascending within a row, or word ids in text order.
         values: float32 `[row_splits[-1]]`: the value of each feature column; None for word ids.
-        labels: int32 `[n]`: class numbers from 0.
+        labels: class numbers from 0, int32 `[n]`; or targets, float32 `[n]`; or sets of labels, uint8
+            `[n, ceil(labels / 8)]`, a bit for each label as `np.packbits` orders them.
+        weights: float32 `[n]`: weight of each row; None if each row weighs 1.
     """
 
     row_splits: np.ndarray
     columns: np.ndarray
     values: np.ndarray | None
     labels: np.ndarray
+    weights: np.ndarray | None = None
 
     @property
     def num_rows(self) -> int:
@@ -44,7 +47,8 @@ class Rows(NamedTuple):
         first, last = self.row_splits[start], self.row_splits[stop]
         values = None if self.values is None else self.values[first:last]
         splits = self.row_splits[start : stop + 1] - first
-        return Rows(splits, self.columns[first:last], values, self.labels[start:stop])
+        weights = None if self.weights is None else self.weights[start:stop]
+        return Rows(splits, self.columns[first:last], values, self.labels[start:stop], weights)
 
 
 class RowSpan(NamedTuple):
@@ -68,6 +72,7 @@ def pick_rows(spans: Sequence[RowSpan], indices: np.ndarray, memory: Memory = np
     """
     lengths = span_lengths(spans)
     labels = np.concatenate([rows.labels[start:stop] for rows, start, stop in spans])
+    weights = [rows.weights[start:stop] for rows, start, stop in spans if rows.weights is not None]
     splits = np.zeros(len(indices) + 1, np.int64)
     np.cumsum(lengths[indices], out=splits[1:])
     columns = memory((int(splits[-1]),), np.int32)
@@ -81,7 +86,8 @@ def pick_rows(spans: Sequence[RowSpan], indices: np.ndarray, memory: Memory = np
         own_values = _NO_VALUES if rows.values is None else rows.values
         found = copy_rows(rows.row_splits, rows.columns, own_values, start, own, splits, columns, out_values)
         max_column, offset = max(max_column, found), offset + stop - start
-    return Rows(splits, columns, values, labels[indices]), max_column
+    picked_weights = np.concatenate(weights)[indices] if weights else None
+    return Rows(splits, columns, values, labels[indices], picked_weights), max_column
 
 
 _NO_VALUES = np.zeros(0, np.float32)
@@ -103,9 +109,11 @@ def concatenate_rows(pieces: Sequence[Rows]) -> Rows:
     ends = np.cumsum([0, *(piece.row_splits[-1] for piece in pieces)])
     splits = [piece.row_splits[:-1] + end for piece, end in zip(pieces, ends, strict=False)]
     values = [piece.values for piece in pieces if piece.values is not None]
+    weights = [piece.weights for piece in pieces if piece.weights is not None]
     return Rows(
         np.concatenate([*splits, ends[-1:]]).astype(np.int64),
         np.concatenate([piece.columns for piece in pieces]),
         np.concatenate(values) if values else None,
         np.concatenate([piece.labels for piece in pieces]),
+        np.concatenate(weights) if weights else None,
     )

@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,16 @@ from distrain.data.readahead import read_ahead, read_on_request
 from distrain.data.rows import Rows, RowSpan, concatenate_rows, pick_rows, span_lengths
 from distrain.errors import DataError
 
-ARRAY_DTYPES = {"row_splits": np.int64, "columns": np.int32, "values": np.float32, "labels": np.int32}
+ARRAY_DTYPES = {"row_splits": np.int64, "columns": np.int32, "values": np.float32}
+LABEL_DTYPES = {"classification": np.int32, "multilabel": np.uint8, "regression": np.float32}
+
+
+def array_dtypes(kind: str, task: str, *, has_weights: bool) -> dict[str, Any]:
+    """Return the dtype of each array of a shard, by the name of the array."""
+    dtypes: dict[str, Any] = {**ARRAY_DTYPES, "labels": LABEL_DTYPES[task]}
+    if kind == "sequence":
+        del dtypes["values"]
+    return dtypes | {"weights": np.float32} if has_weights else dtypes
 
 
 @dataclass(frozen=True)
@@ -56,6 +66,10 @@ def _large_arrays(rows: Rows) -> list[np.ndarray]:
     return [array for array in (rows.columns, rows.values) if array is not None]
 
 
+def _are_weights(weights: np.ndarray | None) -> bool:
+    return weights is None or not weights.size or bool(weights.min() >= 0 and weights.max() < np.inf)
+
+
 @dataclass(frozen=True)
 class Part:
     """The training or the test rows of a data set."""
@@ -67,6 +81,8 @@ class Part:
     num_classes: int
     num_rows: int
     shards: Sequence[Shard]
+    task: str = "classification"
+    has_weights: bool = False
     _arrays: dict[int, Rows] = field(default_factory=dict, repr=False)
     _stamps: dict[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
 
@@ -86,7 +102,7 @@ class Part:
         return span_lengths(span for _, span in self._row_spans(spans))
 
     def labels(self, start: int, stop: int) -> np.ndarray:
-        """Labels of the rows start .. stop - 1, int32, without reading columns or values.
+        """Labels of the rows start .. stop - 1 as `Rows` holds them, without reading columns or values.
 
         Raises:
             DataError: a label is out of range.
@@ -95,8 +111,8 @@ class Part:
         for shard, (rows, first, last) in self._row_spans(np.array([[start, stop]])):
             found.append(rows.labels[first:last])
             if not self._are_labels(found[-1]):
-                raise self._damaged(shard, f"a label is outside 0..{self.num_classes - 1}")
-        return np.concatenate(found)
+                raise self._damaged(shard, self._label_fault)
+        return np.concatenate(found[1:] or found)
 
     def read(self, start: int, stop: int) -> Rows:
         """Rows start .. stop - 1, with all values in range; views of the files if the rows lie in one shard."""
@@ -114,11 +130,11 @@ class Part:
             memory: allocator for columns and values.
 
         Raises:
-            DataError: a column or a label is out of range.
+            DataError: a column, a label or a weight is out of range.
         """
         row_spans = list(self._row_spans(spans))
         rows, max_column = pick_rows([span for _, span in row_spans], indices, memory)
-        if max_column >= self.num_features or not self._are_labels(rows.labels):
+        if max_column >= self.num_features or not self._are_labels(rows.labels) or not _are_weights(rows.weights):
             for shard, span in row_spans:
                 self._checked(shard, span)  # raises an error that names the file
         return rows
@@ -151,7 +167,8 @@ class Part:
         if index not in self._arrays:
             shard = self.shards[index]
             arrays = {name: self._map(name, file) for name, file in shard.files.items()}
-            rows = Rows(arrays["row_splits"], arrays["columns"], arrays.get("values"), arrays["labels"])
+            names = ("row_splits", "columns", "values", "labels", "weights")
+            rows = Rows(*map(arrays.get, names))  # type: ignore[arg-type]
             lengths_agree = (
                 len(rows.labels) == shard.num_rows
                 and len(rows.row_splits) == shard.num_rows + 1
@@ -159,6 +176,8 @@ class Part:
                 and rows.row_splits[-1] == len(rows.columns)
                 and bool(np.all(np.diff(rows.row_splits) >= 0))
                 and (rows.values is None or len(rows.values) == len(rows.columns))
+                and (rows.weights is None or len(rows.weights) == shard.num_rows)
+                and rows.labels.shape[1:] == ((-(-self.num_classes // 8),) if self.task == "multilabel" else ())
             )
             if not lengths_agree:
                 raise self._damaged(shard, "its arrays do not fit together")
@@ -177,7 +196,8 @@ class Part:
         except Exception as error:  # for a damaged header NumPy raises many types
             reason = str(error) or type(error).__name__
             raise DataError(f"{path} cannot be read ({reason}). Run 'distrain prepare' again.") from None
-        if array.dtype != ARRAY_DTYPES[array_name] or array.ndim != 1:
+        expected = array_dtypes(self.kind, self.task, has_weights=self.has_weights)[array_name]
+        if array.dtype != expected or array.ndim != 1 + (self.task == "multilabel" and array_name == "labels"):
             raise DataError(f"{path} holds {array.dtype} of rank {array.ndim}. Run 'distrain prepare' again.")
         if stamp != self._stamps.get(file.name, stamp):
             raise DataError(
@@ -192,11 +212,23 @@ class Part:
         if rows.columns.size and not (rows.columns.min() >= 0 and rows.columns.max() < self.num_features):
             raise self._damaged(shard, f"a column is outside 0..{self.num_features - 1}")
         if not self._are_labels(rows.labels):
-            raise self._damaged(shard, f"a label is outside 0..{self.num_classes - 1}")
+            raise self._damaged(shard, self._label_fault)
+        if not _are_weights(rows.weights):
+            raise self._damaged(shard, "a weight is negative or not finite")
         return rows
 
     def _are_labels(self, labels: np.ndarray) -> bool:
-        return not labels.size or (labels.min() >= 0 and labels.max() < self.num_classes)
+        if self.task == "multilabel" or not labels.size:  # bits beyond the last label are never read
+            return True
+        if self.task == "regression":
+            return bool(np.isfinite(labels).all())
+        return bool(labels.min() >= 0 and labels.max() < self.num_classes)
+
+    @property
+    def _label_fault(self) -> str:
+        return (
+            "a target is not finite" if self.task == "regression" else f"a label is outside 0..{self.num_classes - 1}"
+        )
 
     def _damaged(self, shard: Shard, why: str) -> DataError:
         name = shard.files["columns"].name

@@ -140,10 +140,15 @@ def part_examples(part: Part, *, length: int, pad_multiple: int | None = None) -
     """
     if part.num_rows == 0:
         raise DataError(f"{part.directory} has no {part.name} rows. Run 'distrain prepare' with more rows.")
+    num_labels = part.num_classes if part.task == "multilabel" else None
+
+    def read_labels(start: int, stop: int) -> np.ndarray:
+        return _unpacked(part.labels(start, stop), num_labels)
+
     examples = _ragged_examples(
-        part.gather, part.lengths, part.num_rows, part.kind, part.num_features, length, pad_multiple
+        part.gather, part.lengths, part.num_rows, part.kind, part.num_features, length, pad_multiple, num_labels
     )
-    return replace(examples, will_need=part.will_need, read_labels=part.labels)
+    return replace(examples, will_need=part.will_need, read_labels=read_labels)
 
 
 def _ragged_examples(
@@ -154,9 +159,10 @@ def _ragged_examples(
     num_features: int,
     length: int,
     pad_multiple: int | None,
+    num_labels: int | None = None,
 ) -> Examples:
     def load(spans: np.ndarray, indices: np.ndarray, memory: Memory = np.empty, epoch: int = 0) -> RowReader:
-        return partial(_to_features, gather(spans, indices, memory), length, pad_multiple)
+        return partial(_to_features, gather(spans, indices, memory), length, pad_multiple, num_labels)
 
     if kind == "ngram":
         return Examples(num_rows, load, {"": num_features}, "", row_sizes={"": lengths})
@@ -170,13 +176,22 @@ def _packed_tokens(lengths: Callable[[np.ndarray], np.ndarray], pad_multiple: in
     return chunks_of_rows(lengths(spans), pad_multiple) * pad_multiple
 
 
-def _to_features(rows: Rows, length: int, pad_multiple: int | None, start: int, stop: int) -> RowNests:
-    """Rows start .. stop - 1 without weights, in aligned memory, which TensorFlow does not copy."""
-    splits, columns, values, labels = rows.slice(start, stop)
+def _unpacked(labels: np.ndarray, num_labels: int | None) -> np.ndarray:
+    """Return sets of labels as 0 and 1, uint8 `[n, num_labels]`, and other labels as they are."""
+    return labels if num_labels is None else np.unpackbits(labels, axis=1, count=num_labels)
+
+
+def _to_features(
+    rows: Rows, length: int, pad_multiple: int | None, num_labels: int | None, start: int, stop: int
+) -> RowNests:
+    """Rows start .. stop - 1, in aligned memory, which TensorFlow does not copy."""
+    splits, columns, values, labels, own_weights = rows.slice(start, stop)
+    labels = _unpacked(labels, num_labels)
+    weights: Any = () if own_weights is None else own_weights
     if values is not None:
         row_ids = aligned_empty(columns.shape, np.int32)
         write_row_ids(splits, row_ids)
-        return CsrRows(row_ids, aligned_copy(columns), aligned_copy(values)), labels, ()
+        return CsrRows(row_ids, aligned_copy(columns), aligned_copy(values)), labels, weights
     if pad_multiple is not None:
-        return PackedRows(*pack_rows(splits, columns, pad_multiple)), labels, ()
-    return pad_rows(splits, columns, length), labels, ()
+        return PackedRows(*pack_rows(splits, columns, pad_multiple)), labels, weights
+    return pad_rows(splits, columns, length), labels, weights

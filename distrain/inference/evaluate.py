@@ -17,8 +17,7 @@ from distrain.data.prefetch import prefetched
 from distrain.inference.finished_run import open_finished_run
 from distrain.inference.run_data import TO_EVALUATE, open_part
 from distrain.keras_backend import require_tensorflow
-from distrain.training.class_counts import make_count_step, predicts_classes
-from distrain.training.class_figures import class_figures
+from distrain.training.class_counts import choose_counting, make_count_step
 from distrain.training.evaluation import evaluate_all
 from distrain.training.feed import evaluation_plan
 
@@ -37,7 +36,8 @@ def evaluate_run(
 
     Returns:
         `loss` and the metrics; `examples`, the number of test examples; `step`, the checkpoint's global step. If the
-        model predicts classes of prepared text, also the figures of `class_figures`.
+        model predicts classes of prepared text or sets of labels, also the figures of `class_figures` or
+        `label_figures`.
 
     Raises:
         CheckpointError: the run cannot be used.
@@ -57,7 +57,7 @@ def evaluate_run(
     part = open_part(finished, data, TO_EVALUATE, compares=True)
     device = SingleDevice()
     trainable = finished.load_model(part.examples, device)
-    sample, num_classes = sample_batch(part.examples), len(part.classes)
+    sample = sample_batch(part.examples)
     examples = with_label_ranges(part.examples, label_ranges(trainable, sample))
     step = steps.make_evaluate_step(trainable, device, batch_specs(sample))
     plan, order = evaluation_plan(examples, 1, finished.config.replica_batch_size(1))
@@ -67,12 +67,13 @@ def evaluate_run(
         trainable.metrics.results,
     )
     assert metrics is not None
-    if predicts_classes(trainable, sample, num_classes):
-        count = make_count_step(trainable, device, batch_specs(sample), num_classes)
+    counting = choose_counting(trainable, sample, len(part.classes))
+    if counting is not None:
+        count = make_count_step(trainable, device, batch_specs(sample), counting)
         figures = evaluate_all(
             prefetched(epoch_batches(examples, plan, order, replicas=range(1))),
             lambda batches: count(batches).sums,
-            lambda sums: class_figures(sums[0], part.classes),
+            lambda sums: counting.figures(sums[0], part.classes),
         )
         metrics |= figures or {}
     return {**metrics, "examples": examples.num_examples, "step": finished.checkpoint.state["global_step"]}

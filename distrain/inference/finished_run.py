@@ -62,9 +62,7 @@ class FinishedRun:
             CheckpointError: the run was not trained on prepared text.
         """
         try:
-            text = self.settings["text"]
-            classes = tuple(str(name) for name in text["classes"])
-            return TextMetadata(text["kind"], int(text["num_features"]), text["max_length"], classes)
+            return TextMetadata.from_json(self.settings["text"])
         except (KeyError, TypeError, ValueError):
             raise CheckpointError(f"{self.path} was not trained on prepared text, which this command needs.") from None
 

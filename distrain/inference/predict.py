@@ -18,8 +18,8 @@ from distrain.data.batches import epoch_batches
 from distrain.data.sources import rows_examples
 from distrain.errors import CheckpointError
 from distrain.file_names import VECTORIZER_NAME
+from distrain.inference.answers import answers, blank_labels
 from distrain.inference.finished_run import open_finished_run
-from distrain.inference.probabilities import probabilities
 from distrain.keras_backend import require_tensorflow
 from distrain.runs.manifest import check_files
 from distrain.text.vectorizers.load_vectorizer import load_vectorizer
@@ -37,7 +37,7 @@ def predict_lines(
     trust: bool = False,
     devices: str | None = None,
 ) -> Iterator[str]:
-    """Yield one JSON object per text: `label` (class name) and `probability`.
+    """Yield one JSON object per text, as `answers` describes it.
 
     Args:
         run: the run directory.
@@ -71,7 +71,7 @@ def predict_lines(
     trainable = None
     remaining = iter(texts)
     while block := list(islice(remaining, MAX_TEXTS)):
-        rows = vectorizer.transform(block)
+        rows = vectorizer.transform(block)._replace(labels=blank_labels(metadata, len(block)))
         examples = rows_examples(rows, kind=metadata.kind, num_features=metadata.num_features, **layout)
         if trainable is None:
             trainable = finished.load_model(examples, SingleDevice())
@@ -80,7 +80,5 @@ def predict_lines(
         features = tf.nest.map_structure(tf.constant, batch.features)
         inputs = model_inputs(trainable.model, features, trainable.num_columns)
         outputs = trainable.model(inputs, training=False)
-        for row in probabilities(outputs.numpy(), is_logits=gives_logits(trainable.model)):
-            best = int(row.argmax())
-            answer = {"label": metadata.classes[best], "probability": round(float(row[best]), 6)}
+        for answer in answers(outputs.numpy(), metadata, is_logits=gives_logits(trainable.model)):
             yield json.dumps(answer, ensure_ascii=False)

@@ -6,6 +6,7 @@ Decides: which columns a prediction has. Never: trains, or writes a file itself.
 
 Columns of a row: `example`, the number of the example, and `prediction`, the output of the model. Several outputs have
 a column each, `prediction_NAME`. If the only output is a score for each class, `label` and `probability` name the best.
+Of rows with any number of labels, `prediction` holds the probability of each label.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def _predicted(model: Any, part: RunPart, batch_size: int) -> Iterator[Columns]:
     import tensorflow as tf
 
     compute = _compiled(model, sample_batch(part.examples), part.examples.num_columns)
-    name_classes = _class_columns(model, part.classes)
+    name_classes = _class_columns(model, () if part.has_label_sets else part.classes)
     plan, order = evaluation_plan(part.examples, 1, batch_size)
     with prefetched(epoch_batches(part.examples, plan, order, replicas=range(1))) as steps:
         for (batch,) in steps:

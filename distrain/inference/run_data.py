@@ -37,12 +37,14 @@ class RunPart:
     Attributes:
         name: "train", "validation" or "test".
         examples: the examples.
-        classes: names of the classes by number; empty if nobody named them.
+        classes: names of the classes or labels by number; empty if nobody named them.
+        has_label_sets: whether an example has any number of labels.
     """
 
     name: str
     examples: Examples
     classes: tuple[str, ...] = ()
+    has_label_sets: bool = False
 
 
 def open_part(run: FinishedRun, data: Path, wanted: Sequence[str], *, compares: bool = False) -> RunPart:
@@ -70,7 +72,8 @@ def open_part(run: FinishedRun, data: Path, wanted: Sequence[str], *, compares: 
             "folder of that run, or prepare and train again."
         )
     part = _first(data, wanted, list(dataset.parts))
-    return RunPart(part, part_examples(dataset.parts[part], **run.row_layout), dataset.classes)
+    examples = part_examples(dataset.parts[part], **run.row_layout)
+    return RunPart(part, examples, dataset.classes, dataset.task == "multilabel")
 
 
 def _named_part(run: FinishedRun, data: Path, wanted: Sequence[str], compares: bool) -> RunPart:

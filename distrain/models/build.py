@@ -17,6 +17,7 @@ from distrain.config import DROPOUT_RATES, TrainConfig
 from distrain.config.named_function import find_function as find_function
 from distrain.errors import ConfigurationError
 from distrain.keras_backend import compile_arguments, is_under_strategy, made_in_scope
+from distrain.models.heads import CLASSES, Head
 from distrain.models.optimizers import ChooseOptimizer, default_optimizer
 from distrain.models.precision import precision
 from distrain.models.weight_count import require_memory
@@ -31,23 +32,25 @@ def text_model(
     num_features: int,
     num_classes: int,
     config: TrainConfig,
+    head: Head = CLASSES,
     choose_optimizer: ChooseOptimizer = default_optimizer,
 ) -> Any:
     """Return the shipped model for prepared text, compiled: `NgramMLP` for n-grams, `SepCNN` for sequences."""
-    require_memory(kind, num_features=num_features, num_classes=num_classes, config=config)
+    require_memory(kind, num_features=num_features, num_classes=num_classes, config=config, task=head.task)
     with precision(config.mixed_precision):
-        model = _shipped_model(kind, num_features, num_classes, config)
-    loss = keras.losses.BinaryCrossentropy() if num_classes == 2 else keras.losses.SparseCategoricalCrossentropy()
-    model.compile(choose_optimizer(None), loss, metrics=["accuracy"])
+        model = _shipped_model(kind, num_features, num_classes, config, head)
+    model.compile(choose_optimizer(None), head.loss(num_classes), metrics=head.metrics())
     return model
 
 
-def _shipped_model(kind: str, num_features: int, num_classes: int, config: TrainConfig) -> Any:
+def _shipped_model(kind: str, num_features: int, num_classes: int, config: TrainConfig, head: Head) -> Any:
     dropout = dropout_rate(config, kind)
     if kind == "ngram":
         from distrain.models.ngram_mlp import NgramMLP
 
-        return NgramMLP(num_features, num_classes, units=config.units, seed=config.seed, dropout=dropout)
+        return NgramMLP(
+            num_features, num_classes, units=config.units, seed=config.seed, dropout=dropout, **head.config()
+        )
     from distrain.models.sepcnn import SepCNN
 
     return SepCNN(
@@ -58,6 +61,7 @@ def _shipped_model(kind: str, num_features: int, num_classes: int, config: Train
         filters=config.filters,
         seed=config.seed,
         dropout=dropout,
+        **head.config(),
     )
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import keras
 
 from distrain.config import DROPOUT_RATES, TrainConfig
+from distrain.models.heads import head_of
 from distrain.models.layers import PositionalDropout, SparseDense
 
 
@@ -26,10 +27,13 @@ class NgramMLP(keras.Model):
 
     Args:
         num_features: columns of the input.
-        num_classes: classes, at least 2.
+        num_classes: classes, at least 2; or labels.
         units: width of the hidden layer.
         dropout: dropout rate before each dense layer.
         seed: seed of the dropout masks.
+        task: "classification", "multilabel" or "regression"; see `heads`.
+        target_mean: mean of the training targets of a regression.
+        target_deviation: standard deviation of the training targets of a regression.
     """
 
     accepts_sparse_rows = True
@@ -42,29 +46,34 @@ class NgramMLP(keras.Model):
         units: int = TrainConfig.units,
         dropout: float = DROPOUT_RATES["ngram"],
         seed: int = 0,
+        task: str = "classification",
+        target_mean: float | None = None,
+        target_deviation: float | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        head = head_of(task, target_mean, target_deviation)
         self._settings = {
             "num_features": num_features,
             "num_classes": num_classes,
             "units": units,
             "dropout": dropout,
             "seed": seed,
+            **head.config(),
         }
+        self.head = head
         self.input_dropout = PositionalDropout(dropout, seed=seed, stream=0)
         self.hidden = SparseDense(units, num_features, activation="relu")
         self.hidden_dropout = PositionalDropout(dropout, seed=seed, stream=1)
-        outputs, activation = (1, "sigmoid") if num_classes == 2 else (num_classes, "softmax")
         full = self.dtype_policy.variable_dtype  # probabilities keep full precision in a mixed policy
-        self.classifier = keras.layers.Dense(outputs, activation=activation, dtype=full)
+        self.classifier = self.head.layer(num_classes, full)
         self.classifier.build((None, units))
         self.built = True
 
     def call(self, inputs: Any, training: bool = False) -> Any:
-        """Return class probabilities `[b, num_classes]`, or `[b, 1]` for two classes."""
+        """Return class probabilities `[b, num_classes]`, or `[b, 1]` for two classes or a number."""
         hidden = self.hidden(self.input_dropout(inputs, training=training))
-        return self.classifier(self.hidden_dropout(hidden, training=training))
+        return self.head.outputs(self.classifier(self.hidden_dropout(hidden, training=training)))
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments of `__init__`."""

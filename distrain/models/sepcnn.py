@@ -23,6 +23,7 @@ import keras
 
 from distrain.batch import WordRows
 from distrain.config import DROPOUT_RATES, TrainConfig
+from distrain.models.heads import head_of
 from distrain.models.layers import PositionalDropout
 from distrain.models.packed import (
     POOL_SIZE,
@@ -46,12 +47,15 @@ class SepCNN(keras.Model):
 
     Args:
         vocabulary_size: word ids are below it; 0 is padding.
-        num_classes: classes, at least 2.
+        num_classes: classes, at least 2; or labels.
         embedding: width of a word's vector.
         blocks: number of blocks of two convolutions; the last block has no pooling.
         filters: filters of each convolution, doubled in the last block.
         dropout: dropout rate before each block but the last, and before the classifier.
         seed: seed of the dropout masks.
+        task: "classification", "multilabel" or "regression"; see `heads`.
+        target_mean: mean of the training targets of a regression.
+        target_deviation: standard deviation of the training targets of a regression.
     """
 
     def __init__(
@@ -64,9 +68,13 @@ class SepCNN(keras.Model):
         filters: int = TrainConfig.filters,
         dropout: float = DROPOUT_RATES["sequence"],
         seed: int = 0,
+        task: str = "classification",
+        target_mean: float | None = None,
+        target_deviation: float | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        head = head_of(task, target_mean, target_deviation)
         self._settings = {
             "vocabulary_size": vocabulary_size,
             "num_classes": num_classes,
@@ -75,7 +83,9 @@ class SepCNN(keras.Model):
             "filters": filters,
             "dropout": dropout,
             "seed": seed,
+            **head.config(),
         }
+        self.head = head
         self.pad_multiple = pad_multiple_for(blocks)
         self.embedding = WordEmbedding(vocabulary_size, embedding)
         self.block_dropouts = [PositionalDropout(dropout, seed=seed, stream=block) for block in range(blocks - 1)]
@@ -84,14 +94,13 @@ class SepCNN(keras.Model):
         self.first_convolutions = [PackedSeparableConv1D(*sizes) for sizes in zip(widths, channels, strict=False)]
         self.second_convolutions = [PackedSeparableConv1D(width, width) for width in widths]
         self.dropout = PositionalDropout(dropout, seed=seed, stream=blocks)
-        outputs, activation = (1, "sigmoid") if num_classes == 2 else (num_classes, "softmax")
         full = self.dtype_policy.variable_dtype  # probabilities keep full precision in a mixed policy
-        self.classifier = keras.layers.Dense(outputs, activation=activation, dtype=full)
+        self.classifier = self.head.layer(num_classes, full)
         self.classifier.build((None, widths[-1]))
         self.built = True
 
     def call(self, inputs: Any, training: bool = False) -> Any:
-        """Return class probabilities `[b, num_classes]`, or `[b, 1]` for two classes."""
+        """Return class probabilities `[b, num_classes]`, or `[b, 1]` for two classes or a number."""
         rows = inputs if isinstance(inputs, WordRows) else pack_padded(inputs, self.pad_multiple)
         x = self.embedding(rows)
         is_word = word_mask(rows.words, x.dtype)
@@ -102,7 +111,7 @@ class SepCNN(keras.Model):
             first_token //= POOL_SIZE
         x = self._convolved(-1, x, is_word)
         means = mean_of_rows(x, is_word, rows.row_ids)
-        return self.classifier(self.dropout(means, training=training))
+        return self.head.outputs(self.classifier(self.dropout(means, training=training)))
 
     def _convolved(self, block: int, x: Any, is_word: Any) -> Any:
         return self.second_convolutions[block](self.first_convolutions[block](x, is_word), is_word)

@@ -21,9 +21,18 @@ _FLOAT_BYTES = 4
 _LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container
 
 
-def count_weights(kind: str, *, num_features: int, num_classes: int, config: TrainConfig) -> int:
+def num_outputs(task: str, num_classes: int) -> int:
+    """Return the width of a shipped model's last layer: two classes take one output, and so does a number."""
+    if task == "regression":
+        return 1
+    return 1 if task == "classification" and num_classes == 2 else num_classes
+
+
+def count_weights(
+    kind: str, *, num_features: int, num_classes: int, config: TrainConfig, task: str = "classification"
+) -> int:
     """Return the number of trainable weights of the shipped model for a kind of data, from the shapes of its layers."""
-    outputs = 1 if num_classes == 2 else num_classes
+    outputs = num_outputs(task, num_classes)
     if kind == "ngram":
         return (num_features + 1) * config.units + (config.units + 1) * outputs
     weights = num_features * config.embedding
@@ -36,15 +45,16 @@ def count_weights(kind: str, *, num_features: int, num_classes: int, config: Tra
     return weights + (width + 1) * outputs
 
 
-def require_memory(kind: str, *, num_features: int, num_classes: int, config: TrainConfig) -> None:
+def require_memory(
+    kind: str, *, num_features: int, num_classes: int, config: TrainConfig, task: str = "classification"
+) -> None:
     """Refuse a shipped model whose training cannot fit into the memory of this machine.
 
     Raises:
         ConfigurationError: the weights, their gradients and their moments take more than the memory.
     """
-    needed = (
-        COPIES * _FLOAT_BYTES * count_weights(kind, num_features=num_features, num_classes=num_classes, config=config)
-    )
+    shape = {"num_features": num_features, "num_classes": num_classes}
+    needed = COPIES * _FLOAT_BYTES * count_weights(kind, **shape, config=config, task=task)
     memory = _memory_bytes()
     if needed > memory:
         sizes = "--units" if kind == "ngram" else "--embedding, --filters or --blocks"

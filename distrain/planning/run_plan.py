@@ -108,7 +108,11 @@ def plan_run(dataset: Dataset, config: TrainConfig, *, num_replicas: int) -> Run
     plan = EpochPlan(part.num_rows, num_replicas, batch_size)
     validation = EpochPlan(dataset.parts["test"].num_rows, num_replicas, batch_size)
     num_weights = count_weights(
-        dataset.kind, num_features=dataset.num_features, num_classes=len(dataset.classes), config=config
+        dataset.kind,
+        num_features=dataset.num_features,
+        num_classes=len(dataset.classes),
+        config=config,
+        task=dataset.task,
     )
     window_bytes = min(SHUFFLE_WINDOW, part.num_rows) * _stored_row_bytes(part) / num_replicas
     batch_bytes = int(batch_size * ENTRY_BYTES[part.kind] * _mean_entries(part))

@@ -5,8 +5,8 @@ read, or how a vectorizer learns.
 
     inputs = find_inputs(config, group)
     check_inputs(config, inputs)
-    training = read_training(config, inputs, store, held_out, display)      # fills the store, and `held_out`
-    texts, labels = next(read_test(config, inputs, training.classes, Tally(), display, group, block_rows))
+    training = read_training(config, inputs, targets, store, held_out, display)      # fills the store, and `held_out`
+    block = next(read_test(config, inputs, training.learnt, Tally(), display, group, block_rows))
 
 Without test rows a fixed part of the training rows is held out, by a hash of (seed, row) that needs no memory. The
 first row of each class is always trained on, because a model can learn nothing about a class without rows. Held-out
@@ -20,9 +20,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,12 +32,14 @@ from distrain.config import PrepareConfig
 from distrain.errors import ConfigurationError, DataError
 from distrain.prepare.display import Display, ReadingDisplay
 from distrain.prepare.spacing import SpacingSample
+from distrain.prepare.targets import LearntTargets, RowTargets, header_hint
 from distrain.remote.path import text_of, to_path
 from distrain.text.ragged import RaggedFile
 from distrain.text.readers.blocks import LabelledBlock
 from distrain.text.readers.columns import Layout
 from distrain.text.readers.input_files import InputFiles, find_files
-from distrain.text.readers.labels import KNOWN_SETS, Classes, LabelLearner, known_classes
+from distrain.text.readers.label_lists import is_list
+from distrain.text.readers.labels import KNOWN_SETS
 from distrain.text.readers.several_files import check_columns, read_all_blocks
 from distrain.text.readers.tally import Bounds, Tally
 from distrain.text.readers.texts import Texts
@@ -44,7 +47,13 @@ from distrain.text.vectorizers.token_store import TokenStore
 
 _ROWS_IN_MEMORY = 16  # the longest row may take memory / 16, because a reader holds a few copies of a row
 
-TextBlock = tuple[Texts, np.ndarray]  # texts, and the class number of each text (int32)
+
+class TextBlock(NamedTuple):
+    """Texts, with labels as shards hold them, and weights; no weights if rows have none."""
+
+    texts: Texts
+    labels: np.ndarray
+    weights: np.ndarray | None
 
 
 class Inputs(NamedTuple):
@@ -63,17 +72,15 @@ class Training(NamedTuple):
     """Results of reading the training text.
 
     Attributes:
-        classes: all classes.
-        class_numbers: class number of each label number in the store, int32.
-        first_class: label number in the store of the first row.
+        learnt: what labels mean.
+        first_label: label number in the store of the first row.
         hint: sentence for messages if the first row may be a header, else empty.
         tally: counts of read rows, held-out rows included.
         sample: characters of some rows, to see whether words have spaces between them.
     """
 
-    classes: Classes
-    class_numbers: np.ndarray
-    first_class: int
+    learnt: LearntTargets
+    first_label: int
     hint: str
     tally: Tally
     sample: SpacingSample
@@ -85,31 +92,38 @@ class HeldOut:
     Args:
         directory: an existing folder.
         rank: rank of this process, for the names of the files.
+        dtype: dtype of the numbers.
 
     Attributes:
         block_rows: number of rows of each added block.
     """
 
-    def __init__(self, directory: Path, rank: int) -> None:
+    def __init__(self, directory: Path, rank: int, dtype: Any = np.int32) -> None:
         self.block_rows: list[int] = []
         self._texts = RaggedFile(directory, f"held-out-texts-{rank}", np.uint8)
-        self._numbers = RaggedFile(directory, f"held-out-numbers-{rank}")
+        self._numbers = RaggedFile(directory, f"held-out-numbers-{rank}", dtype)
+        self._weights = RaggedFile(directory, f"held-out-weights-{rank}", np.float32)
+        self._dtype = dtype
 
-    def add(self, texts: Texts, numbers: np.ndarray) -> None:
-        """Append a block: texts, and the label number in the store of each text."""
+    def add(self, texts: Texts, numbers: np.ndarray, weights: np.ndarray | None) -> None:
+        """Append a block: texts, the label number in the store of each text, and weights if rows have them."""
         contents = [texts.raw[start:end] for start, end in zip(texts.starts.tolist(), texts.ends.tolist(), strict=True)]
         splits = np.cumsum([0, *map(len, contents)])
         self._texts.append(splits, np.frombuffer(b"".join(contents), np.uint8))
         self._numbers.append(np.arange(len(numbers) + 1), numbers)
+        if weights is not None:
+            self._weights.append(np.arange(len(weights) + 1), weights)
         self.block_rows.append(len(numbers))
 
-    def blocks(self, class_numbers: np.ndarray) -> Iterator[TextBlock]:
+    def blocks(self, learnt: LearntTargets) -> Iterator[TextBlock]:
         """Yield all rows in order, in blocks of any size."""
-        numbers = np.concatenate([np.empty(0, np.int32), *(values for _, values in self._numbers.blocks())])
+        numbers = np.concatenate([np.empty(0, self._dtype), *(values for _, values in self._numbers.blocks())])
+        weights = np.concatenate([np.empty(0, np.float32), *(values for _, values in self._weights.blocks())])
         done = 0
         for splits, octets in self._texts.blocks():
             rows = len(splits) - 1
-            yield Texts(octets.tobytes(), splits[:-1], splits[1:]), class_numbers[numbers[done : done + rows]]
+            texts, own = Texts(octets.tobytes(), splits[:-1], splits[1:]), slice(done, done + rows)
+            yield TextBlock(texts, learnt.final(numbers[own]), weights[own] if len(weights) else None)
             done += rows
 
 
@@ -138,59 +152,65 @@ def find_inputs(config: PrepareConfig, group: ProcessGroup) -> Inputs:
     return Inputs(train, test)
 
 
-def check_inputs(config: PrepareConfig, inputs: Inputs) -> list[str]:
+def check_inputs(config: PrepareConfig, inputs: Inputs) -> tuple[PrepareConfig, list[str]]:
     """Read the first rows of each input, so that a wrong path or column fails before any file is created.
 
     Returns:
-        Messages for the user.
+        The settings with the task, which lists of labels decide if the user does not; and messages for the user.
     """
+    task = config.task or ("classification" if config.label_separator is None else "multilabel")
     notes: list[str] = []
     for files in filter(None, inputs):
         tally = Tally(bounds=bounds_of(config))
         check_columns(files.paths, _layout(config), tally, max_row_bytes=_max_row_bytes(config))
         notes += [*files.notes, *tally.notes]
-        next(_read(config, files, Tally(bounds=bounds_of(config))))
+        block = next(_read(config, files, Tally(bounds=bounds_of(config))))
+        if config.task is None and config.dataset is None and any(map(is_list, block.labels)):
+            task = "multilabel"
     if inputs.test is not None:
         shared = set(inputs.train.paths) & set(inputs.test.paths)
         if shared and len(shared) < len(inputs.train.paths):
             notes.append(f"{min(shared)} is training text and test text, so test figures are too good.")
-    return notes
+    return replace(config, task=task), notes
 
 
 def read_training(
-    config: PrepareConfig, inputs: Inputs, store: TokenStore, held_out: HeldOut, display: Display
+    config: PrepareConfig,
+    inputs: Inputs,
+    targets: RowTargets,
+    store: TokenStore,
+    held_out: HeldOut,
+    display: Display,
 ) -> Training:
     """Read the training text: fill `store` with training rows and `held_out` with test rows of this process."""
-    learner = LabelLearner()
-    classes = known_classes(KNOWN_SETS[config.dataset]) if config.dataset else None
     tally, sample = Tally(bounds=bounds_of(config)), SpacingSample()
-    seen: set[int] = set()
-    first_class, hint = 0, ""
+    first_label, hint, has_weight = 0, "", config.weight_column is None
     for block_number, block in enumerate(_read_shown(config, inputs.train, tally, display)):
         sample.add(block.texts)
-        numbers = _numbers(block, classes.number if classes else learner.number)
+        numbers, new = targets.learn(block)
         if block_number == 0:
-            first_class, hint = int(numbers[0]), header_hint(block)
-        new = [
-            int(index)
-            for number, index in zip(*np.unique(numbers, return_index=True), strict=True)
-            if number not in seen
-        ]
-        seen.update(numbers[new].tolist())
+            first_label, hint = int(numbers[0]), header_hint(block)
+        has_weight = has_weight or bool(block.weights is not None and block.weights.any())
         if block_number % store.group.size == store.group.rank:
             out = np.zeros(len(numbers), np.bool_)
             if config.test is None:
                 before = tally.rows - len(numbers)
                 out[:] = [is_held_out(before + index, config.holdout, config.seed) for index in range(len(numbers))]
                 out[new] = False
-                held_out.add(block.texts.select(out), numbers[out])
-            store.add(block.texts.select(~out) if out.any() else block.texts, numbers[~out])
+                held_out.add(block.texts.select(out), numbers[out], _of_rows(block.weights, out))
+            kept = block.texts.select(~out) if out.any() else block.texts
+            store.add(kept, numbers[~out], _of_rows(block.weights, ~out))
+            targets.trained(block_number, numbers[~out])
     store.finish()
-    if classes is None:
-        classes, class_numbers = learner.finish()
-    else:
-        class_numbers = np.arange(len(classes.names), dtype=np.int32)
-    return Training(classes, class_numbers, first_class, hint, tally, sample)
+    if not has_weight:
+        raise DataError(
+            f"{inputs.train.title}: all weights are 0, so there is nothing to learn. Check --weight-column."
+        )
+    return Training(targets.finish(store.group), first_label, hint, tally, sample)
+
+
+def _of_rows(weights: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
+    return None if weights is None else weights[rows]
 
 
 def is_held_out(index: int, fraction: float, seed: int) -> bool:
@@ -202,7 +222,7 @@ def is_held_out(index: int, fraction: float, seed: int) -> bool:
 def read_test(
     config: PrepareConfig,
     inputs: Inputs,
-    classes: Classes,
+    learnt: LearntTargets,
     tally: Tally,
     display: Display,
     group: ProcessGroup,
@@ -211,15 +231,16 @@ def read_test(
     """Yield this process's blocks of the test text, and append each block's size to `block_rows`."""
     assert inputs.test is not None
     for block_number, block in enumerate(_read_shown(config, inputs.test, tally, display)):
-        numbers = _numbers(block, classes.number)
+        labels = learnt.of_test(block)
         if block_number % group.size == group.rank:
-            block_rows.append(len(numbers))
-            yield block.texts, numbers
+            block_rows.append(len(labels))
+            yield TextBlock(block.texts, labels, block.weights)
 
 
 def _layout(config: PrepareConfig) -> Layout:
     escaped = config.dataset is not None and KNOWN_SETS[config.dataset].escaped_newlines
-    return Layout(config.label_column, config.text_columns, escaped)
+    has_numbers = config.task == "regression"
+    return Layout(config.label_column, config.text_columns, escaped, config.weight_column, has_numbers)
 
 
 def bounds_of(config: PrepareConfig) -> Bounds:
@@ -244,22 +265,3 @@ def _read_shown(config: PrepareConfig, files: InputFiles, tally: Tally, display:
         yield block
     bar.update(tally.rows, tally.num_bytes)
     display.finish()
-
-
-def _numbers(block: LabelledBlock, number: Callable[[str], int]) -> np.ndarray:
-    """Return the number of each row's label, int32; `number` numbers a label."""
-    numbers = np.empty(len(block.labels), np.int32)
-    for index, label in enumerate(block.labels):
-        try:
-            numbers[index] = number(label)
-        except DataError as error:
-            row = int(np.argmax(block.label_of == index))
-            raise DataError(f"{block.location(row)}: {error}{header_hint(block, row)}") from None
-    return numbers[block.label_of]
-
-
-def header_hint(block: LabelledBlock, row: int = 0) -> str:
-    """Return a sentence for messages if `row` is the first row of a file, else an empty string."""
-    if block.rows[row] != 1 or block.lines[row] != 1:
-        return ""
-    return " If this row is a header, name the columns with --label-column and --text-columns."

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -39,9 +40,12 @@ from distrain.prepare.inputs import (
     read_training,
 )
 from distrain.prepare.row_exchange import in_order
+from distrain.prepare.target_checks import check_targets, target_warnings
+from distrain.prepare.targets import LearntTargets, row_targets
 from distrain.prepare.workers import gathered_group, shared_folders
 from distrain.text.readers.labels import KNOWN_SETS
 from distrain.text.readers.tally import Tally
+from distrain.text.vectorizers.feature_tests import RowNumbers
 from distrain.text.vectorizers.load_vectorizer import Vectorizer
 from distrain.text.vectorizers.ngrams import learn_ngrams
 from distrain.text.vectorizers.sequences import learn_sequences
@@ -51,10 +55,6 @@ _LOG = logging.getLogger(__name__)
 
 # Google's text classification guide: n-grams do better below this ratio of rows to words per row.
 SEQUENCE_RATIO = 1500
-
-# A class is rare with less than 1% of the rows, and with less than a tenth of the rows of a mean class.
-RARE_SHARE = 0.01
-RARE_FRACTION = 0.1
 
 
 def prepare(config: PrepareConfig, *, console: Console, group: ProcessGroup | None = None) -> None:
@@ -87,26 +87,38 @@ def _prepare(config: PrepareConfig, group: ProcessGroup, console: Console, warni
     started = time.monotonic()
     with relayed_errors(group):
         inputs = find_inputs(config, group)
-        warnings += check_inputs(config, inputs)
+        config, notes = check_inputs(config, inputs)
+        warnings += notes
     with shared_folders(group, config.out) as (new, scratch), Display(console) as display:
-        store = TokenStore(scratch, memory_mib=config.memory_mib, group=group, tokens=config.tokens)
-        held_out = HeldOut(scratch, group.rank)
-        training = read_training(config, inputs, store, held_out, display)
+        targets, has_weights = row_targets(config), config.weight_column is not None
+        store = TokenStore(
+            scratch,
+            memory_mib=config.memory_mib,
+            group=group,
+            tokens=config.tokens,
+            label_dtype=targets.dtype,
+            has_weights=has_weights,
+        )
+        held_out = HeldOut(scratch, group.rank, targets.dtype)
+        training = read_training(config, inputs, targets, store, held_out, display)
+        learnt = training.learnt
         _check_training(config, inputs.train.title, training, store, warnings)
         kind, why = _choose_vectorizer(config.vectorizer, store)
         display.say(why)
-        vectorizer, rows = _learn(kind, config, store, display)
-        train_rows = _written(rows, training.class_numbers, sum(store.block_rows), display)
+        vectorizer, rows = _learn(kind, config, store, learnt, display)
+        train_rows = _written(rows, learnt, sum(store.block_rows), display)
         test_tally = Tally(bounds=bounds_of(config))
         if config.test is None:
             test_block_rows = held_out.block_rows
-            texts = held_out.blocks(training.class_numbers)
+            texts = held_out.blocks(learnt)
         else:
             test_block_rows = []
-            texts = read_test(config, inputs, training.classes, test_tally, display, group, test_block_rows)
+            texts = read_test(config, inputs, learnt, test_tally, display, group, test_block_rows)
         test_rows = _vectorized(texts, vectorizer)
+        scale = learnt.features if isinstance(learnt.features, RowNumbers) else None
+        like = _no_rows(kind, learnt, targets.dtype, has_weights)
         parts = {
-            part: in_order(group, scratch, part, own_rows, block_rows, has_values=kind == "ngram")
+            part: in_order(group, scratch, part, own_rows, block_rows, like)
             for part, own_rows, block_rows in (
                 ("train", train_rows, store.block_rows),
                 ("test", test_rows, test_block_rows),
@@ -116,8 +128,12 @@ def _prepare(config: PrepareConfig, group: ProcessGroup, console: Console, warni
             new,
             kind=kind,
             num_features=vectorizer.num_features,
-            classes=training.classes.names,
+            classes=learnt.names,
             max_length=getattr(vectorizer, "max_length", None),
+            task=learnt.task,
+            target_mean=scale.mean if scale else None,
+            target_deviation=scale.deviation if scale else None,
+            has_weights=has_weights,
             group=group,
         )
         num_rows = {part: writer.write(part, rows) for part, rows in parts.items()}
@@ -129,10 +145,10 @@ def _prepare(config: PrepareConfig, group: ProcessGroup, console: Console, warni
         writer.finish(vectorizer=VECTORIZER_NAME, details=_details(config, why))
         sizes = {part: sum(file.stat().st_size for file in new.glob(f"{part}-*")) for part in parts}
     features = f"{vectorizer.num_features:,}"
-    classes = f"{len(training.classes.names):,}"
+    classes = f"{len(learnt.names):,}" if learnt.names else "numbers"
     display.table(
         f"{config.out}: {'n-grams' if kind == 'ngram' else 'sequences'}",
-        ["part", "rows", "classes", "features", "MB"],
+        ["part", "rows", "classes" if learnt.task == "classification" else "labels", "features", "MB"],
         [[part, f"{num_rows[part]:,}", classes, features, f"{sizes[part] / 1e6:,.1f}"] for part in parts],
     )
     display.say(f"done in {time.monotonic() - started:.1f} s")
@@ -142,15 +158,7 @@ def _check_training(
     config: PrepareConfig, title: str, training: Training, store: TokenStore, warnings: list[str]
 ) -> None:
     """Raise DataError if no model can learn from the rows; append a message to `warnings` for each suspicious fact."""
-    names = training.classes.names
-    sizes = np.zeros(len(names), np.int64)
-    sizes[training.class_numbers[: len(store.class_sizes)]] = store.class_sizes
-    if np.count_nonzero(sizes) < 2:
-        only = names[int(sizes.argmax())]
-        raise DataError(
-            f"{title}: all rows are of class {only[:100]!r}, so there is nothing to tell apart. "
-            f"Check --label-column.{training.hint}"
-        )
+    check_targets(title, training, store)
     if not store.num_words:
         token = "character" if config.tokens == "char" else "word (two or more letters or digits)"
         raise DataError(f"{title}: no text holds a {token}, so there is nothing to learn. Check --text-columns.")
@@ -162,36 +170,7 @@ def _check_training(
     _warn_of_input(config, title, training.tally, "train", warnings)
     if config.tokens == "word" and (warning := training.sample.warning(title, store.median_words_per_row())):
         warnings.append(warning)
-    for count, what in ((0, "no training row"), (1, "only one training row")):
-        few = np.flatnonzero(sizes == count)
-        if len(few):
-            shown = ", ".join(repr(names[number][:40]) for number in few[:5]) + (", ..." if len(few) > 5 else "")
-            first_class = training.class_numbers[training.first_class]
-            is_header = sizes[first_class] == count == 1 and training.classes.known is False
-            hint = training.hint if is_header else ""
-            warnings.append(f"{title}: {len(few):,} of {len(names):,} classes have {what}: {shown}.{hint}")
-    if warning := _rare_classes(sizes, names):
-        warnings.append(f"{title}: {warning}")
-
-
-def _rare_classes(sizes: np.ndarray, names: Sequence[str]) -> str:
-    """Return a warning of classes that a model may never predict, or an empty string.
-
-    Args:
-        sizes: number of training rows of each class.
-        names: names of the classes.
-    """
-    share = sizes / sizes.sum()
-    rare = np.flatnonzero((share < min(RARE_SHARE, RARE_FRACTION / len(names))) & (sizes > 1))
-    if not len(rare):
-        return ""
-    rare = rare[np.argsort(sizes[rare], kind="stable")]
-    shown = ", ".join(f"{names[number][:40]!r} ({sizes[number]:,}, {share[number]:.2%})" for number in rare[:5])
-    shown += ", ..." if len(rare) > 5 else ""
-    return (
-        f"{len(rare):,} of {len(names):,} classes have few rows: {shown}. A model may never predict "
-        "them, and accuracy hides it: train with --class-weight balanced, and see `distrain evaluate`."
-    )
+    warnings.extend(target_warnings(title, training, store))
 
 
 def _warn_of_input(config: PrepareConfig, title: str, tally: Tally, part: str, warnings: list[str]) -> None:
@@ -217,23 +196,38 @@ def _choose_vectorizer(wanted: str, store: TokenStore) -> tuple[str, str]:
     return kind, f"auto: {rule}: {name}"
 
 
-def _learn(kind: str, config: PrepareConfig, store: TokenStore, display: Display) -> tuple[Vectorizer, Iterator[Rows]]:
+def _learn(
+    kind: str, config: PrepareConfig, store: TokenStore, learnt: LearntTargets, display: Display
+) -> tuple[Vectorizer, Iterator[Rows]]:
     if kind == "ngram":
-        return learn_ngrams(store, top_k=config.top_k, progress=display.show)
+        return learn_ngrams(store, top_k=config.top_k, progress=display.show, targets=learnt.features)
     return learn_sequences(store, top_k=config.top_k, max_length=config.max_length)
 
 
-def _written(rows: Iterable[Rows], class_numbers: np.ndarray, num_rows: int, display: Display) -> Iterator[Rows]:
+def _no_rows(kind: str, learnt: LearntTargets, dtype: Any, has_weights: bool) -> Rows:
+    """Return no rows, with the arrays that rows of the data set have."""
+    values = np.empty(0, np.float32)
+    labels = learnt.final(np.empty(0, dtype))
+    return Rows(
+        np.zeros(1, np.int64),
+        np.empty(0, np.int32),
+        values if kind == "ngram" else None,
+        labels,
+        values if has_weights else None,
+    )
+
+
+def _written(rows: Iterable[Rows], learnt: LearntTargets, num_rows: int, display: Display) -> Iterator[Rows]:
     done = 0
     for block in rows:
-        yield block._replace(labels=class_numbers[block.labels])
+        yield block._replace(labels=learnt.final(block.labels))
         done += block.num_rows
         display.show("writing training rows", done / num_rows, f"{done:,} rows")
 
 
 def _vectorized(blocks: Iterable[TextBlock], vectorizer: Vectorizer) -> Iterator[Rows]:
-    for texts, labels in blocks:
-        yield vectorizer.transform(texts)._replace(labels=labels)
+    for texts, labels, weights in blocks:
+        yield vectorizer.transform(texts)._replace(labels=labels, weights=weights)
 
 
 def _details(config: PrepareConfig, why: str) -> dict[str, object]:

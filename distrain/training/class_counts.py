@@ -4,19 +4,20 @@ Decides: which class an output predicts, and how examples are counted. Never: ho
 (`class_figures.py`).
 
     figures = validation_figures(setup, step_flags)          # on all ranks, at the end of a run
-    step = make_count_step(task, replicas, specs, num_classes)
+    step = make_count_step(task, replicas, specs, counting)
     counts = step(batches).sums[0]
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from distrain.batch import Batch
-from distrain.training.class_figures import MAX_CONFUSION_CLASSES, class_figures
+from distrain.training.class_figures import MAX_CONFUSION_CLASSES, class_figures, label_figures
 from distrain.training.evaluation import evaluate_all
 from distrain.training.feed import open_evaluation
 from distrain.training.setup import RunSetup
@@ -35,26 +36,45 @@ def validation_figures(setup: RunSetup, step_flags: StepFlags) -> dict[str, Any]
         to stop interrupted.
     """
     names = setup.job.metadata.get("text", {}).get("classes", ())
-    if setup.job.validation is None or not predicts_classes(setup.trainable, setup.validation_sample, len(names)):
+    if setup.job.validation is None:
+        return None
+    counting = choose_counting(setup.trainable, setup.validation_sample, len(names))
+    if counting is None:
         return None
     from distrain.training.task import batch_specs
 
     accumulation_steps = setup.config.accumulation_steps
     specs = batch_specs(setup.validation_sample)
-    step = make_count_step(
-        setup.trainable, setup.distribution, specs, len(names), accumulation_steps=accumulation_steps
-    )
+    step = make_count_step(setup.trainable, setup.distribution, specs, counting, accumulation_steps=accumulation_steps)
     _, batches = open_evaluation(setup, step_flags, setup.job.validation)
     return evaluate_all(
         batches,
         step_flags.around(step),
-        lambda sums: class_figures(sums[0], names),
+        lambda sums: counting.figures(sums[0], names),
         interrupted=step_flags.stop_is_agreed,
     )
 
 
-def predicts_classes(task: TrainableModel, sample: Batch, num_classes: int) -> bool:
-    """Return whether the model has one output per class, or one output for two classes, and labels are class numbers.
+@dataclass(frozen=True)
+class Counting:
+    """How predictions are counted.
+
+    Attributes:
+        num_classes: number of classes or labels.
+        figures: counts and names -> figures.
+        counts: the function that counts a batch.
+    """
+
+    num_classes: int
+    figures: Callable[[np.ndarray, Sequence[str]], dict[str, Any]]
+    counts: Callable[[TrainableModel, Batch, int], Any]
+
+
+def choose_counting(task: TrainableModel, sample: Batch, num_classes: int) -> Counting | None:
+    """Return how the model's predictions are counted, or None if they are neither classes nor sets of labels.
+
+    Classes need one output each, or one output for two of them, and labels that are class numbers. Sets of labels need
+    one output for each label, and labels that are 0 or 1 for each.
 
     Args:
         task: the model.
@@ -64,25 +84,32 @@ def predicts_classes(task: TrainableModel, sample: Batch, num_classes: int) -> b
     import tensorflow as tf
 
     labels = sample.labels
-    if num_classes < 2 or not isinstance(labels, np.ndarray) or labels.size != len(labels) or labels.dtype.kind != "i":
-        return False
+    if not isinstance(labels, np.ndarray):
+        return None
+    are_sets = labels.dtype == np.uint8 and labels.shape[1:] == (num_classes,)
+    if not are_sets and (num_classes < 2 or labels.size != len(labels) or labels.dtype.kind != "i"):
+        return None
     outputs = _outputs(task, tf.nest.map_structure(tf.constant, sample))
-    if tf.nest.is_nested(outputs) or len(outputs) != len(labels):
-        return False
+    if tf.nest.is_nested(outputs) or len(outputs) != len(labels) or len(outputs.shape) > 2:
+        return None
     width = int(tf.size(outputs)) // len(labels)
-    return len(outputs.shape) <= 2 and (width == num_classes or (width == 1 and num_classes == 2))
+    if are_sets:
+        return Counting(num_classes, label_figures, _label_counts) if width == num_classes else None
+    if width == num_classes or (width == 1 and num_classes == 2):
+        return Counting(num_classes, class_figures, _class_counts)
+    return None
 
 
 def make_count_step(
-    task: TrainableModel, replicas: Replicas, specs: Any, num_classes: int, *, accumulation_steps: int = 1
+    task: TrainableModel, replicas: Replicas, specs: Any, counting: Counting, *, accumulation_steps: int = 1
 ) -> Step:
-    """Compile a step whose only sum is the counts that `class_figures` takes.
+    """Compile a step whose only sum is the counts that `counting.figures` takes.
 
     Args:
-        task: a model that predicts classes.
+        task: the model.
         replicas: the distribution that sums.
         specs: a `Batch` of `tf.TensorSpec`.
-        num_classes: number of classes.
+        counting: see `choose_counting`.
         accumulation_steps: microbatches of each replica in a step.
     """
     import tensorflow as tf
@@ -90,7 +117,7 @@ def make_count_step(
     from distrain.training.step import outcomes, summed_flags
 
     def replica_step(batches: Sequence[Batch]) -> list[Any]:
-        counts = tf.add_n([_counts(task, batch, num_classes) for batch in batches])
+        counts = tf.add_n([counting.counts(task, batch, counting.num_classes) for batch in batches])
         return replicas.sum([], [counts, summed_flags(replicas, batches, tf.zeros(()))])[1]
 
     num_batches = accumulation_steps * replicas.replicas_per_device
@@ -98,7 +125,18 @@ def make_count_step(
     return lambda batches: next(count(batches))
 
 
-def _counts(task: TrainableModel, batch: Batch, num_classes: int) -> Any:
+def _label_counts(task: TrainableModel, batch: Batch, num_labels: int) -> Any:
+    """Return float32 counts of the labels of one batch, which are exact below 2**24 examples."""
+    import tensorflow as tf
+
+    middle = 0.0 if gives_logits(task.model) else 0.5
+    counted = tf.cast(tf.range(tf.shape(batch.labels)[0]) < batch.num_rows, tf.float32)[:, None]
+    labels = counted * tf.cast(batch.labels, tf.float32)
+    predicted = counted * tf.cast(_outputs(task, batch) > middle, tf.float32)
+    return tf.stack([tf.reduce_sum(values, axis=0) for values in (labels * predicted, predicted, labels)])
+
+
+def _class_counts(task: TrainableModel, batch: Batch, num_classes: int) -> Any:
     """Return float32 counts of one batch, which are exact below 2**24 examples."""
     import tensorflow as tf
 

@@ -35,10 +35,32 @@ def class_figures(counts: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
     if len(names) <= MAX_CONFUSION_CLASSES:
         figures["confusion"] = np.rint(counts).astype(np.int64).tolist()
         counts = np.stack([np.diagonal(counts), counts.sum(0), counts.sum(1)])
+    by_class, f1 = _by_name(counts, names)
+    return {"classes": by_class, "macro_f1": float(f1.mean()), **figures}
+
+
+def label_figures(counts: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+    """Return figures by label, of examples that each have any number of labels.
+
+    Args:
+        counts: `[3, k]`: right, predicted and existing labels.
+        names: names of the k labels.
+
+    Returns:
+        `classes`: precision, recall, f1 and support by name; `macro_f1`, the mean over all labels. `micro_precision`,
+        `micro_recall` and `micro_f1` count the labels of all examples together.
+    """
+    by_label, f1 = _by_name(counts, names)
+    micro, _ = _by_name(counts.sum(axis=1, keepdims=True), [""])
+    together = {f"micro_{name}": micro[""][name] for name in ("precision", "recall", "f1")}
+    return {"classes": by_label, "macro_f1": float(f1.mean()), **together}
+
+
+def _by_name(counts: np.ndarray, names: Sequence[str]) -> tuple[dict[str, dict[str, float]], np.ndarray]:
+    """Return the figures of each name, and the F1 of each."""
     right, predicted, support = np.rint(counts).astype(np.int64)
     precision, recall = right / np.maximum(predicted, 1), right / np.maximum(support, 1)
     f1 = 2 * right / np.maximum(predicted + support, 1)
     rows = zip(names, precision.tolist(), recall.tolist(), f1.tolist(), support.tolist(), strict=True)
     named = ("precision", "recall", "f1", "support")
-    classes = {name: dict(zip(named, values, strict=True)) for name, *values in rows}
-    return {"classes": classes, "macro_f1": float(f1.mean()), **figures}
+    return {name: dict(zip(named, values, strict=True)) for name, *values in rows}, f1

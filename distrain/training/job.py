@@ -8,13 +8,14 @@ Decides: the fields of a job, and which model goes with which data. Never: train
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 from distrain.config import TrainConfig
+from distrain.config.text import TASKS
 from distrain.data.array_folder import is_array_folder, open_array_folder
 from distrain.data.dataset_index import open_dataset
 from distrain.data.examples import Examples
@@ -75,13 +76,40 @@ class TextMetadata:
         kind: "ngram" (sparse rows) or "sequence" (word ids).
         num_features: columns of n-grams, or words of the vocabulary.
         max_length: words per row of a sequence; None for n-grams.
-        classes: class names in label order.
+        classes: names of classes or labels in label order; empty if targets are numbers.
+        task: "classification", "multilabel" (labels are 0 or 1 for each name) or "regression" (labels are numbers).
+        target_mean: mean of the training targets of a regression, else None.
+        target_deviation: standard deviation of the training targets of a regression, else None.
     """
 
     kind: str
     num_features: int
     max_length: int | None
     classes: tuple[str, ...]
+    task: str = "classification"
+    target_mean: float | None = None
+    target_deviation: float | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the entry "text" of `config.json`; runs of classes have no entry of a task."""
+        fields = {**asdict(self), "classes": list(self.classes)}
+        names = tuple(fields)[:4] if self.task == "classification" else tuple(fields)
+        return {name: fields[name] for name in names}
+
+    @staticmethod
+    def from_json(text: Mapping[str, Any]) -> TextMetadata:
+        """Return what `as_json` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: an entry is missing or of another type.
+        """
+        classes = tuple(str(name) for name in text["classes"])
+        head = text["kind"], int(text["num_features"]), text["max_length"], classes
+        task = text.get("task", "classification")
+        if task not in TASKS:
+            raise ValueError(f"task {task!r}")
+        scale = (float(text["target_mean"]), float(text["target_deviation"])) if task == "regression" else (None, None)
+        return TextMetadata(*head, task, *scale)
 
 
 def open_job(config: TrainConfig) -> TrainingJob:
@@ -114,6 +142,7 @@ def row_layout(config: TrainConfig, metadata: TextMetadata) -> dict[str, Any]:
 def model_builder(config: TrainConfig, metadata: TextMetadata) -> Callable[..., Any]:
     """Return a function that makes the compiled model for prepared text; see `TrainingJob.build`."""
     from distrain.models import build
+    from distrain.models.heads import head_of
 
     if config.model is None:
         return partial(
@@ -122,6 +151,7 @@ def model_builder(config: TrainConfig, metadata: TextMetadata) -> Callable[..., 
             num_features=metadata.num_features,
             num_classes=len(metadata.classes),
             config=config,
+            head=head_of(metadata.task, metadata.target_mean, metadata.target_deviation),
         )
     function = build.find_function(config.model)
     takes_metadata = len(inspect.signature(function).parameters) > 0
@@ -136,7 +166,20 @@ def _text_job(config: TrainConfig) -> TrainingJob:
     from distrain.models.build import dropout_rate
 
     dataset = open_dataset(config.data)
-    metadata = TextMetadata(dataset.kind, dataset.num_features, dataset.max_length, dataset.classes)
+    metadata = TextMetadata(
+        dataset.kind,
+        dataset.num_features,
+        dataset.max_length,
+        dataset.classes,
+        dataset.task,
+        dataset.target_mean,
+        dataset.target_deviation,
+    )
+    if config.class_weight is not None and metadata.task != "classification":
+        what = "sets of labels" if metadata.task == "multilabel" else "numbers"
+        raise ConfigurationError(
+            f"--class-weight is for classes, but {config.data} holds {what}. Weigh rows: prepare with --weight-column."
+        )
     layout = row_layout(config, metadata)
     train = part_examples(dataset.parts["train"], **layout)
     train, weights = weigh_classes(train, config.class_weight, dataset.classes)
@@ -146,7 +189,7 @@ def _text_job(config: TrainConfig) -> TrainingJob:
         validation=part_examples(dataset.parts["test"], **layout),
         data_digest=dataset.digest,
         metadata={
-            "text": {**asdict(metadata), "classes": list(metadata.classes)},
+            "text": metadata.as_json(),
             "dropout": dropout_rate(config, metadata.kind),
             **weights,
         },

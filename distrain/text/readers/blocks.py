@@ -17,7 +17,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from distrain.errors import DataError
 from distrain.text.readers.columns import LabelledText, location
+from distrain.text.readers.numbers import parse_number
 from distrain.text.readers.texts import Texts
 
 BLOCK_ROWS = 4096  # rows in a block at most
@@ -35,6 +37,7 @@ class LabelledBlock(NamedTuple):
         rows: int64 `[n]`: number of each row, from 1; 0 if a whole file is one row.
         lines: int64 `[n]`: number of the line that a row begins on, from 1; 0 if the format has no lines.
         empty: int64: indices of the rows whose text is empty.
+        weights: float32 `[n]`: weight of each row; None if rows have no weights.
     """
 
     texts: Texts
@@ -44,6 +47,7 @@ class LabelledBlock(NamedTuple):
     rows: np.ndarray
     lines: np.ndarray
     empty: np.ndarray
+    weights: np.ndarray | None = None
 
     def location(self, index: int) -> str:
         """Return the location of row `index` of the block, for messages."""
@@ -65,11 +69,19 @@ def grouped(rows: Iterable[LabelledText]) -> Iterator[LabelledBlock]:
 
 
 def _block(rows: list[LabelledText]) -> LabelledBlock:
-    labels, texts, paths, numbers, lines = zip(*rows, strict=True)
+    labels, texts, paths, numbers, lines, weights = zip(*rows, strict=True)
     empty = [index for index, text in enumerate(texts) if not text or text.isspace()]
     distinct = list(dict.fromkeys(labels))
     index = {label: number for number, label in enumerate(distinct)}
     label_of = np.array([index[label] for label in labels])
-    return LabelledBlock(
-        Texts.of(texts), distinct, label_of, paths, np.array(numbers), np.array(lines), np.array(empty, np.int64)
-    )
+    positions = np.array(numbers), np.array(lines), np.array(empty, np.int64)
+    row_weights = None if weights[0] is None else np.array([_weight(row) for row in rows], np.float32)
+    return LabelledBlock(Texts.of(texts), distinct, label_of, paths, *positions, row_weights)
+
+
+def _weight(row: LabelledText) -> float:
+    number = parse_number(row.weight or "")
+    if number is None or not 0 <= number <= np.finfo(np.float32).max:
+        what = f"the weight {row.weight[:60]!r} is not a finite number >= 0" if row.weight else "the weight is missing"
+        raise DataError(f"{row.location}: {what}. Every row needs one; correct it, or remove the row.")
+    return number

@@ -33,17 +33,27 @@ class Layout:
             have names, else the first column.
         texts: names or numbers of the text columns, which one space joins. The default is "text" in JSON Lines
             and Parquet, and every column but the label in CSV and TSV.
+        weight: name or number of the column with the weight of each row; None if rows have no weights.
+        has_numbers: whether labels are numbers to predict, which may be rounded.
         escaped_newlines: CSV and TSV write a newline as a backslash and an n.
     """
 
     label: str | None = None
     texts: tuple[str, ...] | None = None
     escaped_newlines: bool = False
+    weight: str | None = None
+    has_numbers: bool = False
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Keys of the label, of the texts and of the weight, in this order, where columns have names."""
+        weight = () if self.weight is None else (self.weight,)
+        return (self.label or "label", *(self.texts or ("text",)), *weight)
 
     @property
     def has_names(self) -> bool:
         """Whether a column is selected by name, so that a CSV file must begin with a header."""
-        return not all(name.isdecimal() for name in (self.label or "0", *(self.texts or ())))
+        return not all(name.isdecimal() for name in (self.label or "0", self.weight or "0", *(self.texts or ())))
 
 
 class LabelledText(NamedTuple):
@@ -55,6 +65,7 @@ class LabelledText(NamedTuple):
         path: the file.
         row: number of the row from 1; 0 if the whole file is one row.
         line: number of the line that the row begins on, from 1; 0 if the format has no lines.
+        weight: the weight as written; None if rows have no weights.
     """
 
     label: str
@@ -62,6 +73,7 @@ class LabelledText(NamedTuple):
     path: Path
     row: int
     line: int
+    weight: str | None = None
 
     @property
     def location(self) -> str:

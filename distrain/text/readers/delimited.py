@@ -17,33 +17,20 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from distrain.errors import ConfigurationError, DataError
+from distrain.errors import DataError
 from distrain.text.readers.blocks import LabelledBlock, grouped
-from distrain.text.readers.columns import LabelledText, Layout, NoRowsError, location, no_column, shown_names
+from distrain.text.readers.columns import LabelledText, Layout, NoRowsError, location
+from distrain.text.readers.delimited_columns import DelimitedColumns, columns_of
 from distrain.text.readers.delimited_kernel import VISIBLE, PlainRows, short_codes, split_rows
 from distrain.text.readers.lines import num_newlines, read_chunks, read_lines, split_lines
 from distrain.text.readers.tally import Tally
 from distrain.text.readers.texts import Texts
 
 _TOO_LONG = "row too long"
-
-
-class _Columns(NamedTuple):
-    """The columns of a file, as its first row defines them.
-
-    Attributes:
-        width: number of fields of each row.
-        label: index of the label's field.
-        texts: indices of the texts' fields, in the order of the layout.
-    """
-
-    width: int
-    label: int
-    texts: list[int]
 
 
 def delimited_rows(
@@ -65,8 +52,7 @@ def delimited_blocks(
     head = next(chunks, b"")
     start, columns = _first_row(path, layout, head, tabs)
     number, line, rest = int(start > 0), num_newlines(head[:start]), head[start:]
-    is_plain = columns is not None and columns.texts == [*range(columns.texts[0], columns.texts[-1] + 1)]
-    if columns is not None and is_plain:
+    if columns is not None and columns.weight is None and columns.are_texts_adjacent:
         # The last row of a file may lack a line end; the appended newline ends that row.
         for chunk in chain([b""], chunks, [b"\n"]):
             rest += chunk
@@ -94,10 +80,10 @@ def first_fields(path: Path, max_row_bytes: int, *, tabs: bool) -> list[str] | N
 
 def text_columns(path: Path, layout: Layout, fields: list[str], *, tabs: bool) -> list[str]:
     """Return the name of each text column, empty if the columns have no names; `fields` is the first row."""
-    return [fields[at].strip() if layout.has_names else "" for at in _columns(path, layout, fields, tabs).texts]
+    return [fields[at].strip() if layout.has_names else "" for at in columns_of(path, layout, fields, tabs).texts]
 
 
-def _first_row(path: Path, layout: Layout, head: bytes, tabs: bool) -> tuple[int, _Columns | None]:
+def _first_row(path: Path, layout: Layout, head: bytes, tabs: bool) -> tuple[int, DelimitedColumns | None]:
     """Return the index of the first row in a file's first chunk, and the columns.
 
     The columns are None if the csv module cannot read the first row from the chunk alone.
@@ -113,15 +99,10 @@ def _first_row(path: Path, layout: Layout, head: bytes, tabs: bool) -> tuple[int
     if layout.has_names:
         for _ in range(reader.line_num):
             start = head.find(b"\n", start) + 1 or len(head)
-    return start, _columns(path, layout, fields, tabs)
+    return start, columns_of(path, layout, fields, tabs)
 
 
-def _columns(path: Path, layout: Layout, fields: list[str], tabs: bool) -> _Columns:
-    names = [name.strip() for name in fields] if layout.has_names else None
-    return _Columns(len(fields), *_positions(path, layout, names, len(fields), tabs))
-
-
-def _split(raw: bytes, columns: _Columns, tabs: bool) -> PlainRows:
+def _split(raw: bytes, columns: DelimitedColumns, tabs: bool) -> PlainRows:
     separator = ord("\t" if tabs else ",")
     first, last = columns.texts[0], columns.texts[-1]
     octets = np.frombuffer(raw, np.uint8)
@@ -186,7 +167,7 @@ def _parsed(
     lines: Iterator[str],
     max_row_bytes: int,
     tabs: bool,
-    columns: _Columns | None = None,
+    columns: DelimitedColumns | None = None,
     number: int = 0,
     line: int = 0,
 ) -> Iterator[LabelledText]:
@@ -210,7 +191,7 @@ def _parsed(
             continue
         number += 1
         if columns is None:
-            columns = _columns(path, layout, fields, tabs)
+            columns = columns_of(path, layout, fields, tabs)
             if layout.has_names:
                 continue
         if len(fields) != columns.width:
@@ -220,7 +201,8 @@ def _parsed(
         text = " ".join([fields[column] for column in columns.texts])
         if layout.escaped_newlines:
             text = text.replace("\\n", "\n")
-        yield LabelledText(fields[columns.label].strip(), text, path, number, line)
+        weight = None if columns.weight is None else fields[columns.weight]
+        yield LabelledText(fields[columns.label].strip(), text, path, number, line, weight)
     if number == 1 and layout.has_names:
         raise NoRowsError(f"{path} has a header but no rows. Each row needs a label and a text.")
 
@@ -258,43 +240,3 @@ def _broken(where: str, error: str, ended: bool, max_row_bytes: int) -> DataErro
             f"{where} has a carriage return inside a field without quotes. Save the file with \\n line ends."
         )
     return DataError(f"{where}: text follows a closing quote, so that a quote is missing or not doubled. {cure}")
-
-
-def _positions(path: Path, layout: Layout, names: list[str] | None, width: int, tabs: bool) -> tuple[int, list[int]]:
-    """Return the indices of the label column and of the text columns.
-
-    Args:
-        path: the file, for messages.
-        layout: columns to select.
-        names: column names of the header; None without a header.
-        width: number of columns.
-        tabs: whether tabs separate the columns.
-    """
-    if width < 2:
-        separator = "tabs" if tabs else "commas (end the file's name with .tsv for tabs)"
-        raise DataError(f"{path}, row 1 has only one column. A label and a text are needed, separated by {separator}.")
-
-    def position(name: str) -> int:
-        if names is not None and name in names:
-            if names.count(name) > 1:
-                raise ConfigurationError(f"{path} has {names.count(name)} columns named {name!r}. Rename all but one.")
-            return names.index(name)
-        if name.isdecimal() and int(name) < width:
-            return int(name)
-        have = (
-            f"its columns are {shown_names(names)}"
-            if names
-            else f"it has {width} columns, counted from 0, and no header is read"
-        )
-        raise no_column(path, name, have)
-
-    default = "label" if names is not None and "label" in names else "0"
-    label = position(default if layout.label is None else layout.label)
-    if layout.texts is None:
-        return label, [column for column in range(width) if column != label]
-    texts = [position(name) for name in layout.texts]
-    if label in texts:
-        raise ConfigurationError(
-            f"{path}: column {label} would be label and text. Name the label's column with --label-column."
-        )
-    return label, texts

@@ -22,6 +22,7 @@ from types import MappingProxyType
 import numpy as np
 
 from distrain.errors import DataError
+from distrain.text.readers.label_lists import is_list
 
 MAX_CLASSES = 65_536  # more distinct labels than this are texts or row numbers, not classes
 MAX_LABEL_CHARACTERS = 1_000  # longer labels are texts
@@ -138,6 +139,9 @@ class LabelLearner:
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
 
+    def __len__(self) -> int:
+        return len(self._numbers)
+
     def number(self, label: str) -> int:
         """Return the number of a label; a new label gets the next number.
 
@@ -166,6 +170,8 @@ class LabelLearner:
 
 def _check(label: str) -> None:
     """Raise DataError if the label cannot be the name of a class."""
+    if is_list(label):
+        raise DataError("the label is a list of labels. Give --task multilabel for rows of several labels.")
     if not label:
         raise DataError("the label is missing. Every row needs one; add it or remove the row.")
     if len(label) > MAX_LABEL_CHARACTERS:

@@ -39,8 +39,8 @@ def parquet_rows(path: Path, layout: Layout, tally: Tally, max_row_bytes: int) -
         raise ConfigurationError(
             f"Reading {path} needs pyarrow, which is not installed. Install it with: pip install 'distrain[parquet]'"
         ) from None
-    label, texts = layout.label or "label", layout.texts or ("text",)
-    wanted = list(dict.fromkeys((label, *texts)))
+    label = layout.keys[0]
+    wanted = list(dict.fromkeys(layout.keys))
 
     def bounded(read: Callable[[], _Result]) -> _Result:
         with _bounded_pool(MEMORY_ROWS * max_row_bytes):
@@ -50,7 +50,7 @@ def parquet_rows(path: Path, layout: Layout, tally: Tally, max_row_bytes: int) -
     try:
         file = bounded(lambda: pyarrow.parquet.ParquetFile(source, pre_buffer=False, buffer_size=2**20))
         with file:
-            _check_columns(path, bounded(lambda: file.schema_arrow), wanted)
+            _check_columns(path, bounded(lambda: file.schema_arrow), wanted, label)
             size, num_rows = path.stat().st_size, file.metadata.num_rows
             before, row = tally.num_bytes, 0
             tally.check_expansion(path, tally.text_bytes + _ROW_BYTES * num_rows, before + size)
@@ -63,9 +63,8 @@ def parquet_rows(path: Path, layout: Layout, tally: Tally, max_row_bytes: int) -
                     row += 1
                     record = {name: columns[name][index] for name in wanted}
                     for name, value in record.items():
-                        if isinstance(value, bytes):
-                            record[name] = tally.clean(value, path, row)
-                    text = labelled_text(record, label, texts, path, row)
+                        record[name] = _clean(value, tally, path, row)
+                    text = labelled_text(record, layout, path, row)
                     if len(text.text) > max_row_bytes:
                         raise DataError(
                             f"{text.location} has a text over {max_row_bytes / 2**20:,.0f} MiB. "
@@ -97,14 +96,20 @@ def _bounded_pool(num_bytes: int) -> Iterator[None]:
         pyarrow.set_memory_pool(pool)
 
 
-def _check_columns(path: Path, schema: Any, wanted: list[str]) -> None:
+def _clean(value: Any, tally: Tally, path: Path, row: int) -> Any:
+    if isinstance(value, list):
+        return [_clean(one, tally, path, row) for one in value]
+    return tally.clean(value, path, row) if isinstance(value, bytes) else value
+
+
+def _check_columns(path: Path, schema: Any, wanted: list[str], label: str) -> None:
     for name in wanted:
         if name not in schema.names:
             raise no_column(path, name, f"its columns are {shown_names(schema.names)}")
         if (count := schema.names.count(name)) > 1:
             raise ConfigurationError(f"{path} has {count} columns named {name!r}. Rename all but one.")
         kind = schema.field(name).type
-        if not _is_plain(kind):
+        if not (_is_plain(kind) or (name == label and _is_plain_list(kind))):
             raise DataError(
                 f"{path}: the column {name!r} is of type {kind}. Labels and texts are text or numbers: write the "
                 "column as text, or name another by --label-column and --text-columns."
@@ -118,6 +123,14 @@ def _is_plain(kind: Any) -> bool:
     if types.is_dictionary(kind):
         return _is_plain(kind.value_type)
     return (types.is_primitive(kind) and not types.is_temporal(kind)) or types.is_decimal(kind) or _is_octets(kind)
+
+
+def _is_plain_list(kind: Any) -> bool:
+    """Whether a column of this type holds lists of text, numbers or booleans."""
+    from pyarrow import types
+
+    is_list = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+    return is_list and not types.is_dictionary(kind.value_type) and _is_plain(kind.value_type)
 
 
 def _is_octets(kind: Any) -> bool:
@@ -149,11 +162,19 @@ def _values(column: Any) -> list[Any]:
         column = column.dictionary_decode()
     if _is_octets(column.type):
         column = column.cast(pyarrow.large_binary())
+    elif _is_plain_list(column.type) and _is_octets(column.type.value_type):
+        column = column.cast(pyarrow.large_list(pyarrow.large_binary()))
     values: list[Any] = column.to_pylist()
     return values
 
 
 def _num_bytes(columns: dict[str, list[Any]]) -> int:
     """Return the number of bytes of text that a batch counts as."""
-    texts = sum(len(value) for values in columns.values() for value in values if isinstance(value, bytes))
+    texts = sum(_size(value) for values in columns.values() for value in values)
     return texts + _ROW_BYTES * len(next(iter(columns.values())))
+
+
+def _size(value: Any) -> int:
+    if isinstance(value, list):
+        return _ROW_BYTES * len(value) + sum(map(_size, value))
+    return len(value) if isinstance(value, bytes) else 0

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from decimal import Decimal
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any
 from distrain.errors import DataError
 from distrain.files import unique_names
 from distrain.text.readers.columns import LabelledText, Layout, location, shown_names
+from distrain.text.readers.label_lists import joined_labels
 from distrain.text.readers.lines import read_lines
 from distrain.text.readers.memory_bound import memory_bound
 from distrain.text.readers.tally import Tally
@@ -32,7 +33,7 @@ _SMALL_LINE = 2**20  # bytes; the values of a line take 30 times as much memory 
 
 def json_rows(path: Path, layout: Layout, tally: Tally, max_row_bytes: int) -> Iterator[LabelledText]:
     """Yield the rows of a JSON Lines file, numbered by line; see `sources.read_rows`."""
-    keys = (layout.label or "label", *(layout.texts or ("text",)))
+    keys = layout.keys
     for number, line in enumerate(read_lines(path, tally, max_bytes=max_row_bytes), start=1):
         if line.isspace():
             continue
@@ -59,37 +60,37 @@ def json_rows(path: Path, layout: Layout, tally: Tally, max_row_bytes: int) -> I
                     f"{location(path, number)} has no key {key!r}: it has {shown_names([*record]) or 'none'}. "
                     "--label-column and --text-columns name the keys."
                 )
-        values = {key: record[key] for key in keys}
-        for key, value in values.items():
-            if isinstance(value, str) and "\0" in value:  # JSON has an escape for NUL
-                values[key] = tally.clean(value.encode(errors="surrogatepass"), path, number)
-        yield labelled_text(values, keys[0], keys[1:], path, number)
+        values = {key: _clean(record[key], tally, path, number) for key in keys}
+        yield labelled_text(values, layout, path, number)
 
 
-def labelled_text(
-    record: Mapping[str, Any], label_key: str, text_keys: Sequence[str], path: Path, row: int
-) -> LabelledText:
+def _clean(value: Any, tally: Tally, path: Path, row: int) -> Any:
+    """Return a value without NUL, for which JSON has an escape."""
+    if isinstance(value, list):
+        return [_clean(one, tally, path, row) if isinstance(one, str) else one for one in value]
+    if isinstance(value, str) and "\0" in value:
+        return tally.clean(value.encode(errors="surrogatepass"), path, row)
+    return value
+
+
+def labelled_text(record: Mapping[str, Any], layout: Layout, path: Path, row: int) -> LabelledText:
     """Return one row.
 
     Args:
-        record: strings, numbers, booleans or None by key.
-        label_key: key of the label.
-        text_keys: keys of the texts.
+        record: strings, numbers, booleans or None by key; the label may be a list of these.
+        layout: keys of label, texts and weight.
         path: the file.
         row: number of the row from 1.
 
     Raises:
         DataError: a value is no text or number, or the label is a number that others may share.
     """
-    number = record[label_key]
-    if isinstance(number, float) and (math.isinf(number) or abs(number) >= MAX_EXACT):
-        raise DataError(
-            f"{location(path, row)}: {label_key!r} holds the number {number}. A label must be below 2^53, unless it is "
-            "written without a decimal point or as text."
-        )
+    label_key, *text_keys = layout.keys[: len(layout.keys) - (layout.weight is not None)]
+    label = record[label_key]
+    for number in label if isinstance(label, list) else [label]:
+        _check_number(number, label_key, layout, path, row)
 
-    def plain(key: str) -> str:
-        value = record[key]
+    def plain(value: Any, key: str) -> str:
         if isinstance(value, str):
             return value
         if value is None or value != value:  # NaN marks a missing value in tables
@@ -105,4 +106,25 @@ def labelled_text(
             return str(int(value))
         return repr(value) if isinstance(value, float) else f"{value:f}"
 
-    return LabelledText(plain(label_key).strip(), " ".join([plain(key) for key in text_keys]), path, row, 0)
+    if isinstance(label, list):
+        try:
+            written = joined_labels([plain(one, label_key) for one in label])
+        except DataError as error:
+            where = location(path, row)
+            raise DataError(str(error) if str(error).startswith(where) else f"{where}: {error}") from None
+    else:
+        written = plain(label, label_key).strip()
+    text = " ".join([plain(record[key], key) for key in text_keys])
+    weight = None if layout.weight is None else plain(record[layout.weight], layout.weight)
+    return LabelledText(written, text, path, row, 0, weight)
+
+
+def _check_number(number: Any, label_key: str, layout: Layout, path: Path, row: int) -> None:
+    """Raise DataError if a label is a number that others may share."""
+    if layout.has_numbers or not isinstance(number, float):
+        return
+    if math.isinf(number) or abs(number) >= MAX_EXACT:
+        raise DataError(
+            f"{location(path, row)}: {label_key!r} holds the number {number}. A label must be below 2^53, unless it is "
+            "written without a decimal point or as text."
+        )

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from distrain.errors import DataError
+from distrain.errors import ConfigurationError, DataError
 from distrain.text.readers.blocks import LabelledBlock, grouped
 from distrain.text.readers.byte_streams import READ_ERRORS, open_bytes, unreadable
 from distrain.text.readers.columns import LabelledText, Layout, NoRowsError
@@ -108,6 +108,8 @@ def reader_of(path: Path) -> _Reader:
 
 def _folder_rows(path: Path, layout: Layout, tally: Tally, max_row_bytes: int) -> Iterator[LabelledText]:
     """Yield the files of `path/<class>/`, sorted by class and by name, without hidden files."""
+    if layout.weight is not None:
+        raise ConfigurationError(f"{path} is a folder of texts without columns, so it has no --weight-column.")
     folders = [folder for folder in entries_of(path) if folder.is_dir()]
     for ignored in (folder for folder in folders if folder.name in IGNORED_FOLDERS):
         tally.notes.append(f"{ignored} is left out: its texts have no label.")

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, reduce
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +29,14 @@ import numpy as np
 
 from distrain.data.rows import Rows
 from distrain.errors import DataError
-from distrain.text.array_exchange import all_gather_arrays, all_to_all_arrays
 from distrain.text.ragged import RaggedFile
 from distrain.text.readers.texts import Texts
-from distrain.text.vectorizers.f_test import best, f_scores, least_rows
+from distrain.text.vectorizers.choose_ngrams import find_and_choose, ngram_weights
+from distrain.text.vectorizers.feature_tests import Targets
 from distrain.text.vectorizers.ngram_counts import kept_ngrams
 from distrain.text.vectorizers.ngram_index import NgramIndex
-from distrain.text.vectorizers.tfidf_kernels import add_class_sums, weigh_rows
-from distrain.text.vectorizers.token_store import NO_WORDS, Progress, TokenBlock, TokenStore
+from distrain.text.vectorizers.tfidf_kernels import weigh_rows
+from distrain.text.vectorizers.token_store import NO_WORDS, Progress, TokenStore
 from distrain.text.vectorizers.tokenizer import Words, WordTable
 from distrain.text.vectorizers.vectorizer_files import (
     damaged,
@@ -48,8 +48,6 @@ from distrain.text.vectorizers.vectorizer_files import (
     tokens_header,
 )
 from distrain.text.vectorizers.vocabulary import alphabetical, kept_words, word_ranks
-
-_ENOUGH = 2**20  # n-grams in the first test: mostly no other n-gram can score high enough
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +143,7 @@ class NgramVectorizer:
 
     @cached_property
     def _weights(self) -> np.ndarray:
-        return _weights(self.row_counts, self.num_rows)
+        return ngram_weights(self.row_counts, self.num_rows)
 
     @cached_property
     def _columns(self) -> np.ndarray:
@@ -156,7 +154,12 @@ class NgramVectorizer:
 
 
 def learn_ngrams(
-    store: TokenStore, *, top_k: int, min_df: int = 2, progress: Progress | None = None
+    store: TokenStore,
+    *,
+    top_k: int,
+    min_df: int = 2,
+    progress: Progress | None = None,
+    targets: Targets | None = None,
 ) -> tuple[NgramVectorizer, Iterator[Rows]]:
     """Choose the n-grams of the training rows.
 
@@ -165,6 +168,7 @@ def learn_ngrams(
         top_k: largest number of chosen n-grams.
         min_df: smallest number of rows with an n-gram that is kept.
         progress: function to call repeatedly; see `Progress`.
+        targets: what the labels of the store are; by default each label is the number of a class.
 
     Returns:
         The vectorizer, and an iterator over the training rows in order. The rows equal `transform` of their texts, bit
@@ -186,7 +190,7 @@ def learn_ngrams(
     store.renumber(word_ranks(store, counted))
     keys, row_counts = kept_ngrams(store, counted.row_counts, min_df=min_df, progress=progress)
     index = NgramIndex(keys, row_counts, len(counted.ends))
-    found, chosen = _find_and_choose(store, index, top_k, progress)
+    found, chosen = find_and_choose(store, index, targets, top_k, progress)
     words = Words.from_units(counted.units, counted.ends)
     chosen = np.searchsorted(keys, chosen)
     vectorizer = NgramVectorizer(words, keys, row_counts, store.num_rows, chosen, index, store.tokens)
@@ -198,69 +202,6 @@ def _ranks_of(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return keys >> 32, (keys & 0xFFFFFFFF) - 1
 
 
-def _weights(row_counts: np.ndarray, num_rows: int) -> np.ndarray:
-    """Return the weight of an n-gram in 0, 1, 2, ... rows, up to the largest row count.
-
-    scikit-learn's smooth IDF, in its order of operations: ln((1 + rows) / (1 + rows with it)) + 1.
-    """
-    weights = np.arange(1.0, row_counts.max() + 2.0)
-    np.divide(num_rows + 1, weights, out=weights)
-    return np.add(np.log(weights, out=weights), 1.0, out=weights)
-
-
-def _find_and_choose(
-    store: TokenStore, index: NgramIndex, top_k: int, progress: Progress | None
-) -> tuple[RaggedFile, np.ndarray]:
-    """Spill the kept n-grams of every row of this process; return the file, and the keys of the chosen n-grams.
-
-    The sums by class are whole numbers, so that they do not depend on how processes divide the rows. Each walk over
-    the rows tests some n-grams in the order of their numbers. Walks end when the remaining n-grams are in too few rows
-    to score as high as the chosen n-grams. The first walk also finds the n-grams.
-    """
-    present = np.flatnonzero(store.class_sizes)
-    class_sizes = store.class_sizes[present]
-    class_numbers = np.zeros(len(store.class_sizes), np.int32)
-    class_numbers[present] = np.arange(len(present))
-    weights = _weights(index.row_counts, store.num_rows)
-    scale = 2.0 ** (62 - store.num_rows.bit_length())  # values and their squares are at most 1
-    at_once = max(1, store.memory_bytes // (3 * (16 * len(present) + 64)))  # 64: bytes of an n-gram's scores
-    found = RaggedFile(store.scratch, f"ngrams-{store.group.rank}")
-    chosen, chosen_scores = np.empty(0, np.int64), np.empty(0)
-    first, last = 0, len(index)
-    while first < last:
-        num_tested = min(at_once, last - first) if first else min(at_once, last, max(top_k, _ENOUGH))
-        sums = np.zeros((num_tested, len(present), 2), np.int64)
-        if first == 0:
-            blocks = _found(store, index, found, progress)
-        else:
-            blocks = store.reported_blocks("testing n-grams", progress, found)
-        for block in blocks:
-            labels = class_numbers[block.labels]
-            add_class_sums(block.row_splits, block.ids, labels, index.row_counts, weights, first, scale, sums)
-        scores = np.concatenate([chosen_scores, _group_scores(store, sums, class_sizes, scale)])
-        keys = np.concatenate([chosen, index.keys[first : first + num_tested]])
-        kept = best(scores, keys, top_k)
-        chosen, chosen_scores = keys[kept], scores[kept]
-        first += num_tested
-        if len(chosen) == top_k:
-            last = int(np.count_nonzero(index.row_counts >= least_rows(chosen_scores.min(), class_sizes)))
-    return found, np.sort(chosen)
-
-
-def _found(store: TokenStore, index: NgramIndex, found: RaggedFile, progress: Progress | None) -> Iterator[TokenBlock]:
-    for block in store.reported_blocks("finding n-grams", progress):
-        row_splits, ngrams = index.find(block.row_splits, block.ids)
-        found.append(row_splits, ngrams)
-        yield block._replace(row_splits=row_splits, ids=ngrams)
-
-
-def _group_scores(store: TokenStore, sums: np.ndarray, class_sizes: np.ndarray, scale: float) -> np.ndarray:
-    """Return F values from the sums of all processes: a reduce-scatter of sums, then an all-gather of scores."""
-    total = reduce(np.add, all_to_all_arrays(store.group, store.scratch, "sums", sums))
-    scores = f_scores(total, class_sizes, scale=scale)
-    return np.concatenate(all_gather_arrays(store.group, store.scratch, "scores", scores))
-
-
 def _training_rows(store: TokenStore, found: RaggedFile, vectorizer: NgramVectorizer) -> Iterator[Rows]:
     for block in store.blocks(found):
-        yield Rows(*vectorizer.weigh(block.row_splits, block.ids), block.labels)
+        yield Rows(*vectorizer.weigh(block.row_splits, block.ids), block.labels, block.weights)

@@ -132,7 +132,7 @@ def _kth_largest(counts: np.ndarray, k: int) -> int:
 
 def _training_rows(store: TokenStore, max_length: int) -> Iterator[Rows]:
     for block in store.blocks():
-        yield _cut(block.row_splits, block.ids, block.labels, max_length)
+        yield _cut(block.row_splits, block.ids, block.labels, max_length)._replace(weights=block.weights)
 
 
 def _cut(row_splits: np.ndarray, ids: np.ndarray, labels: np.ndarray, max_length: int) -> Rows:

@@ -19,8 +19,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -48,13 +49,15 @@ class TokenBlock(NamedTuple):
         first_row: number of the first row, counted within this store.
         row_splits: int64 `[n + 1]`, from 0.
         ids: int32 `[row_splits[-1]]`: word numbers in text order, or the values of another file for the same rows.
-        labels: int32 `[n]`: class number of each row.
+        labels: int32 `[n]`: number of each row's label; or float32 `[n]`: the target of each row.
+        weights: float32 `[n]`: weight of each row; None if rows have no weights.
     """
 
     first_row: int
     row_splits: np.ndarray
     ids: np.ndarray
     labels: np.ndarray
+    weights: np.ndarray | None = None
 
 
 class TokenStore:
@@ -67,6 +70,8 @@ class TokenStore:
         memory_mib: bound in MiB on the memory of a learner, besides the kept words and n-grams.
         group: the processes that divide the rows.
         tokens: "word", or "char" if each character is a word.
+        label_dtype: int32 for numbers of labels from 0, or float32 for targets.
+        has_weights: whether rows have weights.
 
     Attributes:
         block_rows: number of rows of each added block.
@@ -74,11 +79,18 @@ class TokenStore:
         num_rows: number of rows in all stores of the group, set by `finish`.
         num_words: number of words in all rows of the group, set by `finish`.
         longest_row: number of words in the longest row of the group, set by `finish`.
-        class_sizes: int64 `[largest label + 1]`: rows of each class; `finish` sums them over the group.
+        class_sizes: int64 `[largest label + 1]`: rows of each label number; `finish` sums them over the group.
     """
 
     def __init__(
-        self, scratch: Path, *, memory_mib: int, group: ProcessGroup | None = None, tokens: str = "word"
+        self,
+        scratch: Path,
+        *,
+        memory_mib: int,
+        group: ProcessGroup | None = None,
+        tokens: str = "word",
+        label_dtype: Any = np.int32,
+        has_weights: bool = False,
     ) -> None:
         self.tokens = tokens
         self.scratch = Path(scratch)
@@ -95,20 +107,26 @@ class TokenStore:
         self._part_key = np.frombuffer(self.group.broadcast(random_key().tobytes()), np.uint64)[0]
         self._labels = self.scratch / f"labels-{self.group.rank}"
         self._labels.write_bytes(b"")
+        self._label_dtype = label_dtype
+        self._weights = self.scratch / f"weights-{self.group.rank}" if has_weights else None
+        if self._weights is not None:
+            self._weights.write_bytes(b"")
 
-    def add(self, texts: Texts, labels: np.ndarray) -> None:
+    def add(self, texts: Texts, labels: np.ndarray, weights: np.ndarray | None = None) -> None:
         """Tokenize and append a block of rows.
 
         Args:
             texts: one text for each row; a text may be empty.
-            labels: integers `[texts.num_rows]`: class numbers from 0.
+            labels: `[texts.num_rows]`: numbers of labels from 0, or targets.
+            weights: `[texts.num_rows]`, if rows have weights.
 
         Raises:
             ValueError: a label is negative, or texts and labels differ in number.
             DataError: more than 2**31 - 2 rows in all.
         """
-        labels = np.ascontiguousarray(labels, np.int32)
-        if labels.shape != (texts.num_rows,) or (len(labels) and labels.min() < 0):
+        labels = np.ascontiguousarray(labels, self._label_dtype)
+        are_numbers = labels.dtype == np.int32
+        if labels.shape != (texts.num_rows,) or (are_numbers and len(labels) and labels.min() < 0):
             raise ValueError("labels must be one number from 0 for each text")
         if self._own_rows + texts.num_rows > _MAX_ROWS:
             raise DataError(
@@ -122,7 +140,10 @@ class TokenStore:
             for length, rows in zip(lengths.tolist(), num_rows.tolist(), strict=True):
                 self._rows_by_length[length] = self._rows_by_length.get(length, 0) + rows
         append_array(self._labels, labels)
-        self.class_sizes = _sum([self.class_sizes, np.bincount(labels)])
+        if self._weights is not None:
+            append_array(self._weights, np.ascontiguousarray(weights, np.float32))
+        if are_numbers:
+            self.class_sizes = _sum([self.class_sizes, np.bincount(labels)])
         self.block_rows.append(texts.num_rows)
         self._own_rows += texts.num_rows
 
@@ -179,10 +200,13 @@ class TokenStore:
             at_once: largest number of words in a block; a longer row is a block of its own.
         """
         first_row = 0
-        with self._labels.open("rb") as labels_file:
+        with self._labels.open("rb") as labels_file, ExitStack() as stack:
+            weights_file = stack.enter_context(self._weights.open("rb")) if self._weights else None
             for row_splits, ids in other.blocks(at_once) if other else self._ranked(at_once):
                 rows = len(row_splits) - 1
-                yield TokenBlock(first_row, row_splits, ids, read_array(labels_file, np.int32, rows))
+                labels = read_array(labels_file, self._label_dtype, rows)
+                weights = read_array(weights_file, np.float32, rows) if weights_file else None
+                yield TokenBlock(first_row, row_splits, ids, labels, weights)
                 first_row += rows
 
     def reported_blocks(

@@ -6,15 +6,15 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from sklearn.metrics import confusion_matrix
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from distrain.data.batches import epoch_batches, sample_batch
 from distrain.data.plan import EpochPlan
 from distrain.data.shuffle import epoch_order
 from distrain.data.sources import array_examples
 from distrain.distribution.single import SingleDevice
-from distrain.training.class_counts import make_count_step, predicts_classes
-from distrain.training.class_figures import MAX_CONFUSION_CLASSES, class_figures
+from distrain.training.class_counts import choose_counting, make_count_step
+from distrain.training.class_figures import MAX_CONFUSION_CLASSES, class_figures, label_figures
 from distrain.training.task import batch_specs, make_task
 
 
@@ -35,7 +35,8 @@ def data_of(num_classes, num_rows=61):
 
 def counts_of(task, examples, num_classes, *, num_replicas, batch_size):
     """Sum the counts of all batches, also of batches for idle replicas."""
-    step = make_count_step(task, SingleDevice(), batch_specs(sample_batch(examples)), num_classes)
+    sample = sample_batch(examples)
+    step = make_count_step(task, SingleDevice(), batch_specs(sample), choose_counting(task, sample, num_classes))
     plan = EpochPlan(examples.num_examples, num_replicas, batch_size)
     order = epoch_order(plan.num_examples, seed=0, epoch=0, shuffle=False)
     steps = epoch_batches(examples, plan, order, replicas=range(num_replicas))
@@ -57,7 +58,7 @@ def test_each_example_counts_once(num_classes, outputs, activation, loss, num_re
     x, y = data_of(num_classes)
     examples = array_examples(x, y)
     task = task_of(examples, outputs, activation, loss)
-    assert predicts_classes(task, sample_batch(examples), num_classes)
+    assert choose_counting(task, sample_batch(examples), num_classes)
     counts = counts_of(task, examples, num_classes, num_replicas=num_replicas, batch_size=batch_size)
     found = task.model.predict(x, verbose=0)
     middle = 0.5 if activation else 0.0
@@ -74,10 +75,28 @@ def test_models_that_predict_no_class():
     x, y = data_of(3)
     examples = array_examples(x, y)
     sample = sample_batch(examples)
-    assert not predicts_classes(task_of(examples, 4), sample, 3)
-    assert not predicts_classes(task_of(examples, 3), sample, 0)
+    assert not choose_counting(task_of(examples, 4), sample, 3)
+    assert not choose_counting(task_of(examples, 3), sample, 0)
     regression = array_examples(x, y.astype(np.float32))
-    assert not predicts_classes(task_of(regression, 1, loss="mse"), sample_batch(regression), 2)
+    assert not choose_counting(task_of(regression, 1, loss="mse"), sample_batch(regression), 2)
     one_hot = array_examples(x, tf.one_hot(y, 3).numpy())
     task = task_of(one_hot, 3, "softmax", "categorical_crossentropy")
-    assert not predicts_classes(task, sample_batch(one_hot), 3)
+    assert not choose_counting(task, sample_batch(one_hot), 3)
+
+
+@pytest.mark.parametrize(("activation", "num_replicas", "batch_size"), [("sigmoid", 1, 61), (None, 3, 8)])
+def test_each_label_counts_once(activation, num_replicas, batch_size):
+    x, _ = data_of(4)
+    y = (np.random.default_rng(1).random((61, 4)) < [0.5, 0.2, 0.9, 0.0]).astype(np.uint8)
+    examples = array_examples(x, y)
+    loss = keras.losses.BinaryCrossentropy(from_logits=activation is None)
+    task = task_of(examples, 4, activation, loss)
+    counts = counts_of(task, examples, 4, num_replicas=num_replicas, batch_size=batch_size)
+    predicted = task.model.predict(x, verbose=0) > (0.5 if activation else 0.0)
+    found = label_figures(counts, "abcd")
+    expected = precision_recall_fscore_support(y, predicted, zero_division=0)
+    for name, figures in zip(("precision", "recall", "f1", "support"), expected, strict=True):
+        assert [row[name] for row in found["classes"].values()] == pytest.approx(figures)
+    assert found["macro_f1"] == pytest.approx(expected[2].mean())
+    micro = precision_recall_fscore_support(y, predicted, average="micro", zero_division=0)
+    assert [found[f"micro_{name}"] for name in ("precision", "recall", "f1")] == pytest.approx(micro[:3])

@@ -80,8 +80,10 @@ def test_types_that_are_read(tmp_path, name):
     assert [label for label, _ in read(path)[0]] == [text.strip() for text in expected]
 
 
-@pytest.mark.parametrize("column", ["label", "text"])
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize(
+    ("name", "column"),
+    [(name, column) for name in REFUSED for column in ("label", "text") if (name, column) != ("list", "label")],
+)
 def test_types_that_are_refused(tmp_path, name, column):
     path, other = tmp_path / "a.parquet", {"label": "text", "text": "label"}[column]
     parquet.write_table(pyarrow.table({column: REFUSED[name], other: ["x", "y"]}), path)

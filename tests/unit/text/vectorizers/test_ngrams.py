@@ -7,7 +7,7 @@ import pytest
 from ngram_learning import learn, mixed_texts
 
 from distrain.errors import DataError
-from distrain.text.vectorizers import ngrams
+from distrain.text.vectorizers import choose_ngrams
 
 
 def test_of_equal_scores_the_alphabetically_later_is_kept(tmp_path):
@@ -26,7 +26,7 @@ def test_what_cannot_be_chosen_is_not_tested(tmp_path, monkeypatch):
     texts = [f"{'good' if label else 'bad'} w{a} w{b}" for label, (a, b) in zip(labels, numbers, strict=True)]
     doings = []
     for enough in (2**20, 100):
-        monkeypatch.setattr(ngrams, "_ENOUGH", enough)
+        monkeypatch.setattr(choose_ngrams, "_ENOUGH", enough)
         doings.append([])
         vectorizer, _ = learn(
             tmp_path / str(enough), texts, labels, top_k=2, progress=lambda doing, fraction: doings[-1].append(doing)

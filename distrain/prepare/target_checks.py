@@ -1,0 +1,109 @@
+"""Whether a model can learn from the labels of the training rows, and which labels are suspicious.
+
+Decides: which labels are refused, and which are warned of. Never: reads rows.
+
+    check_targets("train.csv", training, store)              # DataError: all rows are of one class
+    warnings += target_warnings("train.csv", training, store)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from distrain.errors import DataError
+from distrain.prepare.inputs import Training
+from distrain.text.vectorizers.feature_tests import RowGroups, RowNumbers
+from distrain.text.vectorizers.token_store import TokenStore
+
+# A class is rare with less than 1% of the rows, and with less than a tenth of the rows of a mean class.
+RARE_SHARE = 0.01
+RARE_FRACTION = 0.1
+
+
+def check_targets(title: str, training: Training, store: TokenStore) -> None:
+    """Raise DataError if the labels of all training rows are alike.
+
+    Args:
+        title: name of the input.
+        training: the training rows.
+        store: the same rows.
+    """
+    learnt = training.learnt
+    if isinstance(learnt.features, RowNumbers):
+        if not learnt.features.deviation > 0:
+            raise DataError(
+                f"{title}: all targets are {learnt.features.mean:g}, so there is nothing to predict. "
+                f"Check --label-column.{training.hint}"
+            )
+        return
+    sizes = _sizes(training, store)
+    if learnt.task == "multilabel":
+        if not np.any((sizes > 0) & (sizes < store.num_rows)):
+            raise DataError(
+                f"{title}: all rows have the same labels, so there is nothing to tell apart. Check --label-column."
+            )
+    elif np.count_nonzero(sizes) < 2:
+        only = learnt.names[int(sizes.argmax())]
+        raise DataError(
+            f"{title}: all rows are of class {only[:100]!r}, so there is nothing to tell apart. "
+            f"Check --label-column.{training.hint}"
+        )
+
+
+def target_warnings(title: str, training: Training, store: TokenStore) -> list[str]:
+    """Return a message for each suspicious fact about classes or labels; arguments as `check_targets`."""
+    learnt, warnings = training.learnt, []
+    if isinstance(learnt.features, RowNumbers):
+        return []
+    names, sizes = learnt.names, _sizes(training, store)
+    things = "classes" if learnt.task == "classification" else "labels"
+    for count, what in ((0, "no training row"), (1, "only one training row")):
+        few = np.flatnonzero(sizes == count)
+        if len(few):
+            shown = ", ".join(repr(names[number][:40]) for number in few[:5]) + (", ..." if len(few) > 5 else "")
+            hint = training.hint if count == 1 and _may_be_header(training, sizes) else ""
+            warnings.append(f"{title}: {len(few):,} of {len(names):,} {things} have {what}: {shown}.{hint}")
+    if warning := _rare_classes(sizes, names, store.num_rows, things):
+        warnings.append(f"{title}: {warning}")
+    if isinstance(learnt.features, RowGroups):
+        lengths = np.diff(learnt.features.splits)[: len(store.class_sizes)]
+        if empty := int(store.class_sizes[: len(lengths)][lengths == 0].sum()):
+            rows = f"{empty:,} of {store.num_rows:,} training {'row has' if empty == 1 else 'rows have'}"
+            warnings.append(f"{title}: {rows} no label, which is learnt as such.")
+    return warnings
+
+
+def _sizes(training: Training, store: TokenStore) -> np.ndarray:
+    """Return the training rows of each class or label, int64."""
+    learnt = training.learnt
+    if isinstance(learnt.features, RowGroups):
+        return learnt.features.sizes(store.class_sizes)
+    sizes = np.zeros(len(learnt.names), np.int64)
+    sizes[learnt.final(np.arange(len(store.class_sizes)))] = store.class_sizes
+    return sizes
+
+
+def _may_be_header(training: Training, sizes: np.ndarray) -> bool:
+    """Whether the label of the first row occurs only there."""
+    learnt = training.learnt
+    if learnt.task != "classification" or learnt.is_known:
+        return False
+    return bool(sizes[learnt.final(np.array([training.first_label]))][0] == 1)
+
+
+def _rare_classes(sizes: np.ndarray, names: Sequence[str], num_rows: int, things: str) -> str:
+    """Return a warning of classes or labels that a model may never predict, or an empty string."""
+    share, mean = sizes / num_rows, sizes.sum() / num_rows / len(names)
+    rare = np.flatnonzero((share < min(RARE_SHARE, RARE_FRACTION * mean)) & (sizes > 1))
+    if not len(rare):
+        return ""
+    rare = rare[np.argsort(sizes[rare], kind="stable")]
+    shown = ", ".join(f"{names[number][:40]!r} ({sizes[number]:,}, {share[number]:.2%})" for number in rare[:5])
+    shown += ", ..." if len(rare) > 5 else ""
+    cure = "train with --class-weight balanced, and see" if things == "classes" else "see"
+    return (
+        f"{len(rare):,} of {len(names):,} {things} have few rows: {shown}. A model may never predict "
+        f"them, and accuracy hides it: {cure} `distrain evaluate`."
+    )
