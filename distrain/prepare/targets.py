@@ -27,9 +27,9 @@ from distrain.cluster.process_group import ProcessGroup
 from distrain.config import PrepareConfig
 from distrain.errors import DataError
 from distrain.text.readers.blocks import LabelledBlock
-from distrain.text.readers.label_lists import split_labels
+from distrain.text.readers.label_lists import is_list, split_labels
 from distrain.text.readers.labels import KNOWN_SETS, Classes, LabelLearner, known_classes
-from distrain.text.readers.numbers import parse_number
+from distrain.text.readers.numbers import MAX_FLOAT32, parse_number
 from distrain.text.vectorizers.feature_tests import RowGroups, RowNumbers, Targets
 
 MAX_LABELS = 8_192  # of a multi-label data set: each row takes a bit for each, and a batch a number
@@ -191,8 +191,10 @@ def _of_numbers(block: LabelledBlock) -> np.ndarray:
 def _target(label: str) -> float:
     if not label:
         raise DataError("the target is missing. Every row needs a number; add it or remove the row.")
+    if is_list(label):
+        raise DataError("the target is a list. Every row needs one number.")
     number = parse_number(label)
-    if number is None or not abs(number) <= np.finfo(np.float32).max:
+    if number is None or not abs(number) <= MAX_FLOAT32:
         raise DataError(f"the target {label[:60]!r} is not a finite number in float32. Correct it or remove the row.")
     return number
 

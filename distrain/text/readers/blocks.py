@@ -19,7 +19,7 @@ import numpy as np
 
 from distrain.errors import DataError
 from distrain.text.readers.columns import LabelledText, location
-from distrain.text.readers.numbers import parse_number
+from distrain.text.readers.numbers import MAX_FLOAT32, parse_number
 from distrain.text.readers.texts import Texts
 
 BLOCK_ROWS = 4096  # rows in a block at most
@@ -81,7 +81,7 @@ def _block(rows: list[LabelledText]) -> LabelledBlock:
 
 def _weight(row: LabelledText) -> float:
     number = parse_number(row.weight or "")
-    if number is None or not 0 <= number <= np.finfo(np.float32).max:
+    if number is None or not 0 <= number <= MAX_FLOAT32:
         what = f"the weight {row.weight[:60]!r} is not a finite number >= 0" if row.weight else "the weight is missing"
         raise DataError(f"{row.location}: {what}. Every row needs one; correct it, or remove the row.")
     return number

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 
+MAX_FLOAT32 = (2 - 2**-23) * 2.0**127  # the largest finite number of 32 bits
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,5})?")
 _LONGEST = 400  # characters: the digits of the largest float64, and more
 
