@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from distrain.formats.npy_files import npy
     from distrain.formats.parquet_files import parquet
     from distrain.formats.tfrecord_files import tfrecord
+    from distrain.formats.webdataset_files import webdataset
     from distrain.formats.zarr_stores import zarr
 
 _MODULES = {
@@ -32,6 +33,7 @@ _MODULES = {
     "npy": "distrain.formats.npy_files",
     "parquet": "distrain.formats.parquet_files",
     "tfrecord": "distrain.formats.tfrecord_files",
+    "webdataset": "distrain.formats.webdataset_files",
     "zarr": "distrain.formats.zarr_stores",
 }
 
@@ -43,6 +45,7 @@ __all__ = [
     "npy",
     "parquet",
     "tfrecord",
+    "webdataset",
     "zarr",
 ]
 
