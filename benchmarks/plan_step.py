@@ -3,9 +3,9 @@
     python benchmarks/plan_step.py [--rounds 5] [--batches 128 512 2048] [--models ngram sequence]
 
 A round times, one launch after the other: a step of one rank, two all-reduces of two ranks, and a step of two ranks.
-Each rank has one core. The first two give the prediction by `planning/scale_out.py`. An all-reduce of 1 KB
-measures the latency, and one of 8 MB the bandwidth. The batch is per rank. Figures are
-medians over the rounds. They cover the whole step, with batches from the loader.
+Each rank has one core. The first two give the prediction by `planning/scale_out.py`. An all-reduce of 1 KB measures
+the latency, and one of 8 MB the bandwidth. The batch is per rank. Figures are medians over the rounds. They cover the
+whole step, with batches from the loader.
 """
 
 from __future__ import annotations

@@ -108,11 +108,15 @@ def check_horovod(facts: Facts) -> Finding:
         built_for = None
     installed = facts.get("version") or _version("tensorflow") or _version("tensorflow-cpu")
     name = f"Horovod {_version('horovod') or ''}".strip()
-    if built_for is None or not list((folder / "tensorflow").glob("mpi_lib*.so")):
+    libraries = list((folder / "tensorflow").glob("mpi_lib*.so"))
+    if built_for is None or not libraries:
         return Finding.error(f"{name} was built without TensorFlow", f"{rebuild} anew")
     if installed and built_for != installed:
         message = f"{name} was built for TensorFlow {built_for}, but {installed} is installed"
         return Finding.error(message, f"{rebuild} anew, or use --strategy mpi")
+    if facts.get("gpus") and not any(b"ncclAllReduce" in library.read_bytes() for library in libraries):
+        message = f"{name}, built for TensorFlow {built_for} without NCCL, so it cannot sum on GPUs"
+        return Finding.warning(message, "distrain install-horovod --gpu, or one process for all GPUs of a machine")
     return Finding.ok(f"{name}, built for TensorFlow {built_for}")
 
 

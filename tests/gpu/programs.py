@@ -84,7 +84,7 @@ def _losses(build: Callable[[], Any], x: Any, y: Any, devices: str, **settings: 
         build, (x, y), epochs=EPOCHS, global_batch_size=BATCH, devices=devices, verbose=0, deterministic=True,
         **optimizer, **settings,
     )  # fmt: skip
-    return [float(loss) for loss in result.history["loss"]]
+    return [float(epoch["loss"]) for epoch in result.history]
 
 
 PROGRAMS = {each.__name__: each for each in (conv, embedding, logical, float16, bfloat16)}

@@ -112,6 +112,23 @@ def test_horovod_is_compared_with_tensorflow(machine, monkeypatch, built_for, ha
     assert ("install-horovod" in found.cure) == (status == "error")
 
 
+@pytest.mark.parametrize(
+    ("gpus", "content", "status"),
+    [([], b"", "ok"), (["NVIDIA H200"], b"..ncclAllReduce..", "ok"), (["NVIDIA H200"], b"..", "warning")],
+)
+def test_horovod_without_nccl_is_named_where_there_are_gpus(machine, monkeypatch, gpus, content, status):
+    package = machine / "horovod"
+    (package / "tensorflow").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "metadata.json").write_text('{"tensorflow": "2.21.0"}')
+    (package / "tensorflow" / "mpi_lib.cpython-311-x86_64-linux-gnu.so").write_bytes(content)
+    monkeypatch.delitem(sys.modules, "horovod", raising=False)
+    monkeypatch.syspath_prepend(str(machine))
+    found = software.check_horovod({**FACTS, "gpus": gpus})
+    assert found.status == status
+    assert ("install-horovod --gpu" in found.cure) == (status == "warning")
+
+
 @pytest.mark.parametrize(("needs_mpirun", "status"), [(True, "error"), (False, "warning")])
 def test_a_missing_mpirun_stops_many_hosts_alone(machine, monkeypatch, needs_mpirun, status):
     monkeypatch.setattr(sys, "executable", str(machine / "python"))
