@@ -21,6 +21,7 @@ import numpy as np
 from distrain.data.elements import Layout, Misfit, layout_of, stacked, stacked_columns
 from distrain.data.examples import RowNests
 from distrain.data.nests import leaves, map_nest
+from distrain.data.shuffle import SPANS_PER_WINDOW
 from distrain.data.transforms import Transform
 from distrain.errors import ConfigurationError, DataError, DistrainError, cause
 
@@ -99,9 +100,32 @@ class SourceReader:
         Returns:
             The examples in the order of `indices`: a list, or a tuple or a dict of arrays.
         """
-        shares = span_shares(spans, indices)
-        pieces = [self.fetch(numbers) for numbers, _ in shares]
-        return part_of(_joined(pieces), np.argsort(np.concatenate([rows for _, rows in shares])))
+        held: Any = None
+        for numbers, rows in self.span_shares(spans, indices):
+            found = self.fetch(numbers)
+            held = _room_for(found, len(indices)) if held is None else held
+            self._put(held, found, numbers, rows)
+        return held
+
+    def span_shares(self, spans: np.ndarray, indices: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return the wanted examples of a window in ranges that are read at once; see `span_shares`."""
+        return span_shares(spans, indices, stored=getattr(self.source, "span_size", 1))
+
+    def _put(self, held: Any, found: Any, numbers: np.ndarray, rows: np.ndarray) -> None:
+        """Copy examples to their places in a window."""
+        if isinstance(held, list) and isinstance(found, list):
+            for row, element in zip(rows.tolist(), found, strict=True):
+                held[row] = element
+            return
+        targets, sources = ({} if isinstance(one, list) else dict(leaves(one)) for one in (held, found))
+        for name in targets.keys() | sources.keys():
+            target, source = targets.get(name), sources.get(name)
+            if target is None or source is None or (target.shape[1:], target.dtype) != (source.shape[1:], source.dtype):
+                raise DataError(
+                    f"{self.name}: examples {numbers[0]} to {numbers[-1]} are read as {_forms(sources)}, and others of "
+                    f"the source as {_forms(targets)}. All must have the same form, shapes and dtypes."
+                )
+            target[rows] = source
 
     def read(self, layout: Layout, numbers: np.ndarray, *, epoch: int, found: Any = None) -> RowNests:
         """Return examples, transformed and as arrays; `found` are the examples where they are fetched already."""
@@ -162,21 +186,30 @@ class SourceReader:
         return found
 
 
-def span_shares(spans: np.ndarray, indices: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return, for each span with wanted examples, their ascending numbers and their places in `indices`.
+def span_shares(spans: np.ndarray, indices: np.ndarray, *, stored: int = 1) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the wanted examples in ranges that are read at once: their ascending numbers, and places in `indices`.
+
+    Neighbouring spans are read at once, up to a sixteenth of the window, so that storage unpacks each of its groups of
+    rows once.
 
     Args:
         spans: int64 `[s, 2]`: (start, stop) of each span.
         indices: int64 `[k]`: indices into the concatenated spans.
+        stored: neighbours that the storage holds together.
 
     >>> span_shares(np.array([[10, 12], [4, 8]]), np.array([5, 0]))
-    [(array([10]), array([1])), (array([7]), array([0]))]
+    [(array([7]), array([0])), (array([10]), array([1]))]
     """
-    order = np.argsort(indices)
-    ends = np.cumsum(spans[:, 1] - spans[:, 0])
-    cuts = np.searchsorted(indices[order], ends[:-1])
-    shares = zip(np.split(indices[order], cuts), np.split(order, cuts), spans[:, 1] - ends, strict=True)
-    return [(own + first, rows) for own, rows, first in shares if len(own)]
+    lengths = spans[:, 1] - spans[:, 0]
+    numbers = np.concatenate([np.arange(start, stop) for start, stop in spans.tolist()])[indices]
+    places = np.argsort(numbers)
+    numbers = numbers[places]
+    at_once = -(-max(int(lengths.max()), int(lengths.sum()) // SPANS_PER_WINDOW) // stored) * stored
+    ascending = spans[np.argsort(spans[:, 0])]
+    starts = ascending[np.append(True, ascending[1:, 0] != ascending[:-1, 1]), 0]  # of spans without a gap between
+    ranges = np.searchsorted(starts, numbers, side="right")
+    cuts = np.flatnonzero(np.diff(ranges) | np.diff(numbers // at_once)) + 1
+    return list(zip(np.split(numbers, cuts), np.split(places, cuts), strict=True))
 
 
 def _as_elements(found: Any) -> Any:
@@ -196,14 +229,17 @@ def _elements(found: Any, count: int) -> list[Any]:
 def part_of(found: Any, rows: Any) -> Any:
     """Return the examples at `rows`; of arrays their rows."""
     if isinstance(found, list):
-        return [found[row] for row in rows.tolist()]
+        return found[rows] if isinstance(rows, slice) else [found[row] for row in rows.tolist()]
     return map_nest(lambda values, name: values[rows], found)
 
 
-def _joined(pieces: list[Any]) -> Any:
-    if isinstance(pieces[0], list):
-        return [element for piece in pieces for element in piece]
-    columns = iter(
-        [np.concatenate(values) for values in zip(*([v for _, v in leaves(p)] for p in pieces), strict=True)]
-    )
-    return map_nest(lambda values, name: next(columns), pieces[0])
+def _room_for(found: Any, count: int) -> Any:
+    """Return a list, or a nest of arrays, for `count` examples like those that were found."""
+    if isinstance(found, list):
+        return [None] * count
+    return map_nest(lambda values, name: np.empty((count, *values.shape[1:]), values.dtype), found)
+
+
+def _forms(arrays: Mapping[str, np.ndarray]) -> str:
+    """Describe arrays, as in "x: float32 of (3,)"."""
+    return ", ".join(f"{name}: {array.dtype} of {array.shape[1:]}" for name, array in arrays.items()) or "a list"

@@ -20,7 +20,6 @@ import numpy as np
 
 from distrain.data.examples import RowNests, RowReader
 from distrain.data.nests import leaves
-from distrain.data.source_reader import span_shares
 from distrain.data.worker_messages import empty_rows
 from distrain.data.worker_pool import SharedReader
 
@@ -45,7 +44,7 @@ def read_by_workers(
         A reader of the examples start .. stop - 1 of 0 .. k - 1; reading on from the last call is fast.
     """
     if shared.reader.reads_ranges_alone:
-        return _Ranges(shared, len(numbers), span_shares(spans, indices), epoch)
+        return _Ranges(shared, len(numbers), shared.reader.span_shares(spans, indices), epoch)
     return _Chunks(shared, numbers, epoch)
 
 

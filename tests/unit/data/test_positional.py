@@ -135,6 +135,40 @@ def test_a_rank_reads_its_own_examples_once_an_epoch(num_replicas):
     assert total == Counter(range(NUM))
 
 
+class OfTwoForms(ByRange):
+    """Neighbours whose dtype depends on where they stand."""
+
+    def read(self, start, stop):
+        return X[start:stop].astype("float64" if start and stop > start + 1 else "float32"), Y[start:stop]
+
+
+def test_ranges_of_two_forms_are_refused():
+    examples = positional_examples(OfTwoForms(), name="waves")
+    with pytest.raises(DataError, match=r"waves: examples 13 to 25 are read as 0: float64 of \(3,\).* as 0: float32"):
+        examples.load(SPANS[[1, 2]], np.arange(26))
+
+
+class Counted(ByRange):
+    """Neighbours, with a list of the ranges that were read."""
+
+    def __init__(self):
+        super().__init__()
+        self.ranges = []
+
+    def read(self, start, stop):
+        self.ranges.append((start, stop))
+        return super().read(start, stop)
+
+
+def test_ranges_ascend_and_keep_to_the_groups_of_the_storage():
+    source = Counted()
+    examples = positional_examples(source)
+    source.ranges.clear()
+    spans = np.array([[20, 30], [0, 10], [10, 20], [40, 53]])
+    examples.load(spans, np.random.default_rng(0).permutation(43))
+    assert source.ranges == [(0, 13), (13, 26), (26, 30), (40, 52), (52, 53)]
+
+
 def test_dicts_name_their_label_weight_and_inputs():
     element = {"age": 3, "image": [[1.0, 2.0]], "label": 1, "weight": 0.5}
     features, labels, weights = positional_examples([element, {**element, "age": 4}]).load(
