@@ -7,7 +7,7 @@ Decides: how a device multiplies sparse rows. Never: how a layer uses the produc
 On a CPU the graph calls two compiled kernels that loop over the entries. TensorFlow's own operations (`gather` with
 `segment_sum`, or `tf.SparseTensor` products) write one matrix row per entry to memory. With them the whole step took
 about twice as long (`benchmarks/RESULTS.md`). On a GPU the entries travel to the device, which makes them a dense
-matrix.
+matrix, unless that matrix would be larger than `MAX_DENSE_BYTES`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ import tensorflow as tf
 from distrain.aligned_memory import aligned_empty
 from distrain.batch import SparseRows
 from distrain.jit import compiled
+
+MAX_DENSE_BYTES = 2**30  # 13,421 rows of 20,000 columns; the dense rows of 65,536 would take 5.2 GB
 
 
 def sparse_product(rows: SparseRows, kernel: Any, *, on_gpu: bool) -> Any:
@@ -38,9 +40,45 @@ def sparse_product(rows: SparseRows, kernel: Any, *, on_gpu: bool) -> Any:
 
 
 def _product_on_gpu(rows: SparseRows, kernel: Any) -> Any:
-    indices = tf.stack([rows.row_ids, rows.columns], axis=1)
-    dense = tf.scatter_nd(indices, rows.values, tf.stack([rows.row_ids[-1] + 1, tf.shape(kernel)[0]]))
-    return tf.matmul(dense, kernel)
+    """Multiply dense rows, or entry by entry if the dense rows would be too large.
+
+    The number of rows is an int32, which TensorFlow keeps on the host. So the host waits for no tensor of the device.
+    """
+    num_rows, (num_columns, units) = rows.row_ids[-1] + 1, kernel.shape
+    is_large = num_rows > MAX_DENSE_BYTES // (num_columns * kernel.dtype.size)
+
+    def dense(values: Any) -> Any:
+        return tf.scatter_nd(tf.stack([rows.row_ids, rows.columns], axis=1), values, tf.stack([num_rows, num_columns]))
+
+    def by_entries(to: Any, num_sums: Any, of: Any, values: Any, matrix: Any) -> Any:
+        """Return `num_sums` rows: the sums over the entries of value times row `of` of a matrix, at row `to`."""
+        wide = tf.cast(values[:, tf.newaxis] * tf.gather(matrix, of), tf.float64 if is_double else tf.float32)
+        return tf.cast(tf.math.unsorted_segment_sum(wide, to, num_sums), kernel.dtype)
+
+    is_double = kernel.dtype == tf.float64
+
+    @tf.custom_gradient
+    def product(values: Any, kernel: Any) -> Any:
+        result = tf.cond(
+            is_large,
+            lambda: by_entries(rows.row_ids, num_rows, rows.columns, values, kernel),
+            lambda: tf.matmul(dense(values), kernel),
+        )
+        result.set_shape((None, units))
+
+        def gradient(upstream: Any) -> Any:
+            of_kernel = tf.cond(
+                is_large,
+                lambda: by_entries(rows.columns, num_columns, rows.row_ids, values, upstream),
+                lambda: tf.matmul(dense(values), upstream, transpose_a=True),
+            )
+            of_kernel.set_shape((num_columns, units))
+            of_values = tf.reduce_sum(tf.gather(upstream, rows.row_ids) * tf.gather(kernel, rows.columns), axis=1)
+            return of_values, of_kernel
+
+        return result, gradient
+
+    return product(rows.values, kernel)
 
 
 def _product_on_cpu(rows: SparseRows, kernel: Any) -> Any:

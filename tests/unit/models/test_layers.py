@@ -141,10 +141,12 @@ def expected_of(layer, upstream):
     return outputs, MATRIX.T @ inner, inner.sum(0), (inner @ kernel.T)[MATRIX != 0]
 
 
-@pytest.mark.parametrize("on_gpu", [False, True])
-def test_sparse_dense_against_numpy(layer, on_gpu, monkeypatch):
+@pytest.mark.parametrize("device", ["cpu", "gpu", "gpu, large batch"])
+def test_sparse_dense_against_numpy(layer, device, monkeypatch):
     """Also as a GPU would compute it."""
-    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: ["GPU:0"] if on_gpu else [])
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: ["GPU:0"] if device != "cpu" else [])
+    if device == "gpu, large batch":
+        monkeypatch.setattr("distrain.models.sparse_product.MAX_DENSE_BYTES", 14 * 4 * 8)
     upstream = np.random.default_rng(3).normal(size=(9, 5))
     outputs, of_kernel, of_bias, of_values = expected_of(layer, upstream)
     rows = sparse_rows(MATRIX)
@@ -159,14 +161,16 @@ def test_sparse_dense_against_numpy(layer, on_gpu, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
-@pytest.mark.parametrize("kind", ["cpu", "gpu"])
-def test_products_of_any_precision(dtype, kind):
+@pytest.mark.parametrize("kind", ["cpu", "gpu", "gpu, large batch"])
+def test_products_of_any_precision(dtype, kind, monkeypatch):
+    if kind == "gpu, large batch":
+        monkeypatch.setattr("distrain.models.sparse_product.MAX_DENSE_BYTES", 0)
     kernel = np.random.default_rng(5).normal(size=(14, 5))
     rows = sparse_rows(MATRIX)
     given = tf.cast(kernel, dtype)
     with tf.GradientTape() as tape:
         tape.watch(given)
-        product = sparse_product(rows, given, on_gpu=kind == "gpu")
+        product = tf.function(sparse_product, autograph=False)(rows, given, on_gpu=kind != "cpu")
     gradient = tape.gradient(product, given)
     assert product.dtype == gradient.dtype == given.dtype
     precision = {"float16": 1e-2, "bfloat16": 1e-1, "float32": 1e-5, "float64": 1e-12}[dtype]
