@@ -15,10 +15,12 @@ import argparse
 import sys
 import textwrap
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 from distrain.config import Setting, settings_of
-from distrain.errors import ERROR_BY_EXIT_CODE
+from distrain.errors import ERROR_BY_EXIT_CODE, ConfigurationError
+from distrain.remote.path import is_url, to_path
 
 Formatter = argparse.RawDescriptionHelpFormatter
 
@@ -44,6 +46,21 @@ class _StoreOnce(argparse.Action):
             raise argparse.ArgumentError(self, "given twice, but it takes one value; give it once")
         given.add(self.dest)
         setattr(namespace, self.dest, values)
+
+
+def input_path(text: str) -> Path:
+    """Return a path or URL to read."""
+    try:
+        return to_path(text)
+    except ConfigurationError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def local_path(text: str) -> Path:
+    """Return a path of this machine."""
+    if is_url(text):
+        raise argparse.ArgumentTypeError("it must be a path of this machine, not a URL")
+    return Path(text)
 
 
 def add_settings(

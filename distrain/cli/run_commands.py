@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from distrain.cli.options import input_path, local_path
 from distrain.errors import ConfigurationError, DataError
 from distrain.file_names import CONFIG_NAME, METRICS_NAME, REPORT_NAME, SUMMARY_NAME
 
@@ -28,8 +29,8 @@ def add_evaluate(commands: Any) -> None:
     command = commands.add_parser(
         "evaluate", help="print metrics of the best checkpoint on the test part, else the validation part, as JSON"
     )
-    command.add_argument("--run", type=Path, required=True, metavar="RUN", help="run directory")
-    command.add_argument("--data", type=Path, required=True, metavar="DATA", help=_DATA)
+    command.add_argument("--run", type=local_path, required=True, metavar="RUN", help="run directory")
+    command.add_argument("--data", type=input_path, required=True, metavar="DATA", help=_DATA)
     _add_choice(command)
     _add_devices(command)
     command.set_defaults(command=_evaluate, may_be_cut=True, prints_result=True)
@@ -47,16 +48,16 @@ def add_predict(commands: Any) -> None:
     command = commands.add_parser(
         "predict", help="predict each line of a text, or each example of --data; print one JSON object for each"
     )
-    command.add_argument("--run", type=Path, required=True, metavar="RUN", help="run directory")
+    command.add_argument("--run", type=local_path, required=True, metavar="RUN", help="run directory")
     command.add_argument(
-        "file", nargs="?", type=Path, metavar="FILE", help="texts, one per line (default: standard input)"
+        "file", nargs="?", type=input_path, metavar="FILE", help="texts, one per line (default: standard input)"
     )
-    command.add_argument("--data", type=Path, metavar="DATA", help=f"in place of texts: {_DATA}")
+    command.add_argument("--data", type=input_path, metavar="DATA", help=f"in place of texts: {_DATA}")
     command.add_argument(
         "--part", choices=PARTS, metavar="|".join(PARTS), help="part of --data (default: the first of these it has)"
     )
     command.add_argument(
-        "--out", type=Path, metavar="FILE", help="write the predictions of --data to this .parquet or .jsonl file"
+        "--out", type=local_path, metavar="FILE", help="write the predictions of --data to this .parquet or .jsonl file"
     )
     _add_choice(command)
     _add_devices(command)
@@ -116,9 +117,9 @@ def _text_lines(path: Path | None) -> Iterator[str]:
 def add_report(commands: Any) -> None:
     """Add `distrain report`."""
     command = commands.add_parser("report", help="write report.html of one run, or of several side by side")
-    command.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directories")
+    command.add_argument("runs", nargs="+", type=local_path, metavar="RUN", help="run directories")
     command.add_argument(
-        "--out", type=Path, metavar="FILE", help="file to write (default: report.html in the first run)"
+        "--out", type=local_path, metavar="FILE", help="file to write (default: report.html in the first run)"
     )
     command.set_defaults(command=_report, may_be_cut=True)
 
@@ -142,7 +143,7 @@ def write_report(runs: Sequence[Path], out: Path) -> None:
 def add_alive(commands: Any) -> None:
     """Add `distrain alive`."""
     command = commands.add_parser("alive", help="check that a run shows signs of life, for a liveness probe")
-    command.add_argument("--run", type=Path, required=True, metavar="RUN", help="run directory")
+    command.add_argument("--run", type=local_path, required=True, metavar="RUN", help="run directory")
     command.add_argument(
         "--within",
         type=float,

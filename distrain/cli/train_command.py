@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from distrain.cli.machine_faults import in_a_sentence
-from distrain.cli.options import add_settings, given_settings
+from distrain.cli.options import add_settings, given_settings, input_path, local_path
 from distrain.config import TrainConfig, train_config
 from distrain.errors import ConfigurationError
 from distrain.file_names import REPORT_NAME
@@ -34,7 +34,7 @@ def add_train(commands: Any) -> None:
     add_settings(command, TrainConfig, may_be_missing=True)
     command.add_argument(
         "--config",
-        type=Path,
+        type=local_path,
         metavar="FILE.toml",
         help="file of these settings, named as here with _ for -; options of the command line go over the file",
     )
@@ -65,10 +65,13 @@ def add_replay(commands: Any) -> None:
     command = commands.add_parser(
         "replay", help="train one step of a run again, print its figures and digests as JSON; writes nothing"
     )
-    command.add_argument("--run", type=Path, required=True, metavar="RUN", help="run directory")
+    command.add_argument("--run", type=local_path, required=True, metavar="RUN", help="run directory")
     command.add_argument("--step", type=int, required=True, metavar="S", help="step over all epochs, from 1")
     command.add_argument(
-        "--data", type=Path, metavar="DATA", help="data that the run was trained on (default: the data that it names)"
+        "--data",
+        type=input_path,
+        metavar="DATA",
+        help="data that the run was trained on (default: the data that it names)",
     )
     command.add_argument(
         "--devices", metavar="DEVICES", help="devices of this process, as of train (default: those of the run)"

@@ -13,14 +13,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from distrain.cli.options import input_path
 from distrain.errors import CheckpointError, ConfigurationError, DataError, DistrainError
 from distrain.fingerprints import Findings
+from distrain.remote.path import is_url
 
 
 def add_verify(commands: Any) -> None:
     """Add `distrain verify`."""
     command = commands.add_parser("verify", help="compare every file of data sets and runs with its SHA-256")
-    command.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="data sets or run directories")
+    command.add_argument("folders", nargs="+", type=input_path, metavar="DIR", help="data sets or run directories")
     command.add_argument("--json", action="store_true", help="print one JSON object per folder")
     command.set_defaults(command=_verify, may_be_cut=True, prints_result=True)
 
@@ -47,7 +49,7 @@ def _look_at(folder: Path) -> tuple[str, type[DistrainError], Findings]:
     try:
         if is_dataset(folder):
             return "data set", DataError, verify_dataset(folder)
-        if is_run(folder):
+        if not is_url(folder) and is_run(folder):
             return "run", CheckpointError, verify_run(folder)
     except OSError as error:
         raise ConfigurationError(f"{folder} cannot be read: {error}") from None

@@ -27,6 +27,7 @@ import scipy.sparse
 from distrain.data.examples import Examples
 from distrain.data.sources import array_examples
 from distrain.errors import ConfigurationError, DataError
+from distrain.remote.path import RemotePath
 
 PARTS = ("train", "test")
 _KINDS = {"x": "features", "y": "labels", "weights": "weights"}
@@ -34,7 +35,7 @@ _KINDS = {"x": "features", "y": "labels", "weights": "weights"}
 
 def is_array_folder(directory: Path) -> bool:
     """Whether the folder contains arrays of a part."""
-    return any(_has_part(directory, part) for part in PARTS)
+    return not isinstance(directory, RemotePath) and any(_has_part(directory, part) for part in PARTS)
 
 
 def open_array_folder(directory: Path) -> dict[str, Examples]:

@@ -22,10 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from distrain.config.text import TASKS
+from distrain.data.fetched_folder import FetchedFolder
 from distrain.data.shards import Part, Shard, ShardFile, array_dtypes
 from distrain.errors import DataError
 from distrain.files import json_bytes, read_json_object
 from distrain.fingerprints import Fingerprint, digest_of, faults_in, size_fault
+from distrain.remote.path import RemotePath
 
 INDEX_NAME = "dataset.json"
 FORMAT_VERSION = 2  # version 1 had no SHA-256 of shards
@@ -52,6 +54,7 @@ class Dataset:
         task: "classification", "multilabel" or "regression".
         target_mean: mean of the training targets of a regression, else None.
         target_deviation: standard deviation of the training targets of a regression, else None.
+        fetched: what fetches the files of a remote data set; else None.
     """
 
     directory: Path
@@ -67,19 +70,24 @@ class Dataset:
     task: str = "classification"
     target_mean: float | None = None
     target_deviation: float | None = None
+    fetched: FetchedFolder | None = None
 
 
 def open_dataset(directory: Path, *, verify: bool = True) -> Dataset:
     """Open a prepared data set.
 
     Args:
-        directory: the folder that `distrain prepare` wrote.
+        directory: the folder that `distrain prepare` wrote, or the URL of a copy.
         verify: True compares checksums, which reads every file once; False compares sizes only.
 
     Raises:
         DataError: the folder is not a data set of this version, or a file is missing, cut or changed.
     """
     dataset = read_index(directory)
+    if dataset.fetched is not None:  # shards are compared when they are fetched, before their first use
+        dataset.fetched.expect(dataset.files)
+        dataset.fetched.fetch(name for name in dataset.files if name.partition("/")[2])
+        return dataset
     for part in dataset.parts.values():
         part.remember_files()
     sizes = ((name, size_fault(dataset.directory / name, record)) for name, record in dataset.files.items())
@@ -91,20 +99,24 @@ def open_dataset(directory: Path, *, verify: bool = True) -> Dataset:
     return dataset
 
 
-def read_index(directory: Path) -> Dataset:
+def read_index(directory: Path | RemotePath) -> Dataset:
     """Read `dataset.json` without a look at the files that the index names.
 
     Raises:
         DataError: the folder is not a data set of this version, or the index is damaged.
     """
-    directory = Path(directory)
     path = directory / INDEX_NAME
     cure = "Run 'distrain prepare' again."
+    fetched = None
     try:
         if not path.is_file():
             raise DataError(
                 f"{directory} is not a prepared data set: it has no {INDEX_NAME}. Make it with 'distrain prepare'."
             )
+        if isinstance(directory, RemotePath):
+            fetched = FetchedFolder(directory, INDEX_NAME)
+            directory = fetched.path
+            path = directory / INDEX_NAME
         index = read_json_object(path)
         if index["format"] != "distrain-dataset" or index["version"] not in (FORMAT_VERSION, TASK_VERSION):
             raise DataError(
@@ -113,7 +125,7 @@ def read_index(directory: Path) -> Dataset:
             )
         if index["digest"] != digest_of(index) or path.read_bytes() != json_bytes(index):
             raise DataError(f"{path} was changed after it was written: its digest does not fit. {cure}")
-        return _parse(directory, index)
+        return _parse(directory, index, fetched)
     except DataError:
         raise
     except PermissionError as error:
@@ -122,7 +134,7 @@ def read_index(directory: Path) -> Dataset:
         raise DataError(f"{path} is damaged ({type(error).__name__}: {error}). {cure}") from None
 
 
-def _parse(directory: Path, index: Mapping[str, Any]) -> Dataset:
+def _parse(directory: Path, index: Mapping[str, Any], fetched: FetchedFolder | None) -> Dataset:
     if index["kind"] not in KINDS or set(index["parts"]) != set(PARTS):
         raise ValueError("unknown kind or parts")
     classes = tuple(str(name) for name in index["classes"])
@@ -151,7 +163,7 @@ def _parse(directory: Path, index: Mapping[str, Any]) -> Dataset:
         if content["num_rows"] != next_row:
             raise ValueError(f"{content['num_rows']!r} rows, but shards of {next_row}")
         sizes = int(index["num_features"]), len(classes), next_row
-        parts[name] = Part(directory, name, index["kind"], *sizes, tuple(shards), task, has_weights)
+        parts[name] = Part(directory, name, index["kind"], *sizes, tuple(shards), task, has_weights, fetched)
     vectorizer, vectorizer_files = index["vectorizer"], index["vectorizer_files"]
     names = [*records, *vectorizer_files, *([] if vectorizer is None else [vectorizer])]
     if odd := next((name for name in names if not _is_plain_name(name)), None):
@@ -171,6 +183,7 @@ def _parse(directory: Path, index: Mapping[str, Any]) -> Dataset:
         task=task,
         target_mean=scale[0] if scale else None,
         target_deviation=scale[1] if scale else None,
+        fetched=fetched,
     )
 
 

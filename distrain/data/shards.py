@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from distrain.batch import Memory
+from distrain.data.fetched_folder import FetchedFolder
 from distrain.data.lost_pages import report_lost_pages
 from distrain.data.readahead import read_ahead, read_on_request
 from distrain.data.rows import Rows, RowSpan, concatenate_rows, pick_rows, span_lengths
@@ -72,7 +73,20 @@ def _are_weights(weights: np.ndarray | None) -> bool:
 
 @dataclass(frozen=True)
 class Part:
-    """The training or the test rows of a data set."""
+    """The training or the test rows of a data set.
+
+    Attributes:
+        directory: folder of the files.
+        name: "train" or "test".
+        kind: "ngram" or "sequence".
+        num_features: exclusive upper bound of columns.
+        num_classes: exclusive upper bound of labels.
+        num_rows: rows of all shards.
+        shards: the shards in order.
+        task: "classification", "multilabel" or "regression".
+        has_weights: whether each row has a weight.
+        fetched: what fetches the files of a remote data set into `directory` before they are opened; else None.
+    """
 
     directory: Path
     name: str
@@ -83,6 +97,7 @@ class Part:
     shards: Sequence[Shard]
     task: str = "classification"
     has_weights: bool = False
+    fetched: FetchedFolder | None = None
     _arrays: dict[int, Rows] = field(default_factory=dict, repr=False)
     _stamps: dict[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
 
@@ -142,6 +157,9 @@ class Part:
     def will_need(self, spans: np.ndarray) -> None:
         """Ask the system to read the rows of `spans` from disk, ahead of their use."""
         entries: dict[int, tuple[Rows, list[tuple[int, int]]]] = {}
+        if self.fetched is not None:  # opening a shard here would wait for its files
+            self.fetched.want(self._file_names(spans))
+            return
         for shard, (rows, start, stop) in self._row_spans(spans):
             _, shard_entries = entries.setdefault(shard.first_row, (rows, []))
             shard_entries.append((int(rows.row_splits[start]), int(rows.row_splits[stop])))
@@ -159,6 +177,14 @@ class Part:
                 yield shard, RowSpan(self._open(index), start - shard.first_row, end)
                 start, index = shard.first_row + end, index + 1
 
+    def _file_names(self, spans: np.ndarray) -> list[str]:
+        """Return the files of all shards that hold rows of `spans` and are not open yet."""
+        first = np.searchsorted(self._first_rows, spans[:, 0], side="right") - 1
+        last = np.searchsorted(self._first_rows, spans[:, 1] - 1, side="right") - 1
+        indices = sorted({index for one, other in zip(first, last, strict=True) for index in range(one, other + 1)})
+        needed = (self.shards[index] for index in indices if index not in self._arrays)
+        return [file.name for shard in needed for file in shard.files.values()]
+
     @cached_property
     def _first_rows(self) -> list[int]:
         return [shard.first_row for shard in self.shards]
@@ -166,6 +192,8 @@ class Part:
     def _open(self, index: int) -> Rows:
         if index not in self._arrays:
             shard = self.shards[index]
+            if self.fetched is not None:
+                self.fetched.fetch(file.name for file in shard.files.values())
             arrays = {name: self._map(name, file) for name, file in shard.files.items()}
             names = ("row_splits", "columns", "values", "labels", "weights")
             rows = Rows(*map(arrays.get, names))  # type: ignore[arg-type]

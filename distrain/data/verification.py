@@ -8,15 +8,20 @@ Decides: which files belong to a data set. Never: reads rows.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from distrain.data.dataset_index import INDEX_NAME, read_index
+from distrain.data.fetched_folder import compared_copy, remote_names
 from distrain.errors import DataError
-from distrain.fingerprints import Findings, faults_in
+from distrain.fingerprints import Findings, Fingerprint, faults_in
+from distrain.remote.path import RemotePath
 
 
 def is_dataset(directory: Path) -> bool:
     """Whether a folder is a data set, or was one before it lost its index."""
+    if isinstance(directory, RemotePath):
+        return (directory / INDEX_NAME).is_file()
     return (directory / INDEX_NAME).is_file() or any(directory.glob("t*-00000.*.npy"))
 
 
@@ -26,11 +31,25 @@ def verify_dataset(directory: Path) -> Findings:
         dataset = read_index(directory)
     except DataError as error:
         return Findings((INDEX_NAME,), 0, {INDEX_NAME: str(error)}, (), {})
-    names = {path.relative_to(directory).as_posix() for path in directory.rglob("*") if not path.is_dir()}
+    if isinstance(directory, RemotePath):
+        names = remote_names(directory)
+        faults = dict(_remote_faults(directory, dataset.files))
+    else:
+        names = {path.relative_to(directory).as_posix() for path in directory.rglob("*") if not path.is_dir()}
+        faults = dict(faults_in(directory, dataset.files))
     return Findings(
         files=(INDEX_NAME, *dataset.files),
         bytes=(directory / INDEX_NAME).stat().st_size + sum(record.bytes for record in dataset.files.values()),
-        faults=dict(faults_in(directory, dataset.files)),
+        faults=faults,
         unknown=tuple(sorted(names - {INDEX_NAME, *dataset.files})),
         unchecked={},
     )
+
+
+def _remote_faults(directory: RemotePath, records: Mapping[str, Fingerprint]) -> Iterator[tuple[str, str]]:
+    """Yield name and fault of each file that its server gives other than recorded."""
+    for name, record in records.items():
+        try:
+            compared_copy(directory / name, record)
+        except DataError as error:
+            yield name, str(error)

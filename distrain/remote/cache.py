@@ -11,6 +11,7 @@ least recently used file goes first. Files of a pinned entry stay, because a pro
 
     ENTRY/NAME               one file: SHA-256 and content of a block, or a whole file of a data set
     ENTRY/.pin               locked, shared, by each process that uses the entry
+    ENTRY/.turn              locked by the process that fetches
     .lock, .total            lock of the folder, and the sum of sizes
 """
 
@@ -152,7 +153,7 @@ class Cache:
         for _, size, path in files:
             if total <= goal:
                 break
-            folder = path.parent
+            folder = self.root / path.relative_to(self.root).parts[0]
             if folder not in pinned:
                 pinned[folder] = _is_pinned(folder / ".pin")
             if not pinned[folder]:
@@ -172,12 +173,12 @@ class Cache:
                     status = path.stat()
                     if name.endswith(".tmp") and time.time() - status.st_mtime > _LEFTOVER_SECONDS:
                         path.unlink()
-                    elif Path(folder) != self.root and name not in (".pin", ".turn"):
+                    elif Path(folder) != self.root and not _is_lock(name):
                         yield status.st_mtime, status.st_size, path
 
     def _remove_empty(self, folder: Path) -> None:
         names = {path.name for path in folder.iterdir()} if folder.is_dir() else {""}
-        if names <= {".pin", ".turn"} and not any(_is_pinned(folder / name) for name in names):
+        if all(map(_is_lock, names)) and not any(_is_pinned(folder / name) for name in names):
             with suppress(OSError):
                 for name in names:
                     (folder / name).unlink()
@@ -212,10 +213,10 @@ def no_room(cache: Cache, what: object) -> DataError:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, seconds: float = LOCK_SECONDS) -> Iterator[None]:
     """Lock a file of the cache; a lock that stays taken, or a file system without locks, stops nobody."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    deadline = time.monotonic() + LOCK_SECONDS
+    deadline = time.monotonic() + seconds
     try:
         while time.monotonic() < deadline:
             try:
@@ -228,6 +229,10 @@ def locked(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _is_lock(name: str) -> bool:
+    return name.startswith((".pin", ".turn"))
 
 
 def _is_pinned(path: Path) -> bool:
