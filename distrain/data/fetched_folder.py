@@ -141,8 +141,8 @@ class FetchedFolder:
 
     def _unwritable(self, error: OSError) -> DataError:
         return DataError(
-            f"the cache {self._cache.root} cannot be written: {error.strerror or error}. Free its disk, or name another "
-            f"folder by {FOLDER_VARIABLE}."
+            f"the cache {self._cache.root} cannot be written: {error.strerror or error}. Free its disk, or name "
+            f"another folder by {FOLDER_VARIABLE}."
         )
 
 

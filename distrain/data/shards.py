@@ -169,6 +169,8 @@ class Part:
 
     def _row_spans(self, spans: np.ndarray) -> Iterator[tuple[Shard, RowSpan]]:
         """Yield the pieces of each span, int64 `[s, 2]`, cut where a shard ends."""
+        if self.fetched is not None:
+            self.fetched.want(self._file_names(spans))  # of all shards at once, as each waits for its own files
         for start, stop in spans.tolist():
             index = bisect_right(self._first_rows, start) - 1
             while start < stop:

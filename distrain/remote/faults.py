@@ -80,6 +80,8 @@ def is_passing(error: BaseException) -> bool:
         return False
     if isinstance(error, CutShortError):
         return True
+    if _is_deadline(error):
+        return False
     if (status := _status(error)) is not None:
         return status >= 500 or status in _BUSY
     return (
@@ -144,9 +146,9 @@ def _status(error: BaseException) -> int | None:
         if isinstance(response, dict):  # of botocore
             status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
         else:
-            status = (
-                getattr(one, "status", None) or getattr(response, "status_code", None) or getattr(one, "code", None)
-            )
+            status = getattr(one, "status", None) or getattr(response, "status_code", None)
+            if type(one).__module__.startswith("gcsfs"):  # aiohttp gives a code to the errors of its parser too
+                status = getattr(one, "code", None)
         if isinstance(status, int) and 400 <= status < 600:
             return status
     return None
@@ -154,6 +156,11 @@ def _status(error: BaseException) -> int | None:
 
 def _is_named(error: BaseException, names: tuple[str, ...]) -> bool:
     return any(kind.__name__ in names for one in _chain(error) for kind in type(one).__mro__)
+
+
+def _is_deadline(error: BaseException) -> bool:
+    """Whether the time of a whole request is over: the server sends, but too slowly."""
+    return _is_timeout(error) and type([*_chain(error)][-1]).__name__ in ("TimeoutError", "CancelledError", "Empty")
 
 
 def _is_timeout(error: BaseException) -> bool:

@@ -177,12 +177,12 @@ def _tried(url: str, request: Callable[[], _Result]) -> _Result:
 
 
 def _on_loop(
-    filesystem: Any, function: Callable[..., Any], url: str, *rest: Any, seconds: float = REQUEST_SECONDS, **known: Any
+    filesystem: Any, function: Callable[..., Any], url: str, *rest: Any, seconds: float = 0.0, **known: Any
 ) -> Any:
     """Run a coroutine of `web` on the thread of fsspec; after the time it is cancelled."""
     from fsspec.asyn import sync
 
-    return sync(filesystem.loop, function, filesystem, url, *rest, timeout=seconds, **known)
+    return sync(filesystem.loop, function, filesystem, url, *rest, timeout=seconds or REQUEST_SECONDS, **known)
 
 
 def _within(seconds: float, function: Callable[..., _Result], *arguments: Any, **named: Any) -> _Result:

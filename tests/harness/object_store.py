@@ -21,6 +21,8 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing
 
 @dataclass(frozen=True)
 class ObjectStore:
+    """The address of the server, and a client to it."""
+
     endpoint: str
     client: Any
 
