@@ -64,6 +64,9 @@ check_options() { # command, options of one value, flags, options that may be re
       [ $number -lt ${#arguments[@]} ] && [[ $word != -* || $word =~ ^-[0-9.]+$ ]] ||
         refuse "$option of distrain $1 needs a value"
       number=$((number + 1))
+      while [[ " $4 " == *" $option "* && $number -lt ${#arguments[@]} && ${arguments[$number]} != -* ]]; do
+        number=$((number + 1))
+      done
     fi
     [[ " $4 " == *" $option "* || $seen != *" $option "* ]] ||
       refuse "$option is given twice, but distrain $1 takes one value"

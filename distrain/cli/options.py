@@ -83,7 +83,8 @@ def add_settings(
             is_required = setting.is_required and not may_be_missing
             if setting.is_repeatable:
                 kind: dict[str, Any] = {
-                    "action": "append",
+                    "action": "extend",
+                    "nargs": "+",
                     "type": setting.parse,
                     "metavar": setting.metavar,
                     "required": is_required,
