@@ -114,11 +114,11 @@ def _summarize(setup: RunSetup, actions: RunActions, progress: Progress) -> dict
 
 
 def _figures_by_class(setup: RunSetup, actions: RunActions) -> dict[str, Any]:
-    """Return the figures of each class on the validation data, if they fit into `summary.json`."""
-    if len(setup.job.metadata.get("text", {}).get("classes", ())) > MAX_SUMMARY_CLASSES:
-        return {}
+    """Return figures of the classes on the validation data; those of each class if they fit into `summary.json`."""
     figures = validation_figures(setup, actions.step_flags) or {}
-    return {name: value for name, value in figures.items() if name != "confusion"}
+    too_many = len(figures.get("classes", ())) > MAX_SUMMARY_CLASSES
+    left_out = ("confusion", "classes") if too_many else ("confusion",)
+    return {name: value for name, value in figures.items() if name not in left_out}
 
 
 def _load_best(setup: RunSetup, step: int) -> Checkpoint:
