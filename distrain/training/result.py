@@ -114,7 +114,7 @@ def _summarize(setup: RunSetup, actions: RunActions, progress: Progress) -> dict
 
 
 def _figures_by_class(setup: RunSetup, actions: RunActions) -> dict[str, Any]:
-    """Return figures of the classes on the validation data; those of each class if they fit into `summary.json`."""
+    """Return figures of the validation data, and figures of each class if these fit into `summary.json`."""
     figures = validation_figures(setup, actions.step_flags) or {}
     too_many = len(figures.get("classes", ())) > MAX_SUMMARY_CLASSES
     left_out = ("confusion", "classes") if too_many else ("confusion",)

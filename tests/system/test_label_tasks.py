@@ -43,7 +43,7 @@ def texts(count, seed):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, many_runs):
-    """Prepared data of each task, and runs TASK-REPLICAS of it."""
+    """Prepared data of each task, and a run TASK-REPLICAS for each number of replicas."""
     folder = tmp_path_factory.mktemp("tasks")
     for name, count, seed in (("train", NUM_ROWS, 0), ("test", 30, 1)):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts(count, seed)))

@@ -120,3 +120,12 @@ def test_files_may_be_given_one_by_one():
     config = PrepareConfig(**given_settings(options, PrepareConfig))
     assert config.train == (Path("a.csv"), Path("b.csv"))
     assert config.test is None
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--train", "a", "b", "c"], ["--train", "a", "--train", "b", "--train=c"], ["--train", "a", "b", "--train", "c"]],
+)
+def test_several_files_follow_an_option_or_repeat_it(words):
+    options = make_parser().parse_args(["prepare", *words, "--out", "d"])
+    assert given_settings(options, PrepareConfig) == {"train": [Path("a"), Path("b"), Path("c")], "out": Path("d")}
