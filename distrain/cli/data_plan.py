@@ -75,7 +75,7 @@ def _opened(config: TrainConfig) -> tuple[Examples, Examples | None]:
 
     if not names_function(config.data):
         parts = training_arrays(config.data)
-        return parts["train"], parts.get("test")
+        return parts["train"], parts.get("validation", parts.get("test"))
     data = load_named_data(str(config.data))
     train = data.examples("train", seed=config.seed, augments=True)
     return train, data.examples("validation", seed=config.seed) if "validation" in data.parts else None

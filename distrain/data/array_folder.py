@@ -9,7 +9,8 @@ Decides: the file names in such a folder. Never: what the arrays mean.
     train.x.npz            sparse features, as scipy.sparse.save_npz writes them
     train.y.npy            labels, unless the model needs none
     train.weights.npy      example weights, optional: [n], or of a shape that the loss takes, such as [n, time]
-    test.x.npy ...         the same files for validation, optional
+    validation.x.npy ...   the same files for validation, optional
+    test.x.npy ...         the same files for a last evaluation, optional; without `validation` for validation too
 
 Several inputs, labels or weights stand in a file each: `train.x.NAME.npy`, `train.y.NAME.npy`,
 `train.weights.NAME.npy`, where NAME is an input or an output of the model. The names 0, 1, 2, ... make a list instead,
@@ -29,7 +30,7 @@ from distrain.data.sources import array_examples
 from distrain.errors import ConfigurationError, DataError
 from distrain.remote.path import RemotePath
 
-PARTS = ("train", "test")
+PARTS = ("train", "validation", "test")
 _KINDS = {"x": "features", "y": "labels", "weights": "weights"}
 
 
@@ -39,7 +40,7 @@ def is_array_folder(directory: Path) -> bool:
 
 
 def open_array_folder(directory: Path) -> dict[str, Examples]:
-    """Examples of each part of the folder: "train" and "test", if the folder has them.
+    """Examples of each part of the folder: "train", "validation" and "test", if the folder has them.
 
     Raises:
         DataError: a file is missing or damaged, or lengths differ.
@@ -52,7 +53,7 @@ def _has_part(directory: Path, part: str) -> bool:
 
 
 def _open_part(directory: Path, part: str) -> Examples:
-    features, labels, weights = (_open_arrays(directory, part, kind) for kind in _KINDS)
+    features, labels, weights = part_arrays(directory, part)
     if features is None:
         raise DataError(
             f"{directory} has {_files(directory, part, 'y')[0].name}, but not the features: give either {part}.x.npy "
@@ -62,6 +63,16 @@ def _open_part(directory: Path, part: str) -> Examples:
         return array_examples(features, labels, weights)
     except ConfigurationError as error:
         raise DataError(f"{directory}, {part}: {error}") from None
+
+
+def part_arrays(directory: Path, part: str) -> tuple[Any, Any, Any]:
+    """Return features, labels and weights of a part: arrays or nests of arrays, None where the folder has none.
+
+    Raises:
+        DataError: a file is damaged.
+    """
+    features, labels, weights = (_open_arrays(directory, part, kind) for kind in _KINDS)
+    return features, labels, weights
 
 
 def _files(directory: Path, part: str, kind: str) -> list[Path]:

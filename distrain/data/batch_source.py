@@ -10,6 +10,7 @@ All batches but the last must be equally large. Keras' own options for workers a
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -82,3 +83,24 @@ def _arrays(parts: tuple[Any, ...]) -> list[Any]:
 
 def _rows(batch: tuple[Any, ...]) -> int:
     return len(_arrays(batch)[0])
+
+
+def is_py_dataset(data: Any) -> bool:
+    """Whether data is a `keras.utils.PyDataset`."""
+    keras = sys.modules.get("keras")  # whoever made a data set of Keras has imported Keras
+    return keras is not None and isinstance(data, keras.utils.PyDataset)
+
+
+def py_dataset_source(dataset: Any, name: str) -> BatchSource:
+    """Return the examples of a `keras.utils.PyDataset`.
+
+    Raises:
+        ConfigurationError: the data set changes between epochs, or has no batches.
+    """
+    for hook in ("on_epoch_begin", "on_epoch_end"):
+        if getattr(type(dataset), hook) is not getattr(sys.modules["keras"].utils.PyDataset, hook):
+            raise ConfigurationError(
+                f"{name} changes in {type(dataset).__name__}.{hook}, which another number of ranks would not repeat: "
+                "leave the method out, because distrain shuffles by itself, and draw random numbers in map=."
+            )
+    return BatchSource(dataset, name)

@@ -42,11 +42,6 @@ FEW_EXAMPLES = 2  # this process reads so few itself: the sample of a model, the
 SAMPLED_EXAMPLES = 8  # examples that identify a source on a resume: reading all would delay every start
 
 
-def is_positional(source: Any) -> bool:
-    """Whether `source` has a length and returns an example for a number."""
-    return callable(getattr(source, "__len__", None)) and callable(getattr(source, "__getitem__", None))
-
-
 def positional_examples(
     source: Any, *, transform: Transform | None = None, name: str = "", workers: WorkerPool | None = None
 ) -> Examples:

@@ -26,6 +26,11 @@ from distrain.data.transforms import Transform
 from distrain.errors import ConfigurationError, DataError, DistrainError, cause
 
 
+def is_positional(source: Any) -> bool:
+    """Whether `source` has a length and returns an example for a number."""
+    return callable(getattr(source, "__len__", None)) and callable(getattr(source, "__getitem__", None))
+
+
 @dataclass(frozen=True)
 class SourceReader:
     """Reads a source, and says which example is at fault.
@@ -68,6 +73,10 @@ class SourceReader:
         """Return the layout of the first example."""
         number = np.zeros(1, np.int64)
         (first,) = _elements(self._transformed(self.fetch(number), number, 0), 1)
+        return self.layout_of(first)
+
+    def layout_of(self, first: Any) -> Layout:
+        """Return the layout of a first example."""
         try:
             return layout_of(first)
         except Misfit as misfit:
@@ -89,6 +98,10 @@ class SourceReader:
         if self._has("take"):
             return self._checked(lambda: self.source.take(numbers), numbers)
         return self._one_by_one(numbers.tolist())
+
+    def elements(self, numbers: np.ndarray) -> list[Any]:
+        """Read examples as a list; see `fetch`."""
+        return _elements(self.fetch(numbers), len(numbers))
 
     def read_spans(self, spans: np.ndarray, indices: np.ndarray) -> Any:
         """Read some examples of a shuffle window by ranges of neighbours.

@@ -57,6 +57,7 @@ def fit(
     shuffle: bool = True,
     verbose: int | str = "auto",
     run: str | os.PathLike[str] | None = None,
+    cache: str | os.PathLike[str] | None = None,
     patience: int = 0,
     **settings: Any,
 ) -> Result:
@@ -85,6 +86,7 @@ def fit(
         shuffle: whether each epoch has an order of its own; False keeps the order of the data.
         verbose: 0 prints nothing on standard output, 2 one line per epoch, 1 or "auto" a bar on a terminal.
         run: the run directory; default: a temporary folder.
+        cache: folder that holds `train` and `validation` as arrays; it is written if it is missing.
         patience: epochs without a lower validation loss after which training ends; 0 trains all epochs.
         **settings: fields of `TrainConfig`: epochs, strategy, ...; `batch_size` counts examples of one replica.
 
@@ -94,16 +96,14 @@ def fit(
     Raises:
         DistrainError: as `run_job`; uncaught, it ends a script by its exit code. `StopRequested.result` has the model.
     """
-    refuse_in_worker()
     end_script_by_exit_code()
     settings = _checked(settings, shuffle, verbose)
     is_model = _is_model(build_model, settings.get("devices"))
-    compiling = {"optimizer": optimizer, "loss": loss, "metrics": metrics, "loss_weights": loss_weights}
-    build = _builder(build_model, is_model, {**compiling, "weighted_metrics": weighted_metrics})
+    build = _builder(build_model, is_model, (optimizer, loss, metrics, loss_weights, weighted_metrics))
     data = named_data(train, validation, x, y, validation_data)
     workers = WorkerPool(settings.get("data_workers", 0))
     maps = transforms_of(map, validation_map, seed=settings.get("seed", 0), validates=data[1] is not None)
-    options: dict[str, Any] = {**maps, "workers": workers}
+    options: dict[str, Any] = {**maps, "workers": workers, "cache": cache}
     examples, held_out = examples_of(*data, sample_weight, class_weight, validation_split, **options)
     way: dict[str, Any] = {"shuffle": shuffle, "verbose": verbose, "has_given_model": is_model, "workers": workers}
 
@@ -126,16 +126,19 @@ def _run_directory(run: str | os.PathLike[str] | None) -> Iterator[Path]:
         yield Path(folder) / "run"
 
 
-def _builder(build_model: Any, is_model: bool, compiling: Mapping[str, Any]) -> Callable[..., Any]:
+def _builder(build_model: Any, is_model: bool, compiling: tuple[Any, ...]) -> Callable[..., Any]:
+    given = dict(zip(("optimizer", "loss", "metrics", "loss_weights", "weighted_metrics"), compiling, strict=True))
+
     def build(**choices: Any) -> Any:
         from distrain.models.build import user_model
 
-        return user_model((lambda: build_model) if is_model else build_model, **compiling, **choices)
+        return user_model((lambda: build_model) if is_model else build_model, **given, **choices)
 
     return build
 
 
 def _checked(settings: Mapping[str, Any], shuffle: Any, verbose: Any) -> dict[str, Any]:
+    refuse_in_worker()
     settings = refuse_arguments(settings)
     unknown = set(settings) - (set(TrainConfig.__dataclass_fields__) - _NOT_OF_FIT)
     if unknown:

@@ -9,9 +9,12 @@ Decides: which of these arguments are served, and what a refusal says. Never: tr
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
+from distrain.data.array_cache import cached_arrays
 from distrain.data.class_weights import balanced_weights, class_counts, class_weighted
 from distrain.data.examples import Examples
 from distrain.data.split import split_examples
@@ -71,6 +74,7 @@ def examples_of(
     transform: Transform | None = None,
     validation_transform: Transform | None = None,
     workers: WorkerPool | None = None,
+    cache: Any = None,
 ) -> tuple[Examples, Examples | None]:
     """Return the training and the validation examples.
 
@@ -83,6 +87,7 @@ def examples_of(
         transform: changes each training example, and each example that `validation_split` holds out.
         validation_transform: changes each validation example.
         workers: processes that read and transform examples of sources; None reads in this process.
+        cache: folder that holds, or will hold, all data but arrays as arrays; None reads the data itself.
 
     Raises:
         ConfigurationError: arguments contradict each other, or the data is wrong.
@@ -93,6 +98,8 @@ def examples_of(
         if len(train) == 3 and train[2] is not None:
             raise ConfigurationError("the weights are given twice: as sample_weight and as third element of train.")
         train = (*train[:2], sample_weight)
+    if cache is not None:
+        train, validation = _cached(cache, train, validation)
     examples = given_examples(train, "train", transform, workers)
     held_out = None if validation is None else given_examples(validation, "validation", validation_transform, workers)
     if validation_split:
@@ -109,6 +116,15 @@ def examples_of(
             weights = balanced_weights(class_counts(examples))
         examples = class_weighted(examples, weights)
     return examples, held_out
+
+
+def _cached(cache: Any, train: Any, validation: Any) -> tuple[Any, Any]:
+    if not isinstance(cache, (str, os.PathLike)):
+        raise ConfigurationError(f"cache is {cache!r}, but it must name a folder.")
+    given = {"train": train, "validation": validation}
+    written = {part: data for part, data in given.items() if data is not None and not isinstance(data, tuple)}
+    arrays = cached_arrays(Path(cache), written) if written else {}
+    return arrays.get("train", train), arrays.get("validation", validation)
 
 
 def transforms_of(

@@ -8,15 +8,16 @@ Decides: which objects are data, and what a refusal says. Never: reads more than
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import numpy as np
 
 from distrain.data.array_source import ArraySource
-from distrain.data.batch_source import BatchSource
+from distrain.data.batch_source import is_py_dataset, py_dataset_source
+from distrain.data.element_stream import is_stream
 from distrain.data.examples import Examples
-from distrain.data.positional import is_positional, positional_examples
+from distrain.data.positional import positional_examples
+from distrain.data.source_reader import is_positional
 from distrain.data.sources import array_examples
 from distrain.data.transforms import Transform
 from distrain.data.worker_pool import WorkerPool
@@ -48,8 +49,8 @@ def given_examples(
         if len(data) not in (2, 3):
             raise ConfigurationError(f"{name} has length {len(data)}: {FORMS}. Of a model without labels, y is None.")
         return positional_examples(ArraySource(*data), **options) if transform else array_examples(*data)
-    if _is_py_dataset(data):
-        return positional_examples(_batches(data, name), **options)
+    if is_py_dataset(data):
+        return positional_examples(py_dataset_source(data, name), **options)
     if isinstance(data, np.ndarray) or hasattr(data, "iloc") or (isinstance(data, list) and _is_list_of_arrays(data)):
         raise ConfigurationError(f"{name} is of type {type(data).__name__} and has no labels of its own: {FORMS}.")
     if not is_positional(data) or isinstance(data, (str, bytes, dict)):
@@ -57,30 +58,14 @@ def given_examples(
     return positional_examples(data, **options)
 
 
-def _is_py_dataset(data: Any) -> bool:
-    keras = sys.modules.get("keras")  # whoever made a data set of Keras has imported Keras
-    return keras is not None and isinstance(data, keras.utils.PyDataset)
-
-
-def _batches(dataset: Any, name: str) -> BatchSource:
-    import keras
-
-    for hook in ("on_epoch_begin", "on_epoch_end"):
-        if getattr(type(dataset), hook) is not getattr(keras.utils.PyDataset, hook):
-            raise ConfigurationError(
-                f"{name} changes in {type(dataset).__name__}.{hook}, which another number of ranks would not repeat: "
-                "leave the method out, because distrain shuffles by itself, and draw random numbers in map=."
-            )
-    return BatchSource(dataset, name)
-
-
 def _way_on(data: Any) -> str:
     """Return the way on for data that is read in one direction alone, else the forms of data."""
-    if isinstance(data, (str, bytes, dict)) or not hasattr(data, "__iter__"):
+    if not is_stream(data) or isinstance(data, (str, bytes)):
         return FORMS
     return (
-        "data that is read from its start alone has no example by number: write it to .npy files once, and give "
-        "(numpy.load(x_file, mmap_mode='r'), numpy.load(y_file, mmap_mode='r'))"
+        "data that is read from its start alone has no example by number. Write it to disk once, by "
+        "'distrain prepare --source package.module:function --out DIR' and then --data DIR, or by "
+        "distrain.fit(..., cache=DIR)"
     )
 
 

@@ -213,7 +213,7 @@ def _array_job(config: TrainConfig) -> TrainingJob:
     _require_model(config, "holds arrays, not prepared text")
     parts = training_arrays(config.data)
     digest = "|".join(f"{name}:{part.digest}" for name, part in parts.items())
-    return _model_job(config, parts["train"], parts.get("test"), digest)
+    return _model_job(config, parts["train"], parts.get("validation", parts.get("test")), digest)
 
 
 def _named_job(config: TrainConfig) -> TrainingJob:

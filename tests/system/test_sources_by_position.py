@@ -145,7 +145,11 @@ class Reshuffled(Batches):
         (TRAIN, {"map": 3}, "map is 3; give a function"),
         (Rows(*TRAIN), {"sample_weight": np.ones(NUM_EXAMPLES)}, "give the weight as third value of each example"),
         (Reshuffled(*TRAIN), {}, "train changes in Reshuffled.on_epoch_end"),
-        (iter([(X[0], Y[0])]), {}, r"type list_iterator: .* has no example by number: write it to .npy files once"),
+        (
+            iter([(X[0], Y[0])]),
+            {},
+            r"type list_iterator: .* by number. Write it .* prepare --source .* or by distrain.fit\(..., cache=DIR\)",
+        ),
         (list(TRAIN), {}, r"type list and has no labels of its own: give a tuple \(x, y\)"),
         (X, {}, r"type ndarray and has no labels of its own: give a tuple \(x, y\)"),
         ("data", {}, r"type str: give a tuple \(x, y\)"),
