@@ -16,7 +16,6 @@ import platform
 import shutil
 import sys
 import sysconfig
-import tarfile
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -85,8 +84,8 @@ def compile_wheel(work: Path, log: Path, compilers: Mapping[str, str], cuda: Cud
     Raises:
         ConfigurationError: the source is not as expected, or does not compile.
     """
-    with tarfile.open(work / f"horovod-{VERSION}.tar.gz") as archive:
-        archive.extractall(work, filter="data")
+    # No filter: Python 3.11.2 of Debian 12 knows none, and pip has compared the archive with SHA256.
+    shutil.unpack_archive(work / f"horovod-{VERSION}.tar.gz", work)
     source, wheels = work / f"horovod-{VERSION}", work / "wheel"
     patch_horovod(source, for_gpu=cuda is not None)
     # Without --quiet, setup.py passes make's options to ninja.
