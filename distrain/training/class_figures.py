@@ -28,15 +28,14 @@ def class_figures(counts: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
         names: names of the k classes.
 
     Returns:
-        `classes`: precision, recall, f1 and support by name; `macro_f1`, the mean over all classes. The small matrix is
-        also returned, as `confusion`.
+        `classes`: precision, recall, f1 and support by name. `macro_precision`, `macro_recall` and `macro_f1`: the
+        means over all classes. The small matrix is also returned, as `confusion`.
     """
     figures: dict[str, Any] = {}
     if len(names) <= MAX_CONFUSION_CLASSES:
         figures["confusion"] = np.rint(counts).astype(np.int64).tolist()
         counts = np.stack([np.diagonal(counts), counts.sum(0), counts.sum(1)])
-    by_class, f1 = _by_name(counts, names)
-    return {"classes": by_class, "macro_f1": float(f1.mean()), **figures}
+    return {**_by_name(counts, names), **figures}
 
 
 def label_figures(counts: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
@@ -47,20 +46,21 @@ def label_figures(counts: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
         names: names of the k labels.
 
     Returns:
-        `classes`: precision, recall, f1 and support by name; `macro_f1`, the mean over all labels. `micro_precision`,
-        `micro_recall` and `micro_f1` count the labels of all examples together.
+        The same as `class_figures`, without a matrix. Besides, `micro_precision`, `micro_recall` and `micro_f1` count
+        the labels of all examples together.
     """
-    by_label, f1 = _by_name(counts, names)
-    micro, _ = _by_name(counts.sum(axis=1, keepdims=True), [""])
-    together = {f"micro_{name}": micro[""][name] for name in ("precision", "recall", "f1")}
-    return {"classes": by_label, "macro_f1": float(f1.mean()), **together}
+    together = _by_name(counts.sum(axis=1, keepdims=True), [""])["classes"][""]
+    micro = {f"micro_{name}": together[name] for name in ("precision", "recall", "f1")}
+    return {**_by_name(counts, names), **micro}
 
 
-def _by_name(counts: np.ndarray, names: Sequence[str]) -> tuple[dict[str, dict[str, float]], np.ndarray]:
-    """Return the figures of each name, and the F1 of each."""
+def _by_name(counts: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+    """Return the figures of each name, and their means."""
     right, predicted, support = np.rint(counts).astype(np.int64)
     precision, recall = right / np.maximum(predicted, 1), right / np.maximum(support, 1)
     f1 = 2 * right / np.maximum(predicted + support, 1)
     rows = zip(names, precision.tolist(), recall.tolist(), f1.tolist(), support.tolist(), strict=True)
     named = ("precision", "recall", "f1", "support")
-    return {name: dict(zip(named, values, strict=True)) for name, *values in rows}, f1
+    by_name = {name: dict(zip(named, values, strict=True)) for name, *values in rows}
+    means = {"macro_precision": precision, "macro_recall": recall, "macro_f1": f1}
+    return {"classes": by_name, **{name: float(values.mean()) for name, values in means.items()}}

@@ -97,6 +97,15 @@ def test_processes_do_not_change_a_byte(tmp_path, task, vectorizer):
     assert sorted(kept.tolist()) == sorted(row[2] for row in rows)
 
 
+def test_the_first_row_of_each_label_is_never_held_out(tmp_path):
+    rows = [([label], f"{label} text", 1.0, 1.0) for label in (*LABELS, *["war"] * 40)]
+    path = write_lines(tmp_path / "a.jsonl", rows)
+    result = Result(train=path, out=tmp_path / "out", vectorizer="sequence", holdout=0.95)
+    labels, _ = arrays(result, "train")
+    assert len(labels) < 20
+    assert labels.any(axis=0).all()
+
+
 def test_numbers_and_their_scale(tmp_path):
     train = labelled(50)
     path = write_lines(tmp_path / "a.jsonl", train)
@@ -186,6 +195,14 @@ def test_lists_are_no_classes(tmp_path):
     fails(DataError, "--task multilabel", "row 1", train=path, out=tmp_path / "out", task="classification")
     test = write_lines(tmp_path / "b.jsonl", [(["peace"], "text", 1.0, 1.0)])
     fails(DataError, "'peace' does not occur", "b.jsonl, row 1", train=path, test=test, out=tmp_path / "out")
+
+
+def test_a_name_that_two_columns_have(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("label,text,text\na,one,two\n")
+    settings = {"train": path, "out": tmp_path / "out", "label_column": "label"}
+    fails(ConfigurationError, "2 columns named 'text'", **settings)
+    fails(ConfigurationError, "2 columns named 'text'", **settings, text_columns=("text",))
 
 
 def test_rows_that_are_all_alike(tmp_path):
