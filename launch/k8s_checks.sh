@@ -62,6 +62,16 @@ check_number() { # option, value, least, most
     refuse "$1 is \"$2\", but it must be a whole number from $3 to $4"
 }
 
+check_data() {
+  local name="[A-Za-z_][A-Za-z0-9_]*"
+  if [[ $data == *:* && $layout != prepare && $layout != files ]]; then
+    [[ $data =~ ^$name(\.$name)*:$name$ ]] || refuse "--data is \"$data\", but a function is package.module:function"
+    return
+  fi
+  [[ $data =~ ^/data(/[A-Za-z0-9_][A-Za-z0-9_.-]*)+$ ]] || refuse "--data is \"$data\", but it must be a folder on the \
+data volume, of plain letters, digits, dots, dashes and underscores: /data/reviews"
+}
+
 # Sets the defaults that depend on the layout, and refuses a job that could not run.
 check_job() {
   check_claims
@@ -82,8 +92,7 @@ check_job() {
   [ -z "$restarts" ] || [ "$layout" = indexed ] || refuse "--restarts does not fit --layout $layout, only indexed"
   [ -z "$restarts" ] || check_number --restarts "$restarts" 0 9999
   check_derived_name
-  [[ $data =~ ^/data(/[A-Za-z0-9_][A-Za-z0-9_.-]*)+$ ]] || refuse "--data is \"$data\", but it must be a folder on the \
-data volume, of plain letters, digits, dots, dashes and underscores: /data/reviews"
+  check_data
   case $cpus in
     "") ;;
     *m) [[ $cpus =~ ^[1-9][0-9]{0,6}m$ ]] || refuse "--cpus is \"$cpus\", but thousandths of a core look like 500m" ;;

@@ -76,3 +76,13 @@ def test_training_waits_for_its_data_with_a_bound(written, tmp_path):
     done = _run_words(words, tmp_path, DATA=str(tmp_path))
     assert done.returncode == (0 if written else errors.DataError.exit_code)
     assert (f"without prepared data in {tmp_path}" in done.stderr) == (written is None)
+
+
+def test_training_waits_for_no_function(tmp_path):
+    job = find(render("--name=t", "--data=my.shop:data", "--model=my.shop:build"), "Job", "t")
+    pod = job["spec"]["template"]["spec"]
+    (waiting,) = pod["initContainers"]
+    assert waiting["env"] == [{"name": "DATA", "value": "my.shop:data"}]
+    assert "--data=my.shop:data" in pod["containers"][0]["args"]
+    done = _run_words(waiting["args"], tmp_path, DATA="my.shop:data")
+    assert (done.returncode, done.stderr) == (0, "")

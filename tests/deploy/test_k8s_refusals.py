@@ -113,6 +113,11 @@ REFUSED = {
     "gang under Trainer": (["render", "--name=a", "--layout=trainer", "--gang=volcano"], "--queue does"),
     "batch that is no number": (["render", "--name=a", "--global-batch-size=many"], "whole number from 1"),
     "data elsewhere": (["render", "--name=a", "--data=reviews"], "must be a folder on the data volume"),
+    "data of a function to prepare": (
+        ["render", "--name=a", "--layout=prepare", "--data=shop:data", "--train=/data/a.csv"],
+        "must be a folder on the data volume",
+    ),
+    "data of no function": (["render", "--name=a", "--data=shop:"], "a function is package.module:function"),
     "data above": (["render", "--name=a", "--data=/data/../runs"], "must be a folder on the data volume"),
     "data twice": (["render", "--name=a", "--", "--data=/data/x"], "--data cannot be among the arguments"),
     "another run directory": (["render", "--name=a", "--run", "/runs/b"], "the run directory is /runs/a"),
