@@ -6,13 +6,15 @@ Decides: which columns a prediction has. Never: trains, or writes a file itself.
 
 Columns of a row: `example`, the number of the example, and `prediction`, the output of the model. Several outputs have
 a column each, `prediction_NAME`. If the only output is a score for each class, `label` and `probability` name the best.
+A model of prepared text has the columns of its answers in their place.
 Of rows with any number of labels, `prediction` holds the probability of each label.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from distrain.data.batches import epoch_batches, sample_batch
 from distrain.data.nests import is_nest, leaves
 from distrain.data.prefetch import prefetched
 from distrain.errors import ConfigurationError
+from distrain.inference.answers import answers
 from distrain.inference.finished_run import open_finished_run
 from distrain.inference.prediction_files import check_prediction_file, json_lines, prediction_writer
 from distrain.inference.probabilities import probabilities
@@ -30,8 +33,10 @@ from distrain.inference.run_data import TO_PREDICT, RunPart, open_part
 from distrain.keras_backend import require_tensorflow
 from distrain.training.class_counts import gives_logits
 from distrain.training.feed import evaluation_plan
+from distrain.training.job import TextMetadata
 
 Columns = dict[str, np.ndarray]
+Interpret = Callable[[Columns], Columns]  # outputs -> what they mean
 
 
 def predict_data(
@@ -73,7 +78,12 @@ def predict_data(
     finished = open_finished_run(run, checkpoint=checkpoint, trust=trust)
     opened = open_part(finished, data, TO_PREDICT if part is None else (part,))
     model = finished.load_network(opened.examples, SingleDevice())
-    rows = _predicted(model, opened, finished.config.replica_batch_size(1))
+    is_logits = gives_logits(model)
+    if finished.is_of_text:
+        interpret = partial(_text_columns, finished.metadata, is_logits)
+    else:
+        interpret = partial(_class_columns, opened.classes, is_logits, _scores_classes(model))
+    rows = _predicted(model, opened, finished.config.replica_batch_size(1), interpret)
     if out is None:
         for columns in rows:
             yield from json_lines(columns)
@@ -84,18 +94,17 @@ def predict_data(
     yield f"{opened.examples.num_examples:,} predictions of the {opened.name} part in {out}"
 
 
-def _predicted(model: Any, part: RunPart, batch_size: int) -> Iterator[Columns]:
+def _predicted(model: Any, part: RunPart, batch_size: int, interpret: Interpret) -> Iterator[Columns]:
     """Yield the columns of each batch."""
     import tensorflow as tf
 
     compute = _compiled(model, sample_batch(part.examples), part.examples.num_columns)
-    name_classes = _class_columns(model, () if part.has_label_sets else part.classes)
     plan, order = evaluation_plan(part.examples, 1, batch_size)
     with prefetched(epoch_batches(part.examples, plan, order, replicas=range(1))) as steps:
         for (batch,) in steps:
             outputs = _named(model, tf.nest.map_structure(_as_array, compute(batch.features)), int(batch.num_rows))
             numbers = np.arange(batch.first_position, batch.first_position + batch.num_rows)
-            yield {"example": numbers, **name_classes(outputs), **outputs}
+            yield {"example": numbers, **interpret(outputs), **outputs}
 
 
 def _compiled(model: Any, sample: Batch, num_columns: Any) -> Callable[[Any], Any]:
@@ -132,26 +141,38 @@ def _named(model: Any, outputs: Any, num_rows: int) -> Columns:
     return {name: value[:, 0] if value.ndim == 2 and value.shape[1] == 1 else value for name, value in named.items()}
 
 
-def _class_columns(model: Any, classes: tuple[str, ...]) -> Callable[[Columns], Columns]:
-    """Return a function of the outputs that names the best class and its probability, where outputs are classes."""
+def _text_columns(metadata: TextMetadata, is_logits: bool, outputs: Columns) -> Columns:
+    """Return what `distrain predict` answers for a text."""
+    found = list(answers(outputs["prediction"], metadata, is_logits=is_logits))
+    return {name: _objects([answer[name] for answer in found]) for name in found[0]}
+
+
+def _objects(values: Sequence[Any]) -> np.ndarray:
+    column = np.empty(len(values), object)
+    for row, value in enumerate(values):
+        column[row] = value
+    return column
+
+
+def _scores_classes(model: Any) -> bool:
+    """Whether the only loss takes an output for each class."""
     import keras
 
     losses = [keras.losses.get(loss) for loss in keras.tree.flatten(model.loss) if loss is not None]
     of_classes = (keras.losses.sparse_categorical_crossentropy, keras.losses.categorical_crossentropy)
-    is_classifier = len(losses) == 1 and getattr(losses[0], "fn", losses[0]) in of_classes
-    is_logits = gives_logits(model)
+    return len(losses) == 1 and getattr(losses[0], "fn", losses[0]) in of_classes
 
-    def columns(outputs: Columns) -> Columns:
-        scores = outputs.get("prediction")
-        if scores is None or scores.ndim > 2:
-            return {}
-        width = scores.shape[1] if scores.ndim == 2 else 1
-        is_named = len(classes) >= 2 and (width == len(classes) or (width == 1 and len(classes) == 2))
-        if not is_named and not (is_classifier and width > 1):
-            return {}
-        found = probabilities(scores, is_logits=is_logits)
-        best = found.argmax(axis=1)
-        labels = np.array(classes, object)[best] if is_named else best
-        return {"label": labels, "probability": found[np.arange(len(best)), best]}
 
-    return columns
+def _class_columns(classes: Sequence[str], is_logits: bool, scores_classes: bool, outputs: Columns) -> Columns:
+    """Return the best class and its probability, where the only output is a score for each class."""
+    scores = outputs.get("prediction")
+    if scores is None or scores.ndim > 2:
+        return {}
+    width = scores.shape[1] if scores.ndim == 2 else 1
+    is_named = len(classes) >= 2 and (width == len(classes) or (width == 1 and len(classes) == 2))
+    if not is_named and not (scores_classes and width > 1):
+        return {}
+    found = probabilities(scores, is_logits=is_logits)
+    best = found.argmax(axis=1)
+    labels = np.array(classes, object)[best] if is_named else best
+    return {"label": labels, "probability": found[np.arange(len(best)), best]}

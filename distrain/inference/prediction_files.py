@@ -95,7 +95,7 @@ def _parquet_writer(path: Path) -> Iterator[Write]:
             waiting.clear()
 
     def write(columns: Mapping[str, np.ndarray]) -> None:
-        waiting.append(pa.RecordBatch.from_pydict({name: _arrow(column) for name, column in columns.items()}))
+        waiting.append(pa.RecordBatch.from_pydict({name: _arrow(name, column) for name, column in columns.items()}))
         if sum(batch.num_rows for batch in waiting) >= GROUP_ROWS or sum(b.nbytes for b in waiting) >= GROUP_BYTES:
             flush()
 
@@ -107,12 +107,15 @@ def _parquet_writer(path: Path) -> Iterator[Write]:
             writer.close()
 
 
-def _arrow(column: np.ndarray) -> Any:
-    """Return rows of numbers, or of lists of numbers, as an Arrow array."""
+def _arrow(name: str, column: np.ndarray) -> Any:
+    """Return rows of numbers, of lists of numbers, or of objects that the name tells, as an Arrow array."""
     import pyarrow as pa
 
+    if column.dtype.kind == "O":
+        objects = {"label": pa.string(), "labels": pa.list_(pa.string()), "probabilities": pa.list_(pa.float64())}
+        return pa.array(column.tolist(), objects.get(name, pa.float64()))
     if column.ndim == 1:
-        return pa.array(column.tolist(), pa.string()) if column.dtype.kind in "OU" else pa.array(column)
+        return pa.array(column)
     values = pa.array(np.ascontiguousarray(column).reshape(-1))
     for axis in range(column.ndim - 1, 0, -1):
         count = math.prod(column.shape[:axis])

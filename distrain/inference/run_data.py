@@ -22,6 +22,8 @@ from distrain.data.examples import Examples
 from distrain.data.sources import part_examples
 from distrain.errors import ConfigurationError, DataError
 from distrain.inference.finished_run import FinishedRun
+from distrain.training.given_data import class_names_of
+from distrain.training.job import class_names
 from distrain.training.named_data import load_named_data, names_function
 
 _LOG = logging.getLogger(__name__)
@@ -38,13 +40,11 @@ class RunPart:
         name: "train", "validation" or "test".
         examples: the examples.
         classes: names of the classes or labels by number; empty if nobody named them.
-        has_label_sets: whether an example has any number of labels.
     """
 
     name: str
     examples: Examples
     classes: tuple[str, ...] = ()
-    has_label_sets: bool = False
 
 
 def open_part(run: FinishedRun, data: Path, wanted: Sequence[str], *, compares: bool = False) -> RunPart:
@@ -73,7 +73,7 @@ def open_part(run: FinishedRun, data: Path, wanted: Sequence[str], *, compares: 
         )
     part = _first(data, wanted, list(dataset.parts))
     examples = part_examples(dataset.parts[part], **run.row_layout)
-    return RunPart(part, examples, dataset.classes, dataset.task == "multilabel")
+    return RunPart(part, examples, dataset.classes)
 
 
 def _named_part(run: FinishedRun, data: Path, wanted: Sequence[str], compares: bool) -> RunPart:
@@ -81,7 +81,13 @@ def _named_part(run: FinishedRun, data: Path, wanted: Sequence[str], compares: b
     part = _first(data, wanted, list(named.parts))
     if compares and "train" in named.parts:
         _compare(run, data, named.examples("train", seed=run.config.seed, augments=True).digest)
-    return RunPart(part, named.examples(part, seed=run.config.seed))
+    names, trained = class_names_of({part: named.parts[part]}), class_names(run.settings)
+    if names and trained and names != trained:
+        raise DataError(
+            f"{data} numbers the classes of its {part} part otherwise than {run.path}: equal numbers mean different "
+            "classes. Give it the class_names of the training data."
+        )
+    return RunPart(part, named.examples(part, seed=run.config.seed), trained or names)
 
 
 def _array_part(run: FinishedRun, data: Path, wanted: Sequence[str], compares: bool) -> RunPart:
@@ -89,7 +95,7 @@ def _array_part(run: FinishedRun, data: Path, wanted: Sequence[str], compares: b
     part = _first(data, wanted, list(parts))
     if compares and "train" in parts:
         _compare(run, data, parts["train"].digest)
-    return RunPart(part, parts[part])
+    return RunPart(part, parts[part], class_names(run.settings))
 
 
 def _first(data: Path, wanted: Sequence[str], parts: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Counts of right and wrong predictions by class, over one pass through examples of prepared text.
+"""Counts of right and wrong predictions by class, over one pass through examples.
 
 Decides: which class an output predicts, and how examples are counted. Never: how counts become figures
 (`class_figures.py`).
@@ -20,6 +20,7 @@ from distrain.batch import Batch
 from distrain.training.class_figures import MAX_CONFUSION_CLASSES, class_figures, label_figures
 from distrain.training.evaluation import evaluate_all
 from distrain.training.feed import open_evaluation
+from distrain.training.job import class_names
 from distrain.training.setup import RunSetup
 from distrain.training.step_flags import StepFlags
 
@@ -35,7 +36,7 @@ def validation_figures(setup: RunSetup, step_flags: StepFlags) -> dict[str, Any]
         See `class_figures`; None if the data has no names of classes, if the model predicts no class, or if a request
         to stop interrupted.
     """
-    names = setup.job.metadata.get("text", {}).get("classes", ())
+    names = class_names(setup.job.metadata)
     if setup.job.validation is None:
         return None
     counting = choose_counting(setup.trainable, setup.validation_sample, len(names))

@@ -27,7 +27,8 @@ from distrain.reporting.console import open_console
 from distrain.reporting.reporter import Reporter, RunReporter
 from distrain.training.callback_rules import flat_callbacks
 from distrain.training.fit_arguments import VERBOSE, examples_of, named_data, refuse_arguments, transforms_of
-from distrain.training.job import TrainingJob, refuse_given_model
+from distrain.training.given_data import class_names_of
+from distrain.training.job import TrainingJob, named_classes, refuse_given_model
 from distrain.training.run import Result, run_job
 from distrain.training.uncaught import end_script_by_exit_code
 
@@ -108,13 +109,17 @@ def fit(
     way: dict[str, Any] = {"shuffle": shuffle, "verbose": verbose, "has_given_model": is_model, "workers": workers}
 
     def open_job() -> TrainingJob:
-        metadata = {"shuffle": shuffle, "validation_digest": held_out.digest if held_out else None}
+        metadata = {"shuffle": shuffle, "validation_digest": getattr(held_out, "digest", None), **_classes(*data)}
         way["callbacks"] = flat_callbacks(callbacks)  # refuses a callback before the run directory is made
         return TrainingJob(build, examples, held_out, examples.digest, metadata, is_temporary=run is None, **way)
 
     with _run_directory(run) as folder:
         config = TrainConfig(data=Path(), run=folder, patience=patience, **settings)
         return run_job(open_job, config, reporter=partial(_reporter, config, verbose))
+
+
+def _classes(train: Any, validation: Any) -> dict[str, Any]:
+    return named_classes(class_names_of({"train": train, "validation": validation}))
 
 
 @contextmanager

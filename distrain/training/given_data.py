@@ -8,6 +8,7 @@ Decides: which objects are data, and what a refusal says. Never: reads more than
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ from distrain.data.sources import array_examples
 from distrain.data.transforms import Transform
 from distrain.data.worker_pool import WorkerPool
 from distrain.errors import ConfigurationError
+
+MAX_SHOWN = 10  # names of classes in a message
 
 FORMS = (
     "give a tuple (x, y) or (x, y, weights) of arrays, or a source: an object with __len__ and __getitem__ that "
@@ -72,3 +75,27 @@ def _way_on(data: Any) -> str:
 def _is_list_of_arrays(data: list[Any]) -> bool:
     """Whether a list looks like [x, y], which is no list of examples."""
     return len(data) in (2, 3) and all(isinstance(value, np.ndarray) and value.ndim for value in data)
+
+
+def class_names_of(parts: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the classes by number, which a source may give as `class_names`; empty if none gives names.
+
+    Args:
+        parts: data by name of the part.
+
+    Raises:
+        ConfigurationError: two parts number their classes differently.
+    """
+    named = {name: tuple(map(str, getattr(part, "class_names", None) or ())) for name, part in parts.items()}
+    (first, names), *others = [(name, found) for name, found in named.items() if found] or [("", ())]
+    for name, found in others:
+        if found != names:
+            raise ConfigurationError(
+                f"{name} has the classes {_shown(found)}, but {first} has {_shown(names)}, so equal numbers mean "
+                "different classes: give both the same class_names."
+            )
+    return names
+
+
+def _shown(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:MAX_SHOWN]) + (f", ... ({len(names):,} in all)" if len(names) > MAX_SHOWN else "")

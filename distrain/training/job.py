@@ -8,7 +8,7 @@ Decides: the fields of a job, and which model goes with which data. Never: train
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -197,6 +197,16 @@ def _text_job(config: TrainConfig) -> TrainingJob:
     )
 
 
+def named_classes(classes: Sequence[str]) -> dict[str, Any]:
+    """Return the entry of `config.json` for names of classes that a source gives; none for classes without names."""
+    return {"classes": list(classes)} if classes else {}
+
+
+def class_names(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the classes by number that `config.json` holds; empty if classes have no names."""
+    return tuple(map(str, settings.get("classes") or settings.get("text", {}).get("classes", ())))
+
+
 def training_arrays(folder: Path) -> dict[str, Examples]:
     """Return the parts of a folder of arrays, of which "train" is one.
 
@@ -223,7 +233,7 @@ def _named_job(config: TrainConfig) -> TrainingJob:
     train = data.examples("train", seed=config.seed, augments=True, workers=workers)
     held_out = "validation" in data.parts
     validation = data.examples("validation", seed=config.seed, workers=workers) if held_out else None
-    job = _model_job(config, train, validation, train.digest)
+    job = _model_job(config, train, validation, train.digest, data.class_names())
     metadata = {"validation_digest": validation.digest if validation else None, **job.metadata}
     return replace(job, metadata=metadata, workers=workers)
 
@@ -233,10 +243,17 @@ def _require_model(config: TrainConfig, what: str) -> None:
         raise ConfigurationError(f"{config.data} {what}: name your model, --model package.module:function.")
 
 
-def _model_job(config: TrainConfig, train: Examples, validation: Examples | None, data_digest: str) -> TrainingJob:
+def _model_job(
+    config: TrainConfig,
+    train: Examples,
+    validation: Examples | None,
+    data_digest: str,
+    classes: tuple[str, ...] = (),
+) -> TrainingJob:
     from distrain.models.build import find_function, user_model
 
     assert config.model is not None
     function = find_function(config.model)
-    train, weights = weigh_classes(train, config.class_weight)
-    return TrainingJob(partial(user_model, function), train, validation, data_digest, metadata=weights)
+    train, weights = weigh_classes(train, config.class_weight, classes)
+    metadata = {**named_classes(classes), **weights}
+    return TrainingJob(partial(user_model, function), train, validation, data_digest, metadata=metadata)

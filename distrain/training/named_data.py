@@ -23,7 +23,7 @@ from distrain.data.examples import Examples
 from distrain.data.worker_pool import WorkerPool
 from distrain.errors import ConfigurationError
 from distrain.training.fit_arguments import transforms_of
-from distrain.training.given_data import FORMS, given_examples
+from distrain.training.given_data import FORMS, class_names_of, given_examples
 
 PARTS = ("train", "validation", "test")
 MAPS = ("map", "validation_map")
@@ -66,6 +66,14 @@ class NamedData:
         transforms = transforms_of(self.map, self.validation_map, seed=seed, validates=not augments)
         transform = transforms["transform" if augments else "validation_transform"]
         return given_examples(self.parts[part], f"{part} of {self.name}", transform, workers)
+
+    def class_names(self) -> tuple[str, ...]:
+        """Return the names of the classes by number; empty if no source names them.
+
+        Raises:
+            ConfigurationError: two parts number their classes differently.
+        """
+        return class_names_of({f"{part} of {self.name}": data for part, data in self.parts.items()})
 
 
 def names_function(data: Path) -> bool:

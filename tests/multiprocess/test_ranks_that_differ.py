@@ -29,17 +29,31 @@ def folder(text, tmp_path_factory):
     (other_keras / "METADATA").write_text("Metadata-Version: 2.1\nName: keras\nVersion: 99.0\n")
     alike = {"strategy": "mpi", "epochs": 3, "data": str(text["ngram"])}
 
-    def alike_but(name, *, path=None, **more):
+    def alike_but(name, *, paths=(None, None), **more):
         own = [{**alike, "run": str(folder / "runs" / f"{name}.{rank}")} for rank in (0, 1)]
-        return {"name": name, "settings": [own[0], {**own[1], **more}], "paths": [None, path], "gpus": [[], []]}
+        return {"name": name, "settings": [own[0], {**own[1], **more}], "paths": paths, "gpus": [[], []]}
+
+    def of_function(name, *bodies):
+        """Each rank has a module of its own whose function returns the data."""
+        paths = []
+        for rank, body in enumerate(bodies):
+            path = folder / f"{name}.{rank}"
+            path.mkdir()
+            (path / f"{name}_rows.py").write_text(f"def data():\n    {body}\n")
+            paths.append(str(path))
+        function = {"data": f"{name}_rows:data", "model": f"{name}_rows:data"}
+        run = alike_but(name, paths=paths)
+        return {**run, "settings": [{**settings, **function} for settings in run["settings"]]}
 
     plan = [
         alike_but("seed", seed=1),
         alike_but("epochs", epochs=4),
         alike_but("dropout", dropout=0.25),
         alike_but("data", data=str(text["other"])),
-        alike_but("version", path=str(other_keras.parent)),
+        alike_but("version", paths=(None, str(other_keras.parent))),
         alike_but("missing", data=str(folder / "nowhere")),
+        of_function("function", "return [([1.0], 0), ([2.0], 1)]", "return [([1.0], 0), ([3.0], 1)]"),
+        of_function("failing", "return [([1.0], 0)]", "raise ValueError('no such shelf')"),
     ]
     (folder / "plan.json").write_text(json.dumps(plan))
     done = run_ranks("mpirun", 2, [sys.executable, str(PROGRAM), str(folder)])
@@ -69,6 +83,18 @@ def test_all_ranks_end_with_one_message_that_names_rank_and_field(name, folder, 
         assert (end["code"], end["reporting_rank"], end["said"]) == (5, 0, "")
         message = f"rank 1 differs from rank 0 in {field}: {there} there, {here} on rank 0. Give all ranks the same"
         assert end["message"].startswith(message)
+
+
+def test_a_function_that_returns_other_data_on_a_rank_is_refused(folder):
+    for end in ends(folder, "function"):
+        assert (end["code"], end["reporting_rank"], end["said"]) == (5, 0, "")
+        assert end["message"].startswith("rank 1 differs from rank 0 in the data: ")
+
+
+def test_a_function_that_fails_on_one_rank_ends_all_with_its_message(folder):
+    for end in ends(folder, "failing"):
+        assert (end["code"], end["reporting_rank"], end["said"]) == (2, 1, "")
+        assert "--data failing_rows:data fails: ValueError: no such shelf" in end["message"]
 
 
 def test_a_folder_that_one_rank_lacks_ends_all_with_its_message(folder):

@@ -28,6 +28,7 @@ X = RNG.normal(size=(90, 6)).astype("float32")
 Y = (X.sum(axis=1) > 0).astype("int64")
 
 class Rows:
+    class_names = ["down", "up"]
     def __init__(self, start, stop):
         self.start, self.stop = start, stop
     def __len__(self):
@@ -41,6 +42,15 @@ def jittered(example, rng):
 def parts():
     whole = {"train": Rows(0, 53), "validation": Rows(53, 70), "test": Rows(70, 90)}
     return {**whole, "map": jittered, "validation_map": lambda example: example}
+
+class Swapped(Rows):
+    class_names = ["up", "down"]
+
+def swapped():
+    return {"train": Rows(0, 53), "validation": Swapped(53, 70), "test": Rows(70, 90)}
+
+def swapped_test():
+    return {"test": Swapped(70, 90)}
 
 def other():
     return {"train": Rows(1, 53), "test": (X[70:], Y[70:])}
@@ -116,14 +126,19 @@ def wanted(folder):
 def test_the_run_names_the_function(folder):
     settings = json.loads((folder / "run/config.json").read_text())
     assert settings["data"] == "stall:parts"
-    assert json.loads((folder / "run/summary.json").read_text())["validation_accuracy"] is not None
+    assert settings["classes"] == ["down", "up"]
+    summary = json.loads((folder / "run/summary.json").read_text())
+    assert summary["validation_accuracy"] is not None
+    assert summary["classes"].keys() == {"down", "up"}
 
 
 def test_evaluate_takes_the_test_part_of_a_function_and_of_a_folder(call, wanted):
+    supports = dict(zip(("down", "up"), np.bincount(sys.modules["stall"].Y[70:]).tolist(), strict=True))
     for data in ("stall:parts", "arrays"):
         code, out, error = call(f"evaluate --run run --data {data}")
         found = json.loads(out)
         assert (code, error, found["examples"]) == (0, "", 20)
+        assert {name: figures["support"] for name, figures in found["classes"].items()} == supports
         assert [found["loss"], found["accuracy"]] == pytest.approx(wanted[0], abs=1e-5)
     code, out, error = call("evaluate --run run --data stall:other")
     assert json.loads(out)["loss"] == pytest.approx(wanted[0][0], abs=1e-5)
@@ -139,7 +154,7 @@ def test_predict_writes_each_example_in_order(call, wanted, ending, tmp_path):
     found = pq.read_table(path).to_pylist() if is_parquet else list(map(json.loads, path.read_text().splitlines()))
     assert [row["example"] for row in found] == list(range(20))
     np.testing.assert_allclose([row["prediction"] for row in found], wanted[1], atol=1e-6)
-    assert [row["label"] for row in found] == wanted[1].argmax(axis=1).tolist()
+    assert [row["label"] for row in found] == [["down", "up"][best] for best in wanted[1].argmax(axis=1)]
     np.testing.assert_allclose([row["probability"] for row in found], wanted[1].max(axis=1), atol=1e-6)
     assert list(tmp_path.iterdir()) == [path]
 
@@ -217,6 +232,12 @@ def test_predict_of_prepared_text_names_the_classes(call):
         ("predict --data arrays lines.txt", 2, "lines.txt and --data are both given"),
         ("predict --out p.jsonl", 2, "--out goes with --data"),
         ("predict --part test", 2, "--part goes with --data"),
+        ("evaluate --data stall:swapped_test", 3, "stall:swapped_test numbers the classes of its test part otherwise"),
+        (
+            "train --data stall:swapped --model stall:build",
+            2,
+            "has the classes up, down, but train of",
+        ),
         ("train --data arrays --model stall:build", 3, "arrays to test, but none to train"),
         ("train --data stall:unlabelled --model stall:build", 2, "the examples have no labels"),
     ],

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import io
+import tarfile
+from itertools import cycle
 
+import h5py
 import keras
 import numpy as np
 import pyarrow as pa
@@ -11,9 +16,14 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
+import zarr
 
 import distrain
 from distrain import formats
+from distrain.data.batches import epoch_batches
+from distrain.data.plan import EpochPlan
+from distrain.data.transforms import Transform
+from distrain.training.given_data import given_examples
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras, as it saves
 
@@ -23,6 +33,7 @@ X = RNG.normal(size=(NUM_EXAMPLES, 6)).astype("float32")
 Y = np.tanh(X @ RNG.normal(size=(6, 1)))[:, 0].astype("float32")
 STARTS = (0, 20, 40)  # files of 20 examples, the last of 13
 SETTINGS = {"loss": "mse", "epochs": 2, "global_batch_size": 8, "learning_rate": 0.05, "verbose": 0, "seed": 4}
+SETTINGS |= {"jit_compile": False}  # compiling takes longer than the run
 
 
 def build():
@@ -94,6 +105,34 @@ def tfrecord(folder):
     return formats.tfrecord(folder, shapes={"label": ()})
 
 
+def hdf5(folder):
+    for start in STARTS:
+        with h5py.File(folder / f"{start:02}.h5", "w") as file:
+            file["pixels"], file["label"] = X[start : start + 20], Y[start : start + 20]
+    return formats.hdf5(folder)
+
+
+def zarr_store(folder):
+    group = zarr.open_group(folder / "rows.zarr", mode="w")
+    for name, values in (("pixels", X), ("label", Y)):
+        group.create_array(name, data=values, chunks=(7, *values.shape[1:]))
+    return formats.zarr(folder / "rows.zarr")
+
+
+def tar_shards(folder):
+    for start in STARTS:
+        with tarfile.open(folder / f"{start:02}.tar", "w") as tar:
+            for number in range(start, min(start + 20, NUM_EXAMPLES)):
+                for ending, value in (("pixels.npy", X[number]), ("label.npy", Y[number])):
+                    file = io.BytesIO()
+                    np.save(file, value)
+                    member = tarfile.TarInfo(f"{number:04}.{ending}")
+                    member.size = file.tell()
+                    file.seek(0)
+                    tar.addfile(member, file)
+    return formats.webdataset(folder, features="pixels.npy", label="label.npy")
+
+
 FORMS = {
     "npy": npy,
     "npy columns": npy_columns,
@@ -103,6 +142,9 @@ FORMS = {
     "Parquet": parquet,
     "Arrow": arrow,
     "TFRecord": tfrecord,
+    "HDF5": hdf5,
+    "Zarr": zarr_store,
+    "tar shards": tar_shards,
 }
 
 
@@ -123,15 +165,36 @@ def digest(train, num_replicas=1, **settings):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_form_trains_the_weights_of_arrays_after_a_resume_within_an_epoch(form, sources, tmp_path):
-    distrain.fit(build, sources(form), **SETTINGS, run=tmp_path / "run", max_steps=10)
+def test_a_form_trains_the_weights_of_arrays(form, sources):
+    assert digest(sources(form)) == wanted(1)
+
+
+@pytest.mark.parametrize(("form", "num_replicas"), list(zip(FORMS, cycle([2, 3]))))
+def test_a_form_trains_the_weights_of_arrays_on_several_replicas(form, num_replicas, sources):
+    assert digest(sources(form), num_replicas) == wanted(num_replicas)
+
+
+@pytest.mark.parametrize("form", ["Hugging Face", "Parquet", "TFRecord"])
+def test_a_form_goes_on_within_an_epoch(form, sources, tmp_path):
+    digest(sources(form), run=tmp_path / "run", max_steps=10)
     assert digest(sources(form), run=tmp_path / "run") == wanted(1)
 
 
-@pytest.mark.parametrize("num_replicas", [2, 3])
-@pytest.mark.parametrize("form", FORMS)
-def test_a_form_trains_the_weights_of_arrays_on_several_replicas(form, num_replicas, sources):
-    assert digest(sources(form), num_replicas) == wanted(num_replicas)
+def fed(examples, num_replicas):
+    """Bits of all batches of two epochs, by replica."""
+    bits = hashlib.sha256()
+    for epoch in (0, 1):
+        plan, order = EpochPlan(NUM_EXAMPLES, num_replicas, 3), examples.order(seed=4, epoch=epoch)
+        for batches in epoch_batches(examples, plan, order, replicas=range(num_replicas), epoch=epoch):
+            for batch in batches:
+                bits.update(batch.features.astype(np.float32).tobytes() + batch.labels.astype(np.float32).tobytes())
+    return bits.hexdigest()
+
+
+@pytest.mark.parametrize("num_replicas", [1, 2, 3])
+def test_each_form_feeds_each_replica_the_batches_of_arrays(num_replicas, sources):
+    found = {form: fed(given_examples(sources(form), "train"), num_replicas) for form in FORMS}
+    assert set(found.values()) == {fed(given_examples((X, Y), "train"), num_replicas)}
 
 
 def noisy(example, rng):
@@ -140,13 +203,12 @@ def noisy(example, rng):
 
 
 def test_augmented_examples_are_the_same_in_each_form_and_at_each_number_of_replicas(sources):
-    """The global batch of 9 divides by 1 and 3, so that rounding alone may differ."""
-    settings = {**SETTINGS, "global_batch_size": 9, "map": noisy}
-    alone = distrain.fit(build, (X, Y), **settings)
-    for form in FORMS:
-        several = {} if form in ("Hugging Face", "Parquet") else {"strategy": "mirrored", "devices": "cpu:3"}
-        found = distrain.fit(build, sources(form), **several, **settings)
-        if not several:
-            assert found.summary["weights_sha256"] == alone.summary["weights_sha256"]
-        for own, other in zip(alone.model.get_weights(), found.model.get_weights(), strict=True):
-            np.testing.assert_allclose(own, other, rtol=1e-5, atol=1e-6)
+    noise = Transform(noisy, seed=4)
+    plain = fed(given_examples((X, Y), "train"), 2)
+    drawn = {form: fed(given_examples(sources(form), "train", noise), 2) for form in FORMS}
+    assert len({*drawn.values(), plain}) == 2
+    settings = {**SETTINGS, "global_batch_size": 9, "map": noisy}  # 9 divides by 3, so rounding alone may differ
+    alone = distrain.fit(build, sources("list"), **settings).model.get_weights()
+    together = distrain.fit(build, sources("Parquet"), **settings, strategy="mirrored", devices="cpu:3")
+    for own, other in zip(alone, together.model.get_weights(), strict=True):
+        np.testing.assert_allclose(own, other, rtol=1e-5, atol=1e-6)
