@@ -63,10 +63,9 @@ def check_disk(folder: Path) -> Finding:
     except OSError as error:
         cure = "give the folder of your runs: distrain doctor --dir DIR; or free space, and see to the rights"
         return Finding.error(f"nothing can be written in {folder}: {describe(error)}", cure)
-    free = shutil.disk_usage(folder).free / 2**30
-    message = (
-        f"writes {write_rate / 1e6:,.0f} MB/s, reads {read_rate / 1e6:,.0f} MB/s, {free:,.1f} GiB free in {folder}"
-    )
+    usage = shutil.disk_usage(folder)
+    free = f"{usage.free / 2**30:,.1f} GiB" if usage.total else "an unknown size"  # some FUSE file systems report none
+    message = f"writes {write_rate / 1e6:,.0f} MB/s, reads {read_rate / 1e6:,.0f} MB/s, {free} free in {folder}"
     if not same:
         return Finding.error(f"{folder} gives back other bytes than were written", "replace this disk")
     if min(write_rate, read_rate) < SLOW_DISK:

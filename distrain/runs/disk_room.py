@@ -49,10 +49,15 @@ def unwritable(path: Path, error: OSError, *, run: Path, num_bytes: int | None =
             f"{run} was removed while this job trained, so {path.name} cannot be written. Leave the run directory in "
             "place, and start again."
         )
-    size = "" if num_bytes is None else f"{path.name} takes about {_shown(num_bytes)}, and "
+    free = _free(run)
+    facts = [
+        *([] if num_bytes is None else [f"{path.name} takes about {_shown(num_bytes)}"]),
+        *([] if free is None else [f"{_shown(free)} are free"]),
+    ]
+    room = f": {', and '.join(facts)}" if facts else ""
     return CheckpointError(
-        f"{path} cannot be written ({describe(error)}): {size}{_shown(_free(run))} are free. Mend that and start the "
-        "same command again: training goes on from the last checkpoint."
+        f"{path} cannot be written ({describe(error)}){room}. Mend that and start the same command again: training "
+        "goes on from the last checkpoint."
     )
 
 
@@ -68,6 +73,8 @@ def check_room(run: Path, *, checkpoint_bytes: int, num_checkpoints: int) -> Non
         CheckpointError: not even one checkpoint fits.
     """
     free = _free(run)
+    if free is None:
+        return
     if free < checkpoint_bytes:
         raise CheckpointError(
             f"{run} has {_shown(free)} free, but one checkpoint takes {_shown(checkpoint_bytes)}. Make room, or choose "
@@ -82,9 +89,11 @@ def check_room(run: Path, *, checkpoint_bytes: int, num_checkpoints: int) -> Non
         )
 
 
-def _free(run: Path) -> int:
+def _free(run: Path) -> int | None:
+    """Return the free bytes; None where the file system reports no size at all, as some FUSE file systems do."""
     existing = next(folder for folder in (run, *run.absolute().parents) if folder.is_dir())
-    return shutil.disk_usage(existing).free
+    usage = shutil.disk_usage(existing)
+    return usage.free if usage.total else None
 
 
 def _shown(num_bytes: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +21,19 @@ def test_room_is_compared_before_the_first_step(tmp_path, caplog):
     assert ["--keep" in message for message in caplog.messages] == [True]
     with pytest.raises(CheckpointError, match="but one checkpoint takes"):
         check_room(tmp_path, checkpoint_bytes=2 * free, num_checkpoints=1)
+
+
+def test_a_file_system_that_reports_no_size_is_not_called_full(caplog):
+    """`/proc` reports a size of 0, as FUSE file systems do that know no better."""
+    unknown = Path("/proc")
+    assert shutil.disk_usage(unknown).total == 0
+    check_room(unknown, checkpoint_bytes=10**18, num_checkpoints=5)
+    assert caplog.messages == []
+    with (
+        pytest.raises(CheckpointError, match=r"left on device\): x takes about 1\.0 MB\. Mend"),
+        required_write(unknown / "x", run=unknown, num_bytes=1_000_000),
+    ):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @pytest.mark.parametrize(
