@@ -154,8 +154,8 @@ def check_environment() -> None:
 
 
 def has_gpu() -> bool:
-    """Return whether this machine shows a GPU to this process."""
-    return bool(nvidia.gpus_present())
+    """Return whether this machine shows a GPU to this process, and the user does not hide it."""
+    return not nvidia.hides_all_gpus(os.environ) and bool(nvidia.gpus_present())
 
 
 def _version(package: str) -> str:

@@ -191,5 +191,5 @@ def _trials(*, with_nccl: bool) -> dict[str, Sequence[str]]:
         "a sum over two processes by Gloo": ["horovodrun", "--gloo", "-np", "2", "-H", "localhost:2", *trial, "2"],
     }
     if with_nccl:
-        commands["a sum on one GPU by NCCL"] = [*mpirun, "1", *trial, "1"]
+        commands["a sum on one GPU by NCCL"] = [*mpirun, "1", *trial, "1", "gpu"]
     return commands

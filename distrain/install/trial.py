@@ -3,7 +3,7 @@
 Decides: what must come out. Never: starts processes.
 
     $ mpirun -n 2 python -m distrain.install.trial 2       # two ranks, on two GPUs if there are two
-    $ python -m distrain.install.trial 1                   # one rank; on a GPU, NCCL carries its sum
+    $ mpirun -n 1 python -m distrain.install.trial 1 gpu   # one rank, which must have a GPU: NCCL carries its sum
     2.21.0 sums over 1 rank(s) on a GPU
 """
 
@@ -12,11 +12,12 @@ from __future__ import annotations
 import sys
 
 
-def sum_over_ranks(size: int) -> str:
+def sum_over_ranks(size: int, *, needs_gpu: bool = False) -> str:
     """Sum a tensor over all ranks, and return where it was.
 
     Args:
         size: number of ranks that must be there.
+        needs_gpu: whether a sum on the CPU is a failure.
     """
     import horovod.tensorflow as hvd  # imported here, because the documentation imports this module without them
     import tensorflow as tf
@@ -25,6 +26,7 @@ def sum_over_ranks(size: int) -> str:
     gpus = tf.config.list_physical_devices("GPU")
     own = gpus[hvd.local_rank() : hvd.local_rank() + 1] if len(gpus) >= size else []  # NCCL needs a GPU for each rank
     tf.config.set_visible_devices(own, "GPU")
+    assert own or not needs_gpu, "TensorFlow sees no GPU for this rank: distrain doctor says why"
     with tf.device("/GPU:0" if own else "/CPU:0"):
         total = hvd.allreduce(tf.fill([1000], float(hvd.rank() + 1)), op=hvd.Sum)
     expected = size * (size + 1) / 2
@@ -35,4 +37,4 @@ def sum_over_ranks(size: int) -> str:
 
 
 if __name__ == "__main__":
-    print(sum_over_ranks(int(sys.argv[1])))
+    print(sum_over_ranks(int(sys.argv[1]), needs_gpu=sys.argv[2:] == ["gpu"]))
