@@ -179,11 +179,9 @@ class _Unreduced:
 
     def __init__(self, distribution: Any) -> None:
         self._distribution = distribution
-        self.num_replicas = distribution.num_replicas
-        self.local_update = distribution.local_update
 
-    def compile(self, *arguments: Any, **settings: Any) -> Any:
-        return self._distribution.compile(*arguments, **settings)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._distribution, name)
 
     def sum(self, gradients: Any, metrics: Any) -> Any:
         from distrain.distribution.gradients import dense
