@@ -16,7 +16,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -31,6 +32,7 @@ from distrain.file_names import VECTORIZER_NAME
 from distrain.prepare.display import Display
 from distrain.prepare.inputs import (
     HeldOut,
+    Inputs,
     TextBlock,
     Training,
     bounds_of,
@@ -90,68 +92,113 @@ def _prepare(config: PrepareConfig, group: ProcessGroup, console: Console, warni
         config, notes = check_inputs(config, inputs)
         warnings += notes
     with shared_folders(group, config.out) as (new, scratch), Display(console) as display:
-        targets, has_weights = row_targets(config), config.weight_column is not None
-        store = TokenStore(
-            scratch,
-            memory_mib=config.memory_mib,
-            group=group,
-            tokens=config.tokens,
-            label_dtype=targets.dtype,
-            has_weights=has_weights,
-        )
-        held_out = HeldOut(scratch, group.rank, targets.dtype)
-        training = read_training(config, inputs, targets, store, held_out, display)
-        learnt = training.learnt
-        _check_training(config, inputs.train.title, training, store, warnings)
-        kind, why = _choose_vectorizer(config.vectorizer, store)
-        display.say(why)
-        vectorizer, rows = _learn(kind, config, store, learnt, display)
-        train_rows = _written(rows, learnt, sum(store.block_rows), display)
-        test_tally = Tally(bounds=bounds_of(config))
-        if config.test is None:
-            test_block_rows = held_out.block_rows
-            texts = held_out.blocks(learnt)
-        else:
-            test_block_rows = []
-            texts = read_test(config, inputs, learnt, test_tally, display, group, test_block_rows)
-        test_rows = _vectorized(texts, vectorizer)
-        scale = learnt.features if isinstance(learnt.features, RowNumbers) else None
-        like = _no_rows(kind, learnt, targets.dtype, has_weights)
-        parts = {
-            part: in_order(group, scratch, part, own_rows, block_rows, like)
-            for part, own_rows, block_rows in (
-                ("train", train_rows, store.block_rows),
-                ("test", test_rows, test_block_rows),
-            )
-        }
-        writer = DatasetWriter(
-            new,
-            kind=kind,
-            num_features=vectorizer.num_features,
-            classes=learnt.names,
-            max_length=getattr(vectorizer, "max_length", None),
-            task=learnt.task,
-            target_mean=scale.mean if scale else None,
-            target_deviation=scale.deviation if scale else None,
-            has_weights=has_weights,
-            group=group,
-        )
-        num_rows = {part: writer.write(part, rows) for part, rows in parts.items()}
-        if group.rank:
-            return
-        vectorizer.save(new / VECTORIZER_NAME)
-        if inputs.test is not None:
-            _warn_of_input(config, inputs.test.title, test_tally, "test", warnings)
-        writer.finish(vectorizer=VECTORIZER_NAME, details=_details(config, why))
-        sizes = {part: sum(file.stat().st_size for file in new.glob(f"{part}-*")) for part in parts}
-    features = f"{vectorizer.num_features:,}"
-    classes = f"{len(learnt.names):,}" if learnt.names else "numbers"
+        # A function of its own, so that its mapped files are closed before the folder with them is removed. Network
+        # file systems keep a file that is open, and so its folder.
+        contents = _write_parts(config, inputs, group, (new, scratch), display, warnings)
+    if contents is None:
+        return
     display.table(
-        f"{config.out}: {'n-grams' if kind == 'ngram' else 'sequences'}",
-        ["part", "rows", "classes" if learnt.task == "classification" else "labels", "features", "MB"],
-        [[part, f"{num_rows[part]:,}", classes, features, f"{sizes[part] / 1e6:,.1f}"] for part in parts],
+        f"{config.out}: {contents.title}",
+        ["part", "rows", contents.class_heading, "features", "MB"],
+        contents.rows,
     )
     display.say(f"done in {time.monotonic() - started:.1f} s")
+
+
+class _Contents(NamedTuple):
+    """What a prepared data set holds, for the table at the end.
+
+    Attributes:
+        title: kind of its rows.
+        class_heading: heading of the column of classes.
+        rows: name, number of rows, classes, features and MB of each part.
+    """
+
+    title: str
+    class_heading: str
+    rows: list[list[str]]
+
+
+def _write_parts(
+    config: PrepareConfig,
+    inputs: Inputs,
+    group: ProcessGroup,
+    folders: tuple[Path, Path],
+    display: Display,
+    warnings: list[str],
+) -> _Contents | None:
+    """Write all parts of the data set, and return what it holds; None on all processes but the chief.
+
+    Args:
+        config: all settings.
+        inputs: the input files.
+        group: the processes that divide the work.
+        folders: the folder that becomes the data set, and the folder for temporary files.
+        display: shows progress.
+        warnings: takes messages for the end.
+    """
+    new, scratch = folders
+    targets, has_weights = row_targets(config), config.weight_column is not None
+    store = TokenStore(
+        scratch,
+        memory_mib=config.memory_mib,
+        group=group,
+        tokens=config.tokens,
+        label_dtype=targets.dtype,
+        has_weights=has_weights,
+    )
+    held_out = HeldOut(scratch, group.rank, targets.dtype)
+    training = read_training(config, inputs, targets, store, held_out, display)
+    learnt = training.learnt
+    _check_training(config, inputs.train.title, training, store, warnings)
+    kind, why = _choose_vectorizer(config.vectorizer, store)
+    display.say(why)
+    vectorizer, rows = _learn(kind, config, store, learnt, display)
+    train_rows = _written(rows, learnt, sum(store.block_rows), display)
+    test_tally = Tally(bounds=bounds_of(config))
+    if config.test is None:
+        test_block_rows = held_out.block_rows
+        texts = held_out.blocks(learnt)
+    else:
+        test_block_rows = []
+        texts = read_test(config, inputs, learnt, test_tally, display, group, test_block_rows)
+    test_rows = _vectorized(texts, vectorizer)
+    scale = learnt.features if isinstance(learnt.features, RowNumbers) else None
+    like = _no_rows(kind, learnt, targets.dtype, has_weights)
+    parts = {
+        part: in_order(group, scratch, part, own_rows, block_rows, like)
+        for part, own_rows, block_rows in (
+            ("train", train_rows, store.block_rows),
+            ("test", test_rows, test_block_rows),
+        )
+    }
+    writer = DatasetWriter(
+        new,
+        kind=kind,
+        num_features=vectorizer.num_features,
+        classes=learnt.names,
+        max_length=getattr(vectorizer, "max_length", None),
+        task=learnt.task,
+        target_mean=scale.mean if scale else None,
+        target_deviation=scale.deviation if scale else None,
+        has_weights=has_weights,
+        group=group,
+    )
+    num_rows = {part: writer.write(part, rows) for part, rows in parts.items()}
+    if group.rank:
+        return None
+    vectorizer.save(new / VECTORIZER_NAME)
+    if inputs.test is not None:
+        _warn_of_input(config, inputs.test.title, test_tally, "test", warnings)
+    writer.finish(vectorizer=VECTORIZER_NAME, details=_details(config, why))
+    sizes = {part: sum(file.stat().st_size for file in new.glob(f"{part}-*")) for part in parts}
+    features = f"{vectorizer.num_features:,}"
+    classes = f"{len(learnt.names):,}" if learnt.names else "numbers"
+    return _Contents(
+        "n-grams" if kind == "ngram" else "sequences",
+        "classes" if learnt.task == "classification" else "labels",
+        [[part, f"{num_rows[part]:,}", classes, features, f"{sizes[part] / 1e6:,.1f}"] for part in parts],
+    )
 
 
 def _check_training(

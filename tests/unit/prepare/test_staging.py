@@ -11,6 +11,8 @@ import pytest
 from prepared_data import Result, fails, rows, tree, write_csv
 
 from distrain.errors import ConfigurationError, DataError
+from distrain.files import swap_folder
+from distrain.prepare import staging
 
 
 def test_who_may_read_one_file_may_read_all(tmp_path):
@@ -24,6 +26,29 @@ def test_an_error_late_in_the_test_rows_leaves_nothing(tmp_path):
     train = write_csv(tmp_path / "a.csv", rows(30))
     test = write_csv(tmp_path / "b.csv", [*rows(30), ("art", "too", "many")])
     fails(DataError, "row 31", "3 columns", train=train, test=test, out=tmp_path / "out")
+
+
+@pytest.mark.parametrize("vectorizer", ["ngram", "sequence"])
+def test_no_temporary_file_is_open_when_its_folder_is_removed(vectorizer, tmp_path, monkeypatch):
+    """NFS and FUSE keep a removed file until it is closed, so its folder would stay beside the data set."""
+    open_files = []
+
+    def watched_swap(new, out, **names):
+        mapped = [
+            line.split(maxsplit=5)[5].strip()
+            for line in Path("/proc/self/maps").read_text().splitlines()
+            if line.count("/")
+        ]
+        held = [str(entry.resolve()) for entry in Path("/proc/self/fd").iterdir() if entry.exists()]
+        open_files.extend(path for path in {*mapped, *held} if path.startswith(f"{new.parent}/"))
+        swap_folder(new, out, **names)
+        swapped.append(out)
+
+    swapped = []
+    monkeypatch.setattr(staging, "swap_folder", watched_swap)
+    Result(train=write_csv(tmp_path / "a.csv", rows(30)), out=tmp_path / "out", vectorizer=vectorizer)
+    assert swapped == [tmp_path / "out"]
+    assert open_files == []
 
 
 def test_what_out_holds_is_not_lost(tmp_path):
