@@ -64,7 +64,7 @@ def _add_time(table: Table, time: TimePlan, *, is_single: bool) -> None:
 def outlook_table(steps: Sequence[ScaledStep]) -> Table:
     """What each number of replicas would give, a row each."""
     table = Table(title="What more replicas give", title_justify="left")
-    for header in ("replicas", "batch each", "computing", "waiting", "samples/s", "times one", "efficiency"):
+    for header in ("replicas", "batch", "compute", "wait", "samples/s", "speedup", "efficiency"):
         table.add_column(header, justify="right")
     for step in steps:
         speedup = step.samples_per_second / steps[0].samples_per_second

@@ -42,6 +42,7 @@ def test_plan_says_that_more_gpus_do_not_pay(capsys, monkeypatch, data):
     assert main(["plan", "--data", data, "--replicas", "8", "--step-ms", "3", "--link", "nvlink"]) == 0
     out = capsys.readouterr().out
     assert max(map(len, out.splitlines()[:-3])) <= 80
+    assert "speedup ┃ efficiency" in out
     rows = [line.strip("│ ").split() for line in out.splitlines() if line.strip("│ ")[:1].isdigit()]
     assert [(row[0], row[2]) for row in rows] == [("1", "128"), ("2", "64"), ("4", "32"), ("8", "16")]
     assert "More than 1 replica do not pay" in " ".join(out.split())
