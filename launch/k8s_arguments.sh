@@ -12,7 +12,7 @@ train_options="--data --run --strategy --devices --model --batch-size --global-b
 --dropout --prometheus --metrics-port --skip-nonfinite --check-every --data-workers --config --log-level"
 train_flags="--no-jit --deterministic"
 train_lists=""
-prepare_options="--out --dataset --vectorizer --tokens --top-k --label-column
+prepare_options="--out --source --dataset --vectorizer --tokens --top-k --label-column
 --task --label-separator --weight-column --text-columns --max-length --holdout
 --seed --memory-mib --max-rows --max-text-gib --max-expansion --workers --log-level"
 prepare_flags=""
@@ -27,8 +27,8 @@ check_arguments() {
       check_options prepare "$prepare_options" "$prepare_flags" "$prepare_lists"
       ! has_argument --out || refuse "--out cannot be among the arguments of distrain prepare: k8s.sh --data names \
 the folder of the prepared data"
-      has_argument --train || refuse "--layout prepare needs --train FILE, a path on the data volume: \
---train /data/text/train.csv"
+      has_argument --train || has_argument --source || refuse "--layout prepare needs --train FILE, a path on the data \
+volume: --train /data/text/train.csv"
       ;;
     *)
       check_options train "$train_options" "$train_flags" "$train_lists"

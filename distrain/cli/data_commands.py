@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from distrain.cli.data_plan import is_own_data, print_data_plan
 from distrain.cli.options import add_settings, given_settings
-from distrain.config import PlanConfig, PrepareConfig, SynthConfig, TrainConfig, train_config
+from distrain.config import PlanConfig, PrepareConfig, SynthConfig, TrainConfig, settings_of, train_config
+from distrain.config.setting import require
+from distrain.config.source import PrepareSourceConfig
 from distrain.errors import ConfigurationError
 from distrain.file_names import METRICS_NAME
 
@@ -57,8 +59,9 @@ def _synth(options: argparse.Namespace) -> None:
 
 def add_prepare(commands: Any) -> None:
     """Add `distrain prepare`."""
-    command = commands.add_parser("prepare", help="turn labelled text into a data set on disk")
-    add_settings(command, PrepareConfig)
+    command = commands.add_parser("prepare", help="turn labelled text, or data of your own, into a data set on disk")
+    add_settings(command, PrepareConfig, may_be_missing=True)
+    add_settings(command, PrepareSourceConfig, only={"source"}, may_be_missing=True)
     command.set_defaults(command=_prepare)
 
 
@@ -66,7 +69,20 @@ def _prepare(options: argparse.Namespace) -> None:
     from distrain.prepare.workers import gathered_group
     from distrain.reporting.console import open_console
 
-    config = PrepareConfig(**given_settings(options, PrepareConfig))
+    given = given_settings(options, PrepareConfig)
+    require("out" in given, "--out", None, "given")
+    if options.source is not None:
+        of_text = [one.option for one in settings_of(PrepareConfig) if one.name in given.keys() - {"out", "max_rows"}]
+        if of_text:
+            raise ConfigurationError(
+                f"{of_text[0]} is about text, which --source does not read: leave out one of them."
+            )
+        from distrain.prepare.source import prepare_source
+
+        prepare_source(PrepareSourceConfig(source=options.source, **given), console=open_console())
+        return
+    require("train" in given, "--train", None, "given, or --source for data of your own")
+    config = PrepareConfig(**given)
     with gathered_group(config) as group:
         from distrain.prepare.pipeline import prepare  # imported here, while other processes start
 

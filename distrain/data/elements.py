@@ -139,9 +139,16 @@ def stacked(layout: Layout, elements: Sequence[Any]) -> RowNests:
     Raises:
         Misfit: an example differs from the layout.
     """
-    if layout.names is not None or any(isinstance(element, Mapping) for element in elements):
-        _check_names(layout, map(_names, elements))
-    parts = zip(*map(example_parts, elements), strict=True)
+    lengths = set(map(len, elements)) if set(map(type, elements)) == {tuple} else set()
+    if len(lengths) == 1 and lengths <= {1, 2, 3}:
+        absent = [[()] * len(elements)] * (len(PARTS) - len(elements[0]))
+        parts: Any = [*zip(*elements, strict=True), *absent]  # twice as fast for records of 1 KB
+        if layout.names is not None:
+            _check_names(layout, [None])
+    else:
+        if layout.names is not None or any(isinstance(element, Mapping) for element in elements):
+            _check_names(layout, map(_names, elements))
+        parts = zip(*map(example_parts, elements), strict=True)
     return _checked_weights(tuple(_stack(spec, list(values)) for spec, values in zip(layout.parts, parts, strict=True)))
 
 
@@ -178,6 +185,8 @@ def _stack(spec: Any, values: list[Any]) -> Any:
         if any(not isinstance(value, Mapping) or value.keys() != spec.keys() for value in values):
             raise Misfit(f"does not have the names {', '.join(map(repr, spec))} alone")
         return {name: _stack(child, [value[name] for value in values]) for name, child in spec.items()}
+    if not spec and set(map(type, values)) == {tuple} and not any(values):
+        return spec
     if any(len(value) != len(spec) if is_nest(value) else value is not None or spec for value in values):
         raise Misfit("has another structure than example 0")
     children = [_stack(child, [value[index] for value in values]) for index, child in enumerate(spec)]
@@ -187,9 +196,8 @@ def _stack(spec: Any, values: list[Any]) -> Any:
 def _stack_leaf(leaf: Leaf, values: list[Any]) -> np.ndarray:
     out = aligned_empty((len(values), *leaf.shape), leaf.dtype)
     try:
-        if all(
-            type(value) is np.ndarray and (value.shape, value.dtype) == (leaf.shape, leaf.dtype) for value in values
-        ):
+        is_array = set(map(type, values)) == {np.ndarray}
+        if is_array and {value.shape for value in values} == {leaf.shape} and {v.dtype for v in values} == {leaf.dtype}:
             for row, value in enumerate(values):  # seven times as fast as `np.stack` for rows of 1 KB
                 out[row] = value
         elif leaf.shape:

@@ -40,7 +40,7 @@ def staged(out: Path) -> Iterator[tuple[Path, Path]]:
         _check_replaceable(out)
         make_folder(out.parent)
         work.mkdir(exist_ok=True)
-        with exclusive_lock(work, busy=busy), _terminable():
+        with exclusive_lock(work, busy=busy), terminable():
             _restore(out, work)
             try:
                 _empty(work)
@@ -92,7 +92,7 @@ def _empty(folder: Path) -> None:
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
+def terminable() -> Iterator[None]:
     """Turn SIGTERM into an exception, so that unfinished folders are removed."""
     if threading.current_thread() is not threading.main_thread():
         yield

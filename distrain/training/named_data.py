@@ -90,21 +90,27 @@ def names_function(data: Path) -> bool:
     return True
 
 
-def load_named_data(name: str) -> NamedData:
+def load_named_data(name: str, option: str = "--data") -> NamedData:
     """Import and call a function that returns data.
+
+    Args:
+        name: the function, as package.module:function.
+        option: option that names the function, for messages.
 
     Raises:
         ConfigurationError: the function cannot be found or fails, or returns something else.
     """
-    found = called(name, "--data")
+    found = called(name, option)
     if found is None:
-        raise ConfigurationError(f"--data {name} returned None: return training data, or {_keys()}. As data, {FORMS}.")
+        raise ConfigurationError(
+            f"{option} {name} returned None: return training data, or {_keys()}. As data, {FORMS}."
+        )
     if not isinstance(found, Mapping):
         return NamedData(name, {"train": found})
     unknown = [str(key) for key in found if key not in KEYS]
     if unknown:
         shown = ", ".join(map(repr, unknown[:MAX_SHOWN])) + (", ..." if len(unknown) > MAX_SHOWN else "")
-        raise ConfigurationError(f"--data {name} returned a dict with {shown}; return {_keys()}.")
+        raise ConfigurationError(f"{option} {name} returned a dict with {shown}; return {_keys()}.")
     parts = {part: found[part] for part in PARTS if found.get(part) is not None}
     return NamedData(name, parts, *(found.get(key) for key in MAPS))
 
