@@ -1,0 +1,58 @@
+"""Ranks that begin a step before they read the sums of the step before agree on each end, at one step.
+
+The launched program is programs/running_ahead.py. It treats CPUs as GPUs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from launching import needs_horovod, needs_mpi
+from strategy_runs import agreed_ends, run_by_strategy
+
+from distrain.runs.checkpoint import list_checkpoints
+
+pytestmark = pytest.mark.timeout(300)
+
+PROGRAM = Path(__file__).parent / "programs" / "running_ahead.py"
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param("mpi", marks=needs_mpi), pytest.param("horovod", marks=needs_horovod)]
+)
+def folder(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ahead")
+    run_by_strategy(PROGRAM, folder, request.param)
+    return folder
+
+
+def test_each_end_is_the_same_on_all_ranks_and_counts_the_step_that_had_begun(folder):
+    ends = agreed_ends(folder)
+    assert {name: end["code"] for name, end in ends.items()} == {
+        "read at once": 0,
+        "ahead": 0,
+        "stopped": 42,
+        "resumed": 0,
+        "not finite": 6,
+        "damaged": 3,
+    }
+    assert "SIGTERM to rank 1 at step 8." in ends["stopped"]["message"]
+    assert "is not finite at step 4 (epoch 1) on rank 1, where the data of example 29" in ends["not finite"]["message"]
+    assert ends["damaged"]["message"].startswith("step 4: example 29 is damaged")
+
+
+def test_weights_are_those_of_a_run_that_reads_each_step_at_once(folder):
+    ends = agreed_ends(folder)
+    assert ends["ahead"]["steps"] == ends["resumed"]["steps"] == 12
+    for name in ("ahead", "resumed"):
+        for own, wanted in zip(ends[name]["weights"], ends["read at once"]["weights"], strict=True):
+            np.testing.assert_allclose(own, wanted, rtol=1e-5, atol=1e-6)
+    assert ends["resumed"]["weights"] == ends["ahead"]["weights"], "bit by bit"
+
+
+def test_nothing_is_saved_after_a_step_that_is_not_finite(folder):
+    assert [path.name for path in list_checkpoints(folder / "not finite" / "checkpoints")] == [
+        f"step-{number:08d}" for number in (1, 2, 3)
+    ]
