@@ -80,6 +80,10 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
 
+    def do_HEAD(self) -> None:
+        faults = self.server_state.faults
+        self._answer(int(faults.pop(0)) if faults else 404, b"")
+
     def do_GET(self) -> None:
         state = self.server_state
         asked = self.headers.get("Range")

@@ -1,0 +1,143 @@
+"""Prepared data sets on a server: fetched into the cache, compared, shared and refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from object_store import ObjectStore, object_store
+from prepared_data import Result, rows, write_csv
+from web_server import web_server
+
+from distrain.data.dataset_index import Dataset, open_dataset
+from distrain.data.verification import is_dataset, verify_dataset
+from distrain.errors import ConfigurationError, DataError
+from distrain.remote import storage
+from distrain.remote.cache import find_cache
+from distrain.remote.path import to_path
+
+
+@pytest.fixture(autouse=True)
+def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv("DISTRAIN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(storage, "_FIRST_WAIT", 0.01)
+    find_cache.cache_clear()
+    yield tmp_path / "cache"
+    find_cache.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[ObjectStore]:
+    storage._FILESYSTEMS.clear()
+    with object_store() as started:
+        yield started
+    storage._FILESYSTEMS.clear()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of several shards of training rows."""
+    base = tmp_path_factory.mktemp("prepared")
+    out = base / "data"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("distrain.data.dataset_writer.SHARD_BYTES", 12_000, raising=True)
+        Result(train=(write_csv(base / "train.csv", rows(600)),), out=out)
+    return out
+
+
+def _same(one: Dataset, other: Dataset) -> bool:
+    def arrays(dataset: Dataset) -> list[np.ndarray]:
+        found = [part.read(0, part.num_rows) for part in dataset.parts.values()]
+        return [array for part in found for array in part if array is not None]
+
+    pairs = zip(arrays(one), arrays(other), strict=True)
+    return one.digest == other.digest and all(np.array_equal(*pair) for pair in pairs)
+
+
+def test_rows_and_digest_are_those_of_the_local_folder(store: ObjectStore, folder: Path):
+    local, remote = open_dataset(folder), open_dataset(to_path(store.put_folder(folder, "same")))
+    assert len(local.parts["train"].shards) > 2
+    assert _same(local, remote)
+    assert remote.vectorizer is not None
+    assert {path.name for path in remote.vectorizer.iterdir()} == {path.name for path in local.vectorizer.iterdir()}
+    assert np.array_equal(local.parts["train"].row_lengths(), remote.parts["train"].row_lengths())
+
+
+def test_files_come_when_they_are_needed_and_only_once(folder: Path, cache_folder: Path):
+    with web_server() as server:
+        server.files = {f"/d/{path.relative_to(folder)}": path.read_bytes() for path in folder.rglob("*.*")}
+        part = open_dataset(to_path(server.url("/d"))).parts["train"]
+        assert not any("train-" in path for path, _ in server.requests)
+        part.read(0, 1)
+        asked = {path for path, _ in server.requests if "train-" in path}
+        assert asked == {f"/d/{file.name}" for file in part.shards[0].files.values()}
+        part.will_need(np.array([[part.shards[1].first_row, part.shards[1].first_row + 1]]))
+        part.read(0, part.num_rows)
+        before = len(server.requests)
+        again = open_dataset(to_path(server.url("/d"))).parts["train"]
+        again.read(0, again.num_rows)
+        assert {path for path, _ in server.requests[before:]} == {"/d/dataset.json"}
+
+
+def test_a_damaged_file_of_the_cache_is_fetched_again(store: ObjectStore, folder: Path, cache_folder: Path):
+    url = to_path(store.put_folder(folder, "torn"))
+    assert _same(open_dataset(folder), open_dataset(url))
+    for number, path in enumerate(sorted(cache_folder.rglob("train-*.npy"))):
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] if number % 2 else content[:-1] + bytes([content[-1] ^ 1]))
+    assert _same(open_dataset(folder), open_dataset(url))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda content: content[:-1] + bytes([content[-1] ^ 1]), "was changed: its SHA-256 does not fit"),
+        (lambda content: content[:-5], "bytes instead of"),
+        (None, "does not exist"),
+    ],
+)
+def test_a_shard_that_is_not_what_was_prepared_is_named(store: ObjectStore, folder: Path, change, message: str):
+    url = store.put_folder(folder, "damaged")
+    name = open_dataset(folder).parts["train"].shards[1].files["columns"].name
+    if change is None:
+        store.client.delete_object(Bucket="bucket", Key=f"damaged/{name}")
+    else:
+        store.put(f"damaged/{name}", change((folder / name).read_bytes()))
+    part = open_dataset(to_path(url)).parts["train"]
+    with pytest.raises(DataError, match=f"^{url}/{name} .*{message}"):
+        part.read(0, part.num_rows)
+    findings = verify_dataset(to_path(url))
+    assert list(findings.faults) == [name]
+    assert message in findings.faults[name]
+
+
+def test_verify_reads_the_server_and_lists_what_is_unknown(store: ObjectStore, folder: Path):
+    url = store.put_folder(folder, "verified")
+    store.put("verified/notes.txt", b"")
+    assert is_dataset(to_path(url))
+    assert not is_dataset(to_path(f"{url}/vectorizer"))
+    findings = verify_dataset(to_path(url))
+    assert (findings.faults, findings.unknown) == ({}, ("notes.txt",))
+    assert findings.bytes == sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_cache_that_is_too_small_and_a_folder_without_index_are_told(
+    store: ObjectStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    url = store.put_folder(folder, "small")
+    with pytest.raises(DataError, match=f"{url}/vectorizer is not a prepared data set: it has no dataset.json"):
+        open_dataset(to_path(f"{url}/vectorizer"))
+    monkeypatch.setenv("DISTRAIN_CACHE_GIB", "0.00003")
+    find_cache.cache_clear()
+    with pytest.raises(ConfigurationError, match="set DISTRAIN_CACHE_GIB to a larger number"):
+        open_dataset(to_path(url))
+
+
+def test_a_full_disk_is_a_sentence(
+    store: ObjectStore, folder: Path, cache_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    cache_folder.write_text("in the way")
+    with pytest.raises(DataError, match=r"cannot be written: Not a directory\. Free its disk, or name another folder"):
+        open_dataset(to_path(store.put_folder(folder, "disk")))

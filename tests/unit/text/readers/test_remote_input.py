@@ -1,0 +1,116 @@
+"""Text of a server: rows as of local files, and only the bytes that are needed."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from object_store import ObjectStore, object_store
+from web_server import web_server
+
+from distrain.errors import ConfigurationError, DataError
+from distrain.remote import storage
+from distrain.remote.cache import find_cache
+from distrain.remote.path import to_path
+from distrain.text.readers.columns import Layout
+from distrain.text.readers.input_files import find_files
+from distrain.text.readers.sources import read_rows
+from distrain.text.readers.tally import Tally
+
+CSV = b'label,text\na,"one, two"\nb,three\n'
+ROWS = [("a", "one, two"), ("b", "three")]
+NAMED = Layout(label="label", texts=("text",))
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("DISTRAIN_CACHE", str(tmp_path / "cache"))
+    find_cache.cache_clear()
+    yield
+    find_cache.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[ObjectStore]:
+    storage._FILESYSTEMS.clear()
+    with object_store() as started:
+        yield started
+    storage._FILESYSTEMS.clear()
+
+
+def _rows(path: Path, layout: Layout = NAMED) -> list[tuple[str, str]]:
+    return [(row.label, row.text) for row in read_rows(path, layout, Tally())]
+
+
+def test_formats_are_told_by_name_and_compression_by_content(store: ObjectStore):
+    json_lines = b'{"label": "a", "text": "one, two"}\n{"label": "b", "text": "three"}\n'
+    for name, content in {"a.csv": CSV, "a.csv.gz": gzip.compress(CSV), "a.jsonl": json_lines}.items():
+        assert _rows(to_path(store.put(name, content))) == ROWS
+
+
+def test_folders_patterns_and_lists_mean_files_in_order(store: ObjectStore):
+    urls = [store.put(f"parts/part-{number}.csv", CSV) for number in (1, 0)][::-1]
+    store.put("parts/_SUCCESS", b"")
+    for given in ("s3://bucket/parts", "s3://bucket/parts/part-?.csv", ",".join(urls)):
+        found = find_files([to_path(given)], "--train")
+        assert [str(path) for path in found.paths] == urls
+        assert found.size == 2 * len(CSV)
+    with pytest.raises(DataError, match="fits no file"):
+        find_files([to_path("s3://bucket/none-*.csv")], "--train")
+    with pytest.raises(ConfigurationError, match=f"names {urls[0]} twice"):
+        find_files([to_path("s3://bucket/parts"), to_path(urls[0])], "--train")
+
+
+def test_a_folder_of_classes(store: ObjectStore):
+    for name in ("neg/1.txt", "pos/2.txt"):
+        store.put(f"classes/{name}", name.encode())
+    (path,) = find_files([to_path("s3://bucket/classes")], "--train").paths
+    assert _rows(path, Layout()) == [("neg", "neg/1.txt"), ("pos", "pos/2.txt")]
+
+
+def test_damaged_text_is_named_with_its_url_and_row(store: ObjectStore):
+    with pytest.raises(DataError, match=r"^s3://bucket/odd.csv, row 2 .* has 3 columns"):
+        _rows(to_path(store.put("odd.csv", b"label,text\na,b,c\n")))
+    with pytest.raises(DataError, match=r"^s3://bucket/cut.csv.gz is compressed and ends too early"):
+        _rows(to_path(store.put("cut.csv.gz", gzip.compress(CSV)[:-9])))
+
+
+def test_only_the_columns_of_a_parquet_file_are_read(tmp_path: Path):
+    import pyarrow
+    import pyarrow.parquet
+
+    noise = np.random.default_rng(0).bytes(30 * 2**20)
+    table = pyarrow.table(
+        {
+            "before": [noise[: 15 * 2**20]],
+            "label": ["a"],
+            "text": ["one two"],
+            "after": [noise[15 * 2**20 :]],
+        }
+    )
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet", compression="none")
+    content = (tmp_path / "a.parquet").read_bytes()
+    with web_server() as server:
+        server.files["/a.parquet"] = content
+        assert _rows(to_path(server.url("/a.parquet"))) == [("a", "one two")]
+        assert server.sent < len(content) / 5
+
+
+def test_a_parquet_file_that_changes_is_told(tmp_path: Path):
+    import pyarrow
+    import pyarrow.parquet
+
+    numbers = np.random.default_rng(0).bytes(4 * 2**20).hex()
+    texts = [numbers[start : start + 2**19] for start in range(0, len(numbers), 2**19)]
+    table = pyarrow.table({"label": ["a"] * len(texts), "text": texts})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet", row_group_size=1, use_dictionary=False)
+    with web_server() as server:
+        server.files["/a.parquet"] = (tmp_path / "a.parquet").read_bytes()
+        rows = read_rows(to_path(server.url("/a.parquet")), NAMED, Tally())
+        next(rows)
+        server.files["/a.parquet"] += b"x"
+        with pytest.raises(DataError, match="changed while it was read"):
+            list(rows)
