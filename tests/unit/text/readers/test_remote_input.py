@@ -12,7 +12,7 @@ from object_store import ObjectStore, object_store
 from web_server import web_server
 
 from distrain.errors import ConfigurationError, DataError
-from distrain.remote import storage
+from distrain.remote import ranged_file, storage
 from distrain.remote.cache import find_cache
 from distrain.remote.path import to_path
 from distrain.text.readers.columns import Layout
@@ -72,7 +72,7 @@ def test_a_folder_of_classes(store: ObjectStore):
 
 
 def test_damaged_text_is_named_with_its_url_and_row(store: ObjectStore):
-    with pytest.raises(DataError, match=r"^s3://bucket/odd.csv, row 2 .* has 3 columns"):
+    with pytest.raises(DataError, match=r"^s3://bucket/odd.csv, row 2.* has 3 columns"):
         _rows(to_path(store.put("odd.csv", b"label,text\na,b,c\n")))
     with pytest.raises(DataError, match=r"^s3://bucket/cut.csv.gz is compressed and ends too early"):
         _rows(to_path(store.put("cut.csv.gz", gzip.compress(CSV)[:-9])))
@@ -99,7 +99,7 @@ def test_only_the_columns_of_a_parquet_file_are_read(tmp_path: Path):
         assert server.sent < len(content) / 5
 
 
-def test_a_parquet_file_that_changes_is_told(tmp_path: Path):
+def test_a_parquet_file_that_changes_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     import pyarrow
     import pyarrow.parquet
 
@@ -107,6 +107,7 @@ def test_a_parquet_file_that_changes_is_told(tmp_path: Path):
     texts = [numbers[start : start + 2**19] for start in range(0, len(numbers), 2**19)]
     table = pyarrow.table({"label": ["a"] * len(texts), "text": texts})
     pyarrow.parquet.write_table(table, tmp_path / "a.parquet", row_group_size=1, use_dictionary=False)
+    monkeypatch.setattr(ranged_file, "MAX_BLOCKS", 1)  # no range reaches far ahead
     with web_server() as server:
         server.files["/a.parquet"] = (tmp_path / "a.parquet").read_bytes()
         rows = read_rows(to_path(server.url("/a.parquet")), NAMED, Tally())
