@@ -4,8 +4,8 @@
 
 A round times, one launch after the other: a step of one rank, two all-reduces of two ranks, and a step of two ranks.
 Each rank has one core. The first two give the prediction by `planning/scale_out.py`. An all-reduce of 1 KB measures
-the latency, and one of 8 MB the bandwidth. The batch is per rank. Figures are medians over the rounds. They cover the
-whole step, with batches from the loader.
+the latency, and one of 8 MB the bandwidth. The batch is per rank. Figures are medians over the rounds of the
+median step on cached batches, because the mean of a busy machine tells of its other programs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ranks_step import BIN, MPIRUN, launch, prepared
 from rich.console import Console
@@ -33,31 +35,43 @@ from distrain.planning.scale_out import MeasuredStep, Size, step_on
 from distrain.text.synthetic.corpus import write_synthetic
 
 SIZES = (1_000, 8_000_000)  # bytes; the first takes the latency alone
+MATRIX = 400  # a product of 3 ms on one core
 CALLS = 60
 
 
 def time_link_in_rank() -> list[float]:
-    """Median seconds of an all-reduce of each size, by the way that training takes; all ranks run this."""
+    """Seconds that an all-reduce of each size adds to a computation of about a step; all ranks run this.
+
+    Ranks that only sum would find their buffers in the cache, and no rank would be late.
+    """
     import tensorflow as tf
 
     from distrain.distribution.choose import choose
 
     distribution = choose(TrainConfig(data=Path(), run=Path(), strategy="mpi", devices="cpu:1"), os.environ)
-    medians = []
-    for num_bytes in SIZES:
+    matrix = tf.ones((MATRIX, MATRIX))
+
+    def compiled(num_bytes: int, *, sums: bool) -> Callable[[], Any]:
         gradient = tf.ones(num_bytes // 4)
 
         @tf.function(autograph=False)
-        def reduce(gradient=gradient):
-            return distribution.sum([gradient], [tf.ones(())])[1]
+        def step() -> Any:
+            computed = gradient + tf.linalg.matmul(matrix, matrix)[0, 0]
+            return distribution.sum([computed], [tf.ones(())])[0][0][0] if sums else computed[0]
 
-        seconds = []
+        return lambda: step().numpy()
+
+    medians = []
+    for num_bytes in SIZES:
+        seconds = {sums: [] for sums in (False, True)}
+        calls = {sums: compiled(num_bytes, sums=sums) for sums in seconds}
         for _ in range(CALLS):
-            distribution.group.barrier()
-            began = time.perf_counter()
-            reduce()[0].numpy()
-            seconds.append(time.perf_counter() - began)
-        medians.append(statistics.median(seconds[5:]))
+            for sums, call in calls.items():
+                distribution.group.barrier()
+                began = time.perf_counter()
+                call()
+                seconds[sums].append(time.perf_counter() - began)
+        medians.append(statistics.median(seconds[True][5:]) - statistics.median(seconds[False][5:]))
     return medians
 
 
@@ -105,9 +119,9 @@ def compare(data: Path, batch_sizes: list[int], rounds: int, turns: int) -> list
     """Return the cells of a row for each batch size."""
     one, two, links = [], [], []
     for number in range(rounds):
-        one.append([each["loaded"] for each in launch("single", data, batch_sizes, turns)])
+        one.append([each["step"] for each in launch("single", data, batch_sizes, turns)])
         links.append(measured_link())
-        two.append([each["loaded"] for each in launch("mpi", data, batch_sizes, turns)])
+        two.append([each["step"] for each in launch("mpi", data, batch_sizes, turns)])
         print(f"round {number + 1} of {rounds}", file=sys.stderr)
     latency = statistics.median(link.latency_seconds for link in links)
     link = Link("measured", statistics.median(link.bytes_per_second for link in links), latency)
