@@ -130,6 +130,19 @@ def test_a_function_of_an_example_changes_arrays_and_validation_data_too():
     assert [e["val_loss"] for e in found.history] == [e["val_loss"] for e in fixed.history]
 
 
+def test_streams_are_written_once_and_train_the_weights_of_their_arrays(wanted, tmp_path):
+    import tensorflow as tf
+
+    def generated():
+        yield from zip(*TRAIN, strict=True)
+
+    batched = tf.data.Dataset.from_tensor_slices(VALIDATION).batch(6)
+    for _ in range(2):
+        assert digest(generated, batched, cache=tmp_path / "cache") == wanted
+    with pytest.raises(ConfigurationError, match=r"train has no end: leave out \.repeat"):
+        digest(tf.data.Dataset.from_tensor_slices(TRAIN).repeat(), cache=tmp_path / "endless")
+
+
 class Reshuffled(Batches):
     """Batches that change after each epoch."""
 
