@@ -14,14 +14,18 @@ Two optional methods make a source faster. Each may also return a tuple or a dic
     take(indices) -> list of examples      int64 `[k]`, in any order; PyTorch's name for it is `__getitems__`
     read(start, stop) -> list of examples  neighbours; without `take`, a shuffle window is read by ranges at once
 
-`span_size`, an optional attribute, is the number of neighbours that the storage holds together. Data larger than a
-shuffle window is then shuffled in spans of this size.
+Two more parts are optional:
+
+    read_labels(start, stop) -> array      labels of neighbours, read without their features
+    span_size                              neighbours that the storage holds together; data larger than a shuffle window
+                                           is shuffled in spans of this size
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -77,8 +81,9 @@ def positional_examples(
     span_size = getattr(source, "span_size", SHUFFLE_SPAN)
     window, span = shuffle_sizes(num_examples, layout.row_bytes, span_size)
     digest = _digest(reader, layout, num_examples)
-    ahead = shared is not None
-    return Examples(num_examples, load, {}, digest, window_size=window, span_size=span, loads_ahead=ahead)
+    examples = Examples(num_examples, load, {}, digest, window_size=window, span_size=span)
+    read_labels = getattr(source, "read_labels", None) if transform is None else None  # `transform` may change labels
+    return replace(examples, read_labels=read_labels, loads_ahead=shared is not None)
 
 
 def _digest(reader: SourceReader, layout: Layout, num_examples: int) -> str:

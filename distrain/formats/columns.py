@@ -38,7 +38,6 @@ OBJECTS = np.dtype(object)
 NUMBERS = "biuf"  # kinds of dtypes that are numbers or booleans
 MAX_ROWS_PER_BYTE = 1024  # a file of a few bytes can declare any number of rows
 FEWEST_ROWS = 2**20  # allowed in any file: constant columns of a small file take next to no bytes
-_CACHED_ROWS = 2048  # of a vector of columns, which are written while the rows lie in the processor's cache
 _MAX_SHOWN = 20  # names in a message
 
 
@@ -191,10 +190,8 @@ def _joined(array: Array, values: Mapping[str, np.ndarray]) -> np.ndarray:
             )
     widths = [1 if column.ndim == 1 else column.shape[1] for column in columns]
     out = np.empty((len(columns[0]), sum(widths)), np.result_type(*columns))
-    for first in range(0, len(out), _CACHED_ROWS):
-        rows = out[first : first + _CACHED_ROWS]
-        stop = 0
-        for column, width in zip(columns, widths, strict=True):
-            start, stop = stop, stop + width
-            rows[:, start:stop] = column[first : first + _CACHED_ROWS].reshape(len(rows), width)
+    stop = 0
+    for column, width in zip(columns, widths, strict=True):
+        start, stop = stop, stop + width
+        out[:, start:stop] = column.reshape(len(column), width)
     return out

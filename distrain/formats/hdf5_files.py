@@ -61,13 +61,11 @@ class HdfRows:
 
         self._path = path
         self.columns: dict[str, Column] = {}
-        self._datasets: dict[str, Any] = {}
 
         def add(name: str, link: Any) -> None:
             if isinstance(link, h5py.ExternalLink):
                 self.columns[name] = Column(0, problem=f"is a link to another file, {_OTHER_FILE}")
             elif isinstance(link, h5py.HardLink) and isinstance(dataset := self._file[name], h5py.Dataset):
-                self._datasets[name] = dataset
                 self.columns[name] = _column(dataset, path.stat().st_size)
 
         with readable(path, _KIND):
@@ -78,7 +76,7 @@ class HdfRows:
     def read(self, names: Sequence[str], start: int, stop: int) -> dict[str, np.ndarray]:
         """Return the rows start .. stop - 1 of some data sets."""
         with readable(self._path, _KIND):
-            return {name: _values(self._datasets[name], start, stop) for name in names}
+            return {name: _values(self._file[name], start, stop) for name in names}
 
     def close(self) -> None:
         """Close the file."""

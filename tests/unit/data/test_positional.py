@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from distrain.data.array_source import ArraySource
 from distrain.data.batch_source import BatchSource
 from distrain.data.batches import epoch_batches
+from distrain.data.examples import labels_between
 from distrain.data.plan import EpochPlan
 from distrain.data.positional import positional_examples
 from distrain.data.shuffle import shuffle_sizes
@@ -333,3 +334,20 @@ def test_large_examples_have_small_windows_and_data_within_a_window_one_order():
     assert shuffle_sizes(10**6, 150_000) == (1789, 111)
     assert shuffle_sizes(60_000, 400, 10_000) == shuffle_sizes(60_000, 400)
     assert positional_examples(ByRange()).span_size == positional_examples(ByNumber()).span_size
+
+
+class WithLabels(ByTake):
+    """Labels that can be read without their features."""
+
+    def take(self, indices):
+        assert len(indices) < 10, "reads features for labels alone"
+        return super().take(indices)
+
+    def read_labels(self, start, stop):
+        return Y[start:stop]
+
+
+def test_labels_are_read_without_features_unless_map_may_change_them():
+    examples = positional_examples(WithLabels())
+    assert labels_between(examples, 3, NUM).tolist() == Y[3:].tolist()
+    assert positional_examples(WithLabels(), transform=Transform(lambda example: example, seed=0)).read_labels is None

@@ -55,16 +55,6 @@ def test_pickle_is_never_read(tmp_path, where, dtype):
     assert not trap.exists()
 
 
-@pytest.mark.parametrize("place", ["filters", "compressor"])
-def test_only_known_codecs_run(tmp_path, place):
-    zarr.save_array(tmp_path / "x.zarr", X, zarr_format=2)
-    path = tmp_path / "x.zarr" / ".zarray"
-    codec = {"id": "base64"}
-    path.write_text(json.dumps(json.loads(path.read_text()) | {place: [codec] if place == "filters" else codec}))
-    with pytest.raises(DataError, match=r"x\.zarr: the column 'x' is stored by the codec 'base64', which is not read"):
-        formats.zarr(tmp_path / "x.zarr")
-
-
 def test_other_types_and_sizes_are_refused(tmp_path):
     group = zarr.create_group(tmp_path / "g.zarr")
     group.create_array("complex", shape=(8,), dtype="c8")
