@@ -278,12 +278,13 @@ def outcomes(
     def stacked_step(batches: Sequence[Any]) -> list[Any]:
         outputs = replica_step(batches)
         layout[:] = [tf.TensorSpec(output.shape, output.dtype) for output in outputs]
-        return stacked(outputs)
+        return stacked(outputs) if replicas.runs_ahead else list(outputs)  # on a CPU, reading costs nothing
 
     compiled = replicas.compile(stacked_step, specs, num_batches=num_batches)
 
     def read(stacks: Sequence[Any]) -> Iterator[Outcome]:
-        outputs = unstacked([stack.numpy() for stack in stacks], layout)
+        arrays = [stack.numpy() for stack in stacks]
+        outputs = unstacked(arrays, layout) if replicas.runs_ahead else arrays
         width = len(outputs) // num_steps
         for first in range(0, len(outputs), width):
             *sums, flags = outputs[first : first + width]
