@@ -49,14 +49,15 @@ def _sums_of_squares(
     """Return the sums of squares between classes and within classes, float64 `[features]` each."""
     num_rows, num_features = class_sizes.sum(), len(offsets) - 1
     between, within = np.empty(num_features), np.empty(num_features)
+    every = np.arange(len(class_sizes))
     for feature in range(num_features):
         total, squares, class_squares = 0.0, 0.0, 0.0
         start = offsets[feature]
         taken = groups[start : offsets[feature + 1]]
-        used = np.flatnonzero(taken >= 0)
-        if len(taken) < len(class_sizes):
-            used = used[np.argsort(taken[used])]
-        for place in used:
+        places = every if len(taken) == len(class_sizes) else np.argsort(taken)
+        for place in places:
+            if taken[place] < 0:
+                continue
             class_sum = sums[start + place, 0] * unit
             total += class_sum
             squares += sums[start + place, 1] * unit

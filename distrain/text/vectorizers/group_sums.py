@@ -23,6 +23,7 @@ from distrain.text.array_exchange import all_gather_arrays
 from distrain.text.vectorizers.tfidf_kernels import slot_of
 
 SLOT_BYTES = 20  # a group, a sum and a sum of squares
+TABLE_GROUPS = 64  # up to this number of groups a table of all groups is small, and fastest
 
 
 def room_of(row_counts: np.ndarray, num_groups: int, *, groups_per_row: int) -> np.ndarray:
@@ -33,6 +34,8 @@ def room_of(row_counts: np.ndarray, num_groups: int, *, groups_per_row: int) -> 
         num_groups: number of groups.
         groups_per_row: most groups that one row belongs to.
     """
+    if num_groups <= TABLE_GROUPS:
+        return np.full(len(row_counts), num_groups)
     return np.minimum(num_groups, 2 * groups_per_row * row_counts.astype(np.int64))
 
 
@@ -57,7 +60,10 @@ class GroupSums:
         """Return sums of 0 in lines of `room` slots."""
         offsets = np.concatenate([np.zeros(1, np.int64), room.cumsum(dtype=np.int64)])
         slots = int(offsets[-1])
-        return GroupSums(num_groups, offsets, np.full(slots, -1, np.int32), np.zeros((slots, 2), np.int64))
+        is_table = slots == len(room) * num_groups
+        own = np.arange(num_groups, dtype=np.int32)
+        groups = np.tile(own, len(room)) if is_table else np.full(slots, -1, np.int32)
+        return GroupSums(num_groups, offsets, groups, np.zeros((slots, 2), np.int64))
 
     def reduce_scatter(self, group: ProcessGroup, scratch: Path) -> GroupSums:
         """Return this process's share of the lines, summed over all processes; lines are shared in rank order."""

@@ -97,6 +97,7 @@ def add_group_sums(
     longest = _longest(row_splits)
     distinct, values = np.empty(longest, np.int32), np.empty(longest, np.float64)
     num_lines = len(offsets) - 1
+    is_table = offsets[num_lines] == num_lines * num_groups  # then each slot has its group from the start
     for row in range(len(row_splits) - 1):
         items = group_items[group_splits[labels[row]] : group_splits[labels[row] + 1]]
         used = _weigh(features, row_splits[row], row_splits[row + 1], row_counts, weights, distinct, values)
@@ -106,8 +107,11 @@ def add_group_sums(
                 value = np.int64(values[index] * scale + 0.5)
                 square = np.int64(values[index] * values[index] * scale + 0.5)
                 for group in items:
-                    slot = slot_of(offsets, groups, num_groups, line, group)
-                    groups[slot] = group
+                    if is_table:
+                        slot = line * num_groups + group
+                    else:
+                        slot = slot_of(offsets, groups, num_groups, line, group)
+                        groups[slot] = group
                     sums[slot, 0] += value
                     sums[slot, 1] += square
 

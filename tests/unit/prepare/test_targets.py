@@ -97,6 +97,17 @@ def test_processes_do_not_change_a_byte(tmp_path, task, vectorizer):
     assert sorted(kept.tolist()) == sorted(row[2] for row in rows)
 
 
+def test_processes_do_not_change_a_byte_of_many_classes(tmp_path):
+    path = tmp_path / "a.jsonl"
+    with path.open("w", encoding="utf-8") as file:
+        for number, (_, text, *_) in enumerate(labelled(9000)):
+            topic = number % 300
+            file.write(json.dumps({"label": f"c{topic}", "text": f"{text} t{topic}"}) + "\n")
+    for workers in (1, 2):
+        Result(train=path, out=tmp_path / str(workers), workers=workers, vectorizer="ngram", top_k=100)
+    assert tree(tmp_path / "1") == tree(tmp_path / "2")
+
+
 def test_the_first_row_of_each_label_is_never_held_out(tmp_path):
     rows = [([label], f"{label} text", 1.0, 1.0) for label in (*LABELS, *["war"] * 40)]
     path = write_lines(tmp_path / "a.jsonl", rows)

@@ -8,6 +8,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.feature_selection import f_classif, f_regression
 
 from distrain.text.readers.texts import Texts
+from distrain.text.vectorizers import group_sums
 from distrain.text.vectorizers.feature_tests import RowGroups, RowNumbers
 from distrain.text.vectorizers.ngrams import learn_ngrams
 from distrain.text.vectorizers.token_store import TokenStore
@@ -45,9 +46,11 @@ def best(texts, score):
     return {str(names[i]) for i in order[:TOP_K]}
 
 
-@pytest.fixture(params=[2**26, 3 * 2000], ids=["one walk", "many walks"])
-def memory_bytes(request):
-    return request.param
+@pytest.fixture(params=[(2**26, 64), (2**26, 0), (3 * 2000, 0)], ids=["table", "one walk", "many walks"])
+def memory_bytes(request, monkeypatch):
+    memory, table_groups = request.param
+    monkeypatch.setattr(group_sums, "TABLE_GROUPS", table_groups)
+    return memory
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::UserWarning")
