@@ -26,6 +26,7 @@ from distrain.training.run import train
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 TASKS = ("multilabel", "regression")
+REPLICAS = {"multilabel": 2, "regression": 3}  # 100 rows in batches of 16 divide by neither
 NUM_ROWS, GLOBAL_BATCH, EPOCHS = 100, 16, 2
 WORDS = {"art": "paint brush", "sea": "ship wave", "war": "gun siege"}
 SETTINGS = {"epochs": EPOCHS, "global_batch_size": GLOBAL_BATCH, "dropout": 0.0, "learning_rate": 0.01, "patience": 0}
@@ -52,11 +53,11 @@ def folder(tmp_path_factory, many_runs):
         files = {"train": folder / "train.jsonl", "test": folder / "test.jsonl", "out": folder / task}
         prepare(PrepareConfig(**files, **settings, workers=1), console=open_console())
 
-    def runs(replicas):
-        own = [{"data": folder / task, "run": folder / f"{task}-{replicas}"} for task in TASKS]
-        return [{**SETTINGS, **one, "devices": f"cpu:{replicas}"} for one in own]
+    def runs(task, replicas):
+        own = {"data": folder / task, "run": folder / f"{task}-{replicas}", "devices": f"cpu:{replicas}"}
+        return [{**SETTINGS, **own}]
 
-    many_runs(runs(2), runs(3))
+    many_runs(*(runs(task, replicas) for task, replicas in REPLICAS.items()))
     for task in TASKS:
         train(TrainConfig(data=folder / task, run=folder / f"{task}-1", **SETTINGS))
     return folder
@@ -121,8 +122,7 @@ def test_a_run_is_that_of_plain_keras(task, folder, last_weights):
     assert {name: epochs[-1][name] for name in scores} == pytest.approx(scores, rel=1e-4)
 
 
-@pytest.mark.parametrize("replicas", [2, 3])
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(("task", "replicas"), REPLICAS.items())
 def test_replicas_do_not_change_the_model(task, replicas, folder, difference):
     apart = difference(folder / f"{task}-1", folder / f"{task}-{replicas}")
     assert apart.weights <= 1e-5
