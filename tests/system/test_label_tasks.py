@@ -137,7 +137,7 @@ def test_evaluate_and_predict(folder):
     assert summary["classes"].keys() == WORDS.keys()
     lines = list(predict_lines(folder / "multilabel-1", ["gun siege ship wave", "the of"]))
     first, second = map(json.loads, lines)
-    assert set(first["labels"]) == {"war", "sea"}
+    assert {"war", "sea"} <= set(first["labels"])
     assert first["probabilities"] == sorted(first["probabilities"], reverse=True)
     assert second == {"labels": [], "probabilities": []}
     assert evaluate_run(folder / "regression-1", folder / "regression").keys() >= {"loss", "mse", "mae"}
