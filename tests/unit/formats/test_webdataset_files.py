@@ -152,6 +152,7 @@ REFUSED = {
     "huge name": (GOOD + header(b"long", b"77777777777", b"L") + END, "a header of 8,589,934,"),
     "huge pax": (GOOD + header(b"long", b"77777777777", b"x") + END, "a header of 8,589,934,"),
     "negative": (GOOD + header(b"0.cls", NEGATIVE) + END, "a.tar "),
+    "negative, of no sample": (GOOD + header(b"README", NEGATIVE) + END, "'README' lies before the file"),
     "negative pax": (GOOD + header(b"long", NEGATIVE, b"x") + END, "a.tar "),
     "twice": (GOOD + GOOD + END, "'0.jpg' twice in one sample"),
     "cut": (GOOD + header(b"1.jpg", b"00000001750") + b"x" * 99, "ends within '1.jpg'"),
