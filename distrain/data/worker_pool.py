@@ -35,7 +35,7 @@ from distrain.data.worker_messages import packed_readers, receive_answer, receiv
 from distrain.data.worker_process import WorkerProcess, start_worker, worker_setup
 
 CHUNK_BYTES = 2**21  # most bytes of an answer, unless a single example is larger
-CHUNK_SECONDS = 0.02  # a worker reads about so long for an answer: far longer than a message takes
+CHUNK_SECONDS = 0.06  # a worker reads about so long for an answer: far longer than a message takes
 FIRST_CHUNK = 16  # examples of the first answers
 MAX_CHUNK = 4096  # examples
 
