@@ -26,8 +26,8 @@ from distrain.training.run import train
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 TASKS = ("multilabel", "regression")
-REPLICAS = {"multilabel": 2, "regression": 3}  # 100 rows in batches of 16 divide by neither
-NUM_ROWS, GLOBAL_BATCH, EPOCHS = 100, 16, 2
+REPLICAS = {"multilabel": 2, "regression": 3}  # both divide 18, and the last step is ragged
+NUM_ROWS, GLOBAL_BATCH, EPOCHS = 100, 18, 2
 WORDS = {"art": "paint brush", "sea": "ship wave", "war": "gun siege"}
 SETTINGS = {"epochs": EPOCHS, "global_batch_size": GLOBAL_BATCH, "dropout": 0.0, "learning_rate": 0.01, "patience": 0}
 
