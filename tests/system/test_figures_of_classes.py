@@ -11,7 +11,8 @@ from prepared_data import Result, rows, write_csv
 
 from distrain.config import TrainConfig
 from distrain.inference.evaluate import evaluate_run
-from distrain.inference.predict import predict_lines, probabilities
+from distrain.inference.predict import predict_lines
+from distrain.inference.probabilities import probabilities
 from distrain.reporting.html.page import write_report
 from distrain.training.run import train
 
