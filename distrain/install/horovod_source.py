@@ -1,4 +1,4 @@
-"""Changes Horovod's unpacked source so that it builds for TensorFlow >= 2.16, with NCCL but without NVIDIA's compiler.
+"""Changes Horovod's unpacked source: it builds for TensorFlow >= 2.16 and without NVIDIA's compiler, and keeps to `lo`.
 
 Decides: the few changes, each with its reason. Never: a change to what Horovod computes, but for scaled sums on GPUs.
 
@@ -38,6 +38,13 @@ inline GpuStreamHandle AsGpuStreamValue(Stream* stream) {
 }
 }
 """,
+    ),
+    # Gloo forgot the interface for its second set of connections, asked for the address of this machine's name, and
+    # crashed where that name does not resolve.
+    (
+        "horovod/common/gloo/gloo_context.cc",
+        "  assert(global_context.IsEnabled());\n",
+        "  assert(global_context.IsEnabled());\n  gloo_iface_ = global_context.gloo_iface_;\n",
     ),
     # The libraries of Open MPI, NCCL and CUDA belong to the environment that the wheel is installed in.
     (
