@@ -31,7 +31,8 @@ class ScaledSquaredError(keras.losses.MeanSquaredError):
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Return the error of each example."""
-        return super().call(y_true, y_pred) / self.deviation**2
+        # The square of a small deviation, or of a large error, may leave float32; the square of their ratio does not.
+        return super().call(y_true / self.deviation, y_pred / self.deviation)
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments of `__init__`."""

@@ -33,7 +33,9 @@ from distrain.text.readers.numbers import MAX_FLOAT32, parse_number
 from distrain.text.vectorizers.feature_tests import RowGroups, RowNumbers, Targets
 
 MAX_LABELS = 8_192  # of a multi-label data set: each row takes a bit for each, and a batch a number
-_SET_BYTES = 1024  # memory for each distinct set of labels, of which a set of five takes about 300 bytes
+_SET_BYTES = 960  # memory for each distinct set of labels, about three times what it takes
+_LABEL_BYTES = 16  # the same for each label in a set
+_BITS_ROWS = 512  # rows whose labels become bits at a time, because each row may have thousands of labels
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def row_targets(config: PrepareConfig) -> RowTargets:
     if config.task == "regression":
         return _Numbers()
     if config.task == "multilabel":
-        return _LabelSets(config.label_separator, config.memory_mib * 2**20 // _SET_BYTES)
+        return _LabelSets(config.label_separator, config.memory_mib * 2**20)
     return _Classes(known_classes(KNOWN_SETS[config.dataset]) if config.dataset else None)
 
 
@@ -110,8 +112,8 @@ class _Classes:
 class _LabelSets:
     dtype = np.int32
 
-    def __init__(self, separator: str | None, max_sets: int) -> None:
-        self._separator, self._max_sets = separator, max_sets
+    def __init__(self, separator: str | None, max_bytes: int) -> None:
+        self._separator, self._bytes_left = separator, max_bytes
         self._learner = LabelLearner()
         self._numbers: dict[bytes, int] = {}
 
@@ -125,11 +127,15 @@ class _LabelSets:
                 raise DataError(f"over {MAX_LABELS:,} labels differ. Is this the label column? See --label-column.")
             if len(self._learner) > known:
                 new.append(int(np.argmax(block.label_of == block.labels.index(label))))
-            key = np.unique(np.array(items, np.int32)).tobytes()
-            found = self._numbers.setdefault(key, len(self._numbers))
-            if found == self._max_sets:
-                raise DataError(f"over {self._max_sets:,} sets of labels differ. A larger --memory-mib allows more.")
-            return found
+            one = np.unique(np.array(items, np.int32))
+            if (key := one.tobytes()) not in self._numbers:
+                self._bytes_left -= _SET_BYTES + _LABEL_BYTES * len(one)
+                if self._bytes_left < 0:
+                    raise DataError(
+                        f"over {len(self._numbers):,} sets of labels differ, which fill the memory. A larger "
+                        "--memory-mib allows more."
+                    )
+            return self._numbers.setdefault(key, len(self._numbers))
 
         return _by_label(block, number, np.int32), np.array(new, np.int64)
 
@@ -201,12 +207,14 @@ def _target(label: str) -> float:
 
 def _bits(groups: RowGroups, num_labels: int, numbers: np.ndarray) -> np.ndarray:
     """Return a bit for each label of each row, uint8 `[n, ceil(num_labels / 8)]`; `numbers` number the sets."""
-    starts, lengths = groups.splits[:-1][numbers], np.diff(groups.splits)[numbers]
-    rows = np.repeat(np.arange(len(numbers)), lengths)
-    before = np.cumsum(lengths) - lengths
-    items = groups.items[np.repeat(starts - before, lengths) + np.arange(len(rows))]
     bits = np.zeros((len(numbers), -(-num_labels // 8)), np.uint8)
-    np.bitwise_or.at(bits, (rows, items >> 3), (128 >> (items & 7)).astype(np.uint8))
+    for first in range(0, len(numbers), _BITS_ROWS):
+        own = numbers[first : first + _BITS_ROWS]
+        starts, lengths = groups.splits[:-1][own], np.diff(groups.splits)[own]
+        rows = np.repeat(np.arange(len(own)), lengths)
+        before = np.cumsum(lengths) - lengths
+        items = groups.items[np.repeat(starts - before, lengths) + np.arange(len(rows))]
+        np.bitwise_or.at(bits[first:], (rows, items >> 3), (128 >> (items & 7)).astype(np.uint8))
     return bits
 
 

@@ -60,7 +60,7 @@ def grouped(rows: Iterable[LabelledText]) -> Iterator[LabelledBlock]:
     characters = 0
     for row in rows:
         waiting.append(row)
-        characters += len(row.text)
+        characters += len(row.text) + len(row.label)  # a row may have thousands of labels
         if len(waiting) >= BLOCK_ROWS or characters >= BLOCK_CHARACTERS:
             yield _block(waiting)
             waiting, characters = [], 0

@@ -95,4 +95,6 @@ def shown_names(names: Sequence[str]) -> str:
 
 def no_column(path: Path, name: str, columns: str) -> ConfigurationError:
     """Return the error for a column that does not exist; `columns` is a clause about the existing columns."""
-    return ConfigurationError(f"{path} has no column {name!r}: {columns}. Correct --label-column or --text-columns.")
+    return ConfigurationError(
+        f"{path} has no column {name!r}: {columns}. Correct --label-column, --text-columns or --weight-column."
+    )

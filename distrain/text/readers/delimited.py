@@ -53,9 +53,8 @@ def delimited_blocks(
     start, columns = _first_row(path, layout, head, tabs)
     number, line, rest = int(start > 0), num_newlines(head[:start]), head[start:]
     if columns is not None and columns.weight is None and columns.are_texts_adjacent:
-        # The last row of a file may lack a line end; the appended newline ends that row.
-        for chunk in chain([b""], chunks, [b"\n"]):
-            rest += chunk
+        for chunk in chain([b""], chunks, [None]):
+            rest += b"\n" if chunk is None else chunk  # the last row of a file may lack a line end
             if len(rest) > max_row_bytes:
                 break
             found = _split(rest, columns, tabs)
@@ -66,6 +65,8 @@ def delimited_blocks(
             rest = rest[found.end :]
             if found.is_odd:
                 break
+        if chunk is None:
+            rest = rest[:-1]  # what the kernel left for the csv module, as the file has it
     lines = chain(split_lines(rest), chain.from_iterable(map(split_lines, chunks)))
     yield from grouped(_parsed(path, layout, lines, max_row_bytes, tabs, columns, number, line))
 

@@ -58,7 +58,7 @@ def json_rows(path: Path, layout: Layout, tally: Tally, max_row_bytes: int) -> I
             if key not in record:
                 raise DataError(
                     f"{location(path, number)} has no key {key!r}: it has {shown_names([*record]) or 'none'}. "
-                    "--label-column and --text-columns name the keys."
+                    "--label-column, --text-columns and --weight-column name the keys."
                 )
         values = {key: _clean(record[key], tally, path, number) for key in keys}
         yield labelled_text(values, layout, path, number)

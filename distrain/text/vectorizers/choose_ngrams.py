@@ -5,7 +5,8 @@ Decides: how often rows are walked, and when walks end. Never: what a score is (
     found, keys = find_and_choose(store, index, None, 20_000, progress)
 
 Each walk over the rows tests some n-grams in the order of their numbers. Walks end when the remaining n-grams are in
-too few rows to score as high as the chosen n-grams. The first walk also finds the n-grams.
+too few rows to score as high as the chosen n-grams. The first walk also finds the n-grams. With many labels the first
+walk finds and counts n-grams only.
 """
 
 from __future__ import annotations
@@ -47,11 +48,13 @@ def find_and_choose(
     """
     test = feature_test(store, index, ngram_weights(index.row_counts, store.num_rows), targets)
     found = RaggedFile(store.scratch, f"ngrams-{store.group.rank}")
+    if test.looks_first:
+        test.look(_found(store, index, found, progress))
     chosen, chosen_scores = np.empty(0, np.int64), np.empty(0)
     first, last = 0, len(index)
     while first < last:
         end = test.begin(first, last if first else min(last, max(top_k, _ENOUGH)))
-        if first == 0:
+        if first == 0 and not test.looks_first:
             blocks = _found(store, index, found, progress)
         else:
             blocks = store.reported_blocks("testing n-grams", progress, found)

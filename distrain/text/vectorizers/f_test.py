@@ -125,7 +125,7 @@ def _two_group_score(own: float, total: float, squares: float, size: float, num_
     rest = total - own
     between = own * own / size + rest * rest / (num_rows - size) - total * total / num_rows
     within = squares - total * total / num_rows - between
-    if within == 0.0:
+    if within == 0.0 or num_rows == 2:  # two rows, one in each group, do not vary within the groups
         return np.inf if between > 0.0 else np.nan
     return between / (within / (num_rows - 2))
 

@@ -4,6 +4,8 @@ Decides: which sums a test keeps, and how many n-grams it tests at a time. Never
 (`f_test.py`), or which n-grams are chosen (`choose_ngrams.py`).
 
     test = feature_test(store, index, RowGroups.of_classes(num_labels))
+    if test.looks_first:
+        test.look(blocks)                        # at all rows
     count = test.begin(0, 1000)                  # n-grams 0 .. count - 1
     test.add(block)                              # of rows
     scores = test.scores()
@@ -13,6 +15,7 @@ Sums are whole numbers, so that they do not depend on how processes divide the r
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import reduce
 from typing import Protocol
@@ -21,7 +24,7 @@ import numpy as np
 
 from distrain.text.array_exchange import all_gather_arrays, all_to_all_arrays
 from distrain.text.vectorizers.f_test import class_scores, label_scores, least_rows, number_scores
-from distrain.text.vectorizers.group_sums import SLOT_BYTES, GroupSums, room_of
+from distrain.text.vectorizers.group_sums import SLOT_BYTES, GroupSums, is_small, room_of
 from distrain.text.vectorizers.ngram_index import NgramIndex
 from distrain.text.vectorizers.tfidf_kernels import add_group_sums, add_product_sums
 from distrain.text.vectorizers.token_store import TokenBlock, TokenStore
@@ -74,6 +77,11 @@ Targets = RowGroups | RowNumbers
 class FeatureTest(Protocol):
     """An F-test of n-grams against the labels of rows; all processes of the store's group make the same calls."""
 
+    looks_first: bool  # whether `look` must see all rows before the first `begin`
+
+    def look(self, blocks: Iterable[TokenBlock]) -> None:
+        """Count what rows of n-gram numbers will take."""
+
     def begin(self, first: int, last: int) -> int:
         """Begin sums for n-grams first .. `last` - 1, or as many as fit into memory; return the end."""
 
@@ -115,17 +123,28 @@ class _GroupTest:
             numbers = np.zeros(len(sizes), np.int32)
             numbers[present] = np.arange(len(present))
             self._sizes, self._splits, self._items = sizes[present], groups.splits, numbers[groups.items]
-            self._num_groups, self._per_row = len(present), 1
+            self._num_groups = len(present)
         else:  # one more group holds all rows
             lengths = np.diff(groups.splits)
             self._items = np.insert(groups.items, groups.splits[1:], groups.num_groups).astype(np.int32)
             self._splits = np.concatenate([[0], (lengths + 1).cumsum()])
-            self._sizes, self._num_groups, self._per_row = sizes, groups.num_groups + 1, int(lengths.max()) + 1
+            self._sizes, self._num_groups = sizes, groups.num_groups + 1
+        self._memberships = index.row_counts  # of each n-gram in groups, if each row belongs to one
+        self.looks_first = not groups.are_classes and not is_small(self._num_groups)
+
+    def look(self, blocks: Iterable[TokenBlock]) -> None:
+        # Rows differ: one row with thousands of labels must not make room for thousands in the line of each n-gram.
+        own, set_sizes = np.zeros(len(self._index), np.int64), np.diff(self._splits)
+        for block in blocks:
+            np.add.at(own, block.ids, np.repeat(set_sizes[block.labels], np.diff(block.row_splits)))
+        group, scratch = self._store.group, self._store.scratch
+        total = reduce(np.add, all_to_all_arrays(group, scratch, "memberships", own))
+        self._memberships = np.concatenate(all_gather_arrays(group, scratch, "memberships", total))
 
     def begin(self, first: int, last: int) -> int:
         budget = self._store.memory_bytes // _PART
         last = min(last, first + max(1, budget // _LINE_BYTES))
-        room = room_of(self._index.row_counts[first:last], self._num_groups, groups_per_row=self._per_row)
+        room = room_of(self._memberships[first:last], self._num_groups)
         fitting = np.searchsorted((room * SLOT_BYTES + _LINE_BYTES).cumsum(), budget, side="right")
         room = room[: max(1, int(fitting))]
         self._first, self._sums = first, GroupSums.empty(room, self._num_groups)
@@ -154,8 +173,13 @@ class _GroupTest:
 
 
 class _NumberTest:
+    looks_first = False
+
     def __init__(self, store: TokenStore, index: NgramIndex, weights: np.ndarray, numbers: RowNumbers) -> None:
         self._store, self._index, self._weights, self._numbers = store, index, weights, numbers
+
+    def look(self, blocks: Iterable[TokenBlock]) -> None:
+        pass
 
     def begin(self, first: int, last: int) -> int:
         last = min(last, first + max(1, self._store.memory_bytes // (_PART * _LINE_BYTES)))

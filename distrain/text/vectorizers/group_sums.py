@@ -2,12 +2,13 @@
 
 Decides: where the sums of an n-gram and a group lie, and how processes add their sums. Never: what a sum means.
 
-    sums = GroupSums.empty(room_of(row_counts, num_groups, groups_per_row=1), num_groups)
+    sums = GroupSums.empty(room_of(memberships, num_groups), num_groups)
     add_group_sums(..., sums.num_groups, sums.offsets, sums.groups, sums.sums)
     own = sums.reduce_scatter(group, scratch)                # this process's lines, summed over all processes
 
-A line of slots belongs to an n-gram. An n-gram in few rows meets few groups, so its line is a hash table of twice as
-many slots. Other lines have a slot for each group. With 60,000 classes a table of all groups would not fit into memory.
+A line of slots belongs to an n-gram. The rows with an n-gram belong to few groups in most cases, so the line is a hash
+table of twice as many slots. Other lines have a slot for each group. With 60,000 classes a table of all groups would
+not fit into memory.
 """
 
 from __future__ import annotations
@@ -26,17 +27,21 @@ SLOT_BYTES = 20  # a group, a sum and a sum of squares
 TABLE_GROUPS = 64  # up to this number of groups a table of all groups is small, and fastest
 
 
-def room_of(row_counts: np.ndarray, num_groups: int, *, groups_per_row: int) -> np.ndarray:
+def is_small(num_groups: int) -> bool:
+    """Return whether each line has a slot for each group, whatever the rows."""
+    return num_groups <= TABLE_GROUPS
+
+
+def room_of(memberships: np.ndarray, num_groups: int) -> np.ndarray:
     """Return the number of slots of each n-gram's line, int64.
 
     Args:
-        row_counts: number of rows with each n-gram.
+        memberships: for each n-gram the groups of all rows with it, counted row by row; not used for few groups.
         num_groups: number of groups.
-        groups_per_row: most groups that one row belongs to.
     """
-    if num_groups <= TABLE_GROUPS:
-        return np.full(len(row_counts), num_groups)
-    return np.minimum(num_groups, 2 * groups_per_row * row_counts.astype(np.int64))
+    if is_small(num_groups):
+        return np.full(len(memberships), num_groups)
+    return np.minimum(num_groups, 2 * memberships.astype(np.int64))
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from sklearn.preprocessing import MultiLabelBinarizer
 
 from distrain.data.sources import part_examples
 from distrain.errors import ConfigurationError, DataError
+from distrain.prepare import targets
 
 LABELS = ["art", "sea", "war", "Über"]
 WORDS = {"art": "paint brush", "sea": "ship wave", "war": "gun siege", "Über": "café schön"}
@@ -206,6 +207,13 @@ def test_lists_are_no_classes(tmp_path):
     fails(DataError, "--task multilabel", "row 1", train=path, out=tmp_path / "out", task="classification")
     test = write_lines(tmp_path / "b.jsonl", [(["peace"], "text", 1.0, 1.0)])
     fails(DataError, "'peace' does not occur", "b.jsonl, row 1", train=path, test=test, out=tmp_path / "out")
+
+
+def test_sets_of_labels_that_fill_the_memory(tmp_path, monkeypatch):
+    path = write_lines(tmp_path / "a.jsonl", labelled(8))
+    monkeypatch.setattr(targets, "_LABEL_BYTES", 2**28 // 5)  # room for five labels in all sets
+    settings = {"train": path, "test": path, "out": tmp_path / "out"}
+    fails(DataError, "over 3 sets of labels differ", "a.jsonl, row 4", "--memory-mib", **settings)
 
 
 def test_a_name_that_two_columns_have(tmp_path):

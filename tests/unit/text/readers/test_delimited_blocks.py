@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from reading import PLAIN, write
 
@@ -79,6 +79,8 @@ fragments = st.sampled_from([*plain_fragments, *hard_fragments, *whole_rows])
     st.sampled_from([4, 30, 2**20]),
     st.sampled_from([60, 2**26]),
 )
+@example('1,some words\n11texttexttexta longer labela longer label""","1,some words\n', PLAIN, "a.csv", 4, 60)
+@example("1,some words\n2," + 58 * "x", PLAIN, "a.csv", 4, 60)  # as long as a row may be, without a line end
 def test_blocks_hold_what_rows_hold(text, layout, name, chunk_bytes, limit):
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         path = write(Path(folder) / name, text.encode(errors="surrogateescape"))

@@ -65,6 +65,22 @@ def test_label_scores_are_the_largest_of_each_label(room):
     assert scores == pytest.approx(expected, rel=1e-9)
 
 
+def test_a_label_whose_rows_lack_a_feature_scores_too():
+    values = np.zeros((30, 1))
+    values[10:, 0] = np.random.default_rng(0).uniform(0.5, 0.6, 20)
+    rows = np.arange(30)
+    members = np.stack([rows < 10, rows < 3, rows % 7 == 6], axis=1)  # nearly all rows without the first label have it
+    sums = sums_of(values, np.column_stack([members, np.ones(30, bool)]), room=4, scale=SCALE)
+    every = [f_classif(values, labels)[0][0] for labels in members.T]
+    assert max(every) == every[0]
+    assert label_scores(sums, members.sum(axis=0), 30, scale=SCALE) == pytest.approx(every[:1], rel=1e-9)
+
+
+def test_two_rows_do_not_vary_within_their_groups():
+    sums = sums_of(np.array([[0.7], [0.1]]), np.array([[True, True], [False, True]]), room=2, scale=SCALE)
+    assert label_scores(sums, np.array([1]), 2, scale=SCALE).tolist() == [np.inf]
+
+
 def test_number_scores_are_those_of_a_regression():
     rng = np.random.default_rng(0)
     values, targets = rng.random((50, 6)), rng.normal(7, 3, 50)

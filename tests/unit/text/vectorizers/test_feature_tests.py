@@ -64,6 +64,7 @@ def test_many_classes(tmp_path, memory_bytes):
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_several_labels(tmp_path, memory_bytes):
     sets = [sorted({int(n) for n in RNG.integers(0, 30, size)}) for size in RNG.integers(0, 4, NUM_ROWS)]
+    sets[3] = list(range(30))
     texts = texts_of(sets)
     distinct = [list(one) for one in dict.fromkeys(map(tuple, sets))]
     numbers = np.array([distinct.index(one) for one in sets])
@@ -72,6 +73,20 @@ def test_several_labels(tmp_path, memory_bytes):
     members = np.array([[label in one for label in range(30)] for one in sets])
     found = chosen(tmp_path / "a", texts, numbers, groups, memory_bytes)
     assert found == best(texts, lambda rows: np.max([f_classif(rows, label)[0] for label in members.T], axis=0))
+
+
+def test_a_row_of_many_labels_takes_memory_for_its_own_ngrams_alone(tmp_path):
+    sets = [[number] for number in range(NUM_ROWS)] + [list(range(NUM_ROWS))]
+    texts = [f"w{number % 300} x{number % 290} y{number % 280}" for number in range(NUM_ROWS)] + ["w0 x0 y0"]
+    groups = RowGroups(np.cumsum([0, *map(len, sets)]), np.concatenate(sets).astype(np.int32), NUM_ROWS, False)
+    store = TokenStore(tmp_path, memory_mib=64)
+    store.memory_bytes = 3 * 400_000  # room for 400 bytes an n-gram, or for 33 n-grams with a slot for each label
+    store.add(Texts.of(texts), np.arange(len(sets)))
+    store.finish()
+    steps = []
+    learn_ngrams(store, top_k=2000, targets=groups, progress=lambda *step: steps.append(step))
+    assert steps.count(("finding n-grams", 1.0)) == 1
+    assert steps.count(("testing n-grams", 1.0)) == 1
 
 
 def test_numbers(tmp_path, memory_bytes):
