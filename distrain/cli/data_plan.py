@@ -50,7 +50,7 @@ def print_data_plan(asked: PlanConfig, config: TrainConfig) -> None:
                 f"{one.option} is for prepared text and its shipped model, and {config.data} is none: leave it out, or "
                 "give the time of a step as --step-ms."
             )
-    train, validation = _opened(config)
+    train, validation = _opened(config, verify=asked.audit)
     plan = plan_data(train, validation, config, num_replicas=asked.replicas)
     model = None if config.model is None else _model_size(config.model, train)
     for warning in plan.warnings:
@@ -68,13 +68,13 @@ def print_data_plan(asked: PlanConfig, config: TrainConfig) -> None:
         )
 
 
-def _opened(config: TrainConfig) -> tuple[Examples, Examples | None]:
-    """Return the examples that `distrain train` would read."""
+def _opened(config: TrainConfig, *, verify: bool) -> tuple[Examples, Examples | None]:
+    """Return the examples that `distrain train` would read; `verify` compares the checksums of arrays."""
     from distrain.training.job import training_arrays
     from distrain.training.named_data import load_named_data, names_function
 
     if not names_function(config.data):
-        parts = training_arrays(config.data)
+        parts = training_arrays(config.data, verify=verify)
         return parts["train"], parts.get("validation", parts.get("test"))
     data = load_named_data(str(config.data))
     train = data.examples("train", seed=config.seed, augments=True)

@@ -20,7 +20,7 @@ from distrain.errors import ConfigurationError, DataError
 from distrain.file_names import CONFIG_NAME, METRICS_NAME, REPORT_NAME, SUMMARY_NAME
 
 PARTS = ("test", "validation", "train")  # as `predict` prefers them
-_DATA = "prepared data that the run was trained on, a folder of arrays, or a function package.module:function"
+_DATA = "prepared data that the run was trained on, or its URL, a folder of arrays, or a function module:function"
 _MAX_LINE_BYTES = 2**26  # as `prepare` accepts with 1 GiB of memory
 
 

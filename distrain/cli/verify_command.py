@@ -22,7 +22,9 @@ from distrain.remote.path import is_url
 def add_verify(commands: Any) -> None:
     """Add `distrain verify`."""
     command = commands.add_parser("verify", help="compare every file of data sets and runs with its SHA-256")
-    command.add_argument("folders", nargs="+", type=input_path, metavar="DIR", help="data sets or run directories")
+    command.add_argument(
+        "folders", nargs="+", type=input_path, metavar="DIR", help="data sets, their URLs, or run directories"
+    )
     command.add_argument("--json", action="store_true", help="print one JSON object per folder")
     command.set_defaults(command=_verify, may_be_cut=True, prints_result=True)
 
@@ -43,17 +45,22 @@ def _verify(options: argparse.Namespace) -> None:
 
 
 def _look_at(folder: Path) -> tuple[str, type[DistrainError], Findings]:
-    from distrain.data.verification import is_dataset, verify_dataset
+    from distrain.data.verification import is_dataset, is_recorded_arrays, verify_arrays, verify_dataset
     from distrain.runs.verification import is_run, verify_run
 
     try:
         if is_dataset(folder):
             return "data set", DataError, verify_dataset(folder)
+        if is_recorded_arrays(folder):
+            return "arrays", DataError, verify_arrays(folder)
         if not is_url(folder) and is_run(folder):
             return "run", CheckpointError, verify_run(folder)
     except OSError as error:
         raise ConfigurationError(f"{folder} cannot be read: {error}") from None
-    raise ConfigurationError(f"{folder} is neither a prepared data set nor a run directory: name one of these.")
+    raise ConfigurationError(
+        f"{folder} is neither a prepared data set nor a run directory, nor arrays that distrain wrote: give one of "
+        "these."
+    )
 
 
 def _print(folder: Path, kind: str, findings: Findings) -> None:

@@ -25,7 +25,8 @@ class RunSettings:
     """Settings of any run; `TrainConfig` adds the length of training, the optimizer and the shipped models."""
 
     data: Path = setting(
-        "prepared data, a folder of arrays, or a function that returns data, as package.module:function",
+        "prepared data or its URL (s3://, gs://, hf://, https://), a folder of arrays, or a function that returns "
+        "data, as package.module:function",
         metavar="DATA",
         may_differ=True,
         may_change=True,

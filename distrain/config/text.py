@@ -56,8 +56,8 @@ class PrepareConfig:
 
     train: tuple[Path, ...] = setting(
         "training text: a CSV, TSV, JSON Lines or Parquet file, a folder of such files, a quoted pattern such as "
-        "'part-*.csv', or a folder that holds one folder per class; all files but Parquet may be compressed as .gz or "
-        ".zst; several files may follow each other",
+        "'part-*.csv', or a folder that holds one folder per class; or the URL of such text (s3://, gs://, hf://, "
+        "https://); all files but Parquet may be compressed as .gz or .zst; several files may follow each other",
         metavar="FILE",
         is_repeatable=True,
         may_be_remote=True,

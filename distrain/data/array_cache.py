@@ -8,8 +8,8 @@ Decides: when a folder holds the wanted data, when it is written, and by which p
 The first process that needs the folder writes it. All others on its file system wait, and then read it. A folder
 appears whole or not at all, so a folder that a killed process left half-written is written anew.
 
-Data is known again by its form, its length where it is known, and its first examples. Other changes of the data are not
-noticed.
+Data is known again by its form, its length where it is known, and a few examples. A source shows some of its whole
+length, and other data shows the first ones. Other changes of the data are not noticed, but changed files are.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from distrain.data.array_folder import part_arrays
-from distrain.data.array_writer import MANIFEST_NAME, ArrayWriter, read_manifest
+from distrain.data.array_manifest import MANIFEST_NAME, check_recorded_files, read_manifest
+from distrain.data.array_writer import ArrayWriter
 from distrain.data.element_stream import ElementStream, element_stream
 from distrain.errors import ConfigurationError
 from distrain.files import describe, exclusive_lock, make_folder, replace_folder
@@ -35,22 +36,31 @@ Progress = Callable[[str, int, int | None], None]  # part, examples so far, and 
 _POLL_SECONDS = 0.2
 
 
-def cached_arrays(folder: Path, data: Mapping[str, Any]) -> dict[str, tuple[Any, Any, Any]]:
+def cached_arrays(
+    folder: Path, data: Mapping[str, Any], progress: Progress = lambda part, rows, length: None
+) -> dict[str, tuple[Any, Any, Any]]:
     """Return features, labels and weights of each part, after the folder is written if it does not hold them yet.
 
     Args:
         folder: the folder; its parent is made if it is missing.
         data: data by name of the part.
+        progress: is called as examples are written.
 
     Raises:
         ConfigurationError: the folder holds other data or other files, or cannot be written; or data has no end.
-        DataError: an example cannot be read, or differs from the first one.
+        DataError: an example cannot be read, or differs from the first one; or a file of the folder was changed.
     """
     streams = {part: element_stream(given, part) for part, given in data.items()}
     source = {part: _identity(stream) for part, stream in streams.items()}
-    with _writable(folder, "cache"), _locked(folder):
-        if not _holds(folder, source):
-            write_arrays(folder, streams, source)
+    is_new = False
+    with _writable(folder, "cache"):
+        if not _holds(folder, source):  # a folder that is there needs no lock, so it may lie on read-only storage
+            with _locked(folder):
+                if not _holds(folder, source):
+                    write_arrays(folder, streams, source, progress=progress)
+                    is_new = True
+    if not is_new:
+        check_recorded_files(folder)
     return {part: part_arrays(folder, part) for part in data}
 
 
@@ -126,7 +136,7 @@ def _holds(folder: Path, source: Mapping[str, str]) -> bool:
     if other:
         raise ConfigurationError(
             f"cache {folder} holds other data ({', '.join(other)}): delete the folder, or name another one. Data is "
-            "known again by its form and its first examples; a generator that draws them at random cannot be."
+            "known again by its form and a few examples; a generator that draws them at random cannot be."
         )
     return True
 

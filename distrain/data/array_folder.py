@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
+from distrain.data.array_manifest import check_recorded_files
 from distrain.data.examples import Examples
 from distrain.data.sources import array_examples
 from distrain.errors import ConfigurationError, DataError
@@ -39,12 +40,17 @@ def is_array_folder(directory: Path) -> bool:
     return not isinstance(directory, RemotePath) and any(_has_part(directory, part) for part in PARTS)
 
 
-def open_array_folder(directory: Path) -> dict[str, Examples]:
+def open_array_folder(directory: Path, *, verify: bool = True) -> dict[str, Examples]:
     """Examples of each part of the folder: "train", "validation" and "test", if the folder has them.
+
+    Args:
+        directory: the folder.
+        verify: True compares checksums if distrain wrote the folder, which reads every file once; False compares sizes.
 
     Raises:
         DataError: a file is missing or damaged, or lengths differ.
     """
+    check_recorded_files(directory, verify=verify)
     return {part: _open_part(directory, part) for part in PARTS if _has_part(directory, part)}
 
 

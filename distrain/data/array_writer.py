@@ -1,6 +1,6 @@
 """Writes a folder of arrays, as `array_folder` opens it, from examples in order.
 
-Decides: the files of a part, and what `arrays.json` records of them. Never: where examples come from.
+Decides: the files of a part. Never: where examples come from, or what the manifest records (`array_manifest`).
 
     writer = ArrayWriter(folder)                       # an existing, empty folder
     writer.write("train", stream.layout, stream.blocks())
@@ -19,15 +19,13 @@ from typing import IO, Any
 
 import numpy as np
 
+from distrain.data.array_manifest import write_manifest
 from distrain.data.elements import Layout, Leaf
 from distrain.data.examples import RowNests
 from distrain.data.nests import is_nest, leaves
-from distrain.errors import ConfigurationError, DataError
-from distrain.files import json_bytes, naming, read_json_object
-from distrain.fingerprints import Fingerprint, digest_of, fingerprint_of
+from distrain.errors import ConfigurationError
+from distrain.files import naming
 
-MANIFEST_NAME = "arrays.json"
-FORMAT, VERSION = "distrain-arrays", 1
 _KINDS = ("x", "y", "weights")
 
 
@@ -86,36 +84,7 @@ class ArrayWriter:
         Args:
             source: identity of the data of each part.
         """
-        records = {path.name: fingerprint_of(path).as_json() for path in sorted(self._folder.iterdir())}
-        manifest = {"format": FORMAT, "version": VERSION, "parts": self._rows, "source": source, "files": records}
-        manifest["digest"] = digest_of(manifest)
-        with naming(self._folder / MANIFEST_NAME):
-            (self._folder / MANIFEST_NAME).write_bytes(json_bytes(manifest))
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """Return what `ArrayWriter.finish` recorded, after a comparison of the sizes of all files.
-
-    Raises:
-        FileNotFoundError: the folder has no manifest.
-        DataError: the manifest or a file is damaged.
-    """
-    path = folder / MANIFEST_NAME
-    cure = "Delete the folder, so that it is written again."
-    try:
-        manifest = read_json_object(path)
-        if (manifest["format"], manifest["version"]) != (FORMAT, VERSION) or manifest["digest"] != digest_of(manifest):
-            raise ValueError("its digest or its version does not fit")
-        records = {str(name): Fingerprint(**record) for name, record in manifest["files"].items()}
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} is damaged ({type(error).__name__}: {error}). {cure}") from None
-    for name, record in records.items():
-        file = folder / name
-        if Path(name).name != name or not file.is_file() or file.stat().st_size != record.bytes:
-            raise DataError(f"{file} is not the file that {MANIFEST_NAME} names. {cure}")
-    return manifest
+        write_manifest(self._folder, self._rows, source)
 
 
 def _named_leaves(nest: Any) -> list[tuple[str, Leaf]]:

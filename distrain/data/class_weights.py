@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 
 from distrain.batch import Memory
-from distrain.data.examples import Examples, RowNests, RowReader, labels_between
+from distrain.data.examples import Examples, RowNests, RowReader
+from distrain.data.labels import labels_between
 from distrain.data.nests import is_nest, leaves
 from distrain.errors import ConfigurationError
 

@@ -31,8 +31,9 @@ from distrain.errors import ConfigurationError, DataError, DistrainError, cause
 
 BLOCK_BYTES = 2**22  # of examples that are checked and written at a time
 MAX_BLOCK = 4096  # examples
-SAMPLED_ELEMENTS = 8  # first examples, which identify the data
+SAMPLED_ELEMENTS = 8  # examples that identify the data: the first, and where examples have numbers some of the rest
 
+_TEXT_CURE = "give numbers, as map= changes examples after they are written"
 _INFINITE = -1  # tf.data.INFINITE_CARDINALITY
 
 
@@ -74,10 +75,10 @@ class ElementStream:
         """
         if not self._first[0]:
             raise DataError(f"{self.reader.name} is empty; training needs at least one example.")
-        return self.reader.layout_of(self._first[0][0])
+        return self.reader.layout_of(self._first[0][0], _TEXT_CURE)
 
     def identity(self) -> tuple[str, bool]:
-        """Return a digest of the form, the length and the first examples, and whether the examples repeat.
+        """Return a digest of the form, the length and a few examples, and whether the examples repeat.
 
         Examples that differ when they are read again have a digest of their form and length alone.
         """
@@ -87,8 +88,16 @@ class ElementStream:
         if self.may_repeat:
             again = self._bytes_of(list(itertools.islice(self._elements(), SAMPLED_ELEMENTS)))
         if first == again:
-            digest.update(first)
+            digest.update(first + self._spread())
         return digest.hexdigest(), first == again
+
+    def _spread(self) -> bytes:
+        """Return examples from all of the data as bytes, where examples have numbers."""
+        if self.length is None or not is_positional(self.reader.source):
+            return b""
+        numbers = np.unique(np.linspace(0, self.length - 1, SAMPLED_ELEMENTS).astype(np.int64))
+        rows = [self.reader.read(self.layout, np.array([number]), epoch=0) for number in numbers]
+        return b"".join(value.tobytes() for nests in rows for nest in nests for _, value in leaves(nest))
 
     def blocks(self, max_rows: int | None = None) -> Iterator[tuple[int, RowNests]]:
         """Yield all examples, or the first `max_rows`, once: the number of examples in a block, and their arrays.

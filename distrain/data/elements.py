@@ -29,6 +29,7 @@ from distrain.errors import ConfigurationError
 LABEL_NAMES = ("label", "labels", "y")
 WEIGHT_NAMES = ("weight", "weights", "sample_weight")
 PARTS = ("features", "label", "weight")
+TEXT_CURE = "turn it into numbers with map="
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,12 @@ def _only(element: Mapping[Any, Any], names: Sequence[str]) -> str | None:
     return found[0] if found else None
 
 
-def layout_of(element: Any) -> Layout:
+def layout_of(element: Any, cure: str = TEXT_CURE) -> Layout:
     """Return the layout of an example.
+
+    Args:
+        element: the example.
+        cure: what a user can do about text.
 
     Raises:
         Misfit: the example is empty, or holds something that is no array of numbers.
@@ -106,7 +111,7 @@ def layout_of(element: Any) -> Layout:
     features, label, weight = example_parts(element)
     if isinstance(features, (list, tuple, Mapping)) and not len(features):
         raise Misfit("has no features")
-    features, label, weight = map(_leaves, (features, label, weight), PARTS)
+    features, label, weight = (_leaves(*named, cure) for named in zip((features, label, weight), PARTS, strict=True))
     return Layout((features, label, weight), _names(element))
 
 
@@ -114,11 +119,11 @@ def _names(element: Any) -> frozenset[Any] | None:
     return frozenset(element) if isinstance(element, Mapping) else None
 
 
-def _leaves(given: Any, part: str) -> Any:
+def _leaves(given: Any, part: str, cure: str) -> Any:
     def leaf(value: Any, name: str) -> Leaf:
         where = f"{part} {name!r}" if name else part
         if value.dtype.kind in "USO":
-            raise Misfit(f"has text, or something else that is no number, as {where}: turn it into numbers with map=")
+            raise Misfit(f"has text, or something else that is no number, as {where}: {cure}")
         if value.dtype.kind not in "biuf":
             raise Misfit(f"has {value.dtype} as {where}; give numbers")
         return Leaf(value.shape, value.dtype)

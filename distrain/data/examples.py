@@ -100,11 +100,3 @@ class Examples:
         return epoch_order(
             self.num_examples, seed=seed, epoch=epoch, block=self.window_size, run=self.span_size, shuffle=shuffle
         )
-
-
-def labels_between(examples: Examples, start: int, stop: int) -> Any:
-    """Labels of the examples start .. stop - 1, in the order of the data."""
-    if examples.read_labels is not None:
-        return examples.read_labels(start, stop)
-    _, labels, _ = examples.load(np.array([[start, stop]]), np.arange(stop - start))(0, stop - start)
-    return labels

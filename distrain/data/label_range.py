@@ -16,11 +16,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from distrain.batch import Memory
-from distrain.data.examples import Examples, RowNests, RowReader, labels_between
+from distrain.data.examples import Examples, RowNests, RowReader
+from distrain.data.labels import labels_between
 from distrain.data.nests import leaves
 from distrain.errors import DataError
 
 SCANNED_ROWS = 2**16  # labels that an error describes, besides those of its batch
+SCANNED_BYTES = 2**26  # bound of these labels, which may be masks of pictures
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,8 @@ def with_label_ranges(examples: Examples, ranges: Mapping[str, LabelRange]) -> E
 def _error(
     examples: Examples, name: str, wanted: LabelRange, labels: np.ndarray, example: int, index: int
 ) -> DataError:
-    scanned = dict(leaves(labels_between(examples, 0, min(SCANNED_ROWS, examples.num_examples))))[name]
+    num_rows = min(SCANNED_ROWS, max(1, SCANNED_BYTES // max(1, labels[:1].nbytes)), examples.num_examples)
+    scanned = dict(leaves(labels_between(examples, 0, num_rows)))[name]
     found = np.concatenate([scanned.ravel(), labels.ravel()])
     found = found[np.isfinite(found) & ~np.isin(found, list(wanted.allowed))]
     missed = labels[index][wanted.misses(labels[index])].ravel()[0] if labels.ndim > 1 else labels[index]

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from distrain.data.elements import Layout, Misfit, layout_of, stacked, stacked_columns
+from distrain.data.elements import TEXT_CURE, Layout, Misfit, layout_of, stacked, stacked_columns
 from distrain.data.examples import RowNests
 from distrain.data.nests import leaves, map_nest
 from distrain.data.shuffle import SPANS_PER_WINDOW
@@ -75,10 +75,10 @@ class SourceReader:
         (first,) = _elements(self._transformed(self.fetch(number), number, 0), 1)
         return self.layout_of(first)
 
-    def layout_of(self, first: Any) -> Layout:
-        """Return the layout of a first example."""
+    def layout_of(self, first: Any, cure: str = TEXT_CURE) -> Layout:
+        """Return the layout of a first example; `cure` says what a user can do about text."""
         try:
-            return layout_of(first)
+            return layout_of(first, cure)
         except Misfit as misfit:
             raise DataError(f"{self.name}: example 0 {misfit}.") from None
 
@@ -186,16 +186,15 @@ class SourceReader:
 
     def _checked(self, read: Callable[[], Any], numbers: Sequence[int] | np.ndarray) -> Any:
         try:
-            found = read()
+            found = _as_elements(read())
+            counts = {len(found)} if isinstance(found, list) else {len(value) for _, value in leaves(found)}
         except DistrainError:
             raise
         except Exception as error:
             which = f"example {numbers[0]}" if len(numbers) == 1 else f"examples {numbers[0]} to {numbers[-1]}"
             raise DataError(f"{self.name} cannot read {which}: {cause(error)}.") from error
-        found = _as_elements(found)
-        for count in [len(found)] if isinstance(found, list) else [len(value) for _, value in leaves(found)]:
-            if count != len(numbers):
-                raise DataError(f"{self.name} returned {count} examples where {len(numbers)} were asked for.")
+        for count in counts - {len(numbers)}:
+            raise DataError(f"{self.name} returned {count} examples where {len(numbers)} were asked for.")
         return found
 
 

@@ -16,7 +16,8 @@ from dataclasses import replace
 import numpy as np
 
 from distrain.batch import Memory
-from distrain.data.examples import Examples, RowReader, labels_between
+from distrain.data.examples import Examples, RowReader
+from distrain.data.labels import labels_between
 
 
 def split_examples(examples: Examples, count: int) -> tuple[Examples, Examples]:

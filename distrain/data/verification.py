@@ -1,6 +1,6 @@
-"""Compares every file of a data set with its record, by SHA-256.
+"""Compares every file of prepared text, or of arrays that distrain wrote, with its record, by SHA-256.
 
-Decides: which files belong to a data set. Never: reads rows.
+Decides: which files belong to such a folder. Never: reads rows.
 
     findings = verify_dataset(Path("data"))
     findings.faults                              # {"train-00000.values.npy": "was changed: ..."}
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from distrain.data.array_manifest import MANIFEST_NAME, read_manifest, recorded_files
 from distrain.data.dataset_index import INDEX_NAME, read_index
 from distrain.data.fetched_folder import compared_copy, remote_names
 from distrain.errors import DataError
@@ -42,6 +43,27 @@ def verify_dataset(directory: Path) -> Findings:
         bytes=(directory / INDEX_NAME).stat().st_size + sum(record.bytes for record in dataset.files.values()),
         faults=faults,
         unknown=tuple(sorted(names - {INDEX_NAME, *dataset.files})),
+        unchecked={},
+    )
+
+
+def is_recorded_arrays(directory: Path) -> bool:
+    """Whether a folder holds arrays that distrain wrote."""
+    return not isinstance(directory, RemotePath) and (directory / MANIFEST_NAME).is_file()
+
+
+def verify_arrays(directory: Path) -> Findings:
+    """Return what differs from the manifest of a folder of arrays; without a usable manifest, its fault alone."""
+    try:
+        records = recorded_files(read_manifest(directory))
+    except DataError as error:
+        return Findings((MANIFEST_NAME,), 0, {MANIFEST_NAME: str(error)}, (), {})
+    names = {path.relative_to(directory).as_posix() for path in directory.rglob("*") if not path.is_dir()}
+    return Findings(
+        files=(MANIFEST_NAME, *records),
+        bytes=(directory / MANIFEST_NAME).stat().st_size + sum(record.bytes for record in records.values()),
+        faults=dict(faults_in(directory, records)),
+        unknown=tuple(sorted(names - {MANIFEST_NAME, *records})),
         unchecked={},
     )
 

@@ -8,10 +8,12 @@ Decides: how a user's arguments become a `TrainingJob`. Never: trains.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -20,10 +22,11 @@ from typing import Any
 
 from distrain.cluster.world import find_world
 from distrain.config import TrainConfig
+from distrain.data.array_cache import Progress
 from distrain.data.worker_pool import WorkerPool
 from distrain.data.worker_process import refuse_in_worker
 from distrain.errors import ConfigurationError
-from distrain.reporting.console import open_console
+from distrain.reporting.console import open_console, print_line
 from distrain.reporting.reporter import Reporter, RunReporter
 from distrain.training.callback_rules import flat_callbacks
 from distrain.training.fit_arguments import VERBOSE, examples_of, named_data, refuse_arguments, transforms_of
@@ -31,6 +34,8 @@ from distrain.training.given_data import class_names_of
 from distrain.training.job import TrainingJob, named_classes, refuse_given_model
 from distrain.training.run import Result, run_job
 from distrain.training.uncaught import end_script_by_exit_code
+
+CACHE_LINE_SECONDS = 10.0  # between two lines about the examples that are written to a cache
 
 # `fit` takes data and model as arguments of its own; the rest describes the models that distrain ships.
 _NOT_OF_FIT = {"data", "model", "units", "embedding", "blocks", "filters", "dropout", "class_weight", "mixed_precision"}
@@ -104,7 +109,7 @@ def fit(
     data = named_data(train, validation, x, y, validation_data)
     workers = WorkerPool(settings.get("data_workers", 0))
     maps = transforms_of(map, validation_map, seed=settings.get("seed", 0), validates=data[1] is not None)
-    options: dict[str, Any] = {**maps, "workers": workers, "cache": cache}
+    options: dict[str, Any] = {**maps, "workers": workers, "cache": cache, "progress": _cache_progress(verbose)}
     examples, held_out = examples_of(*data, sample_weight, class_weight, validation_split, **options)
     way: dict[str, Any] = {"shuffle": shuffle, "verbose": verbose, "has_given_model": is_model, "workers": workers}
 
@@ -120,6 +125,20 @@ def fit(
 
 def _classes(train: Any, validation: Any) -> dict[str, Any]:
     return named_classes(class_names_of({"train": train, "validation": validation}))
+
+
+def _cache_progress(verbose: int | str) -> Progress:
+    """Return what tells now and then how many examples are in the cache, because writing it may take hours."""
+    console = open_console(is_quiet=verbose == 0, is_plain=True)
+    told: dict[str, float] = {}
+
+    def show(part: str, rows: int, length: int | None) -> None:
+        now = time.monotonic()
+        if now - told.get(part, -math.inf) >= CACHE_LINE_SECONDS:
+            told[part] = now
+            print_line(console, f"cache: {part}, {rows:,}{f' of {length:,}' if length else ''} examples written")
+
+    return show
 
 
 @contextmanager

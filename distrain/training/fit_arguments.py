@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from distrain.data.array_cache import cached_arrays
+from distrain.data.array_cache import Progress, cached_arrays
 from distrain.data.class_weights import balanced_weights, class_counts, class_weighted
 from distrain.data.examples import Examples
 from distrain.data.split import split_examples
@@ -75,6 +75,7 @@ def examples_of(
     validation_transform: Transform | None = None,
     workers: WorkerPool | None = None,
     cache: Any = None,
+    progress: Progress = lambda part, rows, length: None,
 ) -> tuple[Examples, Examples | None]:
     """Return the training and the validation examples.
 
@@ -88,6 +89,7 @@ def examples_of(
         validation_transform: changes each validation example.
         workers: processes that read and transform examples of sources; None reads in this process.
         cache: folder that holds, or will hold, all data but arrays as arrays; None reads the data itself.
+        progress: is called as examples are written to `cache`.
 
     Raises:
         ConfigurationError: arguments contradict each other, or the data is wrong.
@@ -99,7 +101,7 @@ def examples_of(
             raise ConfigurationError("the weights are given twice: as sample_weight and as third element of train.")
         train = (*train[:2], sample_weight)
     if cache is not None:
-        train, validation = _cached(cache, train, validation)
+        train, validation = _cached(cache, train, validation, progress)
     examples = given_examples(train, "train", transform, workers)
     held_out = None if validation is None else given_examples(validation, "validation", validation_transform, workers)
     if validation_split:
@@ -118,12 +120,12 @@ def examples_of(
     return examples, held_out
 
 
-def _cached(cache: Any, train: Any, validation: Any) -> tuple[Any, Any]:
+def _cached(cache: Any, train: Any, validation: Any, progress: Progress) -> tuple[Any, Any]:
     if not isinstance(cache, (str, os.PathLike)):
         raise ConfigurationError(f"cache is {cache!r}, but it must name a folder.")
     given = {"train": train, "validation": validation}
     written = {part: data for part, data in given.items() if data is not None and not isinstance(data, tuple)}
-    arrays = cached_arrays(Path(cache), written) if written else {}
+    arrays = cached_arrays(Path(cache), written, progress) if written else {}
     return arrays.get("train", train), arrays.get("validation", validation)
 
 

@@ -207,13 +207,13 @@ def class_names(settings: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(map(str, settings.get("classes") or settings.get("text", {}).get("classes", ())))
 
 
-def training_arrays(folder: Path) -> dict[str, Examples]:
-    """Return the parts of a folder of arrays, of which "train" is one.
+def training_arrays(folder: Path, *, verify: bool = True) -> dict[str, Examples]:
+    """Return the parts of a folder of arrays, of which "train" is one; see `open_array_folder`.
 
     Raises:
         DataError: a file is damaged, or the folder has no training arrays.
     """
-    parts = open_array_folder(folder)
+    parts = open_array_folder(folder, verify=verify)
     if "train" not in parts:
         raise DataError(f"{folder} has arrays to test, but none to train: add train.x.npy and train.y.npy.")
     return parts

@@ -101,7 +101,7 @@ ONE_VALUE = [
 
 @pytest.mark.parametrize(("command", "option"), ONE_VALUE)
 def test_an_option_of_one_value_that_is_given_twice_is_refused(command, option, capsys):
-    value = "info" if option == "--log-level" else "1"
+    value = {"--log-level": "info", "--part": "test"}.get(option, "1")
     with pytest.raises(SystemExit) as caught:
         main([command, option, value, option, value])
     assert caught.value.code == 2

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from distrain.cli.main import main
+from distrain.data.array_cache import cached_arrays
 from distrain.runs.checkpoint import save_checkpoint
 from distrain.runs.manifest import record_end, rewriting
 
@@ -50,6 +51,20 @@ def test_whole_folders(capsys, data, run):
         "  not compared: report.html ('distrain report' writes it again)",
     ]
     assert captured.err == ""
+
+
+def test_arrays_that_distrain_wrote(tmp_path, capsys):
+    folder = tmp_path / "cache"
+    cached_arrays(folder, {"train": lambda: ((float(number), number) for number in range(9))})
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    assert main(["verify", str(folder)]) == 0
+    assert capsys.readouterr().out == f"{folder}: arrays, 3 files, {size:,} bytes compared: whole\n"
+    damage(folder / "train.y.npy")
+    assert main(["verify", str(folder)]) == 3
+    assert "damaged: train.y.npy was changed: its SHA-256 does not fit" in capsys.readouterr().out
+    damage(folder / "arrays.json")
+    assert main(["verify", "--json", str(folder)]) == 3
+    assert list(json.loads(capsys.readouterr().out)["faults"]) == ["arrays.json"]
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ def test_paths_and_lists_are_converted():
 def test_what_ranks_and_resumed_runs_may_change():
     may_differ = {setting.name for setting in settings_of(TrainConfig) if setting.may_differ}
     may_change = {setting.name for setting in settings_of(TrainConfig) if setting.may_change}
-    assert may_differ == {"data", "run", "devices", "prometheus", "metrics_port"}
+    assert may_differ == {"data", "data_workers", "run", "devices", "prometheus", "metrics_port"}
     assert not may_change & {
         "model", "batch_size", "global_batch_size", "compression", "learning_rate", "seed",
         "warmup_steps", "schedule", "scale_learning_rate", "clip_norm", "ema",

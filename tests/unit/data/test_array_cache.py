@@ -13,7 +13,7 @@ import pytest
 
 from distrain.data.array_cache import cached_arrays, prepare_arrays
 from distrain.data.array_folder import open_array_folder
-from distrain.data.array_writer import MANIFEST_NAME
+from distrain.data.array_manifest import MANIFEST_NAME
 from distrain.errors import ConfigurationError, DataError
 
 COUNT = 5000
@@ -134,7 +134,7 @@ def failing():
         ),
         (failing, DataError, r"train fails at example 700: KeyError: 'lost' \(.*test_array_cache.py, line \d+\)"),
         (iter(()), DataError, "train is empty"),
-        (iter([("text", 1)]), DataError, "train: example 0 has text"),
+        (iter([("text", 1)]), DataError, "train: example 0 has text.*give numbers, as map= changes examples after"),
         (lambda: 3, ConfigurationError, "train is a function that returns int; let it return a generator"),
         (7, ConfigurationError, "train is of type int; give a source, arrays, a tf.data.Dataset, a generator"),
         (
@@ -164,12 +164,46 @@ def test_foreign_files_and_damage_are_refused(tmp_path):
     cached_arrays(folder, {"train": generated})
     with (folder / "train.x.npy").open("r+b") as file:
         file.truncate(1000)
-    with pytest.raises(DataError, match=r"train.x.npy is not the file that arrays.json names. Delete the folder"):
+    with pytest.raises(DataError, match=r"train.x.npy has 1,000 bytes instead of 120,128: .* Delete the folder"):
         cached_arrays(folder, {"train": generated})
     manifest = json.loads((folder / MANIFEST_NAME).read_text())
     (folder / MANIFEST_NAME).write_text(json.dumps({**manifest, "parts": {"train": 4}}))
     with pytest.raises(DataError, match=r"arrays.json is damaged .*digest"):
         cached_arrays(folder, {"train": generated})
+
+
+@pytest.mark.parametrize("read", [lambda folder: cached_arrays(folder, {"train": generated}), open_array_folder])
+def test_a_changed_byte_is_told_and_never_trained(tmp_path, read):
+    cached_arrays(tmp_path / "cache", {"train": generated})
+    with (tmp_path / "cache" / "train.x.npy").open("r+b") as file:
+        file.seek(-1000, 2)
+        file.write(b"?")
+    with pytest.raises(DataError, match=r"train\.x\.npy was changed: .* If you changed it on purpose, delete arrays"):
+        read(tmp_path / "cache")
+    assert open_array_folder(tmp_path / "cache", verify=False).keys() == {"train"}
+    (tmp_path / "cache" / MANIFEST_NAME).unlink()
+    assert open_array_folder(tmp_path / "cache").keys() == {"train"}
+
+
+@pytest.mark.parametrize("number", [(COUNT - 1) // 7, COUNT - 1])
+def test_a_source_is_known_again_by_examples_from_all_of_it(tmp_path, number):
+    changed = [(0.0, 1)] * COUNT
+    cached_arrays(tmp_path / "cache", {"train": list(changed)})
+    changed[number] = (0.0, 2)
+    with pytest.raises(ConfigurationError, match="holds other data"):
+        cached_arrays(tmp_path / "cache", {"train": changed})
+
+
+def test_a_cache_on_storage_without_write_access_is_read(tmp_path, monkeypatch):
+    cached_arrays(tmp_path / "cache", {"train": generated})
+
+    def refuse(folder):
+        raise PermissionError(30, "Read-only file system", str(folder))
+
+    monkeypatch.setattr("distrain.data.array_cache._locked", refuse)
+    assert len(cached_arrays(tmp_path / "cache", {"train": generated})["train"][1]) == COUNT
+    with pytest.raises(ConfigurationError, match="cannot be written"):
+        cached_arrays(tmp_path / "other", {"train": generated})
 
 
 def test_a_folder_is_replaced_and_rows_are_bounded(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import keras
 import numpy as np
 import pytest
@@ -10,6 +12,8 @@ from hypothesis import strategies as st
 from small_datasets import ragged, write_dataset
 
 from distrain.data.class_weights import balanced_weights, class_counts, class_weighted
+from distrain.data.labels import labels_between
+from distrain.data.positional import positional_examples
 from distrain.data.sources import array_examples, part_examples, rows_examples
 from distrain.errors import ConfigurationError
 
@@ -81,6 +85,23 @@ def test_prepared_rows_are_counted_and_weighed(tmp_path, monkeypatch):
     assert class_counts(rows_examples(rows, kind="ngram", num_features=50, length=1)) == {0: 2, 1: 2, 2: 1}
     weighted = class_weighted(examples, {1: 5.0})
     assert weights_of(weighted, np.array([4, 3, 9])).tolist() == [5.0, 1.0, 5.0]
+
+
+def test_labels_of_large_examples_are_counted_in_little_memory():
+    class Pictures:
+        def __len__(self):
+            return 3000
+
+        def __getitem__(self, number):
+            return np.zeros((128, 128), np.float32), {"kind": number % 3}
+
+    examples = positional_examples(Pictures())
+    tracemalloc.start()
+    labels = labels_between(examples, 5, 3000)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert labels["kind"].tolist() == [number % 3 for number in range(5, 3000)]
+    assert peak < 60 * 2**20  # all pictures take 188 MiB
 
 
 def test_other_weights_are_other_data():

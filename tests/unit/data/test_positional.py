@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from distrain.data.array_source import ArraySource
 from distrain.data.batch_source import BatchSource
 from distrain.data.batches import epoch_batches
-from distrain.data.examples import labels_between
+from distrain.data.labels import labels_between
 from distrain.data.plan import EpochPlan
 from distrain.data.positional import positional_examples
 from distrain.data.shuffle import shuffle_sizes
