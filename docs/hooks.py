@@ -1,14 +1,17 @@
 """Fills the reference pages when mkdocs builds them: commands, settings and exit codes come from the code.
 
-Decides: how the tables look. Never: describes anything; the parser, the settings and the error classes do.
+Decides: how the tables look, and that a block which is a file shows the file's name. Never: describes anything; the
+parser, the settings and the error classes do.
 
     <!-- generated: exit codes -->    in a page becomes the table of exit codes
+    <!-- file: shapes.py -->          before a block becomes the title of the block
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -58,7 +61,8 @@ GENERATED: dict[str, Callable[[], str]] = {
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Replace each marker of a page by the table that it names."""
+    """Replace each marker of a page by the table that it names, or by the title of the block below."""
+    markdown = re.sub(r"<!-- file: (\S+) -->\n+```(\w+)\n", r'```\2 title="\1"\n', markdown)
     for name, make in GENERATED.items():
         marker = f"<!-- generated: {name} -->"
         if marker in markdown:
