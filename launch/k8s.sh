@@ -31,7 +31,8 @@ they go to `distrain prepare`. For example:
   --cpus N              cores that each pod requests: 4, or 500m for half a core
   --memory SIZE         memory request and limit of each pod: 16Gi
   --image IMAGE         image built from k8s/Dockerfile (default: distrain:0.1.0)
-  --data DATA           folder on the data volume (default: /data/prepared), or a function as package.module:function
+  --data DATA           folder on the data volume (default: /data/prepared), or the URL of prepared data, which needs
+                        --egress: s3://bucket/data, or a function as package.module:function
   --queue QUEUE         queue of Kueue in which the job waits
   --gang SCHEDULER      volcano or scheduler-plugins: starts the pods of indexed or mpijob together or not at all
   --protect             adds a PodDisruptionBudget: no drain of a node may evict a pod of the job

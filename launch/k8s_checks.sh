@@ -64,6 +64,12 @@ check_number() { # option, value, least, most
 
 check_data() {
   local name="[A-Za-z_][A-Za-z0-9_]*"
+  if [[ $data == *://* && $layout != prepare && $layout != files ]]; then
+    # Manifests show a URL in clear, so it has neither login nor query.
+    [[ $data =~ ^(s3|gs|hf|https?)://[A-Za-z0-9][A-Za-z0-9._/-]*$ ]] || refuse "--data is \"$data\", but a URL begins \
+with s3://, gs://, hf:// or https://, and has plain letters, digits, dots, dashes, underscores and slashes"
+    return
+  fi
   if [[ $data == *:* && $layout != prepare && $layout != files ]]; then
     [[ $data =~ ^$name(\.$name)*:$name$ ]] || refuse "--data is \"$data\", but a function is package.module:function"
     return

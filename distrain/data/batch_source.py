@@ -17,7 +17,7 @@ import numpy as np
 
 from distrain.data.array_checks import array_nest
 from distrain.data.nests import leaves, map_nest
-from distrain.errors import ConfigurationError, DataError
+from distrain.errors import ConfigurationError, DataError, DistrainError, cause
 
 
 class BatchSource:
@@ -59,9 +59,17 @@ class BatchSource:
         return tuple(map_nest(lambda value, name: next(columns), part) for part in pieces[0])
 
     def _batch(self, number: int) -> tuple[Any, ...]:
-        batch = self._dataset[number]
+        try:
+            batch = self._dataset[number]
+        except DistrainError:
+            raise
+        except Exception as error:
+            raise DataError(f"{self._name} cannot read batch {number}: {cause(error)}.") from error
         batch = batch if isinstance(batch, tuple) else (batch,)
-        return tuple(array_nest(part) for part in batch)
+        found = tuple(array_nest(part) for part in batch)
+        if not _arrays(found) or any(not value.ndim for value in _arrays(found)):
+            raise DataError(f"Batch {number} of {self._name} is not made of arrays with a row for each example.")
+        return found
 
     def _checked(self, number: int, batch: tuple[Any, ...]) -> tuple[Any, ...]:
         wanted = min(self.span_size, self._num_examples - number * self.span_size)

@@ -14,6 +14,7 @@ that is there already is compared by CRC-32, once in each process. The files sta
 from __future__ import annotations
 
 import hashlib
+import logging
 import queue
 import threading
 import zlib
@@ -23,7 +24,7 @@ from typing import BinaryIO
 
 from distrain.errors import ConfigurationError, DataError
 from distrain.files import MAX_JSON_BYTES
-from distrain.fingerprints import Fingerprint, fault_of
+from distrain.fingerprints import Fingerprint, fault_of, size_fault
 from distrain.remote.cache import FOLDER_VARIABLE, SIZE_VARIABLE, find_cache, locked, no_room
 from distrain.remote.path import RemotePath
 from distrain.remote.storage import MIN_BYTES_PER_SECOND, REQUEST_SECONDS
@@ -31,8 +32,11 @@ from distrain.remote.url import is_web
 
 MAX_THREADS = 4  # one connection of an object store fills a fraction of a fast network
 PIECE_BYTES = 2**24
+TOLD_BYTES = 2**26  # a log line tells of larger transfers, which slow the first epoch
 _NUM_LOCKS = 16
 _CURE = "Copy the data set there anew."
+
+_LOG = logging.getLogger(__name__)
 
 
 class FetchedFolder:
@@ -84,6 +88,12 @@ class FetchedFolder:
                 f"{self._source} has {num_bytes / 2**30:,.2f} GiB, and the cache {self._cache.root} may hold "
                 f"{self._cache.max_bytes / 2**30:,.2f} GiB. Shuffled training reads all of it again and again: set "
                 f"{SIZE_VARIABLE} to a larger number."
+            )
+        missing = sum(record.bytes for name, record in records.items() if size_fault(self.path / name, record))
+        if missing >= TOLD_BYTES:
+            _LOG.warning(
+                f"{self._source}: {missing / 2**30:,.2f} of {num_bytes / 2**30:,.2f} GiB are not in the cache "
+                f"{self._cache.root} and are fetched when they are needed, at the latest in the first epoch."
             )
 
     def want(self, names: Iterable[str]) -> None:

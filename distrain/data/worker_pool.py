@@ -147,6 +147,8 @@ class WorkerPool:
     def submit(self, task: _Task, priority: Priority) -> Future[RowNests]:
         """Queue a task; see `SharedReader.submit`."""
         self._tasks.put((priority, next(self._count), task))
+        if not self.is_running:  # nobody would answer, and `close` may have cancelled what was queued before
+            task.future.cancel()
         return task.future
 
     def close(self) -> None:

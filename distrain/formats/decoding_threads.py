@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from distrain.cluster.placement import cpu_threads
 from distrain.cluster.world import find_world
+from distrain.data.worker_process import WORKER_VARIABLE
 from distrain.errors import ConfigurationError
 
 Item = TypeVar("Item")
@@ -41,7 +42,7 @@ def _threads(process: int, count: int) -> Any:
 
 @cache
 def _num_threads() -> int:
-    if multiprocessing.parent_process() is not None:
+    if WORKER_VARIABLE in os.environ or multiprocessing.parent_process() is not None:
         return 1
     num_cores = len(os.sched_getaffinity(0))
     try:

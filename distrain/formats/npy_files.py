@@ -200,4 +200,7 @@ def _unpacked(path: Path, array: _Packed) -> np.ndarray:
 def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    return read(file)
+    shape, is_fortran, dtype = read(file)
+    if min(shape, default=0) < 0:
+        raise ValueError(f"it declares the shape {shape}")
+    return shape, is_fortran, dtype

@@ -24,7 +24,7 @@ import os
 import time
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -114,12 +114,10 @@ class Cache:
     @contextmanager
     def turn(self, entry: str) -> Iterator[None]:
         """Let one process at a time fetch for an entry, so that others find what it fetched."""
-        try:
-            (self.root / entry).mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError:
-            yield
-            return
-        with locked(self.root / entry / ".turn"):
+        with ExitStack() as stack:
+            with suppress(OSError):  # without write access every process fetches for itself
+                (self.root / entry).mkdir(mode=0o700, parents=True, exist_ok=True)
+                stack.enter_context(locked(self.root / entry / ".turn"))
             yield
 
     def pin(self, entry: str, user: object) -> Path:

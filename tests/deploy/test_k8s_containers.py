@@ -78,11 +78,12 @@ def test_training_waits_for_its_data_with_a_bound(written, tmp_path):
     assert (f"without prepared data in {tmp_path}" in done.stderr) == (written is None)
 
 
-def test_training_waits_for_no_function(tmp_path):
-    job = find(render("--name=t", "--data=my.shop:data", "--model=my.shop:build"), "Job", "t")
+@pytest.mark.parametrize("data", ["my.shop:data", "s3://bucket/reviews-2"])
+def test_training_waits_for_no_function_and_no_server(tmp_path, data):
+    job = find(render("--name=t", f"--data={data}", "--model=my.shop:build"), "Job", "t")
     pod = job["spec"]["template"]["spec"]
     (waiting,) = pod["initContainers"]
-    assert waiting["env"] == [{"name": "DATA", "value": "my.shop:data"}]
-    assert "--data=my.shop:data" in pod["containers"][0]["args"]
-    done = _run_words(waiting["args"], tmp_path, DATA="my.shop:data")
+    assert waiting["env"] == [{"name": "DATA", "value": data}]
+    assert f"--data={data}" in pod["containers"][0]["args"]
+    done = _run_words(waiting["args"], tmp_path, DATA=data)
     assert (done.returncode, done.stderr) == (0, "")

@@ -118,6 +118,12 @@ REFUSED = {
         "must be a folder on the data volume",
     ),
     "data of no function": (["render", "--name=a", "--data=shop:"], "a function is package.module:function"),
+    "data of another server": (["render", "--name=a", "--data=ftp://host/data"], "a URL begins with s3://"),
+    "data with a secret": (["render", "--name=a", "--data=https://host/data?token=x"], "a URL begins with s3://"),
+    "data of a server to prepare": (
+        ["render", "--name=a", "--layout=prepare", "--data=s3://bucket/data", "--train=/data/a.csv"],
+        "must be a folder on the data volume",
+    ),
     "data above": (["render", "--name=a", "--data=/data/../runs"], "must be a folder on the data volume"),
     "data twice": (["render", "--name=a", "--", "--data=/data/x"], "--data cannot be among the arguments"),
     "another run directory": (["render", "--name=a", "--run", "/runs/b"], "the run directory is /runs/a"),

@@ -81,6 +81,18 @@ def test_files_come_when_they_are_needed_and_only_once(folder: Path, cache_folde
         assert {path for path, _ in server.requests[before:]} == {"/d/dataset.json"}
 
 
+def test_one_line_tells_of_a_long_transfer(store: ObjectStore, folder: Path, monkeypatch, caplog):
+    url = to_path(store.put_folder(folder, "long"))
+    open_dataset(url)
+    assert "not in the cache" not in caplog.text
+    monkeypatch.setattr("distrain.data.fetched_folder.TOLD_BYTES", 1)
+    for part in open_dataset(url).parts.values():
+        part.read(0, part.num_rows)
+    assert caplog.text.count("GiB are not in the cache") == 1
+    open_dataset(url)
+    assert caplog.text.count("GiB are not in the cache") == 1
+
+
 def test_a_damaged_file_of_the_cache_is_fetched_again(store: ObjectStore, folder: Path, cache_folder: Path):
     url = to_path(store.put_folder(folder, "torn"))
     assert _same(open_dataset(folder), open_dataset(url))

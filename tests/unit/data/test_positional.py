@@ -282,9 +282,25 @@ class WrongColumns(ByTake):
         return (X[indices][:5], Y[indices]) if len(indices) > 5 else super().take(indices)
 
 
+class UnequalLists(ByTake):
+    """A source whose lists have different lengths."""
+
+    def take(self, indices):
+        return {"x": [0.0] * len(indices), "y": [0] * min(5, len(indices))}
+
+
+class Nothing(ByTake):
+    """A source that forgets to return."""
+
+    def take(self, indices):
+        return None if len(indices) > 5 else super().take(indices)
+
+
 @pytest.mark.parametrize(
     ("source", "words"),
     [
+        (UnequalLists(), r"the UnequalLists cannot read examples 9 to 0: ValueError: zip\(\) argument 2 is shorter"),
+        (Nothing(), r"the Nothing cannot read examples 9 to 0: TypeError"),
         (Failing(), r"the Failing cannot read example 5: OSError: bad sector \(.*test_positional.py, line \d+\)"),
         (Short(), "the Short returned 5 examples where 10 were asked for"),
         (WrongColumns(), "the WrongColumns returned 5 examples where 10 were asked for"),
@@ -313,6 +329,25 @@ def test_batches_of_unequal_size_are_refused():
 
     with pytest.raises(DataError, match=r"Batch 2 of batches has 9 examples, but all batches before the last .* 10"):
         positional_examples(BatchSource(Uneven(), "batches")).load(SPANS, np.arange(NUM))
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (KeyError("lost"), r"batches cannot read batch 0: KeyError: 'lost' \(.*test_positional.py, line \d+\)"),
+        ((), "Batch 0 of batches is not made of arrays with a row for each example"),
+        ((X[:10], 3.0), "Batch 0 of batches is not made of arrays with a row for each example"),
+    ],
+)
+def test_batches_that_are_none_are_refused(found, words):
+    class Broken(Batches):
+        def __getitem__(self, number):
+            if isinstance(found, Exception):
+                raise found
+            return found
+
+    with pytest.raises(DataError, match=words):
+        BatchSource(Broken(), "batches")
 
 
 def test_a_source_that_changes_is_told_and_still_resumes(caplog):

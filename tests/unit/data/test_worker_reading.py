@@ -6,6 +6,7 @@ import os
 import pickle
 import signal
 import time
+from concurrent.futures import CancelledError
 from dataclasses import replace
 
 import numpy as np
@@ -168,3 +169,13 @@ def test_without_anything_to_do_no_worker_starts():
         positional_examples([Numbered(9)[number] for number in range(9)], workers=workers)
         workers.start()
         assert not workers.is_running
+
+
+def test_a_pool_that_is_closed_leaves_nobody_waiting():
+    with WorkerPool(1) as workers:
+        reader = positional_examples(Numbered(COUNT), transform=Transform(doubled, seed=3), workers=workers)
+        workers.start()
+        rows = reader.load(np.array([[0, COUNT]]), np.arange(COUNT))
+        rows(0, 3)
+    with pytest.raises(CancelledError):
+        rows(50, 60)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import pickle
+import zipfile
 
 import numpy as np
 import pytest
@@ -68,6 +70,15 @@ def test_a_damaged_member_is_named_when_it_is_read(folder):
     (folder / "packed.npz").write_bytes(raw)
     with pytest.raises(DataError, match=r"packed\.npz cannot be read"):
         formats.npy(folder / "packed.npz")[0]
+
+
+def test_a_member_that_declares_less_than_no_rows_is_refused(tmp_path):
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (-1, 3)})
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.npy", header.getvalue())
+    with pytest.raises(DataError, match=r"a\.npz cannot be read .*it declares the shape \(-1, 3\)"):
+        formats.npy(tmp_path / "a.npz")
 
 
 def test_pickle_is_never_read(folder):

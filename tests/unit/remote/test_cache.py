@@ -108,6 +108,19 @@ def test_a_cache_that_cannot_be_written_is_left_out(
     assert len(caplog.records) == 1
 
 
+def test_a_turn_in_an_entry_that_cannot_be_written_is_nobodys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    cache = Cache(tmp_path / "cache", 10_000)
+    cache.put("entry", "0", b"block")
+
+    def refused(*given: object) -> int:
+        raise OSError(30, "Read-only file system")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("distrain.remote.cache.os.open", refused)
+        with cache.turn("entry"):
+            assert cache.get("entry", "0") == b"block"
+
+
 def test_another_content_at_the_same_url_is_another_file(server: WebServer):
     server.files["/a.bin"] = CONTENT
     assert to_path(server.url("/a.bin")).open().read() == CONTENT
