@@ -38,8 +38,8 @@ def test_each_end_is_the_same_on_all_ranks_and_counts_the_step_that_had_begun(fo
         "not finite": 6,
         "damaged": 3,
     }
-    assert "SIGTERM to rank 1 at step 8." in ends["stopped"]["message"]
-    assert "is not finite at step 4 (epoch 1) on rank 1, where the data of example 29" in ends["not finite"]["message"]
+    assert "SIGTERM to rank 1 at step 8, with everything saved." in ends["stopped"]["message"]
+    assert "The loss is nan at step 4 (epoch 1) on rank 1, where the data of example 29" in ends["not finite"]["message"]
     assert ends["damaged"]["message"].startswith("step 4: example 29 is damaged")
 
 
