@@ -33,7 +33,8 @@ def outlook(dataset: Dataset, config: TrainConfig, asked: PlanConfig, measured: 
         with contextlib.suppress(ConfigurationError):
             plan = plan_run(dataset, config, num_replicas=number)
             # The first layer is nearly all of a shipped model, and its gradient comes last, so nothing hides its sum.
-            size = Size(number, plan.batch_size, plan.touched_bytes, plan.touched_bytes)
+            # Between GPUs it travels whole.
+            size = Size(number, plan.batch_size, plan.all_reduce_bytes, plan.all_reduce_bytes)
             steps.append(step_on(size, measured, link_between(asked, number)))
     return steps
 

@@ -3,7 +3,7 @@
 Decides: the formulas of the prediction. Never: loads TensorFlow, or trains.
 
     plan = plan_run(open_dataset("data"), config, num_replicas=8)
-    plan.num_steps, plan.touched_bytes
+    plan.num_steps, plan.all_reduce_bytes
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ class RunPlan:
         all_reduce_bytes: bytes of all gradients, which a replica all-reduces per step; 0 for one replica.
         num_rows: rows of the first layer's weights, one per n-gram or word.
         touched_rows: expected number of these rows that a global batch uses, estimated from a sample of the data.
-        touched_bytes: bytes that a replica all-reduces per step when only touched rows are sent.
+        touched_bytes: bytes that a replica all-reduces per step on CPUs of several processes, which send touched rows
+            alone.
         warnings: sentences about settings that do not fit the data.
     """
 
@@ -143,7 +144,7 @@ def plan_run(dataset: Dataset, config: TrainConfig, *, num_replicas: int) -> Run
 
 
 def _touched_bytes(dataset: Dataset, config: TrainConfig, touched: float, all_reduce_bytes: int) -> int:
-    """Bytes of the touched rows, of a mask with one byte per row, and of all other weights."""
+    """Bytes of the touched rows, of a mask with one byte per row, and of all other weights, as sent between CPUs."""
     if not all_reduce_bytes:
         return 0
     mask_bytes = dataset.num_features

@@ -43,7 +43,7 @@ def plan_table(plan: RunPlan, dataset: Dataset, time: TimePlan | None = None) ->
     if plan.num_replicas > 1:
         rows = "n-grams" if dataset.kind == "ngram" else "words"
         table.add_row(f"{rows} in a global batch, estimated", f"{plan.touched_rows:,.0f} of {plan.num_rows:,}")
-        table.add_row("all-reduced if only their rows travel", size(plan.touched_bytes))
+        table.add_row("all-reduced between CPUs, these rows alone", size(plan.touched_bytes))
     if time is not None:
         table.add_section()
         _add_time(table, time, is_single=plan.num_replicas == 1)

@@ -95,6 +95,8 @@ class MetricStates:
         added = []
         for variable, initial, is_per_step in zip(self._variables, self._initial, self._is_per_step, strict=True):
             change = scope.get_current_value(variable) - tf.constant(initial)
+            if not change.shape.is_fully_defined():  # Keras compares shapes only as far as they are known
+                change = tf.ensure_shape(change, initial.shape)
             factor = fraction(batch, change.dtype) if is_per_step else tf.cast(counts, change.dtype)
             added.append(tf.math.multiply_no_nan(change, factor) if change.dtype.is_floating else change * factor)
         return added

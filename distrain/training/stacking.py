@@ -14,9 +14,21 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from distrain.errors import ConfigurationError
+
 
 def stacked(outputs: Sequence[Any]) -> list[Any]:
-    """Return for each dtype among some tensors of known shapes their values, one after the other."""
+    """Return for each dtype among some tensors their values, one after the other.
+
+    Raises:
+        ConfigurationError: the shape of an output is not known before a step runs.
+    """
+    for output in outputs:
+        if not output.shape.is_fully_defined():
+            raise ConfigurationError(
+                f"On a GPU, the loss needs a shape that is known before a step, but it has {output.shape}. Give it "
+                "one by tf.ensure_shape, or train with --devices cpu:1."
+            )
     flat = [(output.dtype, tf.reshape(output, [-1])) for output in outputs]
     return [tf.concat([values for own, values in flat if own == dtype], axis=0) for dtype in _dtypes(outputs)]
 

@@ -39,7 +39,7 @@ def test_each_end_is_the_same_on_all_ranks_and_counts_the_step_that_had_begun(fo
         "damaged": 3,
     }
     assert "SIGTERM to rank 1 at step 8, with everything saved." in ends["stopped"]["message"]
-    assert "The loss is nan at step 4 (epoch 1) on rank 1, where the data of example 29" in ends["not finite"]["message"]
+    assert "loss is nan at step 4 (epoch 1) on rank 1, where the data of example 29" in ends["not finite"]["message"]
     assert ends["damaged"]["message"].startswith("step 4: example 29 is damaged")
 
 

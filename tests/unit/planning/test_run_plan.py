@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from distrain.config import TrainConfig
+from distrain.config import PlanConfig, TrainConfig
 from distrain.data.batches import epoch_batches
 from distrain.data.dataset_index import open_dataset
 from distrain.data.dataset_writer import DatasetWriter
@@ -16,7 +16,10 @@ from distrain.data.sources import part_examples
 from distrain.errors import ConfigurationError
 from distrain.models.build import text_model
 from distrain.models.weight_count import count_weights
+from distrain.planning.outlook import outlook
 from distrain.planning.run_plan import plan_run
+from distrain.planning.scale_out import MeasuredStep
+from distrain.planning.traffic import ring_seconds
 
 
 def prepared(folder, *, kind="ngram", rows=50, test_rows=9, features=30, classes=3, max_length=20, row_length=4):
@@ -116,6 +119,18 @@ def test_rows_that_a_batch_touches_by_hand(tmp_path, kind, width):
 def test_all_rows_are_sent_when_nearly_all_are_touched(tmp_path):
     plan = plan_run(prepared(tmp_path, features=5), settings(batch_size=4), num_replicas=5)
     assert plan.touched_bytes == plan.all_reduce_bytes + 5
+
+
+def test_more_gpus_are_predicted_with_whole_gradients(tmp_path):
+    """Only between CPUs touched rows travel alone."""
+    dataset, config = prepared(tmp_path), settings(batch_size=4)
+    asked = PlanConfig(replicas=4, step_ms=1.0, bandwidth_gbs=0.001)
+    steps = outlook(dataset, config, asked, MeasuredStep(0.001, 4, 0.0))
+    assert [step.num_replicas for step in steps] == [1, 2, 4]
+    plan = plan_run(dataset, config, num_replicas=4)
+    whole = ring_seconds(plan.all_reduce_bytes, num_replicas=4, bytes_per_second=1e6)
+    assert steps[-1].exposed_seconds == pytest.approx(whole)
+    assert plan.touched_bytes < plan.all_reduce_bytes
 
 
 def test_one_replica_sends_nothing(tmp_path):

@@ -10,6 +10,7 @@ from contextlib import nullcontext
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import distrain
 from distrain.data.batches import epoch_batches, sample_batch
@@ -17,11 +18,12 @@ from distrain.data.plan import EpochPlan
 from distrain.data.shuffle import epoch_order
 from distrain.data.sources import array_examples
 from distrain.distribution.single import SingleDevice
-from distrain.errors import DivergenceError, StopRequested
+from distrain.errors import ConfigurationError, DivergenceError, StopRequested
 from distrain.runs.checkpoint import list_checkpoints, load_checkpoint
 from distrain.runs.progress import Progress
 from distrain.training.events import Decision, NotFinite
 from distrain.training.loop import EpochSteps, TrainingLoop, run_epochs
+from distrain.training.stacking import stacked
 from distrain.training.step import make_train_steps
 from distrain.training.task import batch_specs, make_task
 
@@ -213,3 +215,39 @@ def test_the_error_of_a_step_that_is_not_finite_names_the_step_and_its_example(t
     features[13, 0] = math.nan
     with pytest.raises(DivergenceError, match=r"at step \d+ .*the data of example 13 is not finite"):
         fit(tmp_path / "run", features=features)
+
+
+class Errors(keras.metrics.Metric):
+    """The sum of the errors of each output; the graph does not know the shape of the new state."""
+
+    def __init__(self):
+        super().__init__(name="errors")
+        self.errors = self.add_weight(shape=(2,), initializer="zeros")
+
+    def update_state(self, labels, outputs, sample_weight=None):
+        errors = tf.reduce_sum(tf.abs(labels - outputs), axis=0)
+        self.errors.assign(self.errors + tf.gather(errors, tf.where(errors >= 0)[:, 0]))
+
+    def result(self):
+        return tf.reduce_sum(self.errors.value)
+
+
+def test_the_state_of_a_metric_has_the_shape_of_its_variable(tmp_path, monkeypatch):
+    def build():
+        model = linear()
+        model.compile("adam", "mse", metrics=[Errors()])
+        return model
+
+    settings = {"x": X, "y": Y, "global_batch_size": 12, "strategy": "single", "devices": "cpu:1"}
+    histories = [distrain.fit(build, run=tmp_path / "a", **settings).history]
+    monkeypatch.setattr(SingleDevice, "runs_ahead", Ahead.runs_ahead)
+    histories.append(distrain.fit(build, run=tmp_path / "b", **settings).history)
+    own, wanted = ([epoch["errors"] for epoch in history] for history in histories)
+    assert min(wanted) > 1
+    np.testing.assert_allclose(own, wanted, rtol=1e-5)
+
+
+def test_a_figure_without_a_known_shape_is_a_sentence():
+    step = tf.function(lambda loss: stacked([loss]), input_signature=[tf.TensorSpec(None)], autograph=False)
+    with pytest.raises(ConfigurationError, match=r"the loss needs a shape .*, but it has <unknown>\."):
+        step.get_concrete_function()
