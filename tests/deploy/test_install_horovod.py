@@ -21,6 +21,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from launching import needs_horovod
 
 from distrain.install.environment import find_tensorflow
 from distrain.install.horovod_build import wheel_name
@@ -254,3 +255,18 @@ def test_the_wheel_does_not_name_the_environment_it_was_built_in():
         paths = [line.split("[")[1].rstrip("]") for line in dynamic.splitlines() if "PATH)" in line]
         assert paths
         assert all(folder.startswith("$ORIGIN/") for path in paths for folder in path.split(":"))
+
+
+@needs_horovod
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a namespace another host name")
+def test_gloo_works_where_the_name_of_the_machine_does_not_resolve():
+    """Builds of images with the network of their host have such names."""
+    launcher = [Path(sys.executable).with_name("horovodrun"), "--gloo", "-np", "2", "-H", "localhost:2"]
+    trial = [sys.executable, "-m", "distrain.install.trial", "2"]
+    renamed = ["unshare", "--uts", "sh", "-c", 'hostname nobody.invalid && exec "$@"', "sh"]
+    environ = {**os.environ, "HOROVOD_GLOO_IFACE": "lo", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(
+        [*renamed, *launcher, *trial], capture_output=True, text=True, timeout=120, check=False, env=environ
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("sums over 2 rank(s) on the CPU") == 2
