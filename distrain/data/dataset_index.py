@@ -110,9 +110,10 @@ def read_index(directory: Path | RemotePath) -> Dataset:
     fetched = None
     try:
         if not path.is_file():
-            raise DataError(
-                f"{directory} is not a prepared data set: it has no {INDEX_NAME}. Make it with 'distrain prepare'."
-            )
+            cure = "Make it with 'distrain prepare'."
+            if isinstance(directory, RemotePath):
+                cure = "Of URLs only prepared text is read: copy arrays to a local disk."
+            raise DataError(f"{directory} is not a prepared data set: it has no {INDEX_NAME}. {cure}")
         if isinstance(directory, RemotePath):
             fetched = FetchedFolder(directory, INDEX_NAME)
             directory = fetched.path

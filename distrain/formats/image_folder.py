@@ -27,6 +27,7 @@ from distrain.formats.decoding_threads import in_threads
 from distrain.formats.file_list import Paths, listed
 from distrain.formats.image_decoding import MAX_ENCODED_BYTES, ImageForm, decoded, pillow
 from distrain.formats.image_listing import IMAGE_SUFFIXES, ImageListing, image_files, list_images
+from distrain.remote.path import is_url, to_path
 
 
 def images(
@@ -63,6 +64,8 @@ def images(
         DataError: the folder has no pictures, or a file is missing.
         ConfigurationError: an argument is wrong, or Pillow is not installed.
     """
+    if is_url(folder):
+        raise ConfigurationError(f"{to_path(folder)}: pictures are read from local disk alone. Copy them.")
     pillow()  # a missing package is told before a large folder is read
     form = ImageForm(
         size=size,

@@ -59,17 +59,19 @@ def prediction_writer(path: Path) -> Iterator[Write]:
 
 def json_lines(columns: Mapping[str, np.ndarray]) -> Iterator[str]:
     """Yield a JSON object for each row."""
-    values = [_finite(column).tolist() for column in columns.values()]
+    values = [_json_values(column) for column in columns.values()]
     for row in zip(*values, strict=True):
         yield json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False, allow_nan=False)
 
 
-def _finite(column: np.ndarray) -> np.ndarray:
-    if column.dtype.kind != "f" or np.isfinite(column).all():
-        return column
-    values = column.astype(object)
-    values[~np.isfinite(column)] = None
-    return values
+def _json_values(column: np.ndarray) -> list[Any]:
+    if column.dtype.kind == "O":  # of texts, lists of texts, and numbers
+        return [None if isinstance(value, float) and not math.isfinite(value) else value for value in column.tolist()]
+    if column.dtype.kind == "f" and not np.isfinite(column).all():
+        values = column.astype(object)
+        values[~np.isfinite(column)] = None
+        return values.tolist()
+    return column.tolist()
 
 
 @contextmanager

@@ -139,7 +139,7 @@ def test_a_cache_that_is_too_small_and_a_folder_without_index_are_told(
     store: ObjectStore, folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
     url = store.put_folder(folder, "small")
-    with pytest.raises(DataError, match=f"{url}/vectorizer is not a prepared data set: it has no dataset.json"):
+    with pytest.raises(DataError, match=f"{url}/vectorizer is not a prepared .*json. Of URLs only prepared"):
         open_dataset(to_path(f"{url}/vectorizer"))
     monkeypatch.setenv("DISTRAIN_CACHE_GIB", "0.00003")
     find_cache.cache_clear()
