@@ -23,7 +23,7 @@ import numpy as np
 
 from distrain.data.array_source import ArraySource
 from distrain.data.batch_source import is_py_dataset, py_dataset_source
-from distrain.data.elements import Layout
+from distrain.data.elements import PARTS, Layout
 from distrain.data.examples import RowNests
 from distrain.data.nests import leaves
 from distrain.data.source_reader import SourceReader, is_positional, part_of
@@ -140,6 +140,10 @@ def element_stream(data: Any, name: str) -> ElementStream:
         ConfigurationError: `data` is none of these.
     """
     if isinstance(data, tuple):
+        if not 1 <= len(data) <= len(PARTS):
+            raise ConfigurationError(
+                f"{name} is a tuple of length {len(data)}: give (x, y) or (x, y, weights) of arrays."
+            )
         data = ArraySource(*data)
     elif is_py_dataset(data):
         data = py_dataset_source(data, name)

@@ -21,7 +21,7 @@ named "weight", "weights" or "sample_weight" the weight. An array of a group cou
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -168,7 +168,9 @@ def _nest(columns: Mapping[str, Column], given: Names | None, argument: str) -> 
         return ()
     if isinstance(given, Mapping):
         return {str(key): _nest(columns, value, argument) for key, value in given.items()}
-    names = (given,) if isinstance(given, str) else tuple(given)
+    names = (given,) if isinstance(given, str) or not isinstance(given, Iterable) else tuple(given)
+    if odd := [name for name in names if not isinstance(name, str)]:
+        raise ConfigurationError(f"{argument}= names {odd[0]!r}; give the name of a column, a list or a dict of names.")
     for name in names:
         if name not in columns:
             raise ConfigurationError(f"{argument}= names the column {name!r}, but the columns are {shown(columns)}.")

@@ -23,6 +23,7 @@ from distrain.remote.path import RemotePath, is_url, text_of, to_path
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
+_PATH = (str, os.PathLike, RemotePath)
 _MAGIC = frozenset("*?[")  # characters of a pattern
 _HIDDEN = (".", "_")  # Spark writes `_SUCCESS`, and other writers leave hidden files beside their data
 
@@ -43,7 +44,12 @@ def listed(
         DataError: a file does not exist, or a folder or a pattern has no files.
         ConfigurationError: a file is named twice, or no file at all, or a URL is not read.
     """
-    given = [to_path(path) for path in ([paths] if isinstance(paths, (str, os.PathLike, RemotePath)) else paths)]
+    one_or_more = [paths] if isinstance(paths, _PATH) else list(paths) if isinstance(paths, Iterable) else [paths]
+    if odd := [path for path in one_or_more if not isinstance(path, _PATH)]:
+        raise ConfigurationError(
+            f"{odd[0]!r} is no path of {kind}: give a path, a folder, a pattern, or a list of these."
+        )
+    given = [to_path(path) for path in one_or_more]
     for path in given:
         if is_url(path) and not remote:
             raise ConfigurationError(f"{path}: {kind} are read from local disk alone. Copy them, or use Parquet files.")

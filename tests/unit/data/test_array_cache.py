@@ -136,6 +136,8 @@ def failing():
         (iter(()), DataError, "train is empty"),
         (iter([("text", 1)]), DataError, "train: example 0 has text.*give numbers, as map= changes examples after"),
         (lambda: 3, ConfigurationError, "train is a function that returns int; let it return a generator"),
+        ((), ConfigurationError, "train is a tuple of length 0: give"),
+        (([1], [2], [3], [4]), ConfigurationError, "train is a tuple of length 4: give"),
         (7, ConfigurationError, "train is of type int; give a source, arrays, a tf.data.Dataset, a generator"),
         (
             TensorFlowLike([(np.ones(3),)] * 9, (Spec(3),), -1),

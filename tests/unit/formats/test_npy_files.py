@@ -129,3 +129,19 @@ def test_files_that_are_not_there_are_refused(folder):
             formats.npy(folder / paths)
     with pytest.raises(ConfigurationError, match="named twice"):
         formats.npy([folder / "a", folder / "a"])
+
+
+@pytest.mark.parametrize(
+    ("paths", "named", "words"),
+    [
+        (None, {}, "None is no path of NumPy files: give a path, a folder, a pattern"),
+        ([b"a"], {}, "b'a' is no path of NumPy files"),
+        ("a", {"features": 5}, "features= names 5; give the name of a column"),
+        ("a", {"label": [["y"]]}, r"label= names \['y'\]; give the name of a column"),
+        ("a", {"features": {"one": None, "two": 3}}, "features= names 3; give the name of a column"),
+    ],
+)
+def test_arguments_of_another_type_are_refused(folder, monkeypatch, paths, named, words):
+    monkeypatch.chdir(folder)
+    with pytest.raises(ConfigurationError, match=words):
+        formats.npy(paths, **named)
