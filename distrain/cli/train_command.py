@@ -125,12 +125,12 @@ def _print_result(config: TrainConfig, summary: Mapping[str, Any]) -> None:
     """Print the result, and write the report."""
     are_labels = "micro_f1" in summary
     _print_missed_classes(summary.get("classes", {}), "label" if are_labels else "class")
-    accuracy = summary["validation_accuracy"]
-    if accuracy is not None:
-        print(f"validation accuracy {accuracy:.4f}, loss {summary['validation_loss']:.4f}, in {config.run}")
-    elif are_labels:
-        shown = f"micro F1 {summary['micro_f1']:.4f}, macro F1 {summary['macro_f1']:.4f}"
-        print(f"validation {shown}, loss {summary['validation_loss']:.4f}, in {config.run}")
+    accuracy, loss = summary["validation_accuracy"], summary["validation_loss"]
+    scores = [] if accuracy is None else [f"accuracy {accuracy:.4f}"]
+    if are_labels:
+        scores = [f"micro F1 {summary['micro_f1']:.4f}", f"macro F1 {summary['macro_f1']:.4f}"]
+    if loss is not None:
+        print(f"validation {', '.join([*scores, f'loss {loss:.4f}'])}, in {config.run}")
     _write_report(config.run)
     sys.stdout.flush()  # while BrokenPipeError is still caught
 

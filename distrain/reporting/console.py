@@ -17,6 +17,7 @@ from rich.console import Console
 from distrain.reporting.metrics_log import LEARNING_RATE
 
 MAX_ITEMS = 8  # of a list of figures in a line
+_SMALL = 0.001  # of a smaller figure four decimals would show one digit or none
 
 
 class _Console(Console):
@@ -40,9 +41,9 @@ def print_line(console: Console, text: str) -> None:
 
 
 def figure_text(value: Any) -> str:
-    """Return a figure with four decimals; of a list, such as one figure per class, each of the first items."""
+    """Return a figure with four decimals, or more if it is small; of a list, each of the first items."""
     if not isinstance(value, list):
-        return f"{value:.4f}"
+        return f"{value:.4f}" if value == 0 or abs(value) >= _SMALL else f"{value:.2e}"
     items = [figure_text(item) for item in value[:MAX_ITEMS]] + ["..."] * (len(value) > MAX_ITEMS)
     return f"[{' '.join(items)}]"
 

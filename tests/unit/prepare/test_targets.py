@@ -70,7 +70,7 @@ def arrays(result, part):
     ],
 )
 def test_labels_are_those_of_a_binarizer_in_each_format(tmp_path, write, name, settings):
-    train, test = labelled(60), labelled(20, seed=1)
+    train, test = labelled(600), labelled(20, seed=1)
     files = {"train": write(tmp_path / f"a.{name}", train), "test": write(tmp_path / f"b.{name}", test)}
     result = Result(**files, out=tmp_path / "out", vectorizer="ngram", weight_column="weight", **settings)
     assert result.dataset.task == "multilabel"
@@ -98,12 +98,14 @@ def test_processes_do_not_change_a_byte(tmp_path, task, vectorizer):
     assert sorted(kept.tolist()) == sorted(row[2] for row in rows)
 
 
-def test_processes_do_not_change_a_byte_of_many_classes(tmp_path):
+@pytest.mark.parametrize("task", ["classification", "multilabel"])
+def test_processes_do_not_change_a_byte_of_many_groups(tmp_path, task):
     path = tmp_path / "a.jsonl"
     with path.open("w", encoding="utf-8") as file:
         for number, (_, text, *_) in enumerate(labelled(9000)):
             topic = number % 300
-            file.write(json.dumps({"label": f"c{topic}", "text": f"{text} t{topic}"}) + "\n")
+            label = f"c{topic}" if task == "classification" else [f"c{topic}", f"c{number % 7}"]
+            file.write(json.dumps({"label": label, "text": f"{text} t{topic}"}) + "\n")
     for workers in (1, 2):
         Result(train=path, out=tmp_path / str(workers), workers=workers, vectorizer="ngram", top_k=100)
     assert tree(tmp_path / "1") == tree(tmp_path / "2")
