@@ -205,7 +205,9 @@ def _runs_ahead(setup: RunSetup, callbacks: KerasCallbacks) -> Callable[[int, in
     if looks_each_step or not setup.distribution.runs_ahead:
         return lambda before, after: False
     due = [every for every in (config.validate_every, config.checkpoint_every, config.check_every) if every]
-    return lambda before, after: all(before // every == after // every for every in due)
+    return lambda before, after: (
+        not callbacks.stops_after_step and all(before // every == after // every for every in due)
+    )
 
 
 def _report_start(report: Reporter, setup: RunSetup) -> None:

@@ -49,6 +49,7 @@ class KerasCallbacks:
 
     Attributes:
         sees_steps: whether a callback of this rank has a method that is called at each step.
+        stops_after_step: whether a callback stopped training before the first step of the epoch, on all ranks alike.
 
     Raises:
         ConfigurationError: a callback is refused.
@@ -78,6 +79,7 @@ class KerasCallbacks:
         self._ends_training = any(overrides(callback, "on_train_end") for callback in here)
         self._agrees_each_step = bool(max_over_ranks(group, int(any(map(may_stop_in_batch, given)))))
         self._agrees_each_epoch = bool(max_over_ranks(group, int(bool(given))))
+        self.stops_after_step = False
         self._step = 0
         self._resume: Callable[[], None] | None = None
         self._baseline: dict[str, Any] = {}
@@ -154,11 +156,13 @@ class KerasCallbacks:
     def before_epoch(self, epoch: int) -> Decision:
         """Call `on_epoch_begin`; finish the epoch at once if a callback had stopped it before the checkpoint."""
         self._list.on_epoch_begin(epoch)
-        if self._resume is None:
-            return Decision.GO_ON
-        self._resume()
-        self._resume = None
-        return Decision.FINISH if self._model.stop_training else Decision.GO_ON
+        decision = Decision.GO_ON
+        if self._resume is not None:
+            self._resume()
+            self._resume = None
+            decision = Decision.FINISH if self._model.stop_training else Decision.GO_ON
+        self.stops_after_step = self._agrees_each_epoch and self._agreed() is Decision.FINISH
+        return decision
 
     def around_steps(self, train_steps: Callable[[Any], Any]) -> Callable[[Any], Any]:
         """Return `train_steps` preceded by `on_train_batch_begin`; as in Keras, once per call of several steps."""

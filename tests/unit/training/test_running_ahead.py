@@ -210,6 +210,15 @@ def test_a_stop_saves_the_step_that_had_begun_and_a_resume_ends_at_the_same_bits
 
 
 @pytest.mark.usefixtures("ahead")
+def test_a_callback_that_stops_before_an_epoch_ends_it_after_one_step_as_in_keras(tmp_path):
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            self.model.stop_training = epoch == 1
+
+    assert fit(tmp_path, callbacks=[Stop()]).summary["global_steps"] == 6  # five in the first epoch
+
+
+@pytest.mark.usefixtures("ahead")
 def test_the_error_of_a_step_that_is_not_finite_names_the_step_and_its_example(tmp_path):
     features = X.copy()
     features[13, 0] = math.nan
