@@ -270,7 +270,7 @@ def report(lease: Lease) -> str:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "/").split())
+    return " ".join(text.replace("|", "/").replace("<", "&lt;").split())
 
 
 def main() -> int:

@@ -30,12 +30,15 @@ def results(lease):
 
 def test_a_check_that_fails_stops_no_other(lease):
     lease.check("first", lambda: 1 / 0)
+    lease.check("shapes", lambda: "<unknown> | ?\nnext")
     lease.check("hangs", lambda: lease.command("sleep", "60"), seconds=0.6)
     lease.check("exits", lambda: lease.command("sh", "-c", "echo why; exit 3"))
     lease.check("last", lambda: "4 ms")
-    assert results(lease) == {"first": "FAILED", "hangs": "FAILED", "exits": "FAILED", "last": "ok"}
+    failed = dict.fromkeys(("first", "hangs", "exits"), "FAILED")
+    assert results(lease) == {**failed, "shapes": "ok", "last": "ok"}
     text = checks.report(lease)
     assert "| first | FAILED | 0 | ZeroDivisionError: division by zero |" in text
+    assert "| shapes | ok | 0 | &lt;unknown> / ? next |" in text
     assert "took more than 1 s" in text
     assert "exit code 3: why" in text
     assert "| last | ok | 0 | 4 ms |" in text
