@@ -8,6 +8,7 @@ Decides: the fields of a job, and which model goes with which data. Never: train
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -24,6 +25,8 @@ from distrain.data.worker_pool import WorkerPool
 from distrain.errors import ConfigurationError, DataError
 from distrain.training.class_weight import weigh_classes
 from distrain.training.named_data import load_named_data, names_function
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,8 @@ def open_job(config: TrainConfig) -> TrainingJob:
         )
     if names_function(config.data):
         return _named_job(config)
+    if config.data_workers:
+        _LOG.warning("--data-workers changes nothing: prepared text and arrays need no workers, a function's data may.")
     return _array_job(config) if is_array_folder(config.data) else _text_job(config)
 
 

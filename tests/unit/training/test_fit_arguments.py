@@ -10,7 +10,7 @@ import pytest
 
 from distrain.config import TrainConfig
 from distrain.errors import ConfigurationError
-from distrain.training.fit import fit
+from distrain.training.fit import _cache_progress, fit
 from distrain.training.fit_arguments import REFUSED, examples_of, named_data, refuse_arguments
 
 X, Y = np.arange(40, dtype="f4").reshape(20, 2), np.arange(20) % 3
@@ -107,6 +107,18 @@ def test_sample_weights_are_the_third_element():
 def test_contradictions_are_refused(train, validation, more, words):
     with pytest.raises(ConfigurationError, match=words):
         examples_of(train, validation, **more)
+
+
+@pytest.mark.parametrize("verbose", [0, 1])
+def test_a_cache_tells_now_and_then_how_much_is_written(tmp_path, capsys, monkeypatch, verbose):
+    monkeypatch.setattr("distrain.data.element_stream.MAX_BLOCK", 100)
+    source = [([float(number)], 0) for number in range(250)]
+    for interval, lines in ((-1.0, 3), (60.0, 1)):
+        monkeypatch.setattr("distrain.training.fit.CACHE_LINE_SECONDS", interval)
+        examples_of(source, None, cache=tmp_path / f"{lines}", progress=_cache_progress(verbose))
+        found = capsys.readouterr().out.splitlines()
+        assert len(found) == (lines if verbose else 0)
+        assert not verbose or found[0] == "cache: train, 100 of 250 examples written"
 
 
 def test_data_by_the_names_of_keras():

@@ -106,6 +106,15 @@ def test_a_job_holds_the_digests_of_both_parts_and_the_weights_of_classes():
         open_job(TrainConfig(data="shop:whole", run="run"))
 
 
+def test_workers_that_have_nothing_to_read_are_told(tmp_path, caplog):
+    np.save(tmp_path / "train.x.npy", np.zeros((3, 2), "f4"))
+    named = {"run": "run", "model": "shop:bare", "data_workers": 2}
+    open_job(TrainConfig(data="shop:bare", **named))
+    assert caplog.text == ""
+    open_job(TrainConfig(data=tmp_path, **named))
+    assert "--data-workers changes nothing" in caplog.text
+
+
 def test_a_folder_wins_over_a_function_of_its_name(tmp_path):
     assert names_function(Path("shop:whole"))
     assert not names_function(Path("shop"))
