@@ -14,7 +14,10 @@ import pytest
 from distrain.data.array_cache import cached_arrays, prepare_arrays
 from distrain.data.array_folder import open_array_folder
 from distrain.data.array_manifest import MANIFEST_NAME
+from distrain.data.verification import verify_arrays
 from distrain.errors import ConfigurationError, DataError
+from distrain.files import json_bytes
+from distrain.fingerprints import digest_of
 
 COUNT = 5000
 
@@ -185,6 +188,28 @@ def test_a_changed_byte_is_told_and_never_trained(tmp_path, read):
     assert open_array_folder(tmp_path / "cache", verify=False).keys() == {"train"}
     (tmp_path / "cache" / MANIFEST_NAME).unlink()
     assert open_array_folder(tmp_path / "cache").keys() == {"train"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"files": {"../secret": {"bytes": 1, "sha256": "0" * 64}}},
+        {"files": {"..": {"bytes": 1, "sha256": "0" * 64}}},
+        {"files": {"": {"bytes": 1, "sha256": "0" * 64}}},
+        {"files": {"train.x.npy": {"bytes": "1", "sha256": "0" * 64}}},
+        {"files": {"train.x.npy": 3}},
+        {"files": [1]},
+        {"source": "train"},
+        {"version": 2},
+    ],
+)
+def test_a_hostile_manifest_is_refused_in_a_sentence(tmp_path, change):
+    cached_arrays(tmp_path, {"train": generated})
+    manifest = {**json.loads((tmp_path / MANIFEST_NAME).read_text()), **change}
+    (tmp_path / MANIFEST_NAME).write_bytes(json_bytes({**manifest, "digest": digest_of(manifest)}))
+    with pytest.raises(DataError, match=r"arrays\.json is damaged|is no file"):
+        open_array_folder(tmp_path)
+    assert verify_arrays(tmp_path).faults
 
 
 @pytest.mark.parametrize("number", [(COUNT - 1) // 7, COUNT - 1])
