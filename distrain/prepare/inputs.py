@@ -190,7 +190,7 @@ def read_training(
         numbers, new = targets.learn(block)
         if block_number == 0:
             first_label, hint = int(numbers[0]), header_hint(block)
-        has_weight = has_weight or bool(block.weights is not None and block.weights.any())
+        has_weight = has_weight or _has_weight(block)
         if block_number % store.group.size == store.group.rank:
             out = np.zeros(len(numbers), np.bool_)
             if config.test is None:
@@ -203,10 +203,16 @@ def read_training(
             targets.trained(block_number, numbers[~out])
     store.finish()
     if not has_weight:
-        raise DataError(
-            f"{inputs.train.title}: all weights are 0, so there is nothing to learn. Check --weight-column."
-        )
+        raise _no_weight(inputs.train, "learn")
     return Training(targets.finish(store.group), first_label, hint, tally, sample)
+
+
+def _has_weight(block: LabelledBlock) -> bool:
+    return block.weights is not None and bool(block.weights.any())
+
+
+def _no_weight(files: InputFiles, purpose: str) -> DataError:
+    return DataError(f"{files.title}: all weights are 0, so there is nothing to {purpose}. Check --weight-column.")
 
 
 def _of_rows(weights: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
@@ -230,11 +236,15 @@ def read_test(
 ) -> Iterator[TextBlock]:
     """Yield this process's blocks of the test text, and append each block's size to `block_rows`."""
     assert inputs.test is not None
+    has_weight = config.weight_column is None
     for block_number, block in enumerate(_read_shown(config, inputs.test, tally, display)):
         labels = learnt.of_test(block)
+        has_weight = has_weight or _has_weight(block)
         if block_number % group.size == group.rank:
             block_rows.append(len(labels))
             yield TextBlock(block.texts, labels, block.weights)
+    if not has_weight:
+        raise _no_weight(inputs.test, "test on")
 
 
 def _layout(config: PrepareConfig) -> Layout:

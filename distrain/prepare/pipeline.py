@@ -217,7 +217,7 @@ def _check_training(
     _warn_of_input(config, title, training.tally, "train", warnings)
     if config.tokens == "word" and (warning := training.sample.warning(title, store.median_words_per_row())):
         warnings.append(warning)
-    warnings.extend(target_warnings(title, training, store))
+    warnings.extend(target_warnings(title, training, store, has_weights=config.weight_column is not None))
 
 
 def _warn_of_input(config: PrepareConfig, title: str, tally: Tally, part: str, warnings: list[str]) -> None:

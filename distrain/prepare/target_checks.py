@@ -3,7 +3,7 @@
 Decides: which labels are refused, and which are warned of. Never: reads rows.
 
     check_targets("train.csv", training, store)              # DataError: all rows are of one class
-    warnings += target_warnings("train.csv", training, store)
+    warnings += target_warnings("train.csv", training, store, has_weights=False)
 """
 
 from __future__ import annotations
@@ -52,8 +52,15 @@ def check_targets(title: str, training: Training, store: TokenStore) -> None:
         )
 
 
-def target_warnings(title: str, training: Training, store: TokenStore) -> list[str]:
-    """Return a message for each suspicious fact about classes or labels; arguments as `check_targets`."""
+def target_warnings(title: str, training: Training, store: TokenStore, *, has_weights: bool) -> list[str]:
+    """Return a message for each suspicious fact about classes or labels.
+
+    Args:
+        title: name of the input.
+        training: the training rows.
+        store: the same rows.
+        has_weights: whether rows have weights, which exclude weights of classes.
+    """
     learnt, warnings = training.learnt, []
     if isinstance(learnt.features, RowNumbers):
         return []
@@ -65,7 +72,8 @@ def target_warnings(title: str, training: Training, store: TokenStore) -> list[s
             shown = ", ".join(repr(names[number][:40]) for number in few[:5]) + (", ..." if len(few) > 5 else "")
             hint = training.hint if count == 1 and _may_be_header(training, sizes) else ""
             warnings.append(f"{title}: {len(few):,} of {len(names):,} {things} have {what}: {shown}.{hint}")
-    if warning := _rare_classes(sizes, names, store.num_rows, things):
+    can_weigh = learnt.task == "classification" and not has_weights
+    if warning := _rare_classes(sizes, names, store.num_rows, things, can_weigh):
         warnings.append(f"{title}: {warning}")
     if isinstance(learnt.features, RowGroups):
         lengths = np.diff(learnt.features.splits)[: len(store.class_sizes)]
@@ -93,7 +101,7 @@ def _may_be_header(training: Training, sizes: np.ndarray) -> bool:
     return bool(sizes[learnt.final(np.array([training.first_label]))][0] == 1)
 
 
-def _rare_classes(sizes: np.ndarray, names: Sequence[str], num_rows: int, things: str) -> str:
+def _rare_classes(sizes: np.ndarray, names: Sequence[str], num_rows: int, things: str, can_weigh: bool) -> str:
     """Return a warning of classes or labels that a model may never predict, or an empty string."""
     share, mean = sizes / num_rows, sizes.sum() / num_rows / len(names)
     rare = np.flatnonzero((share < min(RARE_SHARE, RARE_FRACTION * mean)) & (sizes > 1))
@@ -102,7 +110,7 @@ def _rare_classes(sizes: np.ndarray, names: Sequence[str], num_rows: int, things
     rare = rare[np.argsort(sizes[rare], kind="stable")]
     shown = ", ".join(f"{names[number][:40]!r} ({sizes[number]:,}, {share[number]:.2%})" for number in rare[:5])
     shown += ", ..." if len(rare) > 5 else ""
-    cure = "train with --class-weight balanced, and see" if things == "classes" else "see"
+    cure = "train with --class-weight balanced, and see" if can_weigh else "see"
     return (
         f"{len(rare):,} of {len(names):,} {things} have few rows: {shown}. A model may never predict "
         f"them, and accuracy hides it: {cure} `distrain evaluate`."

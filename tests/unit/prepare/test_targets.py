@@ -172,6 +172,10 @@ def test_weights_that_are_none(tmp_path, weight):
     fails(DataError, "the weight", "a.csv, row 3", **settings)
     path.write_text("label,text,w\na,one thing,0\nb,two things,0\n")
     fails(DataError, "all weights are 0", "--weight-column", **settings)
+    (tmp_path / "b.csv").write_text("label,text,w\na,one thing,1\nb,two thing,2\n")
+    settings["train"], test = tmp_path / "b.csv", path
+    fails(DataError, "a.csv: all weights are 0", "nothing to test on", **settings, test=test)
+    settings["train"] = path
     path.write_text("label,text\na,one thing\nb,two things\n")
     fails(ConfigurationError, "no column 'w'", **settings)
 
@@ -243,6 +247,15 @@ def test_rare_and_missing_labels_are_warned_of(tmp_path, caplog):
     assert "1 of 4 labels have few rows: 'art' (2, 0.33%)" in caplog.text
     assert "--class-weight" not in caplog.text
     assert "1 of 604 training row has no label" in caplog.text
+
+
+def test_rare_classes_of_weighted_rows_get_no_other_weights(tmp_path, caplog):
+    path = tmp_path / "a.csv"
+    path.write_text("label,text,w\n" + "a,one thing,1\n" * 500 + "b,two things,1\n" * 3)
+    with caplog.at_level(logging.WARNING):
+        Result(train=path, test=path, out=tmp_path / "out", weight_column="w")
+    assert "1 of 2 classes have few rows: 'b' (3, 0.60%)" in caplog.text
+    assert "--class-weight" not in caplog.text
 
 
 @pytest.mark.parametrize(
