@@ -1,4 +1,4 @@
-"""Ranks that begin a step before they read the sums of the step before agree on each end, at one step.
+"""Replicas that begin a step before they read the sums of the step before agree on each end, at one step.
 
 The launched program is programs/running_ahead.py. It treats CPUs as GPUs.
 """
@@ -20,15 +20,21 @@ PROGRAM = Path(__file__).parent / "programs" / "running_ahead.py"
 
 
 @pytest.fixture(
-    scope="module", params=[pytest.param("mpi", marks=needs_mpi), pytest.param("horovod", marks=needs_horovod)]
+    scope="module",
+    params=["mirrored", pytest.param("mpi", marks=needs_mpi), pytest.param("horovod", marks=needs_horovod)],
 )
-def folder(request, tmp_path_factory):
+def strategy(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def folder(strategy, tmp_path_factory):
     folder = tmp_path_factory.mktemp("ahead")
-    run_by_strategy(PROGRAM, folder, request.param)
+    run_by_strategy(PROGRAM, folder, strategy)
     return folder
 
 
-def test_each_end_is_the_same_on_all_ranks_and_counts_the_step_that_had_begun(folder):
+def test_each_end_is_the_same_on_all_ranks_and_counts_the_step_that_had_begun(folder, strategy):
     ends = agreed_ends(folder)
     assert {name: end["code"] for name, end in ends.items()} == {
         "read at once": 0,
@@ -38,9 +44,11 @@ def test_each_end_is_the_same_on_all_ranks_and_counts_the_step_that_had_begun(fo
         "not finite": 6,
         "damaged": 3,
     }
-    assert "SIGTERM to rank 1 at step 8, with everything saved." in ends["stopped"]["message"]
-    assert "loss is nan at step 4 (epoch 1) on rank 1, where the data of example 29" in ends["not finite"]["message"]
-    assert ends["damaged"]["message"].startswith("step 4: example 29 is damaged")
+    receiver, owner = ("", "replica 1") if strategy == "mirrored" else (" to rank 1", "rank 1")
+    assert f"SIGTERM{receiver} at step 8, with everything saved." in ends["stopped"]["message"]
+    assert f"nan at step 4 (epoch 1) on {owner}, where the data of example 29" in ends["not finite"]["message"]
+    step = "" if strategy == "mirrored" else "step 4: "
+    assert ends["damaged"]["message"].startswith(f"{step}example 29 is damaged")
 
 
 def test_weights_are_those_of_a_run_that_reads_each_step_at_once(folder):

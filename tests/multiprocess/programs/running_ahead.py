@@ -1,4 +1,4 @@
-"""Two ranks that run ahead and sum on the device, as with GPUs: running_ahead.py FOLDER STRATEGY.
+"""Two replicas that run ahead and sum on the device, as with GPUs: running_ahead.py FOLDER STRATEGY.
 
 Each process writes FOLDER/ends.RANK.json: the exit code and the message of each run, and the weights after the run.
 """
@@ -18,10 +18,12 @@ import numpy as np
 
 import distrain
 from distrain.cluster.world import find_world
+from distrain.distribution.mirrored import Mirrored
 from distrain.distribution.single import SingleDevice
 from distrain.errors import DataError, DistrainError
 
-RANK = find_world(os.environ).rank
+WORLD = find_world(os.environ)
+RANK, IS_LAST = WORLD.rank, WORLD.rank == WORLD.size - 1
 FOLDER, STRATEGY = Path(sys.argv[1]), sys.argv[2]
 
 rng = np.random.default_rng(0)
@@ -30,28 +32,28 @@ Y = X.sum(1, keepdims=True)
 
 
 class Rows:
-    """A source of examples by position; rank 1 cannot read example 29, which it trains in step 4."""
+    """A source of examples by position; the last rank cannot read example 29, which it trains in step 4."""
 
     def __len__(self) -> int:
         return len(X)
 
     def __getitem__(self, position: int) -> tuple[np.ndarray, np.ndarray]:
-        if position == 29 and RANK == 1:
+        if position == 29 and IS_LAST:
             raise DataError("example 29 is damaged")
         return X[position], Y[position]
 
 
 class Stop(keras.callbacks.Callback):
-    """Sends rank 1 SIGTERM before the second epoch; a method for batches would keep the run from running ahead."""
+    """Sends the last rank SIGTERM before epoch 2; a method for batches would keep the run from running ahead."""
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        if epoch == 1 and RANK == 1:
+        if epoch == 1 and IS_LAST:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
 def treat_cpus_as_gpus() -> None:
     """Let every run from now on run ahead, and Horovod sum within the graph."""
-    SingleDevice.runs_ahead = property(lambda self: True, lambda self, value: None)
+    SingleDevice.runs_ahead = Mirrored.runs_ahead = property(lambda self: True, lambda self, value: None)
     if STRATEGY == "horovod":
         from distrain.distribution.collectives import horovod
 
@@ -73,7 +75,7 @@ def fit(run: str, train: Any = (X, Y), **settings: Any) -> dict[str, Any]:
             run=FOLDER / run,
             optimizer=optimizer,
             **fixed,
-            **{"epochs": 2, "devices": "cpu:1", **settings},
+            **{"epochs": 2, "devices": "cpu:2" if STRATEGY == "mirrored" else "cpu:1", **settings},
         )
     except DistrainError as error:
         return {"code": error.exit_code, "message": str(error)}
