@@ -249,13 +249,13 @@ def report(lease: Lease) -> str:
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True)
     facts = tensorflow_facts.ask(dict(os.environ))
     gpus = ", ".join(facts.get("gpus", [])) or "none"
-    lines = [f"## GPU checks of {time.strftime('%Y-%m-%d %H:%M')}", ""]
-    if lease.kind == "cpu":
-        lines += ["**CPU devices stood for GPUs: nothing here ran on a GPU.**", ""]
-    lines += [
+    note = ["**CPU devices stood for GPUs: nothing here ran on a GPU.**", ""] if lease.kind == "cpu" else []
+    lines = [
+        f"## GPU checks of {time.strftime('%Y-%m-%d %H:%M')}\n",
+        *note,
         f"GPUs: {gpus}; driver {nvidia.driver_version() or 'none'}; TensorFlow {facts.get('tensorflow', 'unknown')}; "
         f"Keras {facts.get('keras', 'unknown')}; Python {platform.python_version()}; {os.cpu_count()} cores; "
-        f"commit {commit.stdout.strip() or 'unknown'}; command `launch/test.sh --gpu`.",
+        f"commit {commit.stdout.strip() or 'unknown'}; command `launch/test.sh --gpu{' --stand-in' if note else ''}`.",
         "",
         "| check | result | seconds | figures |",
         "|---|---|---|---|",

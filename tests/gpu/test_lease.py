@@ -43,6 +43,7 @@ def test_a_check_that_fails_stops_no_other(lease):
     assert "exit code 3: why" in text
     assert "| last | ok | 0 | 4 ms |" in text
     assert "nothing here ran on a GPU" in text
+    assert "command `launch/test.sh --gpu --stand-in`." in text
 
 
 def test_nothing_begins_after_the_end(lease):
