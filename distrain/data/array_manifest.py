@@ -67,6 +67,18 @@ def recorded_files(manifest: Mapping[str, Any]) -> dict[str, Fingerprint]:
     return {str(name): Fingerprint(**record) for name, record in manifest["files"].items()}
 
 
+def recorded_digest(folder: Path) -> str | None:
+    """Return a digest of all that a folder holds, hex; None for a folder without a manifest.
+
+    Raises:
+        DataError: the manifest is damaged.
+    """
+    try:
+        return digest_of(read_manifest(folder))
+    except FileNotFoundError:
+        return None
+
+
 def check_recorded_files(folder: Path, *, verify: bool = True) -> None:
     """Compare the files of a folder with its manifest, if it has one.
 

@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from distrain.config import TrainConfig
 from distrain.config.text import TASKS
 from distrain.data.array_folder import is_array_folder, open_array_folder
+from distrain.data.array_manifest import recorded_digest
 from distrain.data.dataset_index import open_dataset
 from distrain.data.examples import Examples
 from distrain.data.sources import part_examples
@@ -227,7 +228,10 @@ def training_arrays(folder: Path, *, verify: bool = True) -> dict[str, Examples]
 def _array_job(config: TrainConfig) -> TrainingJob:
     _require_model(config, "holds arrays, not prepared text")
     parts = training_arrays(config.data)
-    digest = "|".join(f"{name}:{part.digest}" for name, part in parts.items())
+    digests = {name: part.digest for name, part in parts.items()}
+    if recorded := recorded_digest(config.data):  # sees every byte, and the digest of an array its two ends
+        digests["folder"] = recorded
+    digest = "|".join(f"{name}:{value}" for name, value in digests.items())
     return _model_job(config, parts["train"], parts.get("validation", parts.get("test")), digest)
 
 

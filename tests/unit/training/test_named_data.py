@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from distrain.config import TrainConfig
+from distrain.data.array_cache import prepare_arrays
 from distrain.errors import ConfigurationError, DataError
 from distrain.training.given_data import given_examples
 from distrain.training.job import open_job
@@ -113,6 +114,15 @@ def test_workers_that_have_nothing_to_read_are_told(tmp_path, caplog):
     assert caplog.text == ""
     open_job(TrainConfig(data=tmp_path, **named))
     assert "--data-workers changes nothing" in caplog.text
+
+
+def test_another_example_in_the_middle_of_recorded_arrays_is_other_data(tmp_path):
+    def digest_with(value):
+        rows = [(np.full(2**15, value if number == 22 else number, np.float32), 0) for number in range(41)]
+        prepare_arrays(tmp_path / "data", {"train": rows}, None, lambda *told: None)
+        return open_job(TrainConfig(data=tmp_path / "data", run="run", model="shop:bare")).data_digest
+
+    assert digest_with(22) == digest_with(22) != digest_with(7)
 
 
 def test_a_folder_wins_over_a_function_of_its_name(tmp_path):
