@@ -14,6 +14,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -68,7 +69,9 @@ def start(world: World) -> ProcessGroup:
 
 def _warn_of_fusion(environ: Mapping[str, str]) -> None:
     """Warn if the user lets Horovod join reductions by their time of arrival."""
-    chosen = [name for name in ("HOROVOD_FUSION_THRESHOLD", "HOROVOD_AUTOTUNE") if environ.get(name, "0") != "0"]
+    names = ("HOROVOD_FUSION_THRESHOLD", "HOROVOD_AUTOTUNE")
+    # Horovod takes any other word for 0.
+    chosen = [name for name in names if re.match(r"\s*\+?0*[1-9]", environ.get(name, ""))]
     if chosen:
         _LOG.warning(
             f"{' and '.join(f'{name}={environ[name][:20]}' for name in chosen)} lets Horovod join sums in the order of "

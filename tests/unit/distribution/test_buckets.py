@@ -31,6 +31,7 @@ def test_the_gradients_of_a_small_model_share_one_bucket():
     [
         ({}, ()),
         ({"HOROVOD_FUSION_THRESHOLD": "0", "HOROVOD_AUTOTUNE": "0"}, ()),
+        ({"HOROVOD_FUSION_THRESHOLD": "", "HOROVOD_AUTOTUNE": "false"}, ()),  # 0 to Horovod, which reads numbers
         ({"HOROVOD_FUSION_THRESHOLD": "67108864"}, ("HOROVOD_FUSION_THRESHOLD=67108864",)),
         ({"HOROVOD_AUTOTUNE": "1"}, ("HOROVOD_AUTOTUNE=1",)),
     ],
