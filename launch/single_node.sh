@@ -68,7 +68,8 @@ choose_binding() {
   binding=(--bind-to none)
   [ "$(count_visible_gpus)" -eq 0 ] || return 0
   [ "$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)" -eq "$(nproc --all)" ] || return 0
-  cores=$(cat /sys/devices/system/cpu/cpu[0-9]*/topology/thread_siblings_list 2>/dev/null | sort -u | wc -l)
+  cores=$(cat /sys/devices/system/cpu/cpu[0-9]*/topology/thread_siblings_list 2>/dev/null | sort -u | wc -l) ||
+    cores=0 # a sandbox may have no /sys
   if [ "$num_ranks" -le "$cores" ]; then
     binding=(--bind-to core --map-by "slot:PE=$((cores / num_ranks))" --mca hwloc_base_mem_bind_failure_action silent)
   fi

@@ -1,17 +1,20 @@
 """The image of k8s/Dockerfile: its steps that run without a container engine, and its content.
 
 The whole build takes about ten minutes and several gigabytes, because it fetches TensorFlow and compiles Horovod. The
-tests make it if DISTRAIN_IMAGE names a folder, in which `base` is a Debian 12. They keep finished stages there:
+tests make it by buildah if DISTRAIN_IMAGE names an image of Debian 12. Finished stages stay in buildah's store:
 
-    debootstrap --variant=minbase bookworm FOLDER/base
-    DISTRAIN_IMAGE=FOLDER python -m pytest tests/deploy/test_k8s_image.py
+    DISTRAIN_IMAGE=debian:bookworm-slim python -m pytest tests/deploy/test_k8s_image.py
+
+DISTRAIN_BUILDAH has further options of `buildah build`, such as volumes with certificates or packages.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -28,12 +31,12 @@ from dockerfile_build import Image, build
 REPOSITORY = Path(__file__).resolve().parents[2]
 FILE = REPOSITORY / "k8s" / "Dockerfile"
 HADOLINT = REPOSITORY / ".venv-manifests" / "bin" / "hadolint"  # launch/test.sh makes it
-IMAGE_FOLDER = os.environ.get("DISTRAIN_IMAGE", "")
+BASE, OPTIONS = os.environ.get("DISTRAIN_IMAGE", ""), shlex.split(os.environ.get("DISTRAIN_BUILDAH", ""))
 TARGETS = {"train", "mpijob"}
 
 needs_build = pytest.mark.skipif(
-    not IMAGE_FOLDER,
-    reason="building the image takes ten minutes: DISTRAIN_IMAGE names a folder for it (see this file)",
+    not BASE,
+    reason="building the image takes ten minutes: DISTRAIN_IMAGE names its base (see this file)",
 )
 
 
@@ -152,11 +155,7 @@ def test_process_1_passes_signals_on_and_reaps(tmp_path):
 @pytest.fixture(scope="module")
 def built() -> Callable[[str], Image]:
     """`built("train")` builds a stage of the image for CPUs."""
-    folder = Path(IMAGE_FOLDER)
-    (folder / "stages").mkdir(exist_ok=True)
-    return lambda target: build(
-        read(), target, context=REPOSITORY, base=folder / "base", args={}, folder=folder / "stages"
-    )
+    return functools.cache(lambda target: build(target, context=REPOSITORY, base=BASE, options=OPTIONS))
 
 
 @pytest.fixture

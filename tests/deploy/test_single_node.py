@@ -59,6 +59,19 @@ def test_ranks_on_cpus_share_out_the_cores(start):
     assert len(one) == len(two) == os.cpu_count() // num_cores() * (num_cores() // 2)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may hide /sys in a namespace")
+def test_ranks_start_where_there_is_no_sys(start, tree):
+    """Some sandboxes mount none, so nobody can tell hardware threads from cores."""
+    script = tree / "launch" / "single_node.sh"
+    script.rename(tree / "launch" / "real.sh")
+    hidden = """exec unshare --mount sh -ec 'mount -t tmpfs none /sys && exec "$@"' sh"""
+    script.write_text(f'#!/bin/sh\n{hidden} "$(dirname "$0")/real.sh" "$@"\n')
+    script.chmod(0o755)
+    code, out, err = start(WORK="0").end()
+    assert (code, err) == (0, "")
+    assert sorted(out.splitlines()) == ["rank 0 is done", "rank 1 is done"]
+
+
 @pytest.mark.parametrize("count", [1, num_cores() + 1])
 def test_one_rank_and_more_ranks_than_cores_are_free(start, count):
     job = start("-n", str(count), WORK="0")
