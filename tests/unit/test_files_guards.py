@@ -54,10 +54,14 @@ class TestExclusiveLock:
             pass
 
     def test_no_descriptor_is_left_open(self, tmp_path):
-        before = len(list(Path("/proc/self/fd").iterdir()))
-        with exclusive_lock(tmp_path, busy=self.BUSY), pytest.raises(ConfigurationError):
-            exclusive_lock(tmp_path, busy=self.BUSY).__enter__()
-        assert len(list(Path("/proc/self/fd").iterdir())) == before
+        def held():
+            return [entry for entry in Path("/proc/self/fd").iterdir() if entry.resolve() == tmp_path]
+
+        with exclusive_lock(tmp_path, busy=self.BUSY):
+            with pytest.raises(ConfigurationError):
+                exclusive_lock(tmp_path, busy=self.BUSY).__enter__()
+            assert len(held()) == 1
+        assert held() == []
 
 
 class TestJson:

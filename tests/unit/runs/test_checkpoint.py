@@ -251,10 +251,16 @@ def forbidden(path):
                 yield f"{path.name}:{node.lineno} allows pickle"
 
 
+# Data workers get the source and `map` by pickle, through a pipe from the process that started them, and answer arrays.
+SENDS_TO_OWN_PROCESSES = {"data/worker_main.py", "data/worker_messages.py", "data/worker_pool.py"}
+
+
 def test_nothing_in_the_package_can_run_what_it_reads(tmp_path):
-    sources = sorted(Path(distrain.__file__).parent.rglob("*.py"))
+    package = Path(distrain.__file__).parent
+    sources = sorted(package.rglob("*.py"))
     assert len(sources) > 30
-    assert [found for path in sources for found in forbidden(path)] == []
+    found = {str(path.relative_to(package)) for path in sources if list(forbidden(path))}
+    assert found == SENDS_TO_OWN_PROCESSES
     bad = tmp_path / "bad.py"
     bad.write_text("import pickle\nfrom dill import loads\neval('1')\nnumpy.load(f, allow_pickle=True)\n")
     assert len(list(forbidden(bad))) == 4
