@@ -188,23 +188,22 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def exclusive_lock(path: Path, *, busy: Exception) -> Iterator[None]:
+def exclusive_lock(path: Path, *, busy: Exception | None) -> Iterator[None]:
     """Lock a file or folder until the block ends or this process dies.
 
     A file system without locks grants every lock. There the user has to keep two processes apart.
 
     Args:
         path: Existing file or folder.
-        busy: Error to raise if another process holds the lock.
+        busy: Error to raise if another process holds the lock; None waits for that process.
     """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise busy from None
-        except OSError:
-            pass
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if busy is None else fcntl.LOCK_NB))
+        except OSError as error:
+            if busy is not None and isinstance(error, BlockingIOError):
+                raise busy from None
         yield
     finally:
         os.close(descriptor)

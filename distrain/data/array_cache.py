@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -32,8 +31,6 @@ from distrain.files import describe, exclusive_lock, make_folder, replace_folder
 _LOG = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int | None], None]  # part, examples so far, and all examples if their number is known
-
-_POLL_SECONDS = 0.2
 
 
 def cached_arrays(
@@ -174,16 +171,10 @@ def _locked(folder: Path) -> Iterator[None]:
     path = folder.resolve()
     lock = path.with_name(f".{path.name}.lock")
     lock.touch()
-    busy = BlockingIOError()
     with ExitStack() as stack:
-        waited = False
-        while True:
-            try:
-                stack.enter_context(exclusive_lock(lock, busy=busy))
-                break
-            except BlockingIOError:
-                if not waited:
-                    _LOG.warning("process %d waits for another process that writes %s", os.getpid(), folder)
-                waited = True
-                time.sleep(_POLL_SECONDS)
+        try:
+            stack.enter_context(exclusive_lock(lock, busy=BlockingIOError()))
+        except BlockingIOError:
+            _LOG.warning("process %d waits for another process that writes %s", os.getpid(), folder)
+            stack.enter_context(exclusive_lock(lock, busy=None))
         yield

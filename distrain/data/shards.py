@@ -197,8 +197,8 @@ class Part:
             if self.fetched is not None:
                 self.fetched.fetch(file.name for file in shard.files.values())
             arrays = {name: self._map(name, file) for name, file in shard.files.items()}
-            names = ("row_splits", "columns", "values", "labels", "weights")
-            rows = Rows(*map(arrays.get, names))  # type: ignore[arg-type]
+            own = {name: arrays.get(name) for name in ("values", "weights")}  # which not each data set has
+            rows = Rows(arrays["row_splits"], arrays["columns"], labels=arrays["labels"], **own)
             lengths_agree = (
                 len(rows.labels) == shard.num_rows
                 and len(rows.row_splits) == shard.num_rows + 1

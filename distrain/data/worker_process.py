@@ -15,6 +15,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe
+from pathlib import Path
 from typing import Any
 
 from distrain.cluster.signals import STOP_SIGNALS
@@ -78,7 +79,7 @@ def worker_setup(*, needs_main: bool) -> dict[str, Any]:
     Raises:
         ConfigurationError: the functions are in no file, as in a notebook.
     """
-    setup: dict[str, Any] = {"sys_path": [path or os.getcwd() for path in sys.path], "sys_argv": sys.argv}  # noqa: PTH109
+    setup: dict[str, Any] = {"sys_path": _import_path(), "sys_argv": sys.argv}
     if needs_main:
         main = sys.modules["__main__"]
         path = getattr(main, "__file__", None)
@@ -88,8 +89,13 @@ def worker_setup(*, needs_main: bool) -> dict[str, Any]:
                 "import: put it into a file of its own, or leave out data_workers."
             )
         name = getattr(getattr(main, "__spec__", None), "name", None)
-        setup |= {"init_main_from_name": name} if name else {"init_main_from_path": os.path.abspath(path)}  # noqa: PTH100
+        setup |= {"init_main_from_name": name} if name else {"init_main_from_path": str(Path(path).absolute())}
     return setup
+
+
+def _import_path() -> list[str]:
+    """Return where this process looks for modules; an empty entry stands for the current folder."""
+    return [path or str(Path.cwd()) for path in sys.path]
 
 
 def start_worker(number: int, read_end: int) -> WorkerProcess:
@@ -98,7 +104,7 @@ def start_worker(number: int, read_end: int) -> WorkerProcess:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(_MPI_VARIABLES)}
     environment |= {
         WORKER_VARIABLE: str(number),
-        "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),  # noqa: PTH109
+        "PYTHONPATH": os.pathsep.join(_import_path()),
         "CUDA_VISIBLE_DEVICES": "-1",  # a map= that uses TensorFlow must not take the memory of the GPUs
     }
     arguments = ["-m", "distrain.data.worker_main", str(remote.fileno()), str(read_end)]

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from distrain.errors import ConfigurationError
 from distrain.formats.columns import OBJECTS, Column
 
 _CURE = "Write it as numbers, or leave it out of features=."
@@ -35,16 +34,6 @@ class Unfit(ValueError):  # noqa: N818 - no error that users see: callers raise 
     def __init__(self, row: int, problem: str) -> None:
         super().__init__(problem)
         self.row = row
-
-
-def require_pyarrow(what: Any) -> None:
-    """Raise an error if pyarrow is not installed; `what` needs it."""
-    try:
-        import pyarrow  # noqa: F401
-    except ImportError:
-        raise ConfigurationError(
-            f"Reading {what} needs pyarrow, which is not installed. Install it with: pip install 'distrain[parquet]'"
-        ) from None
 
 
 def flat_fields(schema: Any) -> Iterator[tuple[tuple[str, ...], Any]]:

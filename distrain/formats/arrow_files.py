@@ -19,7 +19,8 @@ import numpy as np
 
 from distrain.data.lost_pages import report_lost_pages
 from distrain.errors import DataError
-from distrain.formats.arrow_columns import arrow_columns, require_pyarrow
+from distrain.extras import require_extra
+from distrain.formats.arrow_columns import arrow_columns
 from distrain.formats.arrow_groups import ArrowGroups
 from distrain.formats.columns import Names
 from distrain.formats.file_list import Paths, listed
@@ -52,7 +53,7 @@ def arrow(
         ConfigurationError: a column does not exist, or pyarrow is not installed.
     """
     files = listed(paths, suffixes=_SUFFIXES, kind="Arrow files")
-    require_pyarrow(files[0])
+    require_extra("pyarrow", extra="parquet", what=f"Reading {files[0]}")
     return FileSource(ArrowRows, files, features=features, label=label, weight=weight)
 
 

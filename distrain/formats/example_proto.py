@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from distrain.errors import ConfigurationError
+from distrain.extras import require_extra
 
 Feature = list[bytes] | np.ndarray  # a bytes_list, or float32 or int64 `[k]`; a feature of no kind is an empty list
 
@@ -52,11 +52,10 @@ def _values(feature: Any) -> Feature:
 @cache
 def _message() -> tuple[Any, type[Exception]]:
     """Return the class of an Example, and the error of its parser."""
-    try:
-        from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-        from google.protobuf.message import DecodeError
-    except ImportError:
-        raise ConfigurationError("TFRecord needs the package protobuf: pip install 'distrain[tfrecord]'.") from None
+    require_extra("google.protobuf", package="protobuf", extra="tfrecord", what="Reading TFRecord files")
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+    from google.protobuf.message import DecodeError
+
     field = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(name="distrain/example.proto", package="distrain", syntax="proto3")
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from distrain.errors import ConfigurationError
+from distrain.extras import require_extra
 from distrain.formats.columns import NUMBERS, OBJECTS, Column, Names
 from distrain.formats.file_list import Paths, listed
 from distrain.formats.file_source import FileSource, readable
@@ -44,12 +44,7 @@ def hdf5(
         ConfigurationError: a data set does not exist, or h5py is not installed.
     """
     files = listed(paths, suffixes=_SUFFIXES, kind="HDF5 files")
-    try:
-        import h5py  # noqa: F401
-    except ImportError:
-        raise ConfigurationError(
-            f"Reading {files[0]} needs h5py, which is not installed. Install it with: pip install 'distrain[hdf5]'"
-        ) from None
+    require_extra("h5py", extra="hdf5", what=f"Reading {files[0]}")
     return FileSource(HdfRows, files, features=features, label=label, weight=weight)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from distrain.errors import ConfigurationError, DataError
+from distrain.extras import require_extra
 
 CHANNELS = {"grayscale": 1, "rgb": 3, "rgba": 4}
 INTERPOLATIONS = ("bilinear", "nearest", "area", "bicubic", "lanczos3")
@@ -115,17 +116,16 @@ def pillow() -> Any:
     Raises:
         ConfigurationError: Pillow is not installed.
     """
-    try:
-        from PIL import (  # noqa: F401 - each import registers a decoder, which is no work for several threads
-            BmpImagePlugin,
-            GifImagePlugin,
-            Image,
-            JpegImagePlugin,
-            PngImagePlugin,
-            WebPImagePlugin,
-        )
-    except ImportError:
-        raise ConfigurationError("Images need the package Pillow: pip install 'distrain[images]'.") from None
+    require_extra("PIL", package="Pillow", extra="images", what="Reading pictures")
+    from PIL import (  # noqa: F401 - each import registers a decoder, which is no work for several threads
+        BmpImagePlugin,
+        GifImagePlugin,
+        Image,
+        JpegImagePlugin,
+        PngImagePlugin,
+        WebPImagePlugin,
+    )
+
     return Image
 
 

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from distrain.errors import DataError
-from distrain.formats.arrow_columns import arrow_columns, flat_fields, is_text_or_bytes, require_pyarrow
+from distrain.extras import require_extra
+from distrain.formats.arrow_columns import arrow_columns, flat_fields, is_text_or_bytes
 from distrain.formats.arrow_groups import ArrowGroups
 from distrain.formats.columns import Names
 from distrain.formats.file_list import Paths, listed
@@ -50,7 +51,7 @@ def parquet(
         ConfigurationError: a column does not exist, or pyarrow is not installed.
     """
     files = listed(paths, suffixes=_SUFFIXES, kind="Parquet files", remote=True)
-    require_pyarrow(files[0])
+    require_extra("pyarrow", extra="parquet", what=f"Reading {files[0]}")
     return FileSource(ParquetRows, files, features=features, label=label, weight=weight)
 
 

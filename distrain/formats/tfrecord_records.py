@@ -20,7 +20,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from distrain.errors import ConfigurationError, DataError
+from distrain.errors import DataError
+from distrain.extras import require_extra
 from distrain.formats.record_index import RecordIndex
 
 _HEAD = struct.Struct("<QI")  # length, and its checksum
@@ -73,12 +74,8 @@ def record_between(path: Path, number: int, frame: memoryview) -> bytes:
 @cache
 def _masked_crc32c() -> Callable[[bytes], int]:
     """Return the checksum of TFRecord: CRC-32C, turned by 15 bits, plus a constant."""
-    try:
-        import google_crc32c
-    except ImportError:
-        raise ConfigurationError(
-            "TFRecord needs the package google-crc32c: pip install 'distrain[tfrecord]'."
-        ) from None
+    require_extra("google_crc32c", package="google-crc32c", extra="tfrecord", what="Reading TFRecord files")
+    import google_crc32c
 
     def checksum(content: bytes) -> int:
         found = google_crc32c.value(content)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from distrain.errors import ConfigurationError
+from distrain.extras import require_extra
 from distrain.formats.columns import FEWEST_ROWS, MAX_ROWS_PER_BYTE, NUMBERS, Column, Names
 from distrain.formats.file_list import Paths, listed
 from distrain.formats.file_source import FileSource, readable
@@ -50,12 +50,7 @@ def zarr(
         ConfigurationError: an array does not exist, or zarr is not installed.
     """
     stores = listed(paths, suffixes=(), kind="Zarr stores", folders=True)
-    try:
-        import zarr  # noqa: F401
-    except ImportError:
-        raise ConfigurationError(
-            f"Reading {stores[0]} needs zarr, which is not installed. Install it with: pip install 'distrain[zarr]'"
-        ) from None
+    require_extra("zarr", extra="zarr", what=f"Reading {stores[0]}")
     return FileSource(ZarrRows, stores, features=features, label=label, weight=weight)
 
 

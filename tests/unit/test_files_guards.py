@@ -6,9 +6,11 @@ import errno
 import hashlib
 import json
 import os
+import threading
 from pathlib import Path
 
 import pytest
+from waiting import wait_until
 
 from distrain.errors import ConfigurationError, DataError
 from distrain.files import (
@@ -19,6 +21,12 @@ from distrain.files import (
     sha256_of,
     write_json,
 )
+
+
+def waiters(path):
+    """Return the lines of /proc/locks of who waits for the lock of a file or folder; see proc_locks(5)."""
+    lines = Path("/proc/locks").read_text().splitlines()
+    return [line for line in lines if "->" in line and line.split()[-3].endswith(f":{path.stat().st_ino}")]
 
 
 class TestExclusiveLock:
@@ -52,6 +60,21 @@ class TestExclusiveLock:
         monkeypatch.setattr("fcntl.flock", refuse)
         with exclusive_lock(tmp_path, busy=self.BUSY), exclusive_lock(tmp_path, busy=self.BUSY):
             pass
+
+    def test_without_an_error_it_waits_for_the_other_process(self, tmp_path):
+        order = []
+
+        def wait():
+            with exclusive_lock(tmp_path, busy=None):
+                order.append("second")
+
+        waiting = threading.Thread(target=wait)
+        with exclusive_lock(tmp_path, busy=self.BUSY):
+            waiting.start()
+            wait_until(lambda: waiters(tmp_path))
+            order.append("first")
+        waiting.join(10)
+        assert order == ["first", "second"]
 
     def test_no_descriptor_is_left_open(self, tmp_path):
         def held():

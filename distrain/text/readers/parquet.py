@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from distrain.errors import ConfigurationError, DataError
+from distrain.extras import require_extra
 from distrain.remote.path import RemotePath
 from distrain.text.readers.columns import LabelledText, Layout, no_column, shown_names
 from distrain.text.readers.memory_bound import memory_bound
@@ -32,13 +33,10 @@ _Result = TypeVar("_Result")
 
 def parquet_rows(path: Path, layout: Layout, tally: Tally, max_row_bytes: int) -> Iterator[LabelledText]:
     """Yield the rows of a Parquet file, read in batches; see `sources.read_rows`."""
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise ConfigurationError(
-            f"Reading {path} needs pyarrow, which is not installed. Install it with: pip install 'distrain[parquet]'"
-        ) from None
+    require_extra("pyarrow", extra="parquet", what=f"Reading {path}")
+    import pyarrow
+    import pyarrow.parquet
+
     label = layout.keys[0]
     wanted = list(dict.fromkeys(layout.keys))
 

@@ -2,38 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from object_store import ObjectStore, object_store
+from object_store import ObjectStore
 from prepared_data import Result, rows, write_csv
 from web_server import web_server
 
 from distrain.data.dataset_index import Dataset, open_dataset
 from distrain.data.verification import is_dataset, verify_dataset
 from distrain.errors import ConfigurationError, DataError
-from distrain.remote import storage
 from distrain.remote.cache import find_cache
 from distrain.remote.path import to_path
 
-
-@pytest.fixture(autouse=True)
-def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setenv("DISTRAIN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(storage, "_FIRST_WAIT", 0.01)
-    find_cache.cache_clear()
-    yield tmp_path / "cache"
-    find_cache.cache_clear()
-
-
-@pytest.fixture(scope="module")
-def store() -> Iterator[ObjectStore]:
-    storage._FILESYSTEMS.clear()
-    with object_store() as started:
-        yield started
-    storage._FILESYSTEMS.clear()
+pytestmark = pytest.mark.usefixtures("cache_folder")
 
 
 @pytest.fixture(scope="module")

@@ -3,42 +3,26 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from object_store import ObjectStore, object_store
+from object_store import ObjectStore
 from web_server import web_server
 
 from distrain.errors import ConfigurationError, DataError
-from distrain.remote import ranged_file, storage
-from distrain.remote.cache import find_cache
+from distrain.remote import ranged_file
 from distrain.remote.path import to_path
 from distrain.text.readers.columns import Layout
 from distrain.text.readers.input_files import find_files
 from distrain.text.readers.sources import read_rows
 from distrain.text.readers.tally import Tally
 
+pytestmark = pytest.mark.usefixtures("cache_folder")
+
 CSV = b'label,text\na,"one, two"\nb,three\n'
 ROWS = [("a", "one, two"), ("b", "three")]
 NAMED = Layout(label="label", texts=("text",))
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("DISTRAIN_CACHE", str(tmp_path / "cache"))
-    find_cache.cache_clear()
-    yield
-    find_cache.cache_clear()
-
-
-@pytest.fixture(scope="module")
-def store() -> Iterator[ObjectStore]:
-    storage._FILESYSTEMS.clear()
-    with object_store() as started:
-        yield started
-    storage._FILESYSTEMS.clear()
 
 
 def _rows(path: Path, layout: Layout = NAMED) -> list[tuple[str, str]]:
