@@ -1,1 +1,1 @@
-"""How does Horovod get into an environment from the package index alone?"""
+"""Horovod for the TensorFlow of an environment, built from the package index alone."""

@@ -34,12 +34,10 @@ class Stage:
     """A stage, which begins with FROM.
 
     Attributes:
-        name: Name after AS.
         parent: Image or earlier stage, with unexpanded variables.
         steps: Instructions, in order.
     """
 
-    name: str
     parent: str
     steps: list[Step]
 
@@ -73,9 +71,9 @@ def parse(text: str) -> Dockerfile:
             if not found or found[2] in stages:
                 raise ValueError(line)
             steps = []
-            stages[found[2]] = Stage(found[2], found[1], steps)
+            stages[found[2]] = Stage(found[1], steps)
         elif name == "ARG" and steps is None:
-            args.update([assignment(words)])
+            args.update([_assignment(words)])
         elif steps is not None and name in {"ARG", "RUN", "COPY", "ENV", "WORKDIR", "USER", "ENTRYPOINT", "CMD"}:
             steps.append(Step(name, words))
         else:
@@ -115,7 +113,7 @@ def _instructions(text: str) -> Iterator[str]:
             yield " ".join(line.split())
 
 
-def assignment(words: str) -> tuple[str, str]:
+def _assignment(words: str) -> tuple[str, str]:
     """Split NAME=VALUE."""
     name, equals, value = words.partition("=")
     if not equals:

@@ -1,8 +1,8 @@
 """An S3 server on loopback with one bucket.
 
 with object_store() as store:                 # in this process and in those that it starts
-store.put("parts/a.csv", b"...")
-store.put_folder(Path("data"), "data")    # s3://bucket/data/dataset.json
+    store.put("parts/a.csv", b"...")
+    store.put_folder(Path("data"), "data")    # s3://bucket/data/dataset.json
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """A web server on loopback that serves bytes, counts them, and fails on demand.
 
 with web_server() as server:
-server.files["/a.csv"] = b"..."
-server.faults += ["500", "reset"]         # of the next two requests
-server.url("/a.csv"), server.sent, server.requests
+    server.files["/a.csv"] = b"..."
+    server.faults += ["500", "reset"]         # of the next two requests
+    server.url("/a.csv"), server.sent, server.requests
 """
 
 from __future__ import annotations
