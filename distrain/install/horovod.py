@@ -14,7 +14,6 @@ import contextlib
 import fcntl
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -33,7 +32,7 @@ from distrain.install.environment import (
 )
 from distrain.install.horovod_build import VERSION, compile_wheel, fetch, wheel_name
 from distrain.install.linkage import check_linkage
-from distrain.install.progress import end_by_signal, run_step, show_tail
+from distrain.install.progress import ended_by_signals, run_step, show_tail
 
 KINDS = ("cpu", "gpu")
 TRIAL_SECONDS = 300
@@ -57,7 +56,7 @@ def install_horovod(kind: str | None = None) -> None:
     if cuda is not None and (said := check_driver(tensorflow)):
         print(said)
     cache = _cache_folder()
-    with _ended_by_signals(), _work_folder(cache) as (work, log):
+    with ended_by_signals(), _work_folder(cache) as (work, log):
         _install_requirements(log)
         wheel = wheel_name(kind, tensorflow, cuda)
         if _is_installed(wheel):
@@ -109,17 +108,6 @@ def _cache_folder() -> Path:
 
 
 @contextlib.contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Let a signal end this process with everything that it has started and made."""
-    before = {number: signal.signal(number, end_by_signal) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextlib.contextmanager
 def _work_folder(cache: Path) -> Iterator[tuple[Path, Path]]:
     """Yield an empty folder and a log, which no other build uses at the same time."""
     work, log = cache / "building", cache / "build.log"
@@ -163,11 +151,9 @@ def _try(folder: Path, log: Path, *, with_nccl: bool) -> None:
     environ["PATH"] = f"{Path(sys.prefix) / 'bin'}{os.pathsep}{environ.get('PATH', os.defpath)}"
     if os.geteuid() == 0:
         environ |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    works = all(
-        run_step(f"5/5  Trying it: {title}", ["timeout", "--foreground", str(TRIAL_SECONDS), *words], log=log,
-                 environ=environ) == 0
-        for title, words in commands.items()
-    )  # fmt: skip
+    works = not any(
+        run_step(f"5/5  Trying it: {title}", command, log=log, environ=environ) for title, command in commands.items()
+    )
     report = log.read_text(encoding="utf-8", errors="replace")
     if not works or not all(f"[X] {name}" in report for name in libraries):
         show_tail(log)
@@ -181,7 +167,7 @@ def _try(folder: Path, log: Path, *, with_nccl: bool) -> None:
 
 
 def _trials(*, with_nccl: bool) -> dict[str, Sequence[str]]:
-    """Return commands by what they try. Each is without a shell, and listens on the loopback device alone."""
+    """Return commands by what they try. Each has a time limit, no shell, and listens on the loopback device alone."""
     trial = [sys.executable, "-m", "distrain.install.trial"]
     mpirun = ["mpirun", "--mca", "plm", "isolated", "--oversubscribe", "--bind-to", "none", "-n"]
     commands: dict[str, Sequence[str]] = {
@@ -192,4 +178,5 @@ def _trials(*, with_nccl: bool) -> dict[str, Sequence[str]]:
     }
     if with_nccl:
         commands["a sum on one GPU by NCCL"] = [*mpirun, "1", *trial, "1", "gpu"]
-    return commands
+    limit = ["timeout", "--foreground", str(TRIAL_SECONDS)]
+    return {title: [*limit, *words] for title, words in commands.items()}

@@ -21,7 +21,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 LINE_SECONDS = 20.0  # between two lines
@@ -93,8 +93,18 @@ def show_tail(log: Path) -> None:
     print(f"\nThe last lines of {log}:", *lines, "", sep="\n", file=sys.stderr, flush=True)
 
 
-def end_by_signal(number: int, _: object) -> None:
-    """Handle a signal: leave with the usual exit code, after everything that is to be cleaned up."""
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Let a signal end this process with the usual exit code, and with everything that it has started and made."""
+    before = {number: signal.signal(number, _end) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end(number: int, _: object) -> None:
     raise SystemExit(128 + number)
 
 
@@ -105,11 +115,10 @@ def _tail(log: Path, start: int = 0) -> str:
 
 
 def _main(arguments: Sequence[str]) -> int:
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, end_by_signal)
     log, what, *command = arguments
     Path(log).write_bytes(b"")
-    code = run_step(what, command, log=Path(log))
+    with ended_by_signals():
+        code = run_step(what, command, log=Path(log))
     if code != 0:
         show_tail(Path(log))
     return code

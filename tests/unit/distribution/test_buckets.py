@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,22 +23,3 @@ def test_the_gradients_of_a_small_model_share_one_bucket():
     assert buckets([20_000 * 64 * 4, 64 * 4, 64 * 4 * 4, 16]) == [[0, 1, 2, 3]]
     assert buckets([BUCKET_BYTES, 1]) == [[1], [0]]
     assert buckets([]) == [[]]
-
-
-@pytest.mark.parametrize(
-    ("environ", "named"),
-    [
-        ({}, ()),
-        ({"HOROVOD_FUSION_THRESHOLD": "0", "HOROVOD_AUTOTUNE": "0"}, ()),
-        ({"HOROVOD_FUSION_THRESHOLD": "", "HOROVOD_AUTOTUNE": "false"}, ()),  # 0 to Horovod, which reads numbers
-        ({"HOROVOD_FUSION_THRESHOLD": "67108864"}, ("HOROVOD_FUSION_THRESHOLD=67108864",)),
-        ({"HOROVOD_AUTOTUNE": "1"}, ("HOROVOD_AUTOTUNE=1",)),
-    ],
-)
-def test_a_fusion_of_the_users_own_is_told(environ, named, caplog):
-    pytest.importorskip("horovod")
-    from distrain.distribution.collectives.horovod import _warn_of_fusion
-
-    _warn_of_fusion(environ)
-    assert len(caplog.messages) == len(named)
-    assert all(name in caplog.text for name in named)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from waiting import wait_until
 
 from distrain.install import progress
 
@@ -48,17 +48,11 @@ def test_a_signal_ends_the_command_and_all_that_it_started(tmp_path):
     command = [sys.executable, "-m", "distrain.install.progress", "log", "Working", "sh", "-c", script]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL) as process:
         child = tmp_path / "child"
-        deadline = time.monotonic() + 30
-        while not (child.exists() and child.read_text().strip()):
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_until(lambda: child.exists() and child.read_text().strip())
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 128 + signal.SIGTERM
     number = int(child.read_text())
-    deadline = time.monotonic() + 30
-    while _runs(number):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: not _runs(number))
 
 
 def test_a_failure_shows_the_end_of_the_log(tmp_path):
