@@ -56,7 +56,7 @@ fi
 
 # Check the compiler before minutes of downloads, unless a cached wheel may make it unnecessary.
 cache=${XDG_CACHE_HOME:-${HOME:-}/.cache}/distrain/horovod
-compgen -G "$cache/*/horovod-*.whl" >/dev/null || of_package compilers
+compgen -G "$cache/*/horovod-*.whl" >/dev/null || run_installer compilers
 setup_venv horovod
 cd "$repository"
 exec "$venv/bin/python" -m distrain.install ${kind:+"$kind"}

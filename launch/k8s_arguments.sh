@@ -28,7 +28,7 @@ check_arguments() {
       ! has_argument --out || refuse "--out cannot be among the arguments of distrain prepare: k8s.sh --data names \
 the folder of the prepared data"
       has_argument --train || has_argument --source || refuse "--layout prepare needs --train FILE, a path on the data \
-volume: --train /data/text/train.csv"
+volume such as /data/text/train.csv, or --source module:function"
       ;;
     *)
       check_options train "$train_options" "$train_flags" "$train_lists"

@@ -63,19 +63,18 @@ check_number() { # option, value, least, most
 }
 
 check_data() {
-  local name="[A-Za-z_][A-Za-z0-9_]*"
-  if [[ $data == *://* && $layout != prepare && $layout != files ]]; then
+  local name="[A-Za-z_][A-Za-z0-9_]*" trains=yes
+  case $layout in prepare | files) trains="" ;; esac
+  if [[ $trains && $data == *://* ]]; then
     # Manifests show a URL in clear, so it has neither login nor query.
     [[ $data =~ ^(s3|gs|hf|https?)://[A-Za-z0-9][A-Za-z0-9._/-]*$ ]] || refuse "--data is \"$data\", but a URL begins \
 with s3://, gs://, hf:// or https://, and has plain letters, digits, dots, dashes, underscores and slashes"
-    return
-  fi
-  if [[ $data == *:* && $layout != prepare && $layout != files ]]; then
+  elif [[ $trains && $data == *:* ]]; then
     [[ $data =~ ^$name(\.$name)*:$name$ ]] || refuse "--data is \"$data\", but a function is package.module:function"
-    return
-  fi
-  [[ $data =~ ^/data(/[A-Za-z0-9_][A-Za-z0-9_.-]*)+$ ]] || refuse "--data is \"$data\", but it must be a folder on the \
+  else
+    [[ $data =~ ^/data(/[A-Za-z0-9_][A-Za-z0-9_.-]*)+$ ]] || refuse "--data is \"$data\", but it must be a folder on the \
 data volume, of plain letters, digits, dots, dashes and underscores: /data/reviews"
+  fi
 }
 
 # Sets the defaults that depend on the layout, and refuses a job that could not run.

@@ -39,7 +39,7 @@ python3-venv; elsewhere: https://www.python.org/downloads), or name it: PYTHON=/
 }
 
 # Runs a module of distrain/install, which needs only Python's own library.
-of_package() { # module, argument ...
+run_installer() { # module, argument ...
   local python=$venv/bin/python module=$1
   shift
   [ -x "$python" ] || python=$(find_python)
@@ -50,7 +50,7 @@ of_package() { # module, argument ...
 install_packages() { # folder of the environment, sentence, argument of pip ...
   local folder=$1 what=$2
   shift 2
-  of_package progress "$folder/install.log" "$what" \
+  run_installer progress "$folder/install.log" "$what" \
     "$folder/bin/python" -m pip install --disable-pip-version-check "$@" ||
     fail 2 "installing failed; pip's message above says why. If it was the network, run this script again: pip keeps \
 finished downloads."

@@ -80,12 +80,12 @@ setup_manifest_checks() {
 
 # TensorFlow's build for GPUs names its kernels on any machine. It cannot stand beside the build for CPUs.
 if [ -n "$gpu_build" ]; then
-  of_gpu=$repository/.venv-gpu-build
+  gpu_build_venv=$repository/.venv-gpu-build
   python=$(find_python)
-  "$python" -m venv "$of_gpu" || fail 2 "making .venv-gpu-build failed; the message above says why."
-  install_packages "$of_gpu" "Installing TensorFlow's build for GPUs into .venv-gpu-build" \
+  "$python" -m venv "$gpu_build_venv" || fail 2 "making .venv-gpu-build failed; the message above says why."
+  install_packages "$gpu_build_venv" "Installing TensorFlow's build for GPUs into .venv-gpu-build" \
     "tensorflow>=2.21,<2.22" "pytest>=8" "pytest-timeout>=2.3" "hypothesis>=6.100" --editable "$repository"
-  exec "$of_gpu/bin/python" -m pytest tests/gpu_build ${arguments[@]+"${arguments[@]}"}
+  exec "$gpu_build_venv/bin/python" -m pytest tests/gpu_build ${arguments[@]+"${arguments[@]}"}
 fi
 
 setup_venv dev
