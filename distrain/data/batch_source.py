@@ -13,10 +13,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-import numpy as np
-
 from distrain.data.array_checks import array_nest
-from distrain.data.nests import leaves, map_nest
+from distrain.data.nests import concatenated, leaves, map_nest
 from distrain.errors import ConfigurationError, DataError, DistrainError, cause
 
 
@@ -55,8 +53,8 @@ class BatchSource:
             batch = self._checked(number, self._batch(number))
             rows = slice(max(start - first, 0), stop - first)
             pieces.append(tuple(_rows_of(part, rows) for part in batch))
-        columns = iter([np.concatenate(found) for found in zip(*map(_arrays, pieces), strict=True)])
-        return tuple(map_nest(lambda value, name: next(columns), part) for part in pieces[0])
+        found: tuple[Any, ...] = concatenated(pieces)
+        return found
 
     def _batch(self, number: int) -> tuple[Any, ...]:
         try:
@@ -86,7 +84,7 @@ def _rows_of(part: Any, rows: slice) -> Any:
 
 
 def _arrays(parts: tuple[Any, ...]) -> list[Any]:
-    return [value for part in parts for _, value in leaves(part)]
+    return [value for _, value in leaves(parts)]
 
 
 def _rows(batch: tuple[Any, ...]) -> int:

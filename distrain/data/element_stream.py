@@ -26,12 +26,18 @@ from distrain.data.batch_source import is_py_dataset, py_dataset_source
 from distrain.data.elements import PARTS, Layout
 from distrain.data.examples import RowNests
 from distrain.data.nests import leaves
-from distrain.data.source_reader import SourceReader, is_positional, part_of
+from distrain.data.source_reader import (
+    SAMPLED_EXAMPLES,
+    SourceReader,
+    bytes_of,
+    is_positional,
+    part_of,
+    sampled_numbers,
+)
 from distrain.errors import ConfigurationError, DataError, DistrainError, cause
 
 BLOCK_BYTES = 2**22  # of examples that are checked and written at a time
 MAX_BLOCK = 4096  # examples
-SAMPLED_ELEMENTS = 8  # examples that identify the data: the first, and where examples have numbers some of the rest
 
 _TEXT_CURE = "give numbers, as map= changes examples after they are written"
 _INFINITE = -1  # tf.data.INFINITE_CARDINALITY
@@ -64,7 +70,7 @@ class ElementStream:
     def _first(self) -> tuple[list[Any], Iterator[Any]]:
         """Some first examples, and an iterator over all others."""
         rest = self._elements()
-        return list(itertools.islice(rest, SAMPLED_ELEMENTS)), rest
+        return list(itertools.islice(rest, SAMPLED_EXAMPLES)), rest
 
     @cached_property
     def layout(self) -> Layout:
@@ -86,7 +92,7 @@ class ElementStream:
         first = self._bytes_of(self._first[0])
         again = first
         if self.may_repeat:
-            again = self._bytes_of(list(itertools.islice(self._elements(), SAMPLED_ELEMENTS)))
+            again = self._bytes_of(list(itertools.islice(self._elements(), SAMPLED_EXAMPLES)))
         if first == again:
             digest.update(first + self._spread())
         return digest.hexdigest(), first == again
@@ -95,9 +101,8 @@ class ElementStream:
         """Return examples from all of the data as bytes, where examples have numbers."""
         if self.length is None or not is_positional(self.reader.source):
             return b""
-        numbers = np.unique(np.linspace(0, self.length - 1, SAMPLED_ELEMENTS).astype(np.int64))
-        rows = [self.reader.read(self.layout, np.array([number]), epoch=0) for number in numbers]
-        return b"".join(value.tobytes() for nests in rows for nest in nests for _, value in leaves(nest))
+        numbers = sampled_numbers(self.length)
+        return b"".join(bytes_of(self.reader.read(self.layout, np.array([one]), epoch=0)) for one in numbers)
 
     def blocks(self, max_rows: int | None = None) -> Iterator[tuple[int, RowNests]]:
         """Yield all examples, or the first `max_rows`, once: the number of examples in a block, and their arrays.
@@ -114,8 +119,7 @@ class ElementStream:
             done += len(block)
 
     def _bytes_of(self, elements: list[Any]) -> bytes:
-        rows = self.reader.rows(self.layout, elements, np.arange(len(elements)), 0)
-        return b"".join(value.tobytes() for nest in rows for _, value in leaves(nest))
+        return bytes_of(self.reader.rows(self.layout, elements, np.arange(len(elements)), 0))
 
     def _elements(self) -> Iterator[Any]:
         number = 0
@@ -167,8 +171,8 @@ def element_stream(data: Any, name: str) -> ElementStream:
 
 
 def _by_number(reader: SourceReader, count: int) -> Iterator[Any]:
-    for start in range(0, count, SAMPLED_ELEMENTS):
-        numbers = np.arange(start, min(start + SAMPLED_ELEMENTS, count))
+    for start in range(0, count, SAMPLED_EXAMPLES):
+        numbers = np.arange(start, min(start + SAMPLED_EXAMPLES, count))
         yield from reader.elements(numbers)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from distrain.data.examples import Examples
-from distrain.data.nests import leaves, map_nest
+from distrain.data.nests import concatenated
 
 
 def labels_between(examples: Examples, start: int, stop: int) -> Any:
@@ -28,9 +28,4 @@ def labels_between(examples: Examples, start: int, stop: int) -> Any:
         read = examples.load(np.array([[first, last]]), np.arange(last - first))
         for begin in range(0, last - first, examples.span_size):
             pieces.append(read(begin, min(begin + examples.span_size, last - first))[1])
-    columns = iter([np.concatenate(found) for found in zip(*map(_values, pieces), strict=True)])
-    return map_nest(lambda value, name: next(columns), pieces[0])
-
-
-def _values(nest: Any) -> list[Any]:
-    return [value for _, value in leaves(nest)]
+    return concatenated(pieces)

@@ -10,8 +10,10 @@ Decides: which values are nests, and how a value of a nest is named. Never: what
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from distrain.batch import SparseRows, WordRows
 from distrain.data.examples import CsrRows, PackedRows
@@ -60,3 +62,10 @@ def leaves(nest: Any) -> list[tuple[str, Any]]:
     found: list[tuple[str, Any]] = []
     map_nest(lambda value, name: found.append((name, value)), nest)
     return found
+
+
+def concatenated(nests: Sequence[Any]) -> Any:
+    """Return nests of arrays of one structure as one nest, whose arrays have the rows of all."""
+    columns = zip(*([value for _, value in leaves(nest)] for nest in nests), strict=True)
+    arrays = iter([np.concatenate(column) for column in columns])
+    return map_nest(lambda value, name: next(arrays), nests[0])

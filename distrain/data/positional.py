@@ -33,9 +33,8 @@ import numpy as np
 from distrain.batch import Memory
 from distrain.data.elements import Layout
 from distrain.data.examples import Examples, RowNests, RowReader
-from distrain.data.nests import leaves
 from distrain.data.shuffle import SHUFFLE_SPAN, shuffle_sizes
-from distrain.data.source_reader import SourceReader, part_of
+from distrain.data.source_reader import SourceReader, bytes_of, part_of, sampled_numbers
 from distrain.data.transforms import Transform
 from distrain.data.worker_pool import WorkerPool
 from distrain.data.worker_reading import read_by_workers
@@ -43,7 +42,6 @@ from distrain.data.worker_reading import read_by_workers
 _LOG = logging.getLogger(__name__)
 
 FEW_EXAMPLES = 2  # this process reads so few itself: the sample of a model, the example of an idle replica
-SAMPLED_EXAMPLES = 8  # examples that identify a source on a resume: reading all would delay every start
 
 
 def positional_examples(
@@ -91,10 +89,11 @@ def _digest(reader: SourceReader, layout: Layout, num_examples: int) -> str:
 
     A source whose examples change from one read to the next has a digest without examples, and a warning says so.
     """
-    numbers = np.unique(np.linspace(0, num_examples - 1, SAMPLED_EXAMPLES).astype(np.int64))
     digest = hashlib.sha256(f"{num_examples}; {layout}".encode())
     # Each example is read twice in turn: storage that holds neighbours together unpacks them once.
-    samples = [(_sample(reader, layout, number), _sample(reader, layout, number)) for number in numbers]
+    samples = [
+        (_sample(reader, layout, number), _sample(reader, layout, number)) for number in sampled_numbers(num_examples)
+    ]
     if all(first == second for first, second in samples):
         digest.update(b"".join(first for first, _ in samples))
     else:
@@ -106,5 +105,4 @@ def _digest(reader: SourceReader, layout: Layout, num_examples: int) -> str:
 
 
 def _sample(reader: SourceReader, layout: Layout, number: np.int64) -> bytes:
-    rows = reader.read(layout, np.array([number]), epoch=0)
-    return b"".join(value.tobytes() for nest in rows for _, value in leaves(nest))
+    return bytes_of(reader.read(layout, np.array([number]), epoch=0))

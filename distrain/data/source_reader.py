@@ -25,6 +25,8 @@ from distrain.data.shuffle import SPANS_PER_WINDOW
 from distrain.data.transforms import Transform
 from distrain.errors import ConfigurationError, DataError, DistrainError, cause
 
+SAMPLED_EXAMPLES = 8  # examples that identify data: reading all would delay every start
+
 
 def is_positional(source: Any) -> bool:
     """Whether `source` has a length and returns an example for a number."""
@@ -222,6 +224,16 @@ def span_shares(spans: np.ndarray, indices: np.ndarray, *, stored: int = 1) -> l
     ranges = np.searchsorted(starts, numbers, side="right")
     cuts = np.flatnonzero(np.diff(ranges) | np.diff(numbers // at_once)) + 1
     return list(zip(np.split(numbers, cuts), np.split(places, cuts), strict=True))
+
+
+def sampled_numbers(count: int) -> np.ndarray:
+    """Return the numbers of some examples of `count`, from all of the data."""
+    return np.unique(np.linspace(0, count - 1, SAMPLED_EXAMPLES).astype(np.int64))
+
+
+def bytes_of(rows: RowNests) -> bytes:
+    """Return the bytes of all arrays, for a digest."""
+    return b"".join(value.tobytes() for _, value in leaves(rows))
 
 
 def _as_elements(found: Any) -> Any:

@@ -6,7 +6,7 @@ Decides: how a window is cut into tasks, and how far ahead workers read. Never: 
     features, labels, weights = rows(0, 32)
 
 A source that is read in any order has a few small tasks in the queue. A source that is fast by ranges alone has a task
-for each span. The examples of its window lie in memory, as without workers.
+for each range of neighbours. The examples of its window lie in memory, as without workers.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class _Chunks:
 
 
 class _Ranges:
-    """Reads all spans of a window; the first call waits for the last span."""
+    """Reads all ranges of a window; the first call waits for the last range."""
 
     def __init__(
         self, shared: SharedReader, count: int, shares: list[tuple[np.ndarray, np.ndarray]], epoch: int

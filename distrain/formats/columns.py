@@ -132,6 +132,13 @@ def check_row_shape(path: Path, name: str, row: int, found: tuple[int, ...], wan
         )
 
 
+def stacked_rows(column: Column, values: Sequence[Any]) -> np.ndarray:
+    """Return the values of several rows as one array; where only reading shows the shape, as an array of objects."""
+    if column.shape is None:
+        return np.fromiter(values, object, len(values))
+    return np.stack(values) if column.shape else np.array(values, column.dtype)
+
+
 def expansion(rows: int, num_bytes: int) -> str:
     """Return a clause about a file that declares more rows than its bytes can be worth, or an empty string."""
     if rows <= max(FEWEST_ROWS, num_bytes * MAX_ROWS_PER_BYTE):

@@ -17,13 +17,12 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from distrain.data.nests import leaves, map_nest
+from distrain.data.nests import concatenated, map_nest
 from distrain.data.shuffle import SHUFFLE_SPAN
 from distrain.errors import ConfigurationError, DataError, DistrainError
 from distrain.formats.columns import Column, Names, assembled, check_row_shape, chosen_parts, expansion, names_of
@@ -110,10 +109,10 @@ class FileSource:
             while start < stop:
                 base, end = self._starts[first : first + 2].tolist()
                 if start < (last := min(stop, end)):
-                    rows = slice(start - base, last - base)
-                    pieces.append(self._assembled(first, rows.start, partial(_read, names=self._names, rows=rows)))
+                    values = self._unchanged(first).read(self._names, start - base, last - base)
+                    pieces.append(self._assembled(first, start - base, values))
                 start, first = last, first + 1
-        return pieces[0] if len(pieces) == 1 else _concatenated(pieces)
+        return pieces[0] if len(pieces) == 1 else concatenated(pieces)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name not in ("_open", "_lock", "_process")}
@@ -138,13 +137,18 @@ class FileSource:
         self._open.move_to_end(index)
         return self._open[index]
 
-    def _assembled(self, index: int, row: int, read: Callable[[Any], dict[str, np.ndarray]]) -> tuple[Any, ...]:
-        """Return examples of one file, `row` the first, from the columns that `read` reads from the open file."""
+    def _unchanged(self, index: int) -> Any:
+        """Return the open file, with the rows that were found at first."""
         path, stored = self._paths[index], self._opened(index)
         count = int(self._starts[index + 1] - self._starts[index])
         if any(name not in stored.columns or stored.columns[name].rows != count for name in self._names):
             raise DataError(f"{path} has changed since it was first opened. Restore the file, or start again.")
-        values = {name: _native(array) for name, array in read(stored).items()}
+        return stored
+
+    def _assembled(self, index: int, row: int, values: dict[str, np.ndarray]) -> tuple[Any, ...]:
+        """Return examples of one file, `row` the first, from their columns."""
+        path = self._paths[index]
+        values = {name: _native(array) for name, array in values.items()}
         for name, array in values.items():
             shape = array.shape[1:]
             check_row_shape(path, name, row, shape, self._shapes.setdefault(name, shape))
@@ -168,9 +172,8 @@ class FileSource:
         return counts[longest]
 
     def _span_size(self) -> int:
-        """Neighbours that the files hold together, if they are more than a few."""
-        stored = max(self._opened(0).columns[name].stored_rows for name in self._names)
-        return stored if stored > SHUFFLE_SPAN else SHUFFLE_SPAN
+        """Neighbours that the first file holds together, and no fewer than a span of other data."""
+        return max(SHUFFLE_SPAN, *(self._opened(0).columns[name].stored_rows for name in self._names))
 
 
 class MappedSource(FileSource):
@@ -183,20 +186,12 @@ class MappedSource(FileSource):
         with self._lock:
             for index in np.unique(files).tolist():
                 rows = indices[files == index] - self._starts[index]
-                found.append(self._assembled(index, int(rows[0]), partial(_take, names=self._names, rows=rows)))
+                values = self._unchanged(index).take(self._names, rows)
+                found.append(self._assembled(index, int(rows[0]), values))
         if len(found) == 1:
             return found[0]
         order = np.argsort(np.argsort(files, kind="stable"))
-        return tuple(map_nest(lambda values, name: values[order], _concatenated(found)))
-
-
-def _read(stored: StoredRows, names: Sequence[str], rows: slice) -> dict[str, np.ndarray]:
-    return stored.read(names, rows.start, rows.stop)
-
-
-def _take(stored: Any, names: Sequence[str], rows: np.ndarray) -> dict[str, np.ndarray]:
-    found: dict[str, np.ndarray] = stored.take(names, rows)
-    return found
+        return tuple(map_nest(lambda values, name: values[order], concatenated(found)))
 
 
 def _check_column(path: Path, name: str, columns: Mapping[str, Column], first: Path, wanted: Column) -> None:
@@ -220,11 +215,6 @@ def _form(column: Column) -> str:
 def _native(array: np.ndarray) -> np.ndarray:
     """Return the array in the byte order of this machine, because TensorFlow takes no other."""
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
-
-
-def _concatenated(pieces: list[tuple[Any, ...]]) -> tuple[Any, ...]:
-    arrays = iter([np.concatenate(found) for found in zip(*([v for _, v in leaves(p)] for p in pieces), strict=True)])
-    return tuple(map_nest(lambda values, name: next(arrays), pieces[0]))
 
 
 def check_counts(path: Path, counts: Sequence[int], num_bytes: int) -> None:

@@ -20,11 +20,12 @@ from pathlib import Path
 import numpy as np
 
 from distrain.errors import ConfigurationError, DataError
+from distrain.formats.columns import shown
 
 _LOG = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif")
-OTHER_IMAGE_SUFFIXES = (".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".svg", ".ppm", ".pgm", ".raw", ".dng")
+_OTHER_IMAGE_SUFFIXES = (".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".svg", ".ppm", ".pgm", ".raw", ".dng")
 _SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation", "eval", "dev"}
 
 
@@ -60,7 +61,7 @@ def list_images(folder: Path, class_names: Sequence[str] | None = None) -> Image
     if len(set(names)) < len(names):
         raise ConfigurationError(f"class_names has a name twice: {', '.join(map(repr, names))}.")
     if unknown := [name for name in names if name not in present]:
-        raise DataError(f"{folder} has no folder {unknown[0]!r}, which class_names names. It has {_shown(present)}.")
+        raise DataError(f"{folder} has no folder {unknown[0]!r}, which class_names names. It has {shown(present)}.")
     files: list[str] = []
     counts: list[int] = []
     others: list[str] = []
@@ -86,16 +87,6 @@ def image_files(folder: Path) -> list[str]:
     return files
 
 
-def holds_images(folder: Path) -> bool:
-    """Return whether the first files in the folders of `folder` are pictures, of any format."""
-    for entry in _entries(folder):
-        if entry.is_dir():
-            first = next((inner.name.lower() for inner in _entries(Path(entry.path)) if inner.is_file()), "")
-            if first.endswith(IMAGE_SUFFIXES + OTHER_IMAGE_SUFFIXES):
-                return True
-    return False
-
-
 def _class_folders(folder: Path) -> list[str]:
     if not folder.exists():
         raise DataError(f"{folder} does not exist. Correct the path.")
@@ -115,7 +106,7 @@ def _class_folders(folder: Path) -> list[str]:
         )
     if len(splits := [name for name in folders if name.lower() in _SPLITS]) > 1 and len(splits) == len(folders):
         raise DataError(
-            f"{folder} has the folders {_shown(folders)}, which are parts of the data, not classes. "
+            f"{folder} has the folders {shown(folders)}, which are parts of the data, not classes. "
             f"Give one of them: {folder / splits[0]}."
         )
     return folders
@@ -145,7 +136,7 @@ def _checked(entry: os.DirEntry[str]) -> str:
     if entry.name.lower().endswith(IMAGE_SUFFIXES) and not entry.is_file():
         what = "is a link to nothing" if entry.is_symlink() else "is no file"
         raise DataError(f"{entry.path} {what}. Restore the picture, or remove the name.")
-    if entry.name.lower().endswith(OTHER_IMAGE_SUFFIXES):
+    if entry.name.lower().endswith(_OTHER_IMAGE_SUFFIXES):
         raise DataError(f"{entry.path} has a format that is not read. Save it as JPEG, PNG or WebP, or remove it.")
     return entry.path
 
@@ -164,11 +155,6 @@ def _tell(folder: Path, names: Sequence[str], counts: Sequence[int], others: Seq
         found = f", but files such as {others[0]}" if others else ""
         raise DataError(f"{folder} has no pictures in its folders{found}. Pictures end in {', '.join(IMAGE_SUFFIXES)}.")
     if empty := [name for name, count in zip(names, counts, strict=True) if not count]:
-        _LOG.warning(f"{folder} has no pictures of {_shown(empty)}; each keeps its class number.")
+        _LOG.warning(f"{folder} has no pictures of {shown(empty)}; each keeps its class number.")
     if others:
         _LOG.warning(f"{folder} has {len(others):,} files that are no pictures and are left out, such as {others[0]}.")
-
-
-def _shown(names: Sequence[str]) -> str:
-    more = len(names) - 10
-    return ", ".join(map(repr, names[:10])) + (f" and {more:,} more" if more > 0 else "")

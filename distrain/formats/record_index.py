@@ -26,6 +26,7 @@ import numpy as np
 from distrain.errors import DataError
 from distrain.files import atomic_write, describe
 
+MAX_OPEN_FILES = 256  # that a source with indexes holds: each takes one descriptor and a map of its index
 _VERSION = 1
 _HEADER_BYTES = 2**16  # room for the names of fields; the table begins behind it
 _SAMPLE_BYTES = 2**12  # of the begin and of the end of the file, for its digest

@@ -23,17 +23,16 @@ from pathlib import Path
 import numpy as np
 
 from distrain.errors import ConfigurationError, DataError
-from distrain.formats.columns import Column, Names, shown
+from distrain.formats.columns import Column, Names, shown, stacked_rows
 from distrain.formats.example_proto import Feature, NoExampleError, parse_example
 from distrain.formats.file_list import Paths, listed
 from distrain.formats.file_source import FileSource, MappedSource
 from distrain.formats.range_file import RangeFile
-from distrain.formats.record_index import open_index
+from distrain.formats.record_index import MAX_OPEN_FILES, open_index
 from distrain.formats.tfrecord_records import find_records, record_between
 
 _SUFFIXES = (".tfrecord", ".tfrecords", ".tfrec")
 _CURE = "Write the record again, or leave the feature out; lists of any length have the shape (-1,) in shapes=."
-_OPEN_FILES = 256  # each takes one descriptor and a map of its index
 
 
 def tfrecord(
@@ -65,7 +64,7 @@ def tfrecord(
     files = listed(paths, suffixes=_SUFFIXES, kind="TFRecord files")
     columns = _columns(files, shapes or {})
     make = partial(_Records, columns=columns)
-    return MappedSource(make, files, features=features, label=label, weight=weight, max_open=_OPEN_FILES)
+    return MappedSource(make, files, features=features, label=label, weight=weight, max_open=MAX_OPEN_FILES)
 
 
 @dataclass(frozen=True)
@@ -134,7 +133,7 @@ class _Records:
                     raise DataError(
                         f"{self._path}: record {row:,} has {error} as the feature {name!r}. {_CURE}"
                     ) from None
-        return {name: _stacked(self._columns[name], found) for name, found in values.items()}
+        return {name: stacked_rows(self.columns[name], found) for name, found in values.items()}
 
 
 def _columns(files: Sequence[Path], shapes: Mapping[str, Sequence[int]]) -> dict[str, _Column]:
@@ -170,7 +169,7 @@ def _shaped(column: _Column, feature: Feature) -> np.ndarray | bytes:
         ValueError: the feature is missing, or has other values; the message is what the record has.
     """
     kinds = {"O": "texts or bytes", "f": "floats", "i": "whole numbers"}
-    values = feature if isinstance(feature, np.ndarray) else _objects(feature)
+    values = feature if isinstance(feature, np.ndarray) else np.fromiter(feature, object, len(feature))
     if not len(values):
         if -1 not in column.shape:
             raise ValueError("nothing")
@@ -181,14 +180,3 @@ def _shaped(column: _Column, feature: Feature) -> np.ndarray | bytes:
         return values.reshape(column.shape)[()]
     except ValueError:
         raise ValueError(f"{len(values):,} values, not the shape {column.shape},") from None
-
-
-def _objects(values: Sequence[object]) -> np.ndarray:
-    return np.fromiter(values, object, len(values))
-
-
-def _stacked(column: _Column, values: Sequence[np.ndarray]) -> np.ndarray:
-    """Return values as one array; where lengths may differ, as an array of arrays for `map=`."""
-    if -1 in column.shape or (column.kind == "O" and not column.shape):
-        return _objects(values)
-    return np.stack(values) if column.shape else np.array(values, column.column.dtype)

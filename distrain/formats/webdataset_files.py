@@ -25,13 +25,13 @@ from typing import Any
 import numpy as np
 
 from distrain.errors import DataError
-from distrain.formats.columns import Column, Names
+from distrain.formats.columns import Column, Names, stacked_rows
 from distrain.formats.decoding_threads import in_threads
 from distrain.formats.file_list import Paths, listed
 from distrain.formats.file_source import FileSource, MappedSource
 from distrain.formats.image_decoding import CHANNELS, ImageForm, decoded
 from distrain.formats.range_file import RangeFile
-from distrain.formats.record_index import RecordIndex, open_index
+from distrain.formats.record_index import MAX_OPEN_FILES, RecordIndex, open_index
 from distrain.formats.tar_samples import find_samples, key_at
 
 MAX_FIELD_BYTES = 2**30  # of one file of a sample
@@ -39,7 +39,6 @@ _LABEL = "cls"
 _PIXELS = ("jpg", "jpeg", "png", "webp", "bmp", "gif")
 _NUMBERS = ("cls", "cls2", "id", "index", "inx")
 _TEXTS = ("txt", "text", "transcript")
-_OPEN_FILES = 256  # each takes one descriptor and a map of its index
 
 
 def webdataset(
@@ -74,7 +73,7 @@ def webdataset(
         raise DataError(f"{files[0]} has no samples, which are files such as 17.jpg and 17.cls.")
     if label is None and _LABEL in first.names:
         label = _LABEL
-    return MappedSource(make, files, features=features, label=label, weight=weight, max_open=_OPEN_FILES)
+    return MappedSource(make, files, features=features, label=label, weight=weight, max_open=MAX_OPEN_FILES)
 
 
 def _index(path: Path) -> RecordIndex:
@@ -96,7 +95,7 @@ class _Samples:
 
     def take(self, names: Sequence[str], rows: np.ndarray) -> dict[str, np.ndarray]:
         found = in_threads(partial(self._sample, names), rows.tolist())
-        return {name: _stacked(self.columns[name], [own[name] for own in found]) for name in names}
+        return {name: stacked_rows(self.columns[name], [own[name] for own in found]) for name in names}
 
     def close(self) -> None:
         self._file.close()
@@ -138,13 +137,6 @@ def _column(name: str, rows: int, form: ImageForm) -> Column:
     if kind in _PIXELS and form.size is not None:
         return Column(rows, np.dtype(np.uint8), (*form.size, CHANNELS[form.color_mode]))
     return Column(rows)
-
-
-def _stacked(column: Column, values: Sequence[Any]) -> np.ndarray:
-    """Return values as one array; where only reading shows the shape, as an array of arrays."""
-    if column.shape is None:
-        return np.fromiter(values, object, len(values))
-    return np.stack(values) if column.shape else np.array(values, column.dtype)
 
 
 def _array(content: bytes) -> np.ndarray:
