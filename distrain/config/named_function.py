@@ -3,7 +3,7 @@
 Decides: where distrain looks for a function, and how a refusal reads. Never: whether a function may run: callers ask.
 
     build = find_function("models:build_model", "--model")
-    data = called("shop:data", "--data")
+    data = call_function("shop:data", "--data")
 
 Modules in the current folder are found too.
 """
@@ -52,7 +52,7 @@ def find_function(name: str, option: str = "--model") -> Callable[..., Any]:
     return function
 
 
-def called(name: str, option: str) -> Any:
+def call_function(name: str, option: str) -> Any:
     """Return what a function without arguments returns; see `find_function`.
 
     Raises:

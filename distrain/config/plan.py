@@ -39,7 +39,6 @@ class PlanConfig:
         below=float("inf"),
         metavar="GBS",
     )
-
     latency_ms: float | None = setting(
         "measured time of an all-reduce of a few bytes in milliseconds, with --bandwidth-gbs",
         default=None,
@@ -65,22 +64,19 @@ class PlanConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
-        both = self.step_ms is not None and self.measured_run is not None
-        require(not both, "--run", self.measured_run, "left out when --step-ms is given")
-        alone = self.bandwidth_gbs is not None and self.step_ms is None and self.measured_run is None
+        has_step = self.step_ms is not None or self.measured_run is not None
+        has_link, has_bandwidth = self.link is not None, self.bandwidth_gbs is not None
+        is_single = self.step_ms is None or self.measured_run is None
+        require(is_single, "--run", self.measured_run, "left out when --step-ms is given")
         rule = "left out unless the time of a step is given: --step-ms, or --run of a run"
-        require(not alone, "--bandwidth-gbs", self.bandwidth_gbs, rule)
-        without_step = self.step_ms is None and self.measured_run is None
-        require(self.link is None or not without_step, "--link", self.link, rule)
-        both = self.link is not None and self.bandwidth_gbs is not None
-        require(not both, "--link", self.link, "left out when --bandwidth-gbs is given")
-        alone = self.latency_ms is not None and self.bandwidth_gbs is None
-        require(not alone, "--latency-ms", self.latency_ms, "left out unless --bandwidth-gbs is given")
-        alone = self.floor_ms is not None and self.link is None and self.bandwidth_gbs is None
-        require(not alone, "--floor-ms", self.floor_ms, "left out unless --link or --bandwidth-gbs is given")
+        require(has_step or not has_bandwidth, "--bandwidth-gbs", self.bandwidth_gbs, rule)
+        require(has_step or not has_link, "--link", self.link, rule)
+        require(not (has_link and has_bandwidth), "--link", self.link, "left out when --bandwidth-gbs is given")
+        rule = "left out unless --bandwidth-gbs is given"
+        require(has_bandwidth or self.latency_ms is None, "--latency-ms", self.latency_ms, rule)
+        rule = "left out unless --link or --bandwidth-gbs is given"
+        require(has_link or has_bandwidth or self.floor_ms is None, "--floor-ms", self.floor_ms, rule)
         require(self.replicas % self.hosts == 0, "--hosts", self.hosts, f"a divisor of --replicas {self.replicas}")
-        if self.link is not None:
-            same = (self.network is not None) == (self.hosts > 1)
-            require(same, "--network", self.network, "given together with several --hosts, and only then")
-        else:
-            require(self.network is None, "--network", self.network, "left out unless --link is given")
+        rule = "given together with several --hosts, and only then" if has_link else "left out unless --link is given"
+        needs_network = has_link and self.hosts > 1
+        require((self.network is not None) == needs_network, "--network", self.network, rule)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distrain.config import TrainConfig
+from distrain.config.named_function import find_function
 from distrain.data.batches import sample_batch
 from distrain.data.examples import Examples
 from distrain.errors import CheckpointError, ConfigurationError
@@ -114,7 +115,7 @@ class FinishedRun:
         return self._named_model() if is_shipped or is_named else self._rebuilt_model()
 
     def _named_model(self) -> Callable[[], Any]:
-        from distrain.models.build import find_function, user_model
+        from distrain.models.build import user_model
         from distrain.models.optimizers import choose_optimizer
 
         # The optimizer is never used, but may hold the averages of the weights; any length of the run gives the same.

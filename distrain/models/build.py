@@ -3,7 +3,7 @@
 Decides: the defaults for classification, and which models of a user distrain serves. Never: trains or restores.
 
     built = text_model("ngram", num_features=20_000, num_classes=4, config=config)
-    built = user_model(find_function("package.module:build_model"))
+    built = user_model(build_model)
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Any
 import keras
 
 from distrain.config import DROPOUT_RATES, TrainConfig
-from distrain.config.named_function import find_function as find_function
 from distrain.errors import ConfigurationError
 from distrain.keras_backend import compile_arguments, is_under_strategy, made_in_scope
 from distrain.models.heads import CLASSES, Head

@@ -52,16 +52,15 @@ class NgramMLP(keras.Model):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        head = head_of(task, target_mean, target_deviation)
+        self.head = head_of(task, target_mean, target_deviation)
         self._settings = {
             "num_features": num_features,
             "num_classes": num_classes,
             "units": units,
             "dropout": dropout,
             "seed": seed,
-            **head.config(),
+            **self.head.config(),
         }
-        self.head = head
         self.input_dropout = PositionalDropout(dropout, seed=seed, stream=0)
         self.hidden = SparseDense(units, num_features, activation="relu")
         self.hidden_dropout = PositionalDropout(dropout, seed=seed, stream=1)

@@ -74,7 +74,7 @@ class SepCNN(keras.Model):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        head = head_of(task, target_mean, target_deviation)
+        self.head = head_of(task, target_mean, target_deviation)
         self._settings = {
             "vocabulary_size": vocabulary_size,
             "num_classes": num_classes,
@@ -83,9 +83,8 @@ class SepCNN(keras.Model):
             "filters": filters,
             "dropout": dropout,
             "seed": seed,
-            **head.config(),
+            **self.head.config(),
         }
-        self.head = head
         self.pad_multiple = pad_multiple_for(blocks)
         self.embedding = WordEmbedding(vocabulary_size, embedding)
         self.block_dropouts = [PositionalDropout(dropout, seed=seed, stream=block) for block in range(blocks - 1)]

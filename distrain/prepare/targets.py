@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -144,10 +144,7 @@ class _LabelSets:
 
     def finish(self, group: ProcessGroup) -> LearntTargets:
         classes, order = self._learner.finish()
-        sets = [np.frombuffer(key, np.int32) for key in self._numbers]
-        splits = np.cumsum([0, *map(len, sets)])
-        items = order[np.concatenate([np.empty(0, np.int32), *sets])]
-        groups = RowGroups(splits, items, len(classes.names), are_classes=False)
+        groups = _groups_of([order[np.frombuffer(key, np.int32)] for key in self._numbers], len(classes.names))
 
         def of_test(block: LabelledBlock) -> np.ndarray:
             sets: list[list[int]] = []
@@ -157,12 +154,9 @@ class _LabelSets:
                 return len(sets) - 1
 
             numbers = _by_label(block, number, np.int32)
-            of_block = RowGroups(
-                np.cumsum([0, *map(len, sets)]), np.array([item for one in sets for item in one], np.int32), 0, False
-            )
-            return _bits(of_block, len(classes.names), numbers)
+            return _bits(_groups_of(sets, len(classes.names)), numbers)
 
-        return LearntTargets("multilabel", classes.names, partial(_bits, groups, len(classes.names)), of_test, groups)
+        return LearntTargets("multilabel", classes.names, partial(_bits, groups), of_test, groups)
 
 
 class _Numbers:
@@ -205,9 +199,15 @@ def _target(label: str) -> float:
     return number
 
 
-def _bits(groups: RowGroups, num_labels: int, numbers: np.ndarray) -> np.ndarray:
+def _groups_of(sets: Sequence[Sequence[int] | np.ndarray], num_labels: int) -> RowGroups:
+    """Return the labels of each set."""
+    items = np.concatenate([np.empty(0, np.int32), *sets], dtype=np.int32, casting="unsafe")
+    return RowGroups(np.cumsum([0, *map(len, sets)]), items, num_labels, are_classes=False)
+
+
+def _bits(groups: RowGroups, numbers: np.ndarray) -> np.ndarray:
     """Return a bit for each label of each row, uint8 `[n, ceil(num_labels / 8)]`; `numbers` number the sets."""
-    bits = np.zeros((len(numbers), -(-num_labels // 8)), np.uint8)
+    bits = np.zeros((len(numbers), -(-groups.num_groups // 8)), np.uint8)
     for first in range(0, len(numbers), _BITS_ROWS):
         own = numbers[first : first + _BITS_ROWS]
         starts, lengths = groups.splits[:-1][own], np.diff(groups.splits)[own]

@@ -8,7 +8,6 @@ Decides: the fields of a job, and which model goes with which data. Never: train
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from distrain.config import TrainConfig
+from distrain.config.named_function import find_function
 from distrain.config.text import TASKS
 from distrain.data.array_folder import is_array_folder, open_array_folder
 from distrain.data.array_manifest import recorded_digest
@@ -26,8 +26,6 @@ from distrain.data.worker_pool import WorkerPool
 from distrain.errors import ConfigurationError, DataError
 from distrain.training.class_weight import weigh_classes
 from distrain.training.named_data import load_named_data, names_function
-
-_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -97,8 +95,8 @@ class TextMetadata:
     def as_json(self) -> dict[str, Any]:
         """Return the entry "text" of `config.json`; runs of classes have no entry of a task."""
         fields = {**asdict(self), "classes": list(self.classes)}
-        names = tuple(fields)[:4] if self.task == "classification" else tuple(fields)
-        return {name: fields[name] for name in names}
+        left_out = ("task", "target_mean", "target_deviation") if self.task == "classification" else ()
+        return {name: value for name, value in fields.items() if name not in left_out}
 
     @staticmethod
     def from_json(text: Mapping[str, Any]) -> TextMetadata:
@@ -130,8 +128,6 @@ def open_job(config: TrainConfig) -> TrainingJob:
         )
     if names_function(config.data):
         return _named_job(config)
-    if config.data_workers:
-        _LOG.warning("--data-workers changes nothing: prepared text and arrays need no workers, a function's data may.")
     return _array_job(config) if is_array_folder(config.data) else _text_job(config)
 
 
@@ -159,7 +155,7 @@ def model_builder(config: TrainConfig, metadata: TextMetadata) -> Callable[..., 
             config=config,
             head=head_of(metadata.task, metadata.target_mean, metadata.target_deviation),
         )
-    function = build.find_function(config.model)
+    function = find_function(config.model)
     takes_metadata = len(inspect.signature(function).parameters) > 0
 
     def build_model() -> Any:
@@ -259,7 +255,7 @@ def _model_job(
     data_digest: str,
     classes: tuple[str, ...] = (),
 ) -> TrainingJob:
-    from distrain.models.build import find_function, user_model
+    from distrain.models.build import user_model
 
     assert config.model is not None
     function = find_function(config.model)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distrain.config.named_function import FUNCTION_NAME, FUNCTION_RULE, called
+from distrain.config.named_function import FUNCTION_NAME, FUNCTION_RULE, call_function
 from distrain.data.examples import Examples
 from distrain.data.worker_pool import WorkerPool
 from distrain.errors import ConfigurationError
@@ -100,7 +100,7 @@ def load_named_data(name: str, option: str = "--data") -> NamedData:
     Raises:
         ConfigurationError: the function cannot be found or fails, or returns something else.
     """
-    found = called(name, option)
+    found = call_function(name, option)
     if found is None:
         raise ConfigurationError(
             f"{option} {name} returned None: return training data, or {_keys()}. As data, {FORMS}."

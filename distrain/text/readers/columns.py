@@ -45,10 +45,20 @@ class Layout:
     has_numbers: bool = False
 
     @property
+    def label_key(self) -> str:
+        """Key of the label, where columns have names."""
+        return self.label or "label"
+
+    @property
+    def text_keys(self) -> tuple[str, ...]:
+        """Keys of the texts, where columns have names."""
+        return self.texts or ("text",)
+
+    @property
     def keys(self) -> tuple[str, ...]:
         """Keys of the label, of the texts and of the weight, in this order, where columns have names."""
         weight = () if self.weight is None else (self.weight,)
-        return (self.label or "label", *(self.texts or ("text",)), *weight)
+        return (self.label_key, *self.text_keys, *weight)
 
     @property
     def has_names(self) -> bool:

@@ -49,22 +49,7 @@ def columns_of(path: Path, layout: Layout, fields: list[str], tabs: bool) -> Del
         ConfigurationError: a column does not exist, or has the name of another, or has two meanings.
         DataError: there is no column of text.
     """
-    names = [name.strip() for name in fields] if layout.has_names else None
-    return DelimitedColumns(len(fields), *_positions(path, layout, names, len(fields), tabs))
-
-
-def _positions(
-    path: Path, layout: Layout, names: list[str] | None, width: int, tabs: bool
-) -> tuple[int, list[int], int | None]:
-    """Return the indices of the label column, of the text columns and of the weight column.
-
-    Args:
-        path: the file, for messages.
-        layout: columns to select.
-        names: column names of the header; None without a header.
-        width: number of columns.
-        tabs: whether tabs separate the columns.
-    """
+    width, names = len(fields), [name.strip() for name in fields] if layout.has_names else None
     if width < 2:
         separator = "tabs" if tabs else "commas (end the file's name with .tsv for tabs)"
         raise DataError(f"{path}, row 1 has only one column. A label and a text are needed, separated by {separator}.")
@@ -100,4 +85,4 @@ def _positions(
             )
     if not texts:
         raise DataError(f"{path} has no column of text besides label and weight. Each row needs a text.")
-    return label, texts, weight
+    return DelimitedColumns(width, label, texts, weight)

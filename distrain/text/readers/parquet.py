@@ -37,8 +37,7 @@ def parquet_rows(path: Path, layout: Layout, tally: Tally, max_row_bytes: int) -
     import pyarrow
     import pyarrow.parquet
 
-    label = layout.keys[0]
-    wanted = list(dict.fromkeys(layout.keys))
+    label, wanted = layout.label_key, list(dict.fromkeys(layout.keys))
 
     def bounded(read: Callable[[], _Result]) -> _Result:
         with _bounded_pool(MEMORY_ROWS * max_row_bytes):
@@ -59,9 +58,7 @@ def parquet_rows(path: Path, layout: Layout, tally: Tally, max_row_bytes: int) -
                 tally.count_text(path, _num_bytes(columns), before + size)
                 for index in range(len(columns[label])):
                     row += 1
-                    record = {name: columns[name][index] for name in wanted}
-                    for name, value in record.items():
-                        record[name] = _clean(value, tally, path, row)
+                    record = {name: _clean(columns[name][index], tally, path, row) for name in wanted}
                     text = labelled_text(record, layout, path, row)
                     if len(text.text) > max_row_bytes:
                         raise DataError(

@@ -85,7 +85,7 @@ def labelled_text(record: Mapping[str, Any], layout: Layout, path: Path, row: in
     Raises:
         DataError: a value is no text or number, or the label is a number that others may share.
     """
-    label_key, *text_keys = layout.keys[: len(layout.keys) - (layout.weight is not None)]
+    label_key = layout.label_key
     label = record[label_key]
     for number in label if isinstance(label, list) else [label]:
         _check_number(number, label_key, layout, path, row)
@@ -107,14 +107,14 @@ def labelled_text(record: Mapping[str, Any], layout: Layout, path: Path, row: in
         return repr(value) if isinstance(value, float) else f"{value:f}"
 
     if isinstance(label, list):
+        labels = [plain(one, label_key) for one in label]
         try:
-            written = joined_labels([plain(one, label_key) for one in label])
+            written = joined_labels(labels)
         except DataError as error:
-            where = location(path, row)
-            raise DataError(str(error) if str(error).startswith(where) else f"{where}: {error}") from None
+            raise DataError(f"{location(path, row)}: {error}") from None
     else:
         written = plain(label, label_key).strip()
-    text = " ".join([plain(record[key], key) for key in text_keys])
+    text = " ".join([plain(record[key], key) for key in layout.text_keys])
     weight = None if layout.weight is None else plain(record[layout.weight], layout.weight)
     return LabelledText(written, text, path, row, 0, weight)
 

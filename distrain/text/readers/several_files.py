@@ -106,7 +106,7 @@ def _columns(path: Path, layout: Layout, max_row_bytes: int) -> _Columns | None:
     if path.is_dir():
         return _Columns(path, 0, [""], [])
     if not isinstance(reader, partial):
-        return _Columns(path, 0, [*(layout.texts or ("text",))], [])
+        return _Columns(path, 0, [*layout.text_keys], [])
     tabs = reader.keywords["tabs"]
     fields = first_fields(path, max_row_bytes, tabs=tabs)
     if fields is None:

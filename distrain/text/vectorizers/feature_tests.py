@@ -3,7 +3,7 @@
 Decides: which sums a test keeps, and how many n-grams it tests at a time. Never: how scores follow from sums
 (`f_test.py`), or which n-grams are chosen (`choose_ngrams.py`).
 
-    test = feature_test(store, index, RowGroups.of_classes(num_labels))
+    test = feature_test(store, index, weights, RowGroups.of_classes(num_labels))
     if test.looks_first:
         test.look(blocks)                        # at all rows
     count = test.begin(0, 1000)                  # n-grams 0 .. count - 1

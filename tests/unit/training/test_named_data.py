@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from distrain.cluster.process_group import SingleProcess
 from distrain.config import TrainConfig
 from distrain.data.array_cache import prepare_arrays
+from distrain.data.worker_pool import WorkerPool
 from distrain.errors import ConfigurationError, DataError
 from distrain.training.given_data import given_examples
 from distrain.training.job import open_job
 from distrain.training.named_data import load_named_data, names_function
 from distrain.training.replay import _config as replay_settings
+from distrain.training.run import _data_workers
 
 MODULE = """
 import numpy as np
@@ -107,13 +111,13 @@ def test_a_job_holds_the_digests_of_both_parts_and_the_weights_of_classes():
         open_job(TrainConfig(data="shop:whole", run="run"))
 
 
-def test_workers_that_have_nothing_to_read_are_told(tmp_path, caplog):
+def test_workers_that_have_nothing_to_read_are_told(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(WorkerPool, "start", lambda pool: None)
     np.save(tmp_path / "train.x.npy", np.zeros((3, 2), "f4"))
-    named = {"run": "run", "model": "shop:bare", "data_workers": 2}
-    open_job(TrainConfig(data="shop:bare", **named))
-    assert caplog.text == ""
-    open_job(TrainConfig(data=tmp_path, **named))
-    assert "--data-workers changes nothing" in caplog.text
+    for data, is_told in (("shop:whole", False), (tmp_path, True)):
+        config = TrainConfig(data=data, run="run", model="shop:bare", data_workers=2)
+        with _data_workers(SimpleNamespace(group=SingleProcess()), config, open_job(config)):
+            assert ["--data-workers has no effect" in message for message in caplog.messages] == [True] * is_told
 
 
 def test_another_example_in_the_middle_of_recorded_arrays_is_other_data(tmp_path):
