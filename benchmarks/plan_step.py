@@ -124,7 +124,7 @@ def compare(data: Path, batch_sizes: list[int], rounds: int, turns: int) -> list
         two.append([each["step"] for each in launch("mpi", data, batch_sizes, turns)])
         print(f"round {number + 1} of {rounds}", file=sys.stderr)
     latency = statistics.median(link.latency_seconds for link in links)
-    link = Link("measured", statistics.median(link.bytes_per_second for link in links), latency)
+    link = Link(statistics.median(link.bytes_per_second for link in links), latency)
     rows = []
     for place, batch_size in enumerate(batch_sizes):
         config = TrainConfig(data=data, run=data / "run", batch_size=batch_size)

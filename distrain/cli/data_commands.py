@@ -116,16 +116,17 @@ def _plan(options: argparse.Namespace) -> None:
         raise ConfigurationError("--model is planned for arrays or a function; prepared text has the shipped model.")
     dataset = open_dataset(config.data, verify=asked.audit)
     plan = plan_run(dataset, config, num_replicas=asked.replicas)
-    measured = _measured_step(asked, plan.batch_size)
+    epoch_plan = plan.batches.epoch
+    measured = _measured_step(asked, epoch_plan.batch_size)
     time, steps = None, []
     if measured is not None:
         waiting = None
         if asked.link is not None or asked.bandwidth_gbs is not None:
             steps = outlook(dataset, config, asked, measured)
             waiting = steps[-1].exposed_seconds
-        compute_seconds = measured.compute_seconds(plan.batch_size)
-        time = plan_time(plan, step_seconds=compute_seconds, all_reduce_seconds=waiting)
-    for warning in plan.warnings:
+        compute_seconds = measured.compute_seconds(epoch_plan.batch_size)
+        time = plan_time(epoch_plan, step_seconds=compute_seconds, all_reduce_seconds=waiting)
+    for warning in plan.batches.warnings:
         _LOG.warning(warning)
     console = open_console()
     console.print(plan_table(plan, dataset, time))
@@ -134,9 +135,10 @@ def _plan(options: argparse.Namespace) -> None:
         console.print(verdict(steps), highlight=False)
     if asked.audit:
         for epoch in (0, 1):
-            audit(plan, seed=config.seed, epoch=epoch, console=console)
+            audit(epoch_plan, seed=config.seed, epoch=epoch, console=console)
         console.print(
-            f"Audit: in epochs 1 and 2 each of {plan.num_examples:,} examples is read exactly once.", highlight=False
+            f"Audit: in epochs 1 and 2 each of {epoch_plan.num_examples:,} examples is read exactly once.",
+            highlight=False,
         )
 
 

@@ -59,10 +59,10 @@ def print_data_plan(asked: PlanConfig, config: TrainConfig) -> None:
     step_seconds = None if asked.step_ms is None else asked.step_ms / 1000
     console.print(data_table(str(config.data), plan, model, step_seconds))
     if asked.audit:
-        audit(plan, seed=config.seed, epoch=0, console=console, source=train, reads=True)
-        audit(plan, seed=config.seed, epoch=1, console=console, source=train)
+        audit(plan.epoch, seed=config.seed, epoch=0, console=console, source=train, reads=True)
+        audit(plan.epoch, seed=config.seed, epoch=1, console=console, source=train)
         console.print(
-            f"Audit: in epochs 1 and 2 each of {plan.num_examples:,} examples is read exactly once. "
+            f"Audit: in epochs 1 and 2 each of {plan.epoch.num_examples:,} examples is read exactly once. "
             "In epoch 1 all were read and fit together.",
             highlight=False,
         )

@@ -11,8 +11,6 @@ replica has its own loader, as in a run with one process per replica. Memory is 
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import numpy as np
 from rich.console import Console
 from rich.progress import track
@@ -25,24 +23,8 @@ from distrain.data.shuffle import epoch_order
 from distrain.errors import DataError
 
 
-class Sized(Protocol):
-    """What the audit needs of a plan."""
-
-    @property
-    def num_examples(self) -> int:
-        """Training examples."""
-
-    @property
-    def num_replicas(self) -> int:
-        """Copies of the model."""
-
-    @property
-    def batch_size(self) -> int:
-        """Examples per replica and step."""
-
-
 def audit(
-    plan: Sized,
+    plan: EpochPlan,
     *,
     seed: int,
     epoch: int,
@@ -53,7 +35,7 @@ def audit(
     """Walk one epoch with the loaders of all replicas and count how often each example is read.
 
     Args:
-        plan: numbers of examples and replicas, and the batch size.
+        plan: the plan of an epoch.
         seed: seed of the order.
         epoch: epoch number from 0.
         console: terminal that shows a progress bar; None shows no bar.
@@ -63,7 +45,6 @@ def audit(
     Raises:
         DataError: an example cannot be read, or is not read exactly once, which would be a defect of distrain.
     """
-    epoch_plan = EpochPlan(plan.num_examples, plan.num_replicas, plan.batch_size)
     if source is None:
         order = epoch_order(plan.num_examples, seed=seed, epoch=epoch)
     else:
@@ -71,13 +52,13 @@ def audit(
     load = _reading(source) if source is not None and reads else _load_example_numbers
     examples = Examples(plan.num_examples, load, {}, "")
     loaders = [
-        epoch_batches(examples, epoch_plan, order, replicas=range(replica, replica + 1), epoch=epoch)
+        epoch_batches(examples, plan, order, replicas=range(replica, replica + 1), epoch=epoch)
         for replica in range(plan.num_replicas)
     ]
     counts = np.zeros(plan.num_examples, np.int32)
     for batches in track(
         zip(*loaders, strict=True),
-        total=epoch_plan.num_steps,
+        total=plan.num_steps,
         description=f"audit of epoch {epoch + 1}",
         console=console,
         transient=True,

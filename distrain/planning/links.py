@@ -4,8 +4,8 @@ Decides: the figures of each link, with their source. Never: measures anything.
 
     >>> LINKS["nvlink"].bytes_per_second / 1e9
     450.0
-    >>> slowest([LINKS["nvlink"], LINKS["100gbe"]]).title
-    'one 100 Gbit/s Ethernet port a host'
+    >>> slowest([LINKS["nvlink"], LINKS["100gbe"]]) is LINKS["100gbe"]
+    True
 
 No figure for GPUs was measured with distrain. A measured bandwidth is better: `--bandwidth-gbs` with `--latency-ms`.
 """
@@ -21,12 +21,10 @@ class Link:
     """What carries an all-reduce.
 
     Attributes:
-        title: words for people.
         bytes_per_second: bandwidth of a replica in each direction, as nccl-tests' "bus bandwidth".
         latency_seconds: duration of an all-reduce of a few bytes, as a step sees it.
     """
 
-    title: str
     bytes_per_second: float
     latency_seconds: float
 
@@ -36,16 +34,18 @@ class Link:
 HOROVOD_SECONDS = 1.5e-3
 
 LINKS = {
-    # H100 and H200: 900 GB/s both ways together by data sheet. Users of nccl-tests report 370 to 480 GB/s.
-    "nvlink": Link("NVLink and NVSwitch of H100 or H200", 450e9, HOROVOD_SECONDS),
+    # NVLink and NVSwitch of H100 and H200: 900 GB/s both ways together by data sheet. Users of nccl-tests report 370 to
+    # 480 GB/s.
+    "nvlink": Link(450e9, HOROVOD_SECONDS),
     # PCIe 4.0 x16: 31.5 GB/s by specification. Users of nccl-tests without peer access report 10 to 25 GB/s.
-    "pcie": Link("PCIe 4.0 x16", 20e9, HOROVOD_SECONDS),
-    # Eight ports of 400 Gbit/s, one a GPU: 400 GB/s by specification. Users of nccl-tests report 330 to 370 GB/s.
-    "rails-8x400g": Link("eight 400 Gbit/s ports a host, one a GPU", 350e9, HOROVOD_SECONDS),
-    # One port of 100 Gbit/s: 12.5 GB/s by specification, of which TCP or RoCE leave about 90%.
-    "100gbe": Link("one 100 Gbit/s Ethernet port a host", 11e9, HOROVOD_SECONDS),
-    # One port of 10 Gbit/s: 1.25 GB/s by specification, of which TCP leaves about 90%.
-    "10gbe": Link("one 10 Gbit/s Ethernet port a host", 1.1e9, HOROVOD_SECONDS),
+    "pcie": Link(20e9, HOROVOD_SECONDS),
+    # Eight ports of 400 Gbit/s a host, one a GPU: 400 GB/s by specification. Users of nccl-tests report 330 to
+    # 370 GB/s.
+    "rails-8x400g": Link(350e9, HOROVOD_SECONDS),
+    # One Ethernet port of 100 Gbit/s a host: 12.5 GB/s by specification, of which TCP or RoCE leave about 90%.
+    "100gbe": Link(11e9, HOROVOD_SECONDS),
+    # One Ethernet port of 10 Gbit/s a host: 1.25 GB/s by specification, of which TCP leaves about 90%.
+    "10gbe": Link(1.1e9, HOROVOD_SECONDS),
 }
 
 

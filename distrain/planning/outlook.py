@@ -34,7 +34,7 @@ def outlook(dataset: Dataset, config: TrainConfig, asked: PlanConfig, measured: 
             plan = plan_run(dataset, config, num_replicas=number)
             # The first layer is nearly all of a shipped model, and its gradient comes last, so nothing hides its sum.
             # Between GPUs it travels whole.
-            size = Size(number, plan.batch_size, plan.all_reduce_bytes, plan.all_reduce_bytes)
+            size = Size(number, plan.batches.epoch.batch_size, plan.all_reduce_bytes, plan.all_reduce_bytes)
             steps.append(step_on(size, measured, link_between(asked, number)))
     return steps
 
@@ -42,7 +42,7 @@ def outlook(dataset: Dataset, config: TrainConfig, asked: PlanConfig, measured: 
 def link_between(asked: PlanConfig, num_replicas: int) -> Link:
     """Return what limits the sum over some of the replicas, which fill one host after the other."""
     if asked.bandwidth_gbs is not None:
-        return Link("measured", asked.bandwidth_gbs * 1e9, (asked.latency_ms or 0.0) / 1000)
+        return Link(asked.bandwidth_gbs * 1e9, (asked.latency_ms or 0.0) / 1000)
     assert asked.link is not None
     links = [LINKS[asked.link]]
     if asked.network is not None and num_replicas > asked.replicas // asked.hosts:

@@ -3,7 +3,7 @@
 Decides: the formulas of step time on n replicas, and from where on more replicas do not pay. Never: measures anything.
 
     >>> from distrain.planning.links import Link
-    >>> fast, step = Link("test", 100e9, 0.0), MeasuredStep(seconds=0.1, batch_size=256, floor_seconds=0.0)
+    >>> fast, step = Link(100e9, 0.0), MeasuredStep(seconds=0.1, batch_size=256, floor_seconds=0.0)
     >>> size = Size(num_replicas=8, batch_size=256, bytes_per_step=400_000_000, largest_bytes=1_000_000)
     >>> round(step_on(size, step, fast).exposed_seconds, 6)  # of 7 ms, all but the last bucket hides under backward
     0.000438

@@ -2,7 +2,7 @@
 
 Decides: how to derive a step time from a run directory, and what it makes of an epoch. Never: measures anything.
 
-    time = plan_time(plan, step_seconds=0.0031, all_reduce_seconds=0.0004)
+    time = plan_time(epoch, step_seconds=0.0031, all_reduce_seconds=0.0004)
     time.epoch_seconds
 """
 
@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from distrain.data.plan import EpochPlan
 from distrain.errors import CheckpointError, ConfigurationError
-from distrain.planning.run_plan import RunPlan
 from distrain.reporting.run_history import load_run
 
 
@@ -38,12 +38,12 @@ class TimePlan:
         return self.step_seconds / (self.step_seconds + (self.all_reduce_seconds or 0.0))
 
 
-def plan_time(plan: RunPlan, *, step_seconds: float, all_reduce_seconds: float | None = None) -> TimePlan:
+def plan_time(epoch: EpochPlan, *, step_seconds: float, all_reduce_seconds: float | None = None) -> TimePlan:
     """Predict the duration of an epoch.
 
     Args:
-        plan: predicted size of the run.
-        step_seconds: duration of a step of one replica at the plan's batch size, without communication.
+        epoch: the plan of an epoch.
+        step_seconds: duration of a step of one replica at the epoch's batch size, without communication.
         all_reduce_seconds: time per step in which replicas wait for the sum of gradients; None leaves it out.
 
     Raises:
@@ -51,8 +51,8 @@ def plan_time(plan: RunPlan, *, step_seconds: float, all_reduce_seconds: float |
     """
     if not 0 < step_seconds < float("inf"):
         raise ConfigurationError("--step-ms must be above 0 and finite.")
-    epoch_seconds = plan.num_steps * (step_seconds + (all_reduce_seconds or 0.0))
-    return TimePlan(step_seconds, all_reduce_seconds, epoch_seconds, plan.num_examples / epoch_seconds)
+    epoch_seconds = epoch.num_steps * (step_seconds + (all_reduce_seconds or 0.0))
+    return TimePlan(step_seconds, all_reduce_seconds, epoch_seconds, epoch.num_examples / epoch_seconds)
 
 
 def measured_step_seconds(run: Path, *, batch_size: int | None, without_communication: bool) -> tuple[float, int]:

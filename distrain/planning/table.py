@@ -2,7 +2,7 @@
 
 Decides: how a plan looks in 80 columns. Never: computes a prediction.
 
-    console.print(plan_table(plan, dataset, plan_time(plan, step_seconds=0.0031)))
+    console.print(plan_table(plan, dataset, plan_time(plan.batches.epoch, step_seconds=0.0031)))
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from distrain.data.dataset_index import Dataset
+from distrain.data.plan import examples_per_replica
+from distrain.planning.batch_plan import BatchPlan
 from distrain.planning.run_plan import RunPlan
 from distrain.planning.scale_out import ScaledStep
 from distrain.planning.step_time import TimePlan
@@ -19,35 +21,48 @@ from distrain.planning.step_time import TimePlan
 
 def plan_table(plan: RunPlan, dataset: Dataset, time: TimePlan | None = None) -> Table:
     """The plan as a table of two columns, with durations if `time` is given."""
-    replicas = "1 replica" if plan.num_replicas == 1 else f"{plan.num_replicas:,} replicas"
-    table = Table(title=f"{dataset.directory}: {replicas}", title_justify="left", show_header=False)
-    table.add_column(justify="left", style="bold")
-    table.add_column(justify="right")
+    table, is_single = new_table(dataset.directory, plan.batches), plan.batches.epoch.num_replicas == 1
     table.add_row("model", "n-gram MLP" if dataset.kind == "ngram" else "sepCNN")
-    table.add_row("training examples", f"{plan.num_examples:,}")
-    table.add_row("batch per replica", f"{plan.batch_size:,}")
-    table.add_row("global batch", f"{plan.batch_size * plan.num_replicas:,}")
-    table.add_row("batches per epoch", f"{plan.num_batches:,}")
-    table.add_row("steps per epoch", f"{plan.num_steps:,}")
-    table.add_row("examples per replica and epoch", spread(plan.examples_per_replica))
-    table.add_row("examples per replica, last step", spread(plan.last_step_examples))
-    table.add_section()
-    table.add_row("validation examples", f"{plan.num_validation_examples:,}")
-    table.add_row("validation steps", f"{plan.num_validation_steps:,}")
-    table.add_section()
+    add_batches(table, plan.batches)
     table.add_row("weights", f"{plan.num_weights:,}")
     table.add_row("model, gradients, Adam, per replica", size(plan.model_bytes))
-    table.add_row("batch, per replica", size(plan.batch_bytes))
-    table.add_row("host memory for data, per process", size(plan.host_bytes))
+    table.add_row("batch, per replica", size(plan.batches.batch_bytes))
+    table.add_row("host memory for data, per process", size(plan.batches.host_bytes))
     table.add_row("all-reduced per step and replica", size(plan.all_reduce_bytes))
-    if plan.num_replicas > 1:
+    if not is_single:
         rows = "n-grams" if dataset.kind == "ngram" else "words"
         table.add_row(f"{rows} in a global batch, estimated", f"{plan.touched_rows:,.0f} of {plan.num_rows:,}")
         table.add_row("all-reduced between CPUs, these rows alone", size(plan.touched_bytes))
     if time is not None:
         table.add_section()
-        _add_time(table, time, is_single=plan.num_replicas == 1)
+        _add_time(table, time, is_single=is_single)
     return table
+
+
+def new_table(name: object, plan: BatchPlan) -> Table:
+    """Return an empty table of two columns for a plan of some data."""
+    num_replicas = plan.epoch.num_replicas
+    replicas = "1 replica" if num_replicas == 1 else f"{num_replicas:,} replicas"
+    table = Table(title=f"{name}: {replicas}", title_justify="left", show_header=False)
+    table.add_column(justify="left", style="bold")
+    table.add_column(justify="right")
+    return table
+
+
+def add_batches(table: Table, plan: BatchPlan) -> None:
+    """Add the batches of training and of an evaluation, in a section each."""
+    epoch, validation = plan.epoch, plan.validation
+    table.add_row("training examples", f"{epoch.num_examples:,}")
+    table.add_row("batch per replica", f"{epoch.batch_size:,}")
+    table.add_row("global batch", f"{epoch.global_batch_size:,}")
+    table.add_row("batches per epoch", f"{epoch.num_batches:,}")
+    table.add_row("steps per epoch", f"{epoch.num_steps:,}")
+    table.add_row("examples per replica and epoch", _spread(examples_per_replica(epoch)))
+    table.add_row("examples per replica, last step", _spread(plan.last_step_examples))
+    table.add_section()
+    table.add_row("validation examples", f"{validation.num_examples:,}")
+    table.add_row("validation steps", f"{validation.num_steps:,}")
+    table.add_section()
 
 
 def _add_time(table: Table, time: TimePlan, *, is_single: bool) -> None:
@@ -57,8 +72,13 @@ def _add_time(table: Table, time: TimePlan, *, is_single: bool) -> None:
         table.add_row("share of a step that is computing", f"{time.efficiency:.2f}")
     elif not is_single:
         table.add_row("step, all-reduce", "not counted: no --link")
+    add_epoch_time(table, time)
+
+
+def add_epoch_time(table: Table, time: TimePlan) -> None:
+    """Add the speed of training, and the duration of an epoch."""
     table.add_row("samples per second, all replicas", f"{time.samples_per_second:,.0f}")
-    table.add_row("time per epoch, without evaluation", duration(time.epoch_seconds))
+    table.add_row("time per epoch, without evaluation", _duration(time.epoch_seconds))
 
 
 def outlook_table(steps: Sequence[ScaledStep]) -> Table:
@@ -80,7 +100,7 @@ def outlook_table(steps: Sequence[ScaledStep]) -> Table:
     return table
 
 
-def spread(counts: Sequence[int]) -> str:
+def _spread(counts: Sequence[int]) -> str:
     """Format numbers as one number if all are equal, else as the least and the most."""
     low, high = min(counts), max(counts)
     return f"{high:,}" if low == high else f"{low:,} to {high:,}"
@@ -91,7 +111,7 @@ def size(num_bytes: int) -> str:
     return f"{num_bytes / 2**20:,.1f} MiB" if num_bytes >= 2**20 else f"{num_bytes / 2**10:,.1f} KiB"
 
 
-def duration(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     """Format a duration as 0.25 s, 12.3 s, 4 min 05 s, or 2 h 07 min."""
     if seconds < 60:
         return f"{seconds:.2g} s" if seconds < 1 else f"{seconds:.1f} s"

@@ -32,7 +32,7 @@ def data(request, tmp_path_factory):
 @pytest.mark.parametrize("num_replicas", [1, 2])
 def test_host_memory_is_as_planned(data, program, num_replicas):
     config = TrainConfig(data=data.directory, run="run", batch_size=512)
-    planned = plan_run(data, config, num_replicas=num_replicas).host_bytes
+    planned = plan_run(data, config, num_replicas=num_replicas).batches.host_bytes
     pad_multiple = 3 if data.kind == "sequence" else 0
     measured = int(program("loader_memory", data.directory, 512, num_replicas, pad_multiple))
     assert measured == pytest.approx(planned, rel=0.25)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,7 +24,7 @@ LOAD = WindowReader.load
 
 
 def planned(num_examples=90, num_replicas=3, batch_size=7):
-    return SimpleNamespace(num_examples=num_examples, num_replicas=num_replicas, batch_size=batch_size)
+    return EpochPlan(num_examples, num_replicas, batch_size)
 
 
 @given(st.integers(1, 400), st.integers(1, 9), st.integers(1, 40), st.integers(0, 2**64 - 1), st.integers(0, 9))

@@ -9,7 +9,7 @@ from distrain.config import PlanConfig, TrainConfig
 from distrain.data.batches import epoch_batches
 from distrain.data.dataset_index import open_dataset
 from distrain.data.dataset_writer import DatasetWriter
-from distrain.data.plan import EpochPlan
+from distrain.data.plan import EpochPlan, examples_per_replica
 from distrain.data.rows import Rows
 from distrain.data.shuffle import epoch_order
 from distrain.data.sources import part_examples
@@ -64,20 +64,21 @@ def test_weights_are_counted_as_keras_counts_them(tmp_path, data, sizes):
 def test_a_plan_by_hand(tmp_path):
     """50 examples in batches of 4 over 5 replicas: 13 batches, 3 steps; the last step has 4, 4, 2, 0, 0."""
     plan = plan_run(prepared(tmp_path), settings(batch_size=4), num_replicas=5)
-    assert (plan.num_batches, plan.num_steps, plan.batch_size) == (13, 3, 4)
-    assert plan.last_step_examples == (4, 4, 2, 0, 0)
-    assert plan.examples_per_replica == (12, 12, 10, 8, 8)
-    assert (plan.num_validation_examples, plan.num_validation_steps) == (9, 1)
+    epoch, validation = plan.batches.epoch, plan.batches.validation
+    assert (epoch.num_batches, epoch.num_steps, epoch.batch_size) == (13, 3, 4)
+    assert plan.batches.last_step_examples == (4, 4, 2, 0, 0)
+    assert tuple(examples_per_replica(epoch)) == (12, 12, 10, 8, 8)
+    assert (validation.num_examples, validation.num_steps) == (9, 1)
     assert plan.num_weights == 31 * 64 + 65 * 3
     assert plan.model_bytes == 16 * plan.num_weights
     assert plan.all_reduce_bytes == 4 * plan.num_weights
-    assert plan.warnings == ()
+    assert plan.batches.warnings == ()
 
 
 @pytest.mark.parametrize(("num_replicas", "batch_size"), [(1, 50), (2, 7), (3, 16), (5, 4), (9, 8)])
 def test_steps_and_examples_are_a_walks_of_the_loader(tmp_path, num_replicas, batch_size):
     dataset = prepared(tmp_path)
-    plan = plan_run(dataset, settings(batch_size=batch_size), num_replicas=num_replicas)
+    plan = plan_run(dataset, settings(batch_size=batch_size), num_replicas=num_replicas).batches
     examples, order = part_examples(dataset.parts["train"], length=1), epoch_order(50, seed=0, epoch=0)
     walked = []
     for replica in range(num_replicas):
@@ -85,9 +86,9 @@ def test_steps_and_examples_are_a_walks_of_the_loader(tmp_path, num_replicas, ba
             examples, EpochPlan(50, num_replicas, batch_size), order, replicas=range(replica, replica + 1)
         )
         walked.append([int(batch.num_rows) for (batch,) in loader])
-    assert {len(steps) for steps in walked} == {plan.num_steps}
-    assert plan.num_batches == sum(count > 0 for steps in walked for count in steps)
-    assert plan.examples_per_replica == tuple(map(sum, walked))
+    assert {len(steps) for steps in walked} == {plan.epoch.num_steps}
+    assert plan.epoch.num_batches == sum(count > 0 for steps in walked for count in steps)
+    assert tuple(examples_per_replica(plan.epoch)) == tuple(map(sum, walked))
     assert plan.last_step_examples == tuple(steps[-1] for steps in walked)
 
 
@@ -98,7 +99,7 @@ def test_bytes_of_a_batch_and_of_a_window_are_those_of_the_loaders_arrays(tmp_pa
     whole = EpochPlan(5000, 1, 16)
     order = epoch_order(5000, seed=0, epoch=0)
     (batch,) = next(epoch_batches(examples, whole, order, replicas=range(1)))
-    one, two = (plan_run(dataset, settings(batch_size=16), num_replicas=n) for n in (1, 2))
+    one, two = (plan_run(dataset, settings(batch_size=16), num_replicas=n).batches for n in (1, 2))
     batch_bytes = sum(array.nbytes for array in batch.features[:3])  # row ids, columns and values
     assert one.batch_bytes == pytest.approx(batch_bytes, rel=0.01)  # file headers count as entries
     window = dataset.parts["train"].gather(np.array([[0, 5000]]), np.arange(5000))
@@ -139,15 +140,15 @@ def test_one_replica_sends_nothing(tmp_path):
 
 
 def test_more_replicas_than_batches_give_a_warning(tmp_path):
-    plan = plan_run(prepared(tmp_path), settings(batch_size=20), num_replicas=5)
+    plan = plan_run(prepared(tmp_path), settings(batch_size=20), num_replicas=5).batches
     assert len(plan.warnings) == 1
     assert "3 batches of 20: 2 of 5 replicas have nothing to do" in plan.warnings[0]
 
 
 def test_more_replicas_than_the_default_global_batch(tmp_path):
     """The plan uses a batch size that `distrain train` accepts, and warns."""
-    plan = plan_run(prepared(tmp_path, rows=150_000), settings(), num_replicas=1024)
-    assert (plan.batch_size, plan.num_steps) == (128, 2)
+    plan = plan_run(prepared(tmp_path, rows=150_000), settings(), num_replicas=1024).batches
+    assert (plan.epoch.batch_size, plan.epoch.num_steps) == (128, 2)
     assert "plan for --batch-size 128" in plan.warnings[0]
 
 

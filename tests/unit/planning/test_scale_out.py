@@ -9,7 +9,7 @@ from distrain.planning.links import HOROVOD_SECONDS, LINKS, Link
 from distrain.planning.outlook import link_between
 from distrain.planning.scale_out import MeasuredStep, Size, step_on, verdict
 
-LINK = Link("test", 10e9, 0.002)
+LINK = Link(10e9, 0.002)
 STEP = MeasuredStep(seconds=0.030, batch_size=64, floor_seconds=0.006)
 
 

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
 
 import pytest
 
+from distrain.data.plan import EpochPlan
 from distrain.errors import CheckpointError, ConfigurationError
 from distrain.planning.step_time import measured_step_seconds, plan_time
 from distrain.planning.traffic import ring_seconds
 
-PLAN = SimpleNamespace(num_steps=100, num_replicas=4, num_examples=51_000, touched_bytes=8_000_000)
+EPOCH = EpochPlan(num_examples=51_000, num_replicas=4, batch_size=128)  # 100 steps
 
 
 def test_an_epoch_by_hand():
     """An all-reduce of 2 * 3/4 * 8 MB at 12 GB/s adds 1 ms to 3 ms of computation."""
-    wait = ring_seconds(PLAN.touched_bytes, num_replicas=PLAN.num_replicas, bytes_per_second=12e9)
-    time = plan_time(PLAN, step_seconds=0.003, all_reduce_seconds=wait)
+    wait = ring_seconds(8_000_000, num_replicas=EPOCH.num_replicas, bytes_per_second=12e9)
+    time = plan_time(EPOCH, step_seconds=0.003, all_reduce_seconds=wait)
     assert time.all_reduce_seconds == pytest.approx(0.001)
     assert time.epoch_seconds == pytest.approx(0.4)
     assert time.samples_per_second == pytest.approx(127_500)
@@ -25,7 +25,7 @@ def test_an_epoch_by_hand():
 
 
 def test_without_a_bandwidth_communication_is_not_counted():
-    time = plan_time(PLAN, step_seconds=0.003)
+    time = plan_time(EPOCH, step_seconds=0.003)
     assert (time.all_reduce_seconds, time.efficiency) == (None, 1.0)
     assert time.epoch_seconds == pytest.approx(0.3)
 
@@ -41,7 +41,7 @@ def test_without_a_bandwidth_communication_is_not_counted():
 )
 def test_impossible_times_are_refused(settings, words):
     with pytest.raises(ConfigurationError, match=words):
-        plan_time(PLAN, **settings)
+        plan_time(EPOCH, **settings)
 
 
 def run(folder, settings, summary):
