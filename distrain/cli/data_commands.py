@@ -122,7 +122,7 @@ def _plan(options: argparse.Namespace) -> None:
     if measured is not None:
         waiting = None
         if asked.link is not None or asked.bandwidth_gbs is not None:
-            steps = outlook(dataset, config, asked, measured)
+            steps = outlook(plan, config, asked, measured)
             waiting = steps[-1].exposed_seconds
         compute_seconds = measured.compute_seconds(epoch_plan.batch_size)
         time = plan_time(epoch_plan, step_seconds=compute_seconds, all_reduce_seconds=waiting)

@@ -76,9 +76,7 @@ def _opened(config: TrainConfig, *, verify: bool) -> tuple[Examples, Examples | 
     if not names_function(config.data):
         parts = training_arrays(config.data, verify=verify)
         return parts["train"], parts.get("validation", parts.get("test"))
-    data = load_named_data(str(config.data))
-    train = data.examples("train", seed=config.seed, augments=True)
-    return train, data.examples("validation", seed=config.seed) if "validation" in data.parts else None
+    return load_named_data(str(config.data)).training_examples(seed=config.seed)
 
 
 def _model_size(name: str, train: Examples) -> ModelSize:

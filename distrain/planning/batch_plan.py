@@ -8,7 +8,7 @@ Decides: the formulas of this prediction. Never: reads data.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from distrain.config import DEFAULT_GLOBAL_BATCH_SIZE, TrainConfig
 from distrain.data.plan import EpochPlan
@@ -66,14 +66,12 @@ def plan_batches(
         ConfigurationError: the replicas cannot divide the batch.
     """
     warnings = []
-    if config.batch_size is None and config.global_batch_size is None and num_replicas > DEFAULT_GLOBAL_BATCH_SIZE:
+    batch_size = planned_batch_size(config, num_replicas)
+    if _is_default_too_small(config, num_replicas):
         warnings.append(
             f"The default --global-batch-size, {DEFAULT_GLOBAL_BATCH_SIZE}, gives {num_replicas:,} replicas less "
-            f"than one example each: 'distrain train' refuses it. This is the plan for --batch-size "
-            f"{DEFAULT_GLOBAL_BATCH_SIZE}."
+            f"than one example each: 'distrain train' refuses it. This is the plan for --batch-size {batch_size}."
         )
-        config = replace(config, batch_size=DEFAULT_GLOBAL_BATCH_SIZE)
-    batch_size = config.replica_batch_size(num_replicas)
     epoch = EpochPlan(num_examples, num_replicas, batch_size)
     if epoch.num_batches < num_replicas:
         warnings.append(
@@ -90,3 +88,19 @@ def plan_batches(
         host_bytes=int(window_bytes + (prefetch_depth(batch_bytes) + 2) * batch_bytes),
         warnings=tuple(warnings),
     )
+
+
+def planned_batch_size(config: TrainConfig, num_replicas: int) -> int:
+    """Return the examples per replica and step; if the default global batch is too small, each replica takes it whole.
+
+    Raises:
+        ConfigurationError: the replicas cannot divide the batch.
+    """
+    if _is_default_too_small(config, num_replicas):
+        return DEFAULT_GLOBAL_BATCH_SIZE
+    return config.replica_batch_size(num_replicas)
+
+
+def _is_default_too_small(config: TrainConfig, num_replicas: int) -> bool:
+    is_default = config.batch_size is None and config.global_batch_size is None
+    return is_default and num_replicas > DEFAULT_GLOBAL_BATCH_SIZE

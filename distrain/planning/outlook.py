@@ -2,7 +2,7 @@
 
 Decides: which numbers of replicas are compared, and which link carries their sum. Never: prints anything.
 
-    steps = outlook(dataset, config, asked, MeasuredStep(0.0031, 128, 0.0025))
+    steps = outlook(plan, config, asked, MeasuredStep(0.0031, 128, 0.0025))
     steps[-1].samples_per_second, verdict(steps)
 """
 
@@ -11,18 +11,18 @@ from __future__ import annotations
 import contextlib
 
 from distrain.config import PlanConfig, TrainConfig
-from distrain.data.dataset_index import Dataset
 from distrain.errors import ConfigurationError
+from distrain.planning.batch_plan import planned_batch_size
 from distrain.planning.links import LINKS, Link, slowest
-from distrain.planning.run_plan import plan_run
+from distrain.planning.run_plan import RunPlan
 from distrain.planning.scale_out import MeasuredStep, ScaledStep, Size, step_on
 
 
-def outlook(dataset: Dataset, config: TrainConfig, asked: PlanConfig, measured: MeasuredStep) -> list[ScaledStep]:
+def outlook(plan: RunPlan, config: TrainConfig, asked: PlanConfig, measured: MeasuredStep) -> list[ScaledStep]:
     """Predict a step on 1, 2, 4 ... and on all replicas; numbers that do not divide the batch are left out.
 
     Args:
-        dataset: the prepared data.
+        plan: the plan of all replicas.
         config: settings of the run.
         asked: the number of replicas and their links.
         measured: a step of one replica.
@@ -31,10 +31,9 @@ def outlook(dataset: Dataset, config: TrainConfig, asked: PlanConfig, measured: 
     steps = []
     for number in (*numbers, asked.replicas):
         with contextlib.suppress(ConfigurationError):
-            plan = plan_run(dataset, config, num_replicas=number)
             # The first layer is nearly all of a shipped model, and its gradient comes last, so nothing hides its sum.
             # Between GPUs it travels whole.
-            size = Size(number, plan.batches.epoch.batch_size, plan.all_reduce_bytes, plan.all_reduce_bytes)
+            size = Size(number, planned_batch_size(config, number), plan.all_reduce_bytes, plan.all_reduce_bytes)
             steps.append(step_on(size, measured, link_between(asked, number)))
     return steps
 

@@ -130,10 +130,9 @@ def _label_counts(task: TrainableModel, batch: Batch, num_labels: int) -> Any:
     """Return float32 counts of the labels of one batch, which are exact below 2**24 examples."""
     import tensorflow as tf
 
-    middle = 0.0 if gives_logits(task.model) else 0.5
     counted = tf.cast(tf.range(tf.shape(batch.labels)[0]) < batch.num_rows, tf.float32)[:, None]
     labels = counted * tf.cast(batch.labels, tf.float32)
-    predicted = counted * tf.cast(_outputs(task, batch) > middle, tf.float32)
+    predicted = counted * tf.cast(_outputs(task, batch) > _middle(task), tf.float32)
     return tf.stack([tf.reduce_sum(values, axis=0) for values in (labels * predicted, predicted, labels)])
 
 
@@ -157,8 +156,12 @@ def _predicted(task: TrainableModel, outputs: Any, num_classes: int) -> Any:
 
     if len(outputs.shape) == 2 and outputs.shape[1] == num_classes:
         return tf.argmax(outputs, axis=1)
-    middle = 0.0 if gives_logits(task.model) else 0.5
-    return tf.cast(tf.reshape(outputs, [-1]) > middle, tf.int64)
+    return tf.cast(tf.reshape(outputs, [-1]) > _middle(task), tf.int64)
+
+
+def _middle(task: TrainableModel) -> float:
+    """Return the output at which a label, or the second of two classes, is as probable as not."""
+    return 0.0 if gives_logits(task.model) else 0.5
 
 
 def gives_logits(model: Any) -> bool:

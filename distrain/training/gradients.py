@@ -83,7 +83,7 @@ def over_replicas(
     ]
     pairs = list(zip(gradients, is_gathered, strict=True))
     own = present([gradient for gradient, is_rows in pairs if not is_rows])
-    totals, sums = replicas.sum(own, sums)  # first: these gradients come before those of an embedding's rows
+    totals, sums = replicas.sum(own, sums)  # first, since the backward pass ends with an embedding's rows
     gathered = iter(replicas.gather_rows([rows for rows, is_rows in pairs if is_rows]))
     summed = iter(totals)
     return [g if g is None else next(gathered if is_rows else summed) for g, is_rows in pairs], sums

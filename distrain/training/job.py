@@ -235,9 +235,7 @@ def _named_job(config: TrainConfig) -> TrainingJob:
     _require_model(config, "returns data of your own, not prepared text")
     data = load_named_data(str(config.data))
     workers = WorkerPool(config.data_workers)
-    train = data.examples("train", seed=config.seed, augments=True, workers=workers)
-    held_out = "validation" in data.parts
-    validation = data.examples("validation", seed=config.seed, workers=workers) if held_out else None
+    train, validation = data.training_examples(seed=config.seed, workers=workers)
     job = _model_job(config, train, validation, train.digest, data.class_names())
     metadata = {"validation_digest": validation.digest if validation else None, **job.metadata}
     return replace(job, metadata=metadata, workers=workers)

@@ -4,7 +4,7 @@ Decides: which values such a function may return, and which `map` belongs to whi
 example, or decides whether the function may run.
 
     data = load_named_data("shop:data")          # def data(): return {"train": source, "validation": other, "map": f}
-    train = data.examples("train", seed=0)
+    train, validation = data.training_examples(seed=0)
 
 The function takes no arguments. It returns training data alone, or a dict with the keys of `KEYS`, of which "train" is
 needed to train. Each part has one of the forms that `distrain.fit` takes.
@@ -66,6 +66,13 @@ class NamedData:
         transforms = transforms_of(self.map, self.validation_map, seed=seed, validates=not augments)
         transform = transforms["transform" if augments else "validation_transform"]
         return given_examples(self.parts[part], f"{part} of {self.name}", transform, workers)
+
+    def training_examples(self, *, seed: int, workers: WorkerPool | None = None) -> tuple[Examples, Examples | None]:
+        """Return the examples to train on, and the examples that evaluate each epoch, or None; see `examples`."""
+        train = self.examples("train", seed=seed, augments=True, workers=workers)
+        if "validation" not in self.parts:
+            return train, None
+        return train, self.examples("validation", seed=seed, workers=workers)
 
     def class_names(self) -> tuple[str, ...]:
         """Return the names of the classes by number; empty if no source names them.

@@ -15,7 +15,7 @@ import pytest
 
 import distrain
 
-# Keras reads variables so.
+# Keras reads variables by a way that NumPy will drop.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 WARM, LAST = 30, 90  # epochs: functions are traced, and all checkpoints that stay are there

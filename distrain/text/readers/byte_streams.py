@@ -86,9 +86,9 @@ class _CountedFile(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        count = self._file.readinto(buffer)
-        self._tally.num_bytes += count or 0
-        return count or 0
+        count = self._file.readinto(buffer) or 0
+        self._tally.num_bytes += count
+        return count
 
 
 class _ZstdFile(io.RawIOBase):

@@ -126,9 +126,9 @@ def test_more_gpus_are_predicted_with_whole_gradients(tmp_path):
     """Only between CPUs touched rows travel alone."""
     dataset, config = prepared(tmp_path), settings(batch_size=4)
     asked = PlanConfig(replicas=4, step_ms=1.0, bandwidth_gbs=0.001)
-    steps = outlook(dataset, config, asked, MeasuredStep(0.001, 4, 0.0))
-    assert [step.num_replicas for step in steps] == [1, 2, 4]
     plan = plan_run(dataset, config, num_replicas=4)
+    steps = outlook(plan, config, asked, MeasuredStep(0.001, 4, 0.0))
+    assert [step.num_replicas for step in steps] == [1, 2, 4]
     whole = ring_seconds(plan.all_reduce_bytes, num_replicas=4, bytes_per_second=1e6)
     assert steps[-1].exposed_seconds == pytest.approx(whole)
     assert plan.touched_bytes < plan.all_reduce_bytes

@@ -27,7 +27,7 @@ from distrain.training.stacking import stacked
 from distrain.training.step import make_train_steps
 from distrain.training.task import batch_specs, make_task
 
-# Keras reads its own variables so.
+# Keras reads variables by a way that NumPy will drop.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 RANDOM = np.random.default_rng(0)
