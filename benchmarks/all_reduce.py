@@ -10,24 +10,21 @@ launch's median.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from launched_ranks import figures_of, tell
+from measuring import BIN, MPIRUN
 from rich.console import Console
 from rich.table import Table
 
-from distrain.cluster.world import find_world
 from distrain.config import TrainConfig
 
-BIN = Path(sys.executable).parent
-MPIRUN = [str(BIN / "mpirun"), "--oversubscribe", "--bind-to", "none", "-n"]
 WAYS = {
     "bare MPI.Allreduce": MPIRUN,
     "mpi": MPIRUN,
@@ -83,20 +80,9 @@ def _compiled(way: str, num_floats: int) -> Callable[[], object]:
 def launch(way: str, ranks: int, megabytes: list[float]) -> list[float]:
     """Time one way in a launch of its own."""
     apart = {"HOROVOD_CYCLE_TIME": "1"}  # its own default, as on several machines
-    root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    path = {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
     words = [sys.executable, __file__, "--in-rank", way, "--megabytes", *map(str, megabytes)]
-    done = subprocess.run(
-        [*WAYS[way], str(ranks), *words],
-        env={**os.environ, **apart, **root, **path},
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
-    for line in done.stdout.splitlines():
-        if "MEDIANS" in line:
-            return json.JSONDecoder().raw_decode(line.split("MEDIANS")[1])[0]  # what follows is the launcher's
-    raise SystemExit(f"{way} failed:\n{done.stdout}{done.stderr}")
+    found: list[float] = figures_of([*WAYS[way], str(ranks), *words], seconds=500, environ=apart)
+    return found
 
 
 def main() -> None:
@@ -109,9 +95,7 @@ def main() -> None:
     parser.add_argument("--in-rank", choices=WAYS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.in_rank:
-        medians = time_in_rank(options.in_rank, options.megabytes)
-        if find_world(os.environ).rank == 0:
-            print(f"MEDIANS{json.dumps(medians)}", flush=True)
+        tell(time_in_rank(options.in_rank, options.megabytes))
         return
     found: dict[str, list[list[float]]] = {way: [] for way in options.ways}
     for number in range(options.rounds):

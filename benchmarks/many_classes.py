@@ -9,14 +9,12 @@ Python, and their ratio. The machine may be shared, so wall seconds are not show
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
+from measuring import distrain, run_measured
 
 CLASSES = {"4 classes": 4, "60,000 classes": 60_000}
 WORDS, WORDS_PER_ROW, TOPICS = 30_000, 20, 5_000
@@ -33,20 +31,6 @@ def write_text(path: Path, rows: int, classes: int) -> None:
             file.write(f"c{topic % classes},{' '.join([f'w{word}' for word in row])} t{topic % TOPICS}\n")
 
 
-def processor_seconds(text: Path, out: Path) -> float:
-    """Prepare the text in a process of its own, and return its processor time."""
-    command = [sys.executable, "-m", "distrain", "prepare", "--train", str(text), "--out", str(out)]
-    before = os.times()
-    subprocess.run(
-        [*command, "--workers", "1", "--vectorizer", "ngram"],
-        check=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    after = os.times()
-    return after.children_user + after.children_system - before.children_user - before.children_system
-
-
 def main() -> None:
     """Print the medians."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -60,9 +44,10 @@ def main() -> None:
         seconds: dict[str, list[float]] = {title: [] for title in CLASSES}
         for turn in range(options.turns + 1):  # the first turn compiles kernels
             for title, classes in CLASSES.items():
-                measured = processor_seconds(folder / f"{classes}.csv", folder / "out")
+                files = ("--train", folder / f"{classes}.csv", "--out", folder / "out")
+                measured = run_measured(distrain("prepare", *files, "--workers", 1, "--vectorizer", "ngram"))
                 if turn:
-                    seconds[title].append(measured)
+                    seconds[title].append(measured.cpu_seconds)
     few, many = (statistics.median(seconds[title]) for title in CLASSES)
     ratios = [b / a for a, b in zip(*seconds.values(), strict=True)]
     for title, median in zip(CLASSES, (few, many), strict=True):

@@ -21,7 +21,6 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -30,18 +29,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from launched_ranks import figures_of, tell
+from measuring import BIN, MPIRUN
 from rich.console import Console
 from rich.table import Table
 
-BIN = Path(sys.executable).parent
 LAUNCHERS = {
     "gloo": [str(BIN / "horovodrun"), "--gloo", "-np", "2"],
-    "mpi": [str(BIN / "mpirun"), "--bind-to", "none", "--oversubscribe", "-n", "2"],
+    "mpi": [*MPIRUN, "2"],
 }
 WAYS = {"gloo": ["compute", "one sum", "buckets", "tape"], "mpi": ["compute", "mpi one sum", "mpi buckets"]}
 
 
-def time_in_rank(launcher: str, options: argparse.Namespace) -> dict[str, Any]:
+def time_in_rank(launcher: str, options: argparse.Namespace) -> dict[str, float]:
     """Seconds of a step by way; all ranks run this."""
     import tensorflow as tf
 
@@ -63,8 +63,8 @@ def time_in_rank(launcher: str, options: argparse.Namespace) -> dict[str, Any]:
     x = tf.random.stateless_normal((options.batch, options.width), [world.rank, 1])
 
     def make_step(way: str) -> Callable[[], Any]:
-        on_device, limit = way in ("buckets", "one sum"), 2**60 if "one sum" in way else None
-        make_buckets = buckets if limit is None else partial(buckets, limit=limit)
+        on_device = way in ("buckets", "one sum")
+        make_buckets = partial(buckets, limit=2**60) if "one sum" in way else buckets
 
         @tf.function(autograph=False)
         def step() -> Any:
@@ -125,7 +125,7 @@ def hidden_in(timeline: Path) -> float:
             elif name == "ALLREDUCE":
                 sums.append((start, event["ts"]))
     last = max(number for _, number in ready)
-    hidden = total = before = 0
+    hidden = before = 0
     for end, number in sorted(ready):
         if number != last:
             continue
@@ -136,16 +136,11 @@ def hidden_in(timeline: Path) -> float:
     return hidden / total
 
 
-def launch(launcher: str, words: list[str], timeline: Path) -> dict[str, Any]:
+def launch(launcher: str, words: list[str], timeline: Path) -> dict[str, float]:
     """Run the ranks, and return what rank 0 measured."""
-    own = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    environ = {**os.environ, **own, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "HOROVOD_TIMELINE": str(timeline)}
     command = [*LAUNCHERS[launcher], sys.executable, __file__, "--in-rank", launcher, *words]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=1800)
-    for line in done.stdout.splitlines():
-        if "MEDIANS" in line:
-            return json.JSONDecoder().raw_decode(line.split("MEDIANS")[1])[0]
-    raise SystemExit(f"{launcher} failed:\n{done.stdout}{done.stderr}")
+    found: dict[str, float] = figures_of(command, seconds=1800, environ={"HOROVOD_TIMELINE": str(timeline)})
+    return found
 
 
 def main() -> None:
@@ -159,9 +154,7 @@ def main() -> None:
     parser.add_argument("--in-rank", choices=LAUNCHERS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.in_rank:
-        found = time_in_rank(options.in_rank, options)
-        if int(os.environ.get("HOROVOD_RANK", os.environ.get("OMPI_COMM_WORLD_RANK", "0"))) == 0:
-            print(f"MEDIANS{json.dumps(found)}", flush=True)
+        tell(time_in_rank(options.in_rank, options))
         return
     table = Table(title=f"{options.layers * options.width**2 / 1e6:.0f} million weights, two ranks, ms per step")
     for name in ("launcher", "way", "step", "added by the sum", "hidden"):

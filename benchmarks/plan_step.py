@@ -11,10 +11,8 @@ median step on cached batches, because the mean of a busy machine tells of its o
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,11 +20,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ranks_step import BIN, MPIRUN, launch, prepared
+from launched_ranks import figures_of, tell
+from ranks_step import MPIRUN, launch, prepared
 from rich.console import Console
 from rich.table import Table
 
-from distrain.cluster.world import find_world
 from distrain.config import TrainConfig
 from distrain.data.dataset_index import open_dataset
 from distrain.planning.links import Link
@@ -77,13 +75,7 @@ def time_link_in_rank() -> list[float]:
 
 def measured_link() -> Link:
     """Start two ranks that time their all-reduces."""
-    settings = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    environ = {**os.environ, **settings, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
-    command = [*MPIRUN, "2", sys.executable, __file__, "--in-rank"]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=300, check=False)
-    if "MEDIANS" not in done.stdout:
-        raise SystemExit(f"the ranks failed:\n{done.stdout}{done.stderr}")
-    small, large = json.JSONDecoder().raw_decode(done.stdout.split("MEDIANS")[1])[0]
+    small, large = figures_of([*MPIRUN, "2", sys.executable, __file__, "--in-rank"], seconds=300)
     return Link("measured", (SIZES[1] - SIZES[0]) / max(1e-9, large - small), small)  # two ranks: a ring sends all once
 
 
@@ -98,9 +90,7 @@ def main() -> None:
     parser.add_argument("--in-rank", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.in_rank:
-        medians = time_link_in_rank()
-        if find_world(os.environ).rank == 0:
-            print(f"MEDIANS{json.dumps(medians)}", flush=True)
+        tell(time_link_in_rank())
         return
     table = Table(title=f"ms a step on two CPU ranks, medians of {options.rounds} rounds")
     for name in ("model", "batch", "one rank", "latency", "GB/s", "predicted", "measured", "ratio"):

@@ -19,10 +19,8 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -31,10 +29,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from launched_ranks import figures_of, tell
+from measuring import BIN
 from rich.console import Console
 from rich.table import Table
 
-from distrain.cluster.world import find_world
 from distrain.config import PrepareConfig, TrainConfig
 from distrain.data.batches import epoch_batches, sample_batch
 from distrain.data.plan import EpochPlan
@@ -43,7 +42,6 @@ from distrain.data.shuffle import epoch_order
 from distrain.prepare.pipeline import prepare
 from distrain.text.synthetic.corpus import write_synthetic
 
-BIN = Path(sys.executable).parent
 MPIRUN = [str(BIN / "mpirun"), "--bind-to", "core", "-n"]
 WAYS = {
     "single": (1, MPIRUN),
@@ -192,15 +190,10 @@ class _Unreduced:
 def launch(way: str, data: Path, batch_sizes: list[int], turns: int) -> list[Split]:
     """Time one way in a launch of its own."""
     ranks, words = WAYS[way]
-    own = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    environ = {**os.environ, **own, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
     command = [sys.executable, __file__, "--in-rank", way, "--data", str(data), "--turns", str(turns), "--batches"]
     command += map(str, batch_sizes)
-    done = subprocess.run([*words, str(ranks), *command], env=environ, capture_output=True, text=True, timeout=900)
-    for line in done.stdout.splitlines():
-        if "MEDIANS" in line:
-            return json.JSONDecoder().raw_decode(line.split("MEDIANS")[1])[0]  # what follows is the launcher's
-    raise SystemExit(f"{way} failed:\n{done.stdout}{done.stderr}")
+    found: list[Split] = figures_of([*words, str(ranks), *command], seconds=900)
+    return found
 
 
 def prepared(text: Path, out: Path, vectorizer: str) -> Path:
@@ -226,9 +219,7 @@ def main() -> None:
     parser.add_argument("--in-rank", choices=WAYS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.in_rank:
-        medians = time_in_rank(options.in_rank, options.data, options.batches, options.turns)
-        if find_world(os.environ).rank == 0:
-            print(f"MEDIANS{json.dumps(medians)}", flush=True)
+        tell(time_in_rank(options.in_rank, options.data, options.batches, options.turns))
         return
     with tempfile.TemporaryDirectory() as folder:
         text = options.text
