@@ -35,7 +35,7 @@ check_gpus() {
     setup_venv horovod
     launch/install_horovod.sh --gpu || say "Horovod was not built; the checks that need it will fail."
   fi
-  exec "$venv/bin/python" tests/gpu/lease.py "$@"
+  exec "$venv/bin/python" tests/gpu/gpu_checks.py "$@"
 }
 if [ "${1:-}" = --gpu ]; then
   shift

@@ -1,4 +1,4 @@
-"""Trainings on one device that `lease.py` starts in processes of their own, and compares.
+"""Trainings on one device that `gpu_checks.py` starts in processes of their own, and compares.
 
     python tests/gpu/programs.py conv gpu:0
     {"losses": [1.31, 1.08], "device": "gpu:0"}
