@@ -61,8 +61,12 @@ def test_no_worker_outlives_its_run(tmp_path, end, code, words):
             assert not any("tensorflow" in Path("/proc", str(worker), "maps").read_text() for worker in workers)
             if end == "interrupt":
                 os.killpg(job.pid, signal.SIGINT)  # as a terminal does
-            else:
-                os.kill(job.pid if end == "kill the run" else workers[1], signal.SIGKILL)
+            elif end == "kill a worker":
+                os.kill(workers[1], signal.SIGKILL)
+            else:  # while map= does not return
+                (tmp_path / "run-stall").touch()
+                wait_until(lambda: all((tmp_path / f"run-stall-{worker}").exists() for worker in workers))
+                job.kill()
             _, stderr = job.communicate(timeout=60)
         finally:
             job.kill()

@@ -1,6 +1,12 @@
-"""Trains by data workers: `fit_by_workers.py RUN WORKERS EPOCHS`, or without a guard if WORKERS is "unguarded"."""
+"""Trains by data workers: `fit_by_workers.py RUN WORKERS EPOCHS`, or without a guard if WORKERS is "unguarded".
 
+As soon as RUN-stall exists, `map` does not return for a minute, and RUN-stall-PID tells so.
+"""
+
+import os
 import sys
+import time
+from pathlib import Path
 
 from worker_sources import FEATURES, Numbered
 
@@ -14,6 +20,10 @@ def build():
 
 
 def noisy(example, rng):
+    stall = Path(f"{sys.argv[1]}-stall")
+    if stall.exists():
+        stall.with_name(f"{stall.name}-{os.getpid()}").touch()
+        time.sleep(60)
     return example[0] + rng.normal(size=FEATURES).astype("float32"), example[1] / 1000
 
 
