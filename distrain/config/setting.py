@@ -18,6 +18,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import sys
 import types
 import typing
 from dataclasses import MISSING, dataclass
@@ -151,9 +152,11 @@ class Setting:
             require(is_allowed, self._title, value, "of type Path, or several paths")
             return
         require(self._is_of_kind(value), self._title, value, f"of type {self.kind.__name__}")
+        bound = f"at most {MAX_NUMBER:,}" if self.below is None else self.range_rule()
+        require(not _is_beyond_floats(value), self._title, value, bound)
         require(self._is_in_range(value), self._title, value, self.range_rule())
         if self.kind in (int, float) and self.below is None:
-            require(value <= MAX_NUMBER, self._title, value, f"at most {MAX_NUMBER:,}")
+            require(value <= MAX_NUMBER, self._title, value, bound)
 
     def _path(self, value: Any) -> Path:
         if is_url(value) and not self.may_be_remote:
@@ -234,9 +237,17 @@ def check_settings(config: Any) -> None:
 def require(condition: bool, name: str, value: object, rule: str) -> None:
     """Raise `ConfigurationError` with the setting, its value and the broken rule, unless `condition` holds."""
     if not condition:
-        shown = repr(str(value) if isinstance(value, Path | RemotePath) else value)
+        try:
+            shown = repr(str(value) if isinstance(value, Path | RemotePath) else value)
+        except ValueError:  # Python writes no integer of more digits
+            shown = f"a number of over {sys.get_int_max_str_digits():,} digits"
         shown = shown if len(shown) <= MAX_SHOWN else f"{shown[:MAX_SHOWN]}..."
         raise ConfigurationError(f"{name} is {shown}, but it must be {rule}.")
+
+
+def _is_beyond_floats(value: Any) -> bool:
+    """Whether a value is an integer that no float holds."""
+    return isinstance(value, int) and value.bit_length() >= sys.float_info.max_exp
 
 
 def _is_plain_text(value: Any) -> bool:

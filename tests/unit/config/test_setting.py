@@ -90,6 +90,25 @@ def test_a_value_of_another_type_is_refused(name, value):
         PrepareConfig(**{"train": "a.csv", "out": "b", name: value})
 
 
+HUGE = [10**400, -(10**400), 10**5000, -(10**5000)]  # no float holds them, and Python writes the last two in hex only
+
+
+@pytest.mark.parametrize(("config", "setting"), SETTINGS)
+@pytest.mark.parametrize("value", HUGE, ids=["400", "-400", "5000", "-5000"])
+def test_an_integer_of_absurd_size_is_refused(config, setting, value):
+    for given in (value, [value], {"a": value}):
+        with pytest.raises(ConfigurationError, match="but it must be"):
+            setting.check(given)
+
+
+@pytest.mark.parametrize("digits", [400, 20_000])
+def test_a_file_with_an_integer_of_absurd_size_is_refused(tmp_path, digits):
+    path = tmp_path / "settings.toml"
+    path.write_text(f"learning_rate = 0x{'f' * digits}\n")
+    with pytest.raises(ConfigurationError, match=r"--learning-rate is .*, but it must be above 0 and finite"):
+        train_config({"data": "d", "run": "r"}, path)
+
+
 def test_numpy_numbers_are_numbers():
     np = pytest.importorskip("numpy")
     assert TrainConfig(data="d", run="r", epochs=np.int64(3), learning_rate=np.float32(0.5)).epochs == 3
