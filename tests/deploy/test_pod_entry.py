@@ -6,15 +6,15 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from free_ports import free_port
 from waiting import BOUND, wait_until
 
 from distrain.launchers.processes import handles
@@ -277,8 +277,7 @@ def test_a_pod_that_is_told_to_stop_starts_nothing_again(start):
 
 def test_a_rank_that_hangs_is_killed_as_soon_as_the_run_is_over_elsewhere(start, tmp_path):
     """Pod 0 has lost its rank; the rank of pod 1 ignores all. Both pods keep their place, and go on together."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     program = "import sys; from distrain.launchers import pod; pod.OVER_SECONDS = 1; sys.exit(pod.main(sys.argv[1:]))"
     variables = {"DISTRAIN_NUM_PODS": "2", "DISTRAIN_RENDEZVOUS": f"127.0.0.1:{port}", "DISTRAIN_RESTARTS": "1"}
     plans = [LOST], [{"code": 0, "again": {"after": "go"}}]

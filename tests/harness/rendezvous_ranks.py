@@ -53,11 +53,6 @@ hvd.shutdown()
 """
 
 
-def free_port():
-    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
-        return taken.getsockname()[1]
-
-
 def clean_environment():
     launchers = ("HOROVOD_", "OMPI_", "PMI_", "PMIX_", "MPI_", "SLURM_", "DISTRAIN_", "JOB_COMPLETION_INDEX")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(launchers)}

@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from free_ports import free_ports
+
 NODES = ("n1", "n2")
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "srun", "unshare", "mount")
 PACKAGES = "Debian: slurmctld slurmd slurm-client munge libpmix-dev"
@@ -172,7 +174,7 @@ def _start(cluster: Cluster) -> None:
     (folder / "gres.conf").write_text(f"NodeName=n1,n2 Name=gpu File={folder}/gpu[0-3]\n")
     (folder / "hosts").write_text("127.0.0.1 localhost\n127.0.1.1 n1\n127.0.1.2 n2\n")
     host = socket.gethostname().partition(".")[0]
-    ports = _free_ports(3)
+    ports = free_ports(3)
     text = CONFIGURATION.format(folder=folder, host=host, ports=ports, kill_wait=KILL_WAIT)
     (folder / "slurm.conf").write_text(text)
 
@@ -199,11 +201,3 @@ def _wait_until(cluster: Cluster, true: Callable[[], bool]) -> None:
     while not true():
         assert time.monotonic() < deadline, (cluster.folder / "daemons.out").read_text() + cluster.log()
         time.sleep(0.1)
-
-
-def _free_ports(number: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]

@@ -8,6 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from free_ports import free_port
 from rendezvous_ranks import (
     HOROVODRUN,
     REDUCE,
@@ -16,7 +17,6 @@ from rendezvous_ranks import (
     by_hand,
     clean_environment,
     ended,
-    free_port,
     horovods_own_server,
     pod,
     task,

@@ -10,12 +10,12 @@ import time
 from contextlib import ExitStack
 
 import pytest
+from free_ports import free_port
 from rendezvous_ranks import (
     JOIN,
     all_join,
     by_hand,
     ended,
-    free_port,
     horovods_own_server,
     pod,
     task,

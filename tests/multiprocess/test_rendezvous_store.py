@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
-from rendezvous_ranks import JOIN, SECONDS, all_join, ended, free_port, get, task, wait_for_listener
+from free_ports import free_port
+from rendezvous_ranks import JOIN, SECONDS, all_join, ended, get, task, wait_for_listener
 
 from distrain.cluster.rendezvous_store import Store
 

@@ -96,9 +96,9 @@ HUGE = [10**400, -(10**400), 10**5000, -(10**5000)]  # no float holds them, and 
 @pytest.mark.parametrize(("config", "setting"), SETTINGS)
 @pytest.mark.parametrize("value", HUGE, ids=["400", "-400", "5000", "-5000"])
 def test_an_integer_of_absurd_size_is_refused(config, setting, value):
-    for given in (value, [value], {"a": value}):
+    for wrong in (value, [value], {"a": value}):
         with pytest.raises(ConfigurationError, match="but it must be"):
-            setting.check(given)
+            setting.check(wrong)
 
 
 @pytest.mark.parametrize("digits", [400, 20_000])

@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 
 import pytest
+from free_ports import free_port
 from waiting import BOUND, wait_until
 
 from distrain.errors import RankError, StopRequested
@@ -31,8 +32,7 @@ def await_pods(pod: IndexedPod, *, seconds: float, is_stopped: Callable[[], bool
 
 @pytest.fixture
 def port() -> int:
-    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
-        return taken.getsockname()[1]
+    return free_port()
 
 
 @pytest.fixture

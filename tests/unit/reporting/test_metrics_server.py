@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from free_ports import free_port
 from prometheus_client.parser import text_string_to_metric_families
 from waiting import wait_until
 
@@ -20,8 +21,7 @@ from distrain.reporting.metrics_server import served_metrics
 
 @pytest.fixture
 def port() -> int:
-    with closing(socket.create_server(("127.0.0.1", 0))) as free:
-        return free.getsockname()[1]
+    return free_port()
 
 
 def write_status(run: Path, **values: object) -> None:
