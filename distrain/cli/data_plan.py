@@ -100,9 +100,9 @@ def _model_size(name: str, train: Examples) -> ModelSize:
     def num_bytes(variables: Any) -> int:
         return sum(variable.value.dtype.size * variable.value.shape.num_elements() for variable in variables)
 
-    gradients = num_bytes(model.trainable_variables)
     return ModelSize(
         num_weights=model.count_params(),
-        model_bytes=num_bytes(model.variables) + gradients + num_bytes(model.optimizer.variables),
-        gradient_bytes=gradients,
+        weight_bytes=num_bytes(model.variables),
+        gradient_bytes=num_bytes(model.trainable_variables),
+        optimizer_bytes=num_bytes(model.optimizer.variables),
     )

@@ -54,7 +54,7 @@ def cached_arrays(
         if not _holds(folder, source):  # a folder that is there needs no lock, so it may lie on read-only storage
             with _locked(folder):
                 if not _holds(folder, source):
-                    write_arrays(folder, streams, source, progress=progress)
+                    _write_arrays(folder, streams, source, None, progress)
                     is_new = True
     if not is_new:
         check_recorded_files(folder)
@@ -77,15 +77,15 @@ def prepare_arrays(folder: Path, data: Mapping[str, Any], max_rows: int | None, 
     with _writable(folder, "--out"), _locked(folder):
         _refuse_other_files(folder)
         source = {part: _identity(stream) for part, stream in streams.items()}
-        return write_arrays(folder, streams, source, max_rows, progress)
+        return _write_arrays(folder, streams, source, max_rows, progress)
 
 
-def write_arrays(
+def _write_arrays(
     folder: Path,
     streams: Mapping[str, ElementStream],
     source: Mapping[str, str],
-    max_rows: int | None = None,
-    progress: Progress = lambda part, rows, length: None,
+    max_rows: int | None,
+    progress: Progress,
 ) -> dict[str, int]:
     """Replace a folder by the arrays of some streams; return the number of examples of each part."""
     for part, stream in streams.items():

@@ -32,7 +32,7 @@ from distrain.errors import ConfigurationError, DataError
 from distrain.remote.path import RemotePath
 
 PARTS = ("train", "validation", "test")
-_KINDS = {"x": "features", "y": "labels", "weights": "weights"}
+KINDS = {"x": "features", "y": "labels", "weights": "weights"}
 
 
 def is_array_folder(directory: Path) -> bool:
@@ -77,7 +77,7 @@ def part_arrays(directory: Path, part: str) -> tuple[Any, Any, Any]:
     Raises:
         DataError: a file is damaged.
     """
-    features, labels, weights = (_open_arrays(directory, part, kind) for kind in _KINDS)
+    features, labels, weights = (_open_arrays(directory, part, kind) for kind in KINDS)
     return features, labels, weights
 
 
@@ -94,7 +94,7 @@ def _open_arrays(directory: Path, part: str, kind: str) -> Any:
         if files and (name in files or "" in (name, *files)):
             raise DataError(
                 f"{directory} has {path.name} beside {next(iter(files.values())).name}: give one file, or one file for "
-                f"each name, not the {_KINDS[kind]} twice."
+                f"each name, not the {KINDS[kind]} twice."
             )
         files[name] = path
     arrays = {name: _load(path) for name, path in files.items()}

@@ -19,14 +19,13 @@ from typing import IO, Any
 
 import numpy as np
 
+from distrain.data.array_folder import KINDS
 from distrain.data.array_manifest import write_manifest
 from distrain.data.elements import Layout, Leaf
 from distrain.data.examples import RowNests
 from distrain.data.nests import is_nest, leaves
 from distrain.errors import ConfigurationError
 from distrain.files import naming
-
-_KINDS = ("x", "y", "weights")
 
 
 class ArrayWriter:
@@ -61,7 +60,7 @@ class ArrayWriter:
         rows = 0
         with ExitStack() as stack:
             files = []
-            for kind, nest in zip(_KINDS, layout.parts, strict=True):
+            for kind, nest in zip(KINDS, layout.parts, strict=True):
                 for name, leaf in _named_leaves(nest):
                     path = self._folder / ".".join(filter(None, (part, kind, name, "npy")))
                     files.append((path, stack.enter_context(path.open("wb")), leaf))

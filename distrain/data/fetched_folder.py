@@ -33,7 +33,7 @@ from distrain.remote.url import is_web
 MAX_THREADS = 4  # one connection of an object store fills a fraction of a fast network
 PIECE_BYTES = 2**24
 TOLD_BYTES = 2**26  # a log line tells of larger transfers, which slow the first epoch
-_NUM_LOCKS = 16
+_NUM_LOCKS = 16  # files that processes of a machine may fetch at once; a lock for each file would be a file more
 _CURE = "Copy the data set there anew."
 
 _LOG = logging.getLogger(__name__)

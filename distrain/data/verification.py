@@ -33,18 +33,10 @@ def verify_dataset(directory: Path) -> Findings:
     except DataError as error:
         return Findings((INDEX_NAME,), 0, {INDEX_NAME: str(error)}, (), {})
     if isinstance(directory, RemotePath):
-        names = remote_names(directory)
-        faults = dict(_remote_faults(directory, dataset.files))
+        names, faults = remote_names(directory), dict(_remote_faults(directory, dataset.files))
     else:
-        names = {path.relative_to(directory).as_posix() for path in directory.rglob("*") if not path.is_dir()}
-        faults = dict(faults_in(directory, dataset.files))
-    return Findings(
-        files=(INDEX_NAME, *dataset.files),
-        bytes=(directory / INDEX_NAME).stat().st_size + sum(record.bytes for record in dataset.files.values()),
-        faults=faults,
-        unknown=tuple(sorted(names - {INDEX_NAME, *dataset.files})),
-        unchecked={},
-    )
+        names, faults = _local_names(directory), dict(faults_in(directory, dataset.files))
+    return _findings(directory / INDEX_NAME, dataset.files, names, faults)
 
 
 def is_recorded_arrays(directory: Path) -> bool:
@@ -58,14 +50,22 @@ def verify_arrays(directory: Path) -> Findings:
         records = recorded_files(read_manifest(directory))
     except DataError as error:
         return Findings((MANIFEST_NAME,), 0, {MANIFEST_NAME: str(error)}, (), {})
-    names = {path.relative_to(directory).as_posix() for path in directory.rglob("*") if not path.is_dir()}
+    return _findings(directory / MANIFEST_NAME, records, _local_names(directory), dict(faults_in(directory, records)))
+
+
+def _findings(index: Path, records: Mapping[str, Fingerprint], names: set[str], faults: Mapping[str, str]) -> Findings:
+    """Return the findings of a folder whose file `index` holds the records of all others."""
     return Findings(
-        files=(MANIFEST_NAME, *records),
-        bytes=(directory / MANIFEST_NAME).stat().st_size + sum(record.bytes for record in records.values()),
-        faults=dict(faults_in(directory, records)),
-        unknown=tuple(sorted(names - {MANIFEST_NAME, *records})),
+        files=(index.name, *records),
+        bytes=index.stat().st_size + sum(record.bytes for record in records.values()),
+        faults=faults,
+        unknown=tuple(sorted(names - {index.name, *records})),
         unchecked={},
     )
+
+
+def _local_names(directory: Path) -> set[str]:
+    return {path.relative_to(directory).as_posix() for path in directory.rglob("*") if not path.is_dir()}
 
 
 def _remote_faults(directory: RemotePath, records: Mapping[str, Fingerprint]) -> Iterator[tuple[str, str]]:

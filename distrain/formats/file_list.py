@@ -19,12 +19,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from distrain.errors import ConfigurationError, DataError
-from distrain.remote.path import RemotePath, is_url, text_of, to_path
+from distrain.remote.path import RemotePath, is_pattern, is_url, matching, text_of, to_path
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
 _PATH = (str, os.PathLike, RemotePath)
-_MAGIC = frozenset("*?[")  # characters of a pattern
 _HIDDEN = (".", "_")  # Spark writes `_SUCCESS`, and other writers leave hidden files beside their data
 
 
@@ -73,22 +72,12 @@ def _expanded(path: Path, suffixes: tuple[str, ...], kind: str, folders: bool) -
         return found
     if path.exists():
         return [path]
-    if not _MAGIC.isdisjoint(str(path)):
-        matches = _matches(path)
+    if is_pattern(path):
+        matches = [match for match in matching(path) if _is_data(match)]
         if not matches:
             raise DataError(f"{path} fits no file. Correct the pattern.")
         return [file for match in matches for file in _expanded(match, suffixes, kind, folders)]
     raise DataError(f"{path} does not exist. Correct the path.")
-
-
-def _matches(pattern: Path) -> list[Path]:
-    if isinstance(pattern, RemotePath):
-        return [match for match in pattern.matches() if _is_data(match)]
-    base = Path(pattern.anchor)
-    try:
-        return sorted(match for match in base.glob(str(pattern.relative_to(base))) if _is_data(match))
-    except (ValueError, NotImplementedError):  # such as "**a": two stars beside other characters
-        return []
 
 
 def _is_data(path: Path) -> bool:

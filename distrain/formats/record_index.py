@@ -25,6 +25,7 @@ import numpy as np
 
 from distrain.errors import DataError
 from distrain.files import atomic_write, describe
+from distrain.remote.cache import user_cache
 
 MAX_OPEN_FILES = 256  # that a source with indexes holds: each takes one descriptor and a map of its index
 _VERSION = 1
@@ -90,9 +91,11 @@ def _facts(file: BinaryIO, kind: str) -> dict[str, Any]:
 
 def _places(path: Path) -> list[Path]:
     path = path.absolute()
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "distrain" / "indexes"
     name = f".{path.name}.distrain-index"
-    return [path.with_name(name), cache / hashlib.sha256(os.fsencode(path)).hexdigest() / name[1:]]
+    places = [path.with_name(name)]
+    if (cache := user_cache()) is not None:
+        places.append(cache / "indexes" / hashlib.sha256(os.fsencode(path)).hexdigest() / name[1:])
+    return places
 
 
 def _read(place: Path, facts: dict[str, Any]) -> RecordIndex | None:

@@ -45,10 +45,3 @@ def answers(outputs: np.ndarray, metadata: TextMetadata, *, is_logits: bool) -> 
         for row in probabilities(outputs, is_logits=is_logits):
             best = int(row.argmax())
             yield {"label": names[best], "probability": round(float(row[best]), _DIGITS)}
-
-
-def blank_labels(metadata: TextMetadata, num_rows: int) -> np.ndarray:
-    """Return labels of the form that the model trains on, all 0."""
-    if metadata.task == "multilabel":
-        return np.zeros((num_rows, len(metadata.classes)), np.uint8)
-    return np.zeros(num_rows, np.float32 if metadata.task == "regression" else np.int32)

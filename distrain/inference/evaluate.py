@@ -7,16 +7,14 @@ Decides: which examples are evaluated, and by which checkpoint. Never: trains.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 from distrain.data.batches import epoch_batches, sample_batch
 from distrain.data.label_range import with_label_ranges
 from distrain.data.prefetch import prefetched
-from distrain.inference.finished_run import open_finished_run
+from distrain.inference.finished_run import open_on_device
 from distrain.inference.run_data import TO_EVALUATE, open_part
-from distrain.keras_backend import require_tensorflow
 from distrain.training.class_counts import choose_counting, make_count_step
 from distrain.training.evaluation import evaluate_all
 from distrain.training.feed import evaluation_plan
@@ -45,19 +43,15 @@ def evaluate_run(
             part to evaluate.
         DataError: the data is missing or damaged, or is not the text that the run was trained on.
     """
-    require_tensorflow()
-    from distrain.distribution.devices import use_one_device
+    finished = open_on_device(run, checkpoint=checkpoint, trust=trust, devices=devices)
     from distrain.distribution.single import SingleDevice
     from distrain.training import step as steps
     from distrain.training.label_classes import label_ranges
     from distrain.training.task import batch_specs
 
-    use_one_device(os.environ, devices)
-    finished = open_finished_run(run, checkpoint=checkpoint, trust=trust)
     part = open_part(finished, data, TO_EVALUATE, compares=True)
-    device = SingleDevice()
-    trainable = finished.load_model(part.examples, device)
-    sample = sample_batch(part.examples)
+    trainable = finished.load_model(part.examples)
+    device, sample = SingleDevice(), sample_batch(part.examples)
     examples = with_label_ranges(part.examples, label_ranges(trainable, sample))
     step = steps.make_evaluate_step(trainable, device, batch_specs(sample))
     plan, order = evaluation_plan(examples, 1, finished.config.replica_batch_size(1))

@@ -2,7 +2,7 @@
 
 Decides: how the best checkpoint becomes a model again. Never: trains, or computes an output.
 
-    run = open_finished_run(Path("runs/1"))
+    run = open_on_device(Path("runs/1"), devices="cpu")
     trainable = run.load_model(examples)
 
 A shipped model is built from the run's settings. A model of a user's own is rebuilt from the configuration that Keras
@@ -11,7 +11,9 @@ saved, if that names parts of Keras and distrain alone. The user's function runs
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +25,7 @@ from distrain.data.batches import sample_batch
 from distrain.data.examples import Examples
 from distrain.errors import CheckpointError, ConfigurationError
 from distrain.file_names import CONFIG_NAME
+from distrain.keras_backend import require_tensorflow
 from distrain.runs.checkpoint import Checkpoint
 from distrain.runs.directory import config_of, read_settings
 from distrain.runs.manifest import check_files
@@ -30,7 +33,6 @@ from distrain.runs.served import load_served
 from distrain.training.job import TextMetadata, model_builder, row_layout
 
 if TYPE_CHECKING:
-    from distrain.distribution.base import Distribution
     from distrain.training.task import TrainableModel
 
 
@@ -72,7 +74,7 @@ class FinishedRun:
         """Arguments of `part_examples` and `rows_examples` that fit the model."""
         return row_layout(self.config, self.metadata)
 
-    def load_model(self, examples: Examples, distribution: Distribution) -> TrainableModel:
+    def load_model(self, examples: Examples) -> TrainableModel:
         """Build the model for `examples` and load the weights of the checkpoint.
 
         Raises:
@@ -81,17 +83,17 @@ class FinishedRun:
         """
         from distrain.training.task import make_task
 
-        sample, scope = sample_batch(examples), distribution.scope()
-        trainable = make_task(self._builder(), sample, scope=scope, num_columns=examples.num_columns)
+        sample = sample_batch(examples)
+        trainable = make_task(self._builder(), sample, scope=nullcontext(), num_columns=examples.num_columns)
         self._restore(trainable.model)
         return trainable
 
-    def load_network(self, examples: Examples, distribution: Distribution) -> Any:
+    def load_network(self, examples: Examples) -> Any:
         """Build the model as `load_model` does, for examples that may have no labels; return the Keras model."""
         from distrain.training.task import built_model
 
-        sample, scope = sample_batch(examples), distribution.scope()
-        model, _ = built_model(self._builder(), sample, scope=scope, num_columns=examples.num_columns)
+        sample = sample_batch(examples)
+        model, _ = built_model(self._builder(), sample, scope=nullcontext(), num_columns=examples.num_columns)
         self._restore(model)
         return model
 
@@ -178,3 +180,25 @@ def open_finished_run(path: Path, *, checkpoint: str | None = None, trust: bool 
     if served.state.get("data_digest") != settings.get("data_digest"):
         raise CheckpointError(f"{served.path} was trained on other data than {path}. Choose a checkpoint of that run.")
     return FinishedRun(path, settings, served, trust)
+
+
+def open_on_device(
+    path: Path, *, checkpoint: str | None = None, trust: bool = False, devices: str | None = None
+) -> FinishedRun:
+    """Open a run directory in a process that computes on one device; see `open_finished_run`.
+
+    Args:
+        path: the run directory.
+        checkpoint: name or path of the checkpoint to use; default: the best.
+        trust: whether code that the run names may run.
+        devices: "cpu", or "gpu:N" for one GPU; default: the first GPU, and the CPU if there is no GPU.
+
+    Raises:
+        CheckpointError: the run cannot be used.
+        ConfigurationError: TensorFlow is missing, or a GPU is not usable.
+    """
+    require_tensorflow()
+    from distrain.distribution.devices import use_one_device
+
+    use_one_device(os.environ, devices)
+    return open_finished_run(path, checkpoint=checkpoint, trust=trust)

@@ -9,7 +9,6 @@ Decides: how texts become answers. Never: trains, or reads the data that the run
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -18,9 +17,8 @@ from distrain.data.batches import epoch_batches
 from distrain.data.sources import rows_examples
 from distrain.errors import CheckpointError
 from distrain.file_names import VECTORIZER_NAME
-from distrain.inference.answers import answers, blank_labels
-from distrain.inference.finished_run import open_finished_run
-from distrain.keras_backend import require_tensorflow
+from distrain.inference.answers import answers
+from distrain.inference.finished_run import open_on_device
 from distrain.runs.manifest import check_files
 from distrain.text.vectorizers.load_vectorizer import load_vectorizer
 from distrain.training.class_counts import gives_logits
@@ -51,15 +49,11 @@ def predict_lines(
         ConfigurationError: the model needs code and the run is not trusted, or a GPU is not usable.
         DataError: the run's vectorizer is damaged.
     """
-    require_tensorflow()
+    finished = open_on_device(run, checkpoint=checkpoint, trust=trust, devices=devices)
     import tensorflow as tf
 
-    from distrain.distribution.devices import use_one_device
-    from distrain.distribution.single import SingleDevice
     from distrain.training.task import model_inputs
 
-    use_one_device(os.environ, devices)
-    finished = open_finished_run(run, checkpoint=checkpoint, trust=trust)
     metadata = finished.metadata
     if not (run / VECTORIZER_NAME).is_dir():
         raise CheckpointError(
@@ -68,17 +62,17 @@ def predict_lines(
     check_files(run, VECTORIZER_NAME)
     vectorizer = load_vectorizer(run / VECTORIZER_NAME)
     layout = finished.row_layout
-    trainable = None
+    model = None
     remaining = iter(texts)
     while block := list(islice(remaining, MAX_TEXTS)):
-        rows = vectorizer.transform(block)._replace(labels=blank_labels(metadata, len(block)))
+        rows = vectorizer.transform(block)
         examples = rows_examples(rows, kind=metadata.kind, num_features=metadata.num_features, **layout)
-        if trainable is None:
-            trainable = finished.load_model(examples, SingleDevice())
+        if model is None:
+            model = finished.load_network(examples)
+            is_logits = gives_logits(model)
         plan, order = evaluation_plan(examples, 1, len(block))
         ((batch,),) = epoch_batches(examples, plan, order, replicas=range(1))
         features = tf.nest.map_structure(tf.constant, batch.features)
-        inputs = model_inputs(trainable.model, features, trainable.num_columns)
-        outputs = trainable.model(inputs, training=False)
-        for answer in answers(outputs.numpy(), metadata, is_logits=gives_logits(trainable.model)):
+        outputs = model(model_inputs(model, features, examples.num_columns), training=False)
+        for answer in answers(outputs.numpy(), metadata, is_logits=is_logits):
             yield json.dumps(answer, ensure_ascii=False)

@@ -12,7 +12,6 @@ Of rows with any number of labels, `prediction` holds the probability of each la
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -26,11 +25,10 @@ from distrain.data.nests import is_nest, leaves
 from distrain.data.prefetch import prefetched
 from distrain.errors import ConfigurationError
 from distrain.inference.answers import answers
-from distrain.inference.finished_run import open_finished_run
+from distrain.inference.finished_run import open_on_device
 from distrain.inference.prediction_files import check_prediction_file, json_lines, prediction_writer
 from distrain.inference.probabilities import probabilities
 from distrain.inference.run_data import TO_PREDICT, RunPart, open_part
-from distrain.keras_backend import require_tensorflow
 from distrain.training.class_counts import gives_logits
 from distrain.training.feed import evaluation_plan
 from distrain.training.job import TextMetadata
@@ -70,14 +68,9 @@ def predict_data(
     """
     if out is not None:
         check_prediction_file(out)
-    require_tensorflow()
-    from distrain.distribution.devices import use_one_device
-    from distrain.distribution.single import SingleDevice
-
-    use_one_device(os.environ, devices)
-    finished = open_finished_run(run, checkpoint=checkpoint, trust=trust)
+    finished = open_on_device(run, checkpoint=checkpoint, trust=trust, devices=devices)
     opened = open_part(finished, data, TO_PREDICT if part is None else (part,))
-    model = finished.load_network(opened.examples, SingleDevice())
+    model = finished.load_network(opened.examples)
     is_logits = gives_logits(model)
     if finished.is_of_text:
         interpret = partial(_text_columns, finished.metadata, is_logits)
@@ -144,14 +137,7 @@ def _named(model: Any, outputs: Any, num_rows: int) -> Columns:
 def _text_columns(metadata: TextMetadata, is_logits: bool, outputs: Columns) -> Columns:
     """Return what `distrain predict` answers for a text."""
     found = list(answers(outputs["prediction"], metadata, is_logits=is_logits))
-    return {name: _objects([answer[name] for answer in found]) for name in found[0]}
-
-
-def _objects(values: Sequence[Any]) -> np.ndarray:
-    column = np.empty(len(values), object)
-    for row, value in enumerate(values):
-        column[row] = value
-    return column
+    return {name: np.fromiter((answer[name] for answer in found), object, len(found)) for name in found[0]}
 
 
 def _scores_classes(model: Any) -> bool:

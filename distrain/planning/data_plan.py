@@ -29,13 +29,20 @@ class ModelSize:
 
     Attributes:
         num_weights: weights, trainable or not.
-        model_bytes: bytes of weights, gradients and the variables of the optimizer.
+        weight_bytes: bytes of the weights.
         gradient_bytes: bytes of the gradients.
+        optimizer_bytes: bytes of the optimizer's variables.
     """
 
     num_weights: int
-    model_bytes: int
+    weight_bytes: int
     gradient_bytes: int
+    optimizer_bytes: int
+
+    @property
+    def model_bytes(self) -> int:
+        """Bytes of a replica of the model: weights, gradients and the optimizer's variables."""
+        return self.weight_bytes + self.gradient_bytes + self.optimizer_bytes
 
 
 def plan_data(train: Examples, validation: Examples | None, config: TrainConfig, *, num_replicas: int) -> BatchPlan:

@@ -84,7 +84,10 @@ class Cache:
 
     @contextmanager
     def unfinished(self, path: Path) -> Iterator[Path]:
-        """Yield a path to write to; the file takes its name when the block ends without an error."""
+        """Yield a path to write to; the file takes its name when the block ends without an error.
+
+        The path is random, as several threads of a process may write one file at once.
+        """
         path.parent.mkdir(parents=True, exist_ok=True)
         tmp_path = path.with_name(f".{uuid4().hex}.tmp")
         try:
@@ -188,7 +191,7 @@ def find_cache() -> Cache:
     """Return the cache that the environment describes.
 
     Raises:
-        ConfigurationError: the size is no number.
+        ConfigurationError: the size is no number, or nothing names a folder.
     """
     given = os.environ.get(SIZE_VARIABLE, str(DEFAULT_GIB))
     try:
@@ -197,9 +200,19 @@ def find_cache() -> Cache:
             raise ValueError
     except ValueError:
         raise ConfigurationError(f"{SIZE_VARIABLE} is {given!r}, but it must be a number of GiB, such as 32.") from None
-    folder = os.environ.get(FOLDER_VARIABLE)
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Cache((Path(folder) if folder else base / "distrain") / "remote-1", int(gib * 2**30))
+    given = os.environ.get(FOLDER_VARIABLE)
+    folder = Path(given) if given else user_cache()
+    if folder is None:
+        raise ConfigurationError(f"There is no home folder for the cache of remote files: set {FOLDER_VARIABLE}.")
+    return Cache(folder / "remote-1", int(gib * 2**30))
+
+
+def user_cache() -> Path | None:
+    """Return distrain's folder among the caches of this user; None for a user without a home folder."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "distrain"
+    except RuntimeError:  # a container may run as a user that it does not know
+        return None
 
 
 def no_room(cache: Cache, what: object) -> DataError:

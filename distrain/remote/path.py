@@ -1,6 +1,7 @@
 """Paths of files that another machine serves: `s3://`, `gs://`, `hf://`, `https://` and `http://`.
 
-Decides: which texts are URLs, and how a URL is shown. Never: writes, or talks to a server by itself.
+Decides: which texts are URLs, how a URL is shown, and what fits a pattern. Never: writes, or talks to a server by
+itself.
 
     >>> path = to_path("https://ana:secret@example.org/parts/a.csv.gz?token=secret")
     >>> str(path), path.name
@@ -29,6 +30,7 @@ from distrain.remote.storage import Found, RemoteObject, entries_of, find_object
 from distrain.remote.url import SCHEMES, host_of, is_web, scheme_of, shown
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_MAGIC = frozenset("*?[")
 _COLLAPSED = re.compile(rf"({'|'.join(SCHEMES)}):/(?!/)")  # what `Path("s3://bucket")` makes of a URL
 
 if TYPE_CHECKING:
@@ -185,6 +187,22 @@ def to_path(value: Any) -> Path:
 def text_of(path: Any) -> str:
     """Return a path as `to_path` takes it, with the secrets of a URL; never print this."""
     return path.url if isinstance(path, RemotePath) else str(path)
+
+
+def is_pattern(path: Path) -> bool:
+    """Whether a path has the characters of a pattern, such as "part-*.csv"."""
+    return not _MAGIC.isdisjoint(str(path))
+
+
+def matching(pattern: Path) -> list[Path]:
+    """Return the files and folders that fit a pattern, sorted; nothing fits what cannot be a pattern."""
+    if isinstance(pattern, RemotePath):
+        return [*pattern.matches()]
+    base = Path(pattern.anchor)
+    try:
+        return sorted(base.glob(str(pattern.relative_to(base))))
+    except (ValueError, NotImplementedError):  # such as "**a": two stars beside other characters
+        return []
 
 
 def _path_of(found: Found) -> RemotePath:

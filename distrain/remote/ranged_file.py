@@ -17,7 +17,7 @@ import io
 from typing import Any, BinaryIO, cast
 
 from distrain.errors import DataError
-from distrain.remote.cache import Cache, find_cache, no_room
+from distrain.remote.cache import SIZE_VARIABLE, Cache, find_cache, no_room
 from distrain.remote.storage import RemoteObject
 from distrain.remote.url import shown
 
@@ -123,7 +123,7 @@ class _RangedFile(io.RawIOBase):
         if 2 * self._found.size > self._cache.max_bytes:
             raise DataError(
                 f"{self.name}: the server does not serve ranges, and the file is larger than half the cache. "
-                "Download the file first, or set DISTRAIN_CACHE_GIB to a larger number."
+                f"Download the file first, or set {SIZE_VARIABLE} to a larger number."
             )
         waiting, number = bytearray(), 0
 

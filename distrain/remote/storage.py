@@ -87,7 +87,7 @@ def find_object(url: str) -> RemoteObject | None:
     """
     filesystem = _filesystem(url)
     if not is_web(url):
-        info = _found(url, lambda: _within(REQUEST_SECONDS, filesystem.info, url))
+        info = _found(url, lambda: _in_time(filesystem.info, url))
         return None if info is None or info["type"] != "file" else _described(url, info)
     answer = _found(url, lambda: _on_loop(filesystem, web.probe, url))
     if answer is None:
@@ -101,20 +101,20 @@ def find_object(url: str) -> RemoteObject | None:
 def is_folder(url: str) -> bool:
     """Whether files of the store begin with this path and a slash."""
     filesystem = _filesystem(url)
-    return bool(_found(url, lambda: _within(REQUEST_SECONDS, filesystem.isdir, url)))
+    return bool(_found(url, lambda: _in_time(filesystem.isdir, url)))
 
 
 def entries_of(url: str) -> list[Found]:
     """Return what a folder holds, described."""
     filesystem = _filesystem(url)
-    infos = _found(url, lambda: _within(REQUEST_SECONDS, filesystem.ls, url, detail=True)) or []
+    infos = _found(url, lambda: _in_time(filesystem.ls, url, detail=True)) or []
     return [found for found in (_entry(url, info) for info in infos) if found[0] != url]
 
 
 def matches_of(pattern: str) -> list[Found]:
     """Return the files and folders that fit a pattern, described."""
     filesystem = _filesystem(pattern)
-    infos = _found(pattern, lambda: _within(REQUEST_SECONDS, filesystem.glob, pattern, detail=True)) or {}
+    infos = _found(pattern, lambda: _in_time(filesystem.glob, pattern, detail=True)) or {}
     return [_entry(pattern, info) for info in infos.values()]
 
 
@@ -143,7 +143,7 @@ def _read_once(found: RemoteObject, start: int, stop: int) -> bytes:
             content: bytes = file.read(stop - start)
             return content
 
-    content = _within(REQUEST_SECONDS, read)
+    content = _in_time(read)
     if len(content) != stop - start:
         raise CutShortError
     return content
@@ -185,7 +185,7 @@ def _on_loop(
     return sync(filesystem.loop, function, filesystem, url, *rest, timeout=seconds or REQUEST_SECONDS, **known)
 
 
-def _within(seconds: float, function: Callable[..., _Result], *arguments: Any, **named: Any) -> _Result:
+def _in_time(function: Callable[..., _Result], *arguments: Any, **named: Any) -> _Result:
     """Call a function in a thread that is left behind after the time, because not every library has a deadline."""
     results: queue.SimpleQueue[tuple[_Result | None, BaseException | None]] = queue.SimpleQueue()
 
@@ -197,7 +197,7 @@ def _within(seconds: float, function: Callable[..., _Result], *arguments: Any, *
 
     threading.Thread(target=call, daemon=True).start()
     try:
-        result, error = results.get(timeout=seconds)
+        result, error = results.get(timeout=REQUEST_SECONDS)
     except queue.Empty:
         raise TimeoutError from None
     if error is not None:

@@ -14,7 +14,6 @@ from distrain.data.batches import sample_batch
 from distrain.data.dataset_index import open_dataset
 from distrain.data.shuffle import epoch_order
 from distrain.data.sources import part_examples
-from distrain.distribution.single import SingleDevice
 from distrain.inference.finished_run import open_finished_run
 from distrain.models.state import ModelState
 from distrain.training.run import train
@@ -74,5 +73,5 @@ def test_a_run_on_text_is_opened_with_its_averages(text, tmp_path):
     finished = open_finished_run(tmp_path / "run")
     examples = part_examples(open_dataset(text["ngram"]).parts["test"], **finished.row_layout)
     assert sample_batch(examples).num_rows > 0
-    model = finished.load_model(examples, SingleDevice()).model
+    model = finished.load_model(examples).model
     assert ModelState(model).weights_digest() == summary["weights_sha256"]

@@ -17,13 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distrain.errors import ConfigurationError, DataError
-from distrain.remote.path import RemotePath, text_of, to_path
+from distrain.remote.path import is_pattern, matching, text_of, to_path
 from distrain.text.readers.byte_streams import unreadable
 from distrain.text.readers.no_text import kind_of, refuse_no_text
 
 COMPRESSED_SUFFIXES = (".gz", ".zst")
 DATA_SUFFIXES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json", ".parquet", ".pq")
-_MAGIC = frozenset("*?[")  # characters of a pattern
 _SPLIT = re.compile(r"(train|test|valid|validation|val|dev|eval)(?![a-z])", re.IGNORECASE)
 
 
@@ -98,8 +97,7 @@ def _expanded(path: Path, option: str) -> list[Path]:
     """Return the paths that a pattern or a list means; any other path is returned alone, even if it is missing."""
     if path.exists():
         return [path]
-    is_pattern = not _MAGIC.isdisjoint(str(path))
-    if is_pattern and (found := _matches(path)):
+    if is_pattern(path) and (found := _matches(path)):
         return found
     parts = [to_path(part) for part in text_of(path).split(",")]
     if len(parts) > 1:
@@ -110,23 +108,14 @@ def _expanded(path: Path, option: str) -> list[Path]:
                 f"Check the names, or give {option} once for each file."
             )
         return found
-    if is_pattern:
+    if is_pattern(path):
         raise DataError(f"{option} {path} fits no file. Check the pattern.")
     return [path]
 
 
 def _matches(pattern: Path) -> list[Path]:
     """Return the files and folders that fit a pattern, sorted by name, without hidden files and metadata."""
-    found: list[Path]
-    if isinstance(pattern, RemotePath):
-        found = [*pattern.matches()]
-    else:
-        base = Path(pattern.anchor)
-        try:
-            found = sorted(base.glob(str(pattern.relative_to(base))))
-        except ValueError:  # such as "**a": two stars beside other characters
-            return []
-    return [one for one in found if not one.name.startswith(".") and not _is_metadata(one)]
+    return [one for one in matching(pattern) if not one.name.startswith(".") and not _is_metadata(one)]
 
 
 def _files_of(path: Path, option: str, notes: list[str]) -> list[Path]:

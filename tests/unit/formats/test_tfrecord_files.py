@@ -200,6 +200,13 @@ def test_a_read_only_folder_has_its_index_in_the_cache(folder, monkeypatch, tmp_
     assert not list(folder.glob(".*index"))
 
 
+def test_a_user_without_a_home_folder_has_the_index_in_memory(folder, monkeypatch):
+    monkeypatch.setattr("distrain.formats.record_index.user_cache", lambda: None)
+    monkeypatch.setattr("distrain.formats.record_index.atomic_write", _refusing(folder))
+    assert len(tfrecord(folder)) == NUM
+    assert not list(folder.glob(".*index"))
+
+
 def _refusing(folder):
     from distrain.files import atomic_write
 

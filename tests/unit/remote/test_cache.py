@@ -148,6 +148,19 @@ def test_several_processes_fetch_each_range_once(server: WebServer, cache_folder
     assert server.sent <= len(CONTENT) + 3
 
 
+def test_a_user_without_a_home_folder_names_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    def unknown() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", unknown)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert find_cache().root.parent == tmp_path / "cache"
+    monkeypatch.delenv("DISTRAIN_CACHE")
+    find_cache.cache_clear()
+    with pytest.raises(ConfigurationError, match="no home folder for the cache of remote files: set DISTRAIN_CACHE"):
+        find_cache()
+
+
 @pytest.mark.parametrize("given", ["much", "-1", "nan", "1e9"])
 def test_a_size_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch, given: str):
     monkeypatch.setenv("DISTRAIN_CACHE_GIB", given)
