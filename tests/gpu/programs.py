@@ -79,11 +79,9 @@ def bfloat16(devices: str) -> list[float]:
 
 
 def _losses(build: Callable[[], Any], x: Any, y: Any, devices: str, **settings: Any) -> list[float]:
-    optimizer = {"optimizer": lambda: keras.optimizers.Adam(1e-3), "loss": "sparse_categorical_crossentropy"}
-    result = distrain.fit(
-        build, (x, y), epochs=EPOCHS, global_batch_size=BATCH, devices=devices, verbose=0, deterministic=True,
-        **optimizer, **settings,
-    )  # fmt: skip
+    fixed = {"epochs": EPOCHS, "global_batch_size": BATCH, "deterministic": True, "verbose": 0}
+    learning = {"optimizer": lambda: keras.optimizers.Adam(1e-3), "loss": "sparse_categorical_crossentropy"}
+    result = distrain.fit(build, (x, y), devices=devices, **fixed, **learning, **settings)
     return [float(epoch["loss"]) for epoch in result.history]
 
 

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from launching import needs_horovod, needs_mpi
-from strategy_runs import agreed_ends, run_by_strategy
+from strategy_runs import STRATEGIES, agreed_ends, run_by_strategy
 
 from distrain.runs.checkpoint import list_checkpoints
 
@@ -19,10 +18,7 @@ pytestmark = pytest.mark.timeout(300)
 PROGRAM = Path(__file__).parent / "programs" / "running_ahead.py"
 
 
-@pytest.fixture(
-    scope="module",
-    params=["mirrored", pytest.param("mpi", marks=needs_mpi), pytest.param("horovod", marks=needs_horovod)],
-)
+@pytest.fixture(scope="module", params=[strategy for strategy in STRATEGIES if strategy != "single"])
 def strategy(request):
     return request.param
 

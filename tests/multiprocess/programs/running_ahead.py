@@ -64,16 +64,20 @@ def dense() -> keras.Model:
     return keras.Sequential([keras.Input((3,)), keras.layers.Dense(4, "tanh"), keras.layers.Dense(1)])
 
 
+def adam() -> keras.Optimizer:
+    """Return an optimizer, once the devices are chosen."""
+    return keras.optimizers.Adam(0.01)
+
+
 def fit(run: str, train: Any = (X, Y), **settings: Any) -> dict[str, Any]:
     """Train; return how the run ended."""
     fixed = {"loss": "mse", "shuffle": False, "verbose": 0, "strategy": STRATEGY, "global_batch_size": 8, "keep": 9}
-    optimizer = lambda: keras.optimizers.Adam(0.01)  # noqa: E731 - made once the devices are chosen
     try:
         result = distrain.fit(
             dense,
             train,
             run=FOLDER / run,
-            optimizer=optimizer,
+            optimizer=adam,
             **fixed,
             **{"epochs": 2, "devices": "cpu:2" if STRATEGY == "mirrored" else "cpu:1", **settings},
         )
