@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from distrain.errors import ConfigurationError
+from distrain.extras import require_extra
 from distrain.files import atomic_write
 
 ENDINGS = (".parquet", ".jsonl")
@@ -41,12 +42,7 @@ def check_prediction_file(path: Path) -> None:
         fault = "is a folder" if path.is_dir() else f"lies in {path.parent}, which is no folder"
         raise ConfigurationError(f"--out is '{path}', but that {fault}. Name a file in a folder that is there.")
     if path.suffix == ".parquet":
-        try:
-            import pyarrow.parquet  # noqa: F401 - it is used later, when much has been computed
-        except ImportError:
-            raise ConfigurationError(
-                "Parquet files need pyarrow: pip install 'distrain[parquet]', or give --out a name with .jsonl."
-            ) from None
+        require_extra("pyarrow.parquet", package="pyarrow", extra="parquet", what="A Parquet file, unlike .jsonl,")
 
 
 @contextmanager

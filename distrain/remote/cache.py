@@ -200,8 +200,8 @@ def find_cache() -> Cache:
             raise ValueError
     except ValueError:
         raise ConfigurationError(f"{SIZE_VARIABLE} is {given!r}, but it must be a number of GiB, such as 32.") from None
-    given = os.environ.get(FOLDER_VARIABLE)
-    folder = Path(given) if given else user_cache()
+    named = os.environ.get(FOLDER_VARIABLE)
+    folder = Path(named) if named else user_cache()
     if folder is None:
         raise ConfigurationError(f"There is no home folder for the cache of remote files: set {FOLDER_VARIABLE}.")
     return Cache(folder / "remote-1", int(gib * 2**30))

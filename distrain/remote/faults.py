@@ -160,7 +160,7 @@ def _is_named(error: BaseException, names: tuple[str, ...]) -> bool:
 
 def _is_deadline(error: BaseException) -> bool:
     """Whether the time of a whole request is over: the server sends, but too slowly."""
-    return _is_timeout(error) and type([*_chain(error)][-1]).__name__ in ("TimeoutError", "CancelledError", "Empty")
+    return _is_timeout(error) and type([*_chain(error)][-1]).__name__ in ("TimeoutError", "CancelledError")
 
 
 def _is_timeout(error: BaseException) -> bool:

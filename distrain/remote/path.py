@@ -34,7 +34,7 @@ _MAGIC = frozenset("*?[")
 _COLLAPSED = re.compile(rf"({'|'.join(SCHEMES)}):/(?!/)")  # what `Path("s3://bucket")` makes of a URL
 
 if TYPE_CHECKING:
-    _Base = Path  # readers ask of a path only what `RemotePath` has; the type checker need not tell the two apart
+    _Base = Path  # the type checker need not tell the two apart: readers use no more than these methods have
 else:
     _Base = object
 

@@ -11,10 +11,10 @@ Every request has a bound in time. A request whose failure may pass is sent agai
 from __future__ import annotations
 
 import os
-import queue
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -187,22 +187,16 @@ def _on_loop(
 
 def _in_time(function: Callable[..., _Result], *arguments: Any, **named: Any) -> _Result:
     """Call a function in a thread that is left behind after the time, because not every library has a deadline."""
-    results: queue.SimpleQueue[tuple[_Result | None, BaseException | None]] = queue.SimpleQueue()
+    answer: Future[_Result] = Future()
 
     def call() -> None:
         try:
-            results.put((function(*arguments, **named), None))
+            answer.set_result(function(*arguments, **named))
         except BaseException as error:
-            results.put((None, error))
+            answer.set_exception(error)
 
     threading.Thread(target=call, daemon=True).start()
-    try:
-        result, error = results.get(timeout=REQUEST_SECONDS)
-    except queue.Empty:
-        raise TimeoutError from None
-    if error is not None:
-        raise error
-    return result  # type: ignore[return-value]
+    return answer.result(timeout=REQUEST_SECONDS)
 
 
 _FILESYSTEMS: dict[tuple[str, int], Any] = {}
