@@ -18,6 +18,9 @@ def sum_over_ranks(size: int, *, needs_gpu: bool = False) -> str:
     Args:
         size: number of ranks that must be there.
         needs_gpu: whether a sum on the CPU is a failure.
+
+    Raises:
+        SystemExit: another sum came out, or another number of ranks, or the sum was elsewhere.
     """
     import horovod.tensorflow as hvd  # imported here, because the documentation imports this module without them
     import tensorflow as tf
@@ -26,13 +29,17 @@ def sum_over_ranks(size: int, *, needs_gpu: bool = False) -> str:
     gpus = tf.config.list_physical_devices("GPU")
     own = gpus[hvd.local_rank() : hvd.local_rank() + 1] if len(gpus) >= size else []  # NCCL needs a GPU for each rank
     tf.config.set_visible_devices(own, "GPU")
-    assert own or not needs_gpu, "TensorFlow sees no GPU for this rank: distrain doctor says why"
+    if needs_gpu and not own:
+        sys.exit("TensorFlow sees no GPU for this rank: distrain doctor says why")
     with tf.device("/GPU:0" if own else "/CPU:0"):
         total = hvd.allreduce(tf.fill([1000], float(hvd.rank() + 1)), op=hvd.Sum)
     expected = size * (size + 1) / 2
-    assert hvd.size() == size, (hvd.size(), size)
-    assert (total.numpy() == expected).all(), total
-    assert ("GPU" in total.device) == bool(own), total.device
+    if hvd.size() != size:
+        sys.exit(f"{size} rank(s) were started, but {hvd.size()} found each other")
+    if not (total.numpy() == expected).all():
+        sys.exit(f"the sum must be {expected} everywhere, but it is {total.numpy()}")
+    if ("GPU" in total.device) != bool(own):
+        sys.exit(f"the sum must be on {'a GPU' if own else 'the CPU'}, but it is on {total.device}")
     return f"{tf.__version__} sums over {size} rank(s) on {'a GPU' if own else 'the CPU'}"
 
 

@@ -21,7 +21,8 @@ from distrain.cluster.process_group import ProcessGroup
 from distrain.data.rows import Rows
 from distrain.text.ragged import map_array
 
-_FIELDS = {"lengths": np.int32, "columns": np.int32, "values": np.float32, "weights": np.float32}
+# Fields of rows on disk; labels have the dtype of the data set.
+_FIELDS = {"lengths": np.int32, "labels": None, "columns": np.int32, "values": np.float32, "weights": np.float32}
 
 
 def in_order(
@@ -52,21 +53,19 @@ def in_order(
 def _save(scratch: Path, stem: str, blocks: Iterator[Rows]) -> None:
     with ExitStack() as stack:
         files = [stack.enter_context(_path(scratch, stem, field).open("wb")) for field in _FIELDS]
-        labels_file = stack.enter_context(_path(scratch, stem, "labels").open("wb"))
         for rows in blocks:
-            arrays = (np.diff(rows.row_splits), rows.columns, rows.values, rows.weights)
+            arrays = (np.diff(rows.row_splits), rows.labels, rows.columns, rows.values, rows.weights)
             for file, dtype, array in zip(files, _FIELDS.values(), arrays, strict=True):
                 if array is not None:
                     file.write(np.ascontiguousarray(array, dtype).data)
-            labels_file.write(np.ascontiguousarray(rows.labels).data)
 
 
 def _blocks(scratch: Path, stem: str, block_rows: list[int], like: Rows) -> Iterator[Rows]:
     """Yield the rows of one process in blocks of `block_rows` rows."""
-    lengths, columns, values, weights = (
-        map_array(_path(scratch, stem, field), dtype) for field, dtype in _FIELDS.items()
+    lengths, labels, columns, values, weights = (
+        map_array(_path(scratch, stem, field), dtype or like.labels.dtype) for field, dtype in _FIELDS.items()
     )
-    labels = map_array(_path(scratch, stem, "labels"), like.labels.dtype).reshape(-1, *like.labels.shape[1:])
+    labels = labels.reshape(-1, *like.labels.shape[1:])
     row = first = 0
     for num_rows in block_rows:
         row_splits = np.concatenate([[0], lengths[row : row + num_rows].cumsum(dtype=np.int64)])

@@ -38,7 +38,6 @@ class SummingReplicas(Protocol):
 class UpdatedReplicas(Protocol):
     """The part of `Distribution` that an update uses."""
 
-    num_replicas: int
     local_update: bool
     runs_ahead: bool
 

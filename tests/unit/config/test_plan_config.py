@@ -37,3 +37,17 @@ def test_a_wrong_setting_is_named(settings, message):
 def test_the_time_of_a_step_may_be_given_in_two_ways():
     assert PlanConfig(replicas=2, step_ms=2.5, bandwidth_gbs=10).step_ms == 2.5
     assert str(PlanConfig(replicas=2, measured_run="runs/1").measured_run) == "runs/1"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"hosts": 2},
+        {"step_ms": 1.0, "link": "pcie", "floor_ms": 1.0},
+        {"step_ms": 1.0, "link": "pcie", "hosts": 2, "network": "10gbe"},
+        {"measured_run": "runs/1", "bandwidth_gbs": 10.0, "latency_ms": 0.1, "floor_ms": 1.0},
+    ],
+)
+def test_what_suits_each_other_is_taken(settings):
+    config = PlanConfig(replicas=2, **settings)
+    assert {name: str(getattr(config, name)) for name in settings} == {name: str(settings[name]) for name in settings}
