@@ -26,7 +26,7 @@ from distrain.data.batches import epoch_batches
 from distrain.data.plan import EpochPlan
 from distrain.data.positional import positional_examples
 from distrain.data.prefetch import prefetched
-from distrain.data.worker_pool import WorkerPool
+from distrain.data.workers.pool import WorkerPool
 
 COLUMNS = 256  # of float32: 1 KiB
 BATCH = 256

@@ -27,7 +27,7 @@ _LOG = logging.getLogger(__name__)
 
 def is_own_data(data: Path) -> bool:
     """Whether the data is arrays or a named function, and no prepared text."""
-    from distrain.data.array_folder import is_array_folder
+    from distrain.data.array_folders.folder import is_array_folder
     from distrain.training.named_data import names_function
 
     return names_function(data) or is_array_folder(data)

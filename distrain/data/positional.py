@@ -36,8 +36,8 @@ from distrain.data.examples import Examples, RowNests, RowReader
 from distrain.data.shuffle import SHUFFLE_SPAN, shuffle_sizes
 from distrain.data.source_reader import SourceReader, bytes_of, part_of, sampled_numbers
 from distrain.data.transforms import Transform
-from distrain.data.worker_pool import WorkerPool
-from distrain.data.worker_reading import read_by_workers
+from distrain.data.workers.pool import WorkerPool
+from distrain.data.workers.reading import read_by_workers
 
 _LOG = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ Decides: which method of a source reads some examples, and which example an erro
     >>> features.tolist(), labels.tolist()
     ([[2.0, 3.0], [0.0, 1.0]], [1, 0])
 
-A reader may be sent to another process, as `worker_pool` does.
+A reader may be sent to another process, as `workers.pool` does.
 """
 
 from __future__ import annotations

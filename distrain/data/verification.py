@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from distrain.data.array_manifest import MANIFEST_NAME, read_manifest, recorded_files
+from distrain.data.array_folders.manifest import MANIFEST_NAME, read_manifest, recorded_files
 from distrain.data.dataset_index import INDEX_NAME, read_index
 from distrain.data.fetched_folder import compared_copy, remote_names
 from distrain.errors import DataError

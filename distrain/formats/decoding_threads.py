@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from distrain.cluster.placement import cpu_threads
 from distrain.cluster.world import find_world
-from distrain.data.worker_process import WORKER_VARIABLE
+from distrain.data.workers.process import WORKER_VARIABLE
 from distrain.errors import ConfigurationError
 
 Item = TypeVar("Item")

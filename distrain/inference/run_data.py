@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from distrain.data.array_folder import is_array_folder, open_array_folder
+from distrain.data.array_folders.folder import is_array_folder, open_array_folder
 from distrain.data.dataset_index import open_dataset
 from distrain.data.examples import Examples
 from distrain.data.sources import part_examples

@@ -14,7 +14,7 @@ import time
 from rich.console import Console
 
 from distrain.config.source import PrepareSourceConfig
-from distrain.data.array_cache import prepare_arrays
+from distrain.data.array_folders.cache import prepare_arrays
 from distrain.prepare.display import Display
 from distrain.prepare.staging import terminable
 from distrain.training.named_data import load_named_data

@@ -22,9 +22,9 @@ from typing import Any
 
 from distrain.cluster.world import find_world
 from distrain.config import TrainConfig
-from distrain.data.array_cache import Progress
-from distrain.data.worker_pool import WorkerPool
-from distrain.data.worker_process import refuse_in_worker
+from distrain.data.array_folders.cache import Progress
+from distrain.data.workers.pool import WorkerPool
+from distrain.data.workers.process import refuse_in_worker
 from distrain.errors import ConfigurationError
 from distrain.reporting.console import open_console, print_line
 from distrain.reporting.reporter import Reporter, RunReporter

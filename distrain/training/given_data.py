@@ -21,7 +21,7 @@ from distrain.data.positional import positional_examples
 from distrain.data.source_reader import is_positional
 from distrain.data.sources import array_examples
 from distrain.data.transforms import Transform
-from distrain.data.worker_pool import WorkerPool
+from distrain.data.workers.pool import WorkerPool
 from distrain.errors import ConfigurationError
 
 MAX_SHOWN = 10  # names of classes in a message

@@ -17,12 +17,12 @@ from typing import Any, NoReturn
 from distrain.config import TrainConfig
 from distrain.config.named_function import find_function
 from distrain.config.text import TASKS
-from distrain.data.array_folder import is_array_folder, open_array_folder
-from distrain.data.array_manifest import recorded_digest
+from distrain.data.array_folders.folder import is_array_folder, open_array_folder
+from distrain.data.array_folders.manifest import recorded_digest
 from distrain.data.dataset_index import open_dataset
 from distrain.data.examples import Examples
 from distrain.data.sources import part_examples
-from distrain.data.worker_pool import WorkerPool
+from distrain.data.workers.pool import WorkerPool
 from distrain.errors import ConfigurationError, DataError
 from distrain.training.class_weight import weigh_classes
 from distrain.training.named_data import load_named_data, names_function

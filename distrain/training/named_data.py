@@ -20,7 +20,7 @@ from typing import Any
 
 from distrain.config.named_function import FUNCTION_NAME, FUNCTION_RULE, call_function
 from distrain.data.examples import Examples
-from distrain.data.worker_pool import WorkerPool
+from distrain.data.workers.pool import WorkerPool
 from distrain.errors import ConfigurationError
 from distrain.training.fit_arguments import transforms_of
 from distrain.training.given_data import FORMS, class_names_of, given_examples

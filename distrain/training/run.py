@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from distrain.cluster.error_relay import run_on_all_ranks
 from distrain.cluster.signals import StopRequest
 from distrain.config import TrainConfig
-from distrain.data.worker_pool import WorkerPool
+from distrain.data.workers.pool import WorkerPool
 from distrain.errors import StopRequested
 from distrain.keras_backend import require_tensorflow
 from distrain.reporting.boot_clock import boot_clock

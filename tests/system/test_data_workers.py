@@ -82,7 +82,7 @@ def workers_of(pid: int) -> list[int]:
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == pid and b"distrain.data.worker_main" in (folder / "cmdline").read_bytes():
+            if parent == pid and b"distrain.data.workers.main" in (folder / "cmdline").read_bytes():
                 found.append(int(folder.name))
     return sorted(found)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from distrain.cli.main import main
-from distrain.data.array_cache import cached_arrays
+from distrain.data.array_folders.cache import cached_arrays
 from distrain.runs.checkpoint import save_checkpoint
 from distrain.runs.manifest import record_end, rewriting
 

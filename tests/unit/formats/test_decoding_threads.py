@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from distrain.data.worker_process import WORKER_VARIABLE
+from distrain.data.workers.process import WORKER_VARIABLE
 from distrain.formats import decoding_threads
 
 

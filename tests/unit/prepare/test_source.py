@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from distrain.cli.main import main
-from distrain.data.array_folder import open_array_folder
+from distrain.data.array_folders.folder import open_array_folder
 
 MODULE = """
 import itertools

@@ -252,7 +252,7 @@ def forbidden(path):
 
 
 # Data workers get the source and `map` by pickle, through a pipe from the process that started them, and answer arrays.
-SENDS_TO_OWN_PROCESSES = {"data/worker_main.py", "data/worker_messages.py", "data/worker_pool.py"}
+SENDS_TO_OWN_PROCESSES = {"data/workers/main.py", "data/workers/messages.py", "data/workers/pool.py"}
 
 
 def test_nothing_in_the_package_can_run_what_it_reads(tmp_path):

@@ -11,8 +11,8 @@ import pytest
 
 from distrain.cluster.process_group import SingleProcess
 from distrain.config import TrainConfig
-from distrain.data.array_cache import prepare_arrays
-from distrain.data.worker_pool import WorkerPool
+from distrain.data.array_folders.cache import prepare_arrays
+from distrain.data.workers.pool import WorkerPool
 from distrain.errors import ConfigurationError, DataError
 from distrain.training.given_data import given_examples
 from distrain.training.job import open_job

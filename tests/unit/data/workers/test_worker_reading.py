@@ -18,10 +18,10 @@ from distrain.data.batches import epoch_batches
 from distrain.data.plan import EpochPlan
 from distrain.data.positional import positional_examples
 from distrain.data.transforms import Transform
-from distrain.data.worker_messages import _pickled
-from distrain.data.worker_pool import WorkerPool
-from distrain.data.worker_process import WORKER_VARIABLE, refuse_in_worker, worker_setup
-from distrain.data.worker_reading import AHEAD
+from distrain.data.workers.messages import _pickled
+from distrain.data.workers.pool import WorkerPool
+from distrain.data.workers.process import WORKER_VARIABLE, refuse_in_worker, worker_setup
+from distrain.data.workers.reading import AHEAD
 from distrain.errors import ConfigurationError, DataError, RankError
 
 COUNT = 203

@@ -2,7 +2,7 @@
 
 Decides: the environment and the signals of a worker. Never: what a worker reads.
 
-    worker = start_worker(1, read_end)                 # an interpreter that runs `worker_main`
+    worker = start_worker(1, read_end)                 # an interpreter that runs `main`
     worker.connection.send_bytes(pickle.dumps(worker_setup(needs_main=False)))
     raise worker.lost("it read example 7", num_workers=4)
 """
@@ -107,7 +107,7 @@ def start_worker(number: int, read_end: int) -> WorkerProcess:
         "PYTHONPATH": os.pathsep.join(_import_path()),
         "CUDA_VISIBLE_DEVICES": "-1",  # a map= that uses TensorFlow must not take the memory of the GPUs
     }
-    arguments = ["-m", "distrain.data.worker_main", str(remote.fileno()), str(read_end)]
+    arguments = ["-m", "distrain.data.workers.main", str(remote.fileno()), str(read_end)]
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # until the worker ignores them
     try:
         process = subprocess.Popen(

@@ -21,9 +21,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from distrain.data.array_folder import part_arrays
-from distrain.data.array_manifest import MANIFEST_NAME, check_recorded_files, read_manifest
-from distrain.data.array_writer import ArrayWriter
+from distrain.data.array_folders.folder import part_arrays
+from distrain.data.array_folders.manifest import MANIFEST_NAME, check_recorded_files, read_manifest
+from distrain.data.array_folders.writer import ArrayWriter
 from distrain.data.element_stream import ElementStream, element_stream
 from distrain.errors import ConfigurationError
 from distrain.files import describe, exclusive_lock, make_folder, replace_folder

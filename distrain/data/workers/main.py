@@ -2,7 +2,7 @@
 
 Decides: how a worker starts and ends. Never: which examples it reads.
 
-    python -m distrain.data.worker_main CONNECTION PIPE    # descriptors that a `WorkerPool` leaves open
+    python -m distrain.data.workers.main CONNECTION PIPE    # descriptors that a `WorkerPool` leaves open
 
 The process that trains never writes to `PIPE`. When that process ends, the system closes the pipe and the worker ends.
 """
@@ -19,7 +19,7 @@ import threading
 from multiprocessing.connection import Connection
 
 from distrain.cluster.signals import STOP_SIGNALS
-from distrain.data.worker_messages import send_error, send_rows
+from distrain.data.workers.messages import send_error, send_rows
 from distrain.errors import RankError
 
 

@@ -31,8 +31,8 @@ import numpy as np
 from distrain.data.elements import Layout
 from distrain.data.examples import RowNests
 from distrain.data.source_reader import SourceReader
-from distrain.data.worker_messages import packed_readers, receive_answer, receive_rows
-from distrain.data.worker_process import WorkerProcess, start_worker, worker_setup
+from distrain.data.workers.messages import packed_readers, receive_answer, receive_rows
+from distrain.data.workers.process import WorkerProcess, start_worker, worker_setup
 
 CHUNK_BYTES = 2**21  # most bytes of an answer, unless a single example is larger
 CHUNK_SECONDS = 0.06  # a worker reads about so long for an answer: far longer than a message takes

@@ -1,6 +1,6 @@
-"""Writes a folder of arrays, as `array_folder` opens it, from examples in order.
+"""Writes a folder of arrays, as `folder` opens it, from examples in order.
 
-Decides: the files of a part. Never: where examples come from, or what the manifest records (`array_manifest`).
+Decides: the files of a part. Never: where examples come from, or what the manifest records (`manifest`).
 
     writer = ArrayWriter(folder)                       # an existing, empty folder
     writer.write("train", stream.layout, stream.blocks())
@@ -19,8 +19,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from distrain.data.array_folder import KINDS
-from distrain.data.array_manifest import write_manifest
+from distrain.data.array_folders.folder import KINDS
+from distrain.data.array_folders.manifest import write_manifest
 from distrain.data.elements import Layout, Leaf
 from distrain.data.examples import RowNests
 from distrain.data.nests import is_nest, leaves

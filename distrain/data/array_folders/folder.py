@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
-from distrain.data.array_manifest import check_recorded_files
+from distrain.data.array_folders.manifest import check_recorded_files
 from distrain.data.examples import Examples
 from distrain.data.sources import array_examples
 from distrain.errors import ConfigurationError, DataError

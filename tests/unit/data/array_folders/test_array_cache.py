@@ -11,9 +11,9 @@ import threading
 import numpy as np
 import pytest
 
-from distrain.data.array_cache import cached_arrays, prepare_arrays
-from distrain.data.array_folder import open_array_folder
-from distrain.data.array_manifest import MANIFEST_NAME
+from distrain.data.array_folders.cache import cached_arrays, prepare_arrays
+from distrain.data.array_folders.folder import open_array_folder
+from distrain.data.array_folders.manifest import MANIFEST_NAME
 from distrain.data.verification import verify_arrays
 from distrain.errors import ConfigurationError, DataError
 from distrain.files import json_bytes
@@ -227,7 +227,7 @@ def test_a_cache_on_storage_without_write_access_is_read(tmp_path, monkeypatch):
     def refuse(folder):
         raise PermissionError(30, "Read-only file system", str(folder))
 
-    monkeypatch.setattr("distrain.data.array_cache._locked", refuse)
+    monkeypatch.setattr("distrain.data.array_folders.cache._locked", refuse)
     assert len(cached_arrays(tmp_path / "cache", {"train": generated})["train"][1]) == COUNT
     with pytest.raises(ConfigurationError, match="cannot be written"):
         cached_arrays(tmp_path / "other", {"train": generated})
@@ -275,7 +275,7 @@ def test_one_process_writes_and_all_others_wait(tmp_path, caplog):
 def test_a_killed_process_leaves_no_folder_and_the_next_writes_it(tmp_path):
     script = f"""
 import os, pathlib
-from distrain.data.array_cache import cached_arrays
+from distrain.data.array_folders.cache import cached_arrays
 def rows():
     for number in range(9000):
         if number == 8000: os.kill(os.getpid(), 9)

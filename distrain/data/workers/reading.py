@@ -20,8 +20,8 @@ import numpy as np
 
 from distrain.data.examples import RowNests, RowReader
 from distrain.data.nests import leaves
-from distrain.data.worker_messages import empty_rows
-from distrain.data.worker_pool import SharedReader
+from distrain.data.workers.messages import empty_rows
+from distrain.data.workers.pool import SharedReader
 
 AHEAD = 4  # tasks of each worker that are queued, under work, or done and not yet used
 

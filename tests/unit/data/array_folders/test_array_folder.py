@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse
 from damaged_headers import DAMAGED_HEADERS
 
-from distrain.data.array_folder import is_array_folder, open_array_folder
+from distrain.data.array_folders.folder import is_array_folder, open_array_folder
 from distrain.errors import DataError
 
 X = np.arange(12.0, dtype=np.float32).reshape(6, 2)

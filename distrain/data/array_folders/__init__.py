@@ -1,0 +1,1 @@
+"""Folders of arrays: opened, checked against their manifest, written from examples."""
