@@ -152,5 +152,5 @@ def _print_missed_classes(classes: Mapping[str, Mapping[str, float]], kind: str)
     missed = [name for name, figures in classes.items() if figures["support"] and not figures["recall"]]
     if missed:
         shown = ", ".join(repr(name[:40]) for name in missed[:5]) + (", ..." if len(missed) > 5 else "")
-        cure = ": --class-weight balanced may help" if kind == "class" else ""
-        print(f"no validation example of {kind} {shown} is recognized{cure}")
+        ways = "--class-weight, or weights of rows" if kind == "class" else "weights of rows"
+        print(f"no validation example of {kind} {shown} is recognized: a larger weight may help ({ways})")

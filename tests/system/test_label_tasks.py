@@ -7,9 +7,11 @@ import json
 import keras
 import numpy as np
 import pytest
-from sklearn.metrics import f1_score
+from sklearn.metrics import f1_score, precision_recall_fscore_support
+from sklearn.utils.class_weight import compute_class_weight
 
 import distrain
+from distrain.cli.main import main
 from distrain.config import PrepareConfig, TrainConfig
 from distrain.data.dataset_index import open_dataset
 from distrain.data.sources import part_examples
@@ -82,7 +84,10 @@ def keras_model(dataset):
     shipped = text_model(dataset.kind, **sizes, config=config, head=head)
     layers = [keras.Input((dataset.num_features,)), keras.layers.Dense(config.units, "relu")]
     loss: dict[str, object] = {"loss": "binary_crossentropy"}
-    if dataset.task == "multilabel":
+    if dataset.task == "classification":
+        layers.append(keras.layers.Dense(len(dataset.classes), "softmax"))
+        loss = {"loss": "sparse_categorical_crossentropy"}
+    elif dataset.task == "multilabel":
         layers.append(keras.layers.Dense(len(dataset.classes), "sigmoid"))
     else:
         layers += [keras.layers.Dense(1), keras.layers.Rescaling(dataset.target_deviation, dataset.target_mean)]
@@ -143,6 +148,38 @@ def test_evaluate_and_predict(folder):
     assert evaluate_run(folder / "regression-1", folder / "regression").keys() >= {"loss", "mse", "mae"}
     (answer,) = map(json.loads, predict_lines(folder / "regression-1", ["gun siege ship wave paint brush"]))
     assert 300 < answer["value"] < 700
+
+
+def test_balanced_classes_are_those_of_plain_keras(tmp_path, capsys, last_weights):
+    """Class 2 has 4 training rows of 100, and the words of another class in its test rows."""
+    rows = [("art", "paint brush"), ("sea", "ship wave")] * 48 + [("war", "paint brush ship wave")] * 4
+    files = {"train": tmp_path / "train.jsonl", "test": tmp_path / "test.jsonl", "out": tmp_path / "data"}
+    for name, part in (("train", rows), ("test", [*rows[:10], ("war", "ship wave")])):
+        lines = [json.dumps({"label": label, "text": f"{text} the of"}) + "\n" for label, text in part]
+        files[name].write_text("".join(lines))
+    prepare(PrepareConfig(**files, vectorizer="ngram", workers=1), console=open_console())
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in SETTINGS.items()]
+    where = ["--data", str(tmp_path / "data"), "--run", str(tmp_path / "run")]
+    assert main(["train", *where, *words, "--class-weight=balanced"]) == 0
+    assert "no validation example of class 'war' is recognized: a larger weight may help" in capsys.readouterr().out
+
+    dataset = open_dataset(tmp_path / "data")
+    x, y, _ = arrays(dataset, "train")
+    model = keras_model(dataset)
+    weights = dict(enumerate(compute_class_weight("balanced", classes=np.unique(y), y=y)))
+    for epoch in range(EPOCHS):
+        order = distrain.epoch_order(len(y), seed=0, epoch=epoch).examples(range(len(y)))
+        options = {"class_weight": weights, "batch_size": GLOBAL_BATCH, "shuffle": False, "verbose": 0}
+        model.fit(x[order], y[order], **options)
+    trained = last_weights(tmp_path / "run")
+    for name, array in zip(sorted(trained), model.get_weights(), strict=True):
+        np.testing.assert_allclose(trained[name], array, atol=1e-5)
+    figures = evaluate_run(tmp_path / "run", tmp_path / "data")["classes"]
+    x, y, _ = arrays(dataset, "test")
+    found = precision_recall_fscore_support(y, model.predict(x, verbose=0).argmax(1), zero_division=0)
+    assert list(figures) == list(dataset.classes)
+    for name, values in zip(("precision", "recall", "f1", "support"), found, strict=True):
+        assert [figure[name] for figure in figures.values()] == pytest.approx(values.tolist()), name
 
 
 def test_classes_are_not_weighed_where_there_are_none(folder):
