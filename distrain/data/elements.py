@@ -72,9 +72,12 @@ class Misfit(ValueError):  # noqa: N818 - no error that users see: callers raise
 def example_parts(element: Any) -> tuple[Any, Any, Any]:
     """Return features, label and weight of an example, with `()` for a label or a weight that is absent.
 
+    A named tuple is read by its names, as a dict is.
+
     Raises:
         Misfit: the example is a list or a tuple of another length, or names two labels or two weights.
     """
+    element = _named(element)
     if isinstance(element, tuple) and not hasattr(element, "_fields"):
         if not 1 <= len(element) <= len(PARTS):
             raise Misfit(f"is a tuple of {len(element)} values; give (x, y) or (x, y, weight)")
@@ -89,6 +92,11 @@ def example_parts(element: Any) -> tuple[Any, Any, Any]:
         raise Misfit(f"has no inputs beside {', '.join(map(repr, element))}")
     features = next(iter(inputs.values())) if len(inputs) == 1 else inputs
     return features, () if label is None else element[label], () if weight is None else element[weight]
+
+
+def _named(element: Any) -> Any:
+    is_named_tuple = is_nest(element) and hasattr(element, "_asdict")
+    return element._asdict() if is_named_tuple else element
 
 
 def _only(element: Mapping[Any, Any], names: Sequence[str]) -> str | None:
@@ -109,13 +117,14 @@ def layout_of(element: Any, cure: str = TEXT_CURE) -> Layout:
         Misfit: the example is empty, or holds something that is no array of numbers.
     """
     features, label, weight = example_parts(element)
-    if isinstance(features, (list, tuple, Mapping)) and not len(features):
+    if features is None or (isinstance(features, (list, tuple, Mapping)) and not len(features)):
         raise Misfit("has no features")
     features, label, weight = (_leaves(*named, cure) for named in zip((features, label, weight), PARTS, strict=True))
     return Layout((features, label, weight), _names(element))
 
 
 def _names(element: Any) -> frozenset[Any] | None:
+    element = _named(element)
     return frozenset(element) if isinstance(element, Mapping) else None
 
 
@@ -151,7 +160,7 @@ def stacked(layout: Layout, elements: Sequence[Any]) -> RowNests:
         if layout.names is not None:
             _check_names(layout, [None])
     else:
-        if layout.names is not None or any(isinstance(element, Mapping) for element in elements):
+        if layout.names is not None or any(isinstance(_named(element), Mapping) for element in elements):
             _check_names(layout, map(_names, elements))
         parts = zip(*map(example_parts, elements), strict=True)
     return _checked_weights(tuple(_stack(spec, list(values)) for spec, values in zip(layout.parts, parts, strict=True)))

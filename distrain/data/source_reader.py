@@ -65,8 +65,10 @@ class SourceReader:
         """Return the number of examples."""
         try:
             count = len(self.source)
-        except TypeError as error:
-            raise ConfigurationError(f"{self.name} has no length: {error}.") from None
+        except DistrainError:
+            raise
+        except Exception as error:
+            raise ConfigurationError(f"{self.name} has no length: {cause(error)}.") from error
         if count < 1:
             raise ConfigurationError(f"{self.name} is empty; training needs at least one example.")
         return count

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -182,6 +183,24 @@ def test_dicts_name_their_label_weight_and_inputs():
     assert alone.tolist() == [[1.0, 2.0]]
 
 
+def test_a_named_tuple_is_read_by_its_names_in_whatever_form():
+    class Example(NamedTuple):
+        label: int
+        image: list[float]
+
+    class InColumns(ByNumber):
+        def take(self, indices):
+            return Example(Y[indices], X[indices])
+
+    alone = [Example(1, [1.0, 2.0]), Example(0, [3.0, 4.0])]
+    features, labels, _ = positional_examples(alone).load(np.array([[0, 2]]), np.arange(2))(0, 2)
+    assert (features.tolist(), labels.tolist()) == ([[1.0, 2.0], [3.0, 4.0]], [1, 0])
+    features, labels, _ = positional_examples(InColumns()).load(np.array([[0, 9]]), np.arange(9)[::-1])(0, 9)
+    assert (features.tolist(), labels.tolist()) == (X[8::-1].tolist(), Y[8::-1].tolist())
+    with pytest.raises(DataError, match="example 1 has 'image', 'label' where example 0 has no names"):
+        positional_examples([([1.0, 2.0], 1), alone[1]]).load(np.array([[0, 2]]), np.arange(2))(0, 2)
+
+
 def test_structures_nest():
     element = ({"a": (np.ones(2), np.zeros(3)), "b": 1}, [np.ones(1), np.zeros(1)], (0.5, 2.0))
     features, labels, weights = positional_examples([element] * 3).load(np.array([[0, 3]]), np.arange(3))(1, 3)
@@ -247,6 +266,8 @@ def test_a_function_that_takes_a_second_argument_draws_random_numbers(function, 
         ([{"label": 0}], "example 0 has no inputs beside 'label'"),
         ([(X[0], None), (X[0], 1)], "example 1 has another structure"),
         ([((), 0)], "example 0 has no features"),
+        ([(None, 0)], "example 0 has no features"),
+        ([None], "example 0 has no features"),
         ([(X[0].astype(complex), 0)], "example 0 has complex128 as features"),
     ],
 )
@@ -363,6 +384,18 @@ def test_a_source_that_changes_is_told_and_still_resumes(caplog):
 def test_empty_sources_are_refused():
     with pytest.raises(ConfigurationError, match="the list is empty"):
         positional_examples([])
+
+
+@pytest.mark.parametrize(("error", "words"), [(OSError("bad sector"), "OSError: bad sector"), (-1, "ValueError: ")])
+def test_a_source_whose_length_fails_is_refused(error, words):
+    class Unknown(ByNumber):
+        def __len__(self):
+            if isinstance(error, int):
+                return error
+            raise error
+
+    with pytest.raises(ConfigurationError, match=f"the Unknown has no length: {words}"):
+        positional_examples(Unknown())
 
 
 def test_large_examples_have_small_windows_and_data_within_a_window_one_order():
