@@ -42,7 +42,7 @@ from distrain.prepare.inputs import (
     read_training,
 )
 from distrain.prepare.row_exchange import in_order
-from distrain.prepare.target_checks import check_targets, target_warnings
+from distrain.prepare.target_checks import check_targets, target_warnings, with_a_weight
 from distrain.prepare.targets import LearntTargets, row_targets
 from distrain.prepare.workers import gathered_group, shared_folders
 from distrain.text.readers.labels import KNOWN_SETS
@@ -184,6 +184,9 @@ def _write_parts(
         has_weights=has_weights,
         group=group,
     )
+    if inputs.test is None:  # the files of each part were looked at as a whole
+        names = {"train": "training", "test": "held-out"}
+        parts = {part: with_a_weight(rows, inputs.train.title, names[part]) for part, rows in parts.items()}
     num_rows = {part: writer.write(part, rows) for part, rows in parts.items()}
     if group.rank:
         return None

@@ -1,6 +1,6 @@
 """Whether a model can learn from the labels of the training rows, and which labels are suspicious.
 
-Decides: which labels are refused, and which are warned of. Never: reads rows.
+Decides: which labels are refused, and which are warned of. Never: reads text.
 
     check_targets("train.csv", training, store)              # DataError: all rows are of one class
     warnings += target_warnings("train.csv", training, store, has_weights=False)
@@ -8,10 +8,11 @@ Decides: which labels are refused, and which are warned of. Never: reads rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from distrain.data.rows import Rows
 from distrain.errors import DataError
 from distrain.prepare.inputs import Training
 from distrain.text.vectorizers.feature_tests import RowGroups, RowNumbers
@@ -81,6 +82,28 @@ def target_warnings(title: str, training: Training, store: TokenStore, *, has_we
             rows = f"{empty:,} of {store.num_rows:,} training {'row has' if empty == 1 else 'rows have'}"
             warnings.append(f"{title}: {rows} no label, which is learnt as such.")
     return warnings
+
+
+def with_a_weight(pieces: Iterable[Rows], title: str, rows_of_part: str) -> Iterator[Rows]:
+    """Pass on the rows of a part.
+
+    Args:
+        pieces: the rows.
+        title: name of the input.
+        rows_of_part: which rows of the input they are.
+
+    Raises:
+        DataError: at their end, if rows have weights, which are all 0.
+    """
+    have_weights = is_any_above_0 = False
+    for rows in pieces:
+        if rows.weights is not None:
+            have_weights, is_any_above_0 = True, is_any_above_0 or bool(rows.weights.any())
+        yield rows
+    if have_weights and not is_any_above_0:
+        raise DataError(
+            f"{title}: the weights of all {rows_of_part} rows are 0. Give --test, or another --seed or --holdout."
+        )
 
 
 def _sizes(training: Training, store: TokenStore) -> np.ndarray:

@@ -176,6 +176,11 @@ def test_weights_that_are_none(tmp_path, weight):
     settings["train"], test = tmp_path / "b.csv", path
     fails(DataError, "a.csv: all weights are 0", "nothing to test on", **settings, test=test)
     settings["train"] = path
+    for number, kept in enumerate(("held-out", "training")):  # the hash of seed 0 holds out six of the rows
+        weights = [int((row in (7, 14, 15, 20, 29, 30)) == bool(number)) for row in range(40)]
+        lines = [f"{'ab'[row // 2 % 2]},red thing,{weight}\n" for row, weight in enumerate(weights)]
+        path.write_text("label,text,w\n" + "".join(lines))
+        fails(DataError, f"a.csv: the weights of all {kept} rows are 0", "--seed", **settings)
     path.write_text("label,text\na,one thing\nb,two things\n")
     fails(ConfigurationError, "no column 'w'", **settings)
 
