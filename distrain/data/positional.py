@@ -17,8 +17,7 @@ Two optional methods make a source faster. Each may also return a tuple or a dic
 Two more parts are optional:
 
     read_labels(start, stop) -> array      labels of neighbours, read without their features
-    span_size                              neighbours that the storage holds together; data larger than a shuffle window
-                                           is shuffled in spans of this size
+    span_size                              neighbours that the storage unpacks together, such as a row group
 """
 
 from __future__ import annotations
@@ -33,9 +32,10 @@ import numpy as np
 from distrain.batch import Memory
 from distrain.data.elements import Layout
 from distrain.data.examples import Examples, RowNests, RowReader
-from distrain.data.shuffle import SHUFFLE_SPAN, shuffle_sizes
+from distrain.data.shuffle import shuffle_sizes
 from distrain.data.source_reader import SourceReader, bytes_of, part_of, sampled_numbers
 from distrain.data.transforms import Transform
+from distrain.data.unpacked_source import for_shuffled_spans
 from distrain.data.workers.pool import WorkerPool
 from distrain.data.workers.reading import read_by_workers
 
@@ -61,23 +61,36 @@ def positional_examples(
     """
     reader = SourceReader(source, name or f"the {type(source).__name__}", transform)
     num_examples, layout = reader.length(), reader.layout()
+    window, span = shuffle_sizes(layout.row_bytes)
+    readers = [reader, reader]  # of neighbours, and of shuffled spans
+    warnings: list[str] = []  # for a user who shuffles
+    if reader.reads_ranges_alone:
+        sizes = {"num_examples": num_examples, "window": window, "span": span}
+        shuffled, warnings = for_shuffled_spans(source, reader.name, **sizes)
+        readers[1] = reader if shuffled is source else replace(reader, source=shuffled)
     has_work = transform is not None or not reader.has_elements
-    shared = workers.add(reader, layout) if workers is not None and workers.size and has_work else None
+    uses_workers = workers is not None and workers.size > 0 and has_work
+    shared = None
+    if workers is not None and uses_workers:
+        first = workers.add(reader, layout)
+        shared = [first, first if readers[1] is reader else workers.add(readers[1], layout)]
 
     def load(spans: np.ndarray, indices: np.ndarray, memory: Memory = np.empty, epoch: int = 0) -> RowReader:
         numbers = np.concatenate([np.arange(start, stop) for start, stop in spans.tolist()])[indices]
-        if shared is not None and shared.is_running and len(indices) > FEW_EXAMPLES:
-            return read_by_workers(shared, numbers, spans, indices, epoch)
-        held = reader.read_spans(spans, indices) if reader.reads_ranges_alone and len(indices) else None
+        is_shuffled = bool(np.any(spans[1:, 0] != spans[:-1, 1]))
+        while is_shuffled and warnings:
+            _LOG.warning(warnings.pop())
+        if shared is not None and shared[0].is_running and len(indices) > FEW_EXAMPLES:
+            return read_by_workers(shared[is_shuffled], numbers, spans, indices, epoch)
+        own = readers[is_shuffled]
+        held = own.read_spans(spans, indices) if own.reads_ranges_alone and len(indices) else None
 
         def read(start: int, stop: int) -> RowNests:
             found = None if held is None else part_of(held, slice(start, stop))
-            return reader.read(layout, numbers[start:stop], epoch=epoch, found=found)
+            return own.read(layout, numbers[start:stop], epoch=epoch, found=found)
 
         return read
 
-    span_size = getattr(source, "span_size", SHUFFLE_SPAN)
-    window, span = shuffle_sizes(num_examples, layout.row_bytes, span_size)
     digest = _digest(reader, layout, num_examples)
     examples = Examples(num_examples, load, {}, digest, window_size=window, span_size=span)
     read_labels = getattr(source, "read_labels", None) if transform is None else None  # `transform` may change labels

@@ -164,22 +164,17 @@ def epoch_order(
     return ShuffledOrder(num_examples, seed, epoch, window_size=block, span_size=run, shuffle=shuffle)
 
 
-def shuffle_sizes(num_examples: int, row_bytes: int, span_size: int = SHUFFLE_SPAN) -> tuple[int, int]:
-    """Return the examples in a shuffle window, and in a span of neighbours.
+def shuffle_sizes(row_bytes: int) -> tuple[int, int]:
+    """Return the examples in a shuffle window, and in a span of neighbours; the storage of the data has no part in it.
 
     Args:
-        num_examples: examples of the source. A source no larger than a window has the same order in any storage.
         row_bytes: bytes of an example.
-        span_size: examples that the storage holds together.
 
-    >>> shuffle_sizes(10**6, 400), shuffle_sizes(10**6, 2**20), shuffle_sizes(10**6, 400, 10_000)
-    ((65536, 256), (256, 16), (65536, 10000))
+    >>> shuffle_sizes(400), shuffle_sizes(2**20)
+    ((65536, 256), (256, 16))
     """
     window = max(SPANS_PER_WINDOW, min(SHUFFLE_WINDOW, WINDOW_BYTES // max(1, row_bytes)))
-    span = min(SHUFFLE_SPAN, window // SPANS_PER_WINDOW)
-    if num_examples > window and span_size != SHUFFLE_SPAN:
-        span = max(1, span_size)
-    return window, span
+    return window, min(SHUFFLE_SPAN, window // SPANS_PER_WINDOW)
 
 
 def _permutation(size: int, seed: int, epoch: int, *, stream: int) -> np.ndarray:

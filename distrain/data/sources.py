@@ -74,7 +74,7 @@ def array_examples(features: Any, labels: Any = None, weights: Any = None) -> Ex
     num_columns = {name: value.shape[1] for name, value in sparse.items()}
     row_sizes = {name: partial(_entries, value.indptr) for name, value in sparse.items()}
     row_bytes = sum(value[:1].nbytes for _, value in arrays if isinstance(value, np.ndarray))
-    window, span = shuffle_sizes(num_examples, row_bytes)
+    window, span = shuffle_sizes(row_bytes)
     return Examples(num_examples, load, num_columns, _digest(rows), will_need, row_sizes, read_labels, window, span)
 
 

@@ -11,23 +11,26 @@ processes can use it. Threads take turns.
 
 from __future__ import annotations
 
+import hashlib
 import operator
 import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from distrain.data.nests import concatenated, map_nest
-from distrain.data.shuffle import SHUFFLE_SPAN
 from distrain.errors import ConfigurationError, DataError, DistrainError
 from distrain.formats.columns import Column, Names, assembled, check_row_shape, chosen_parts, expansion, names_of
+from distrain.remote.path import RemotePath
 
 MAX_OPEN_FILES = 32
+_VERSION = 1  # of `identity`: other releases may read other values
 _MAX_REASON = 200  # characters of a library's message
 
 
@@ -87,7 +90,7 @@ class FileSource:
         self._starts = np.concatenate([[0], np.cumsum(counts)])
         if not len(self):
             raise DataError(f"{paths[0]} has no rows; training needs at least one example.")
-        self.span_size = self._span_size()
+        self.span_size = self._stored_rows(0)
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -171,9 +174,21 @@ class FileSource:
             )
         return counts[longest]
 
-    def _span_size(self) -> int:
-        """Neighbours that the first file holds together, and no fewer than a span of other data."""
-        return max(SHUFFLE_SPAN, *(self._opened(0).columns[name].stored_rows for name in self._names))
+    def groups(self) -> np.ndarray:
+        """First example of each group that a file unpacks together, and the end of the last group, int64 `[g + 1]`."""
+        starts = [
+            np.arange(base, end, self._stored_rows(index))
+            for index, (base, end) in enumerate(pairwise(self._starts.tolist()))
+        ]
+        return np.append(np.concatenate(starts), len(self))
+
+    def identity(self) -> str:
+        """Hex digest of the columns, and of name, size and time of all files."""
+        facts = [repr((_VERSION, self._parts)), *map(_facts_of, self._paths)]
+        return hashlib.sha256("\0".join(facts).encode(errors="surrogateescape")).hexdigest()
+
+    def _stored_rows(self, index: int) -> int:
+        return max(self._opened(index).columns[name].stored_rows for name in self._names)
 
 
 class MappedSource(FileSource):
@@ -210,6 +225,18 @@ def _check_column(path: Path, name: str, columns: Mapping[str, Column], first: P
 def _form(column: Column) -> str:
     dtype = "text or bytes" if column.dtype.kind == "O" else str(column.dtype)
     return f"{dtype} of shape {column.shape}" if column.shape else dtype
+
+
+def _facts_of(path: Path) -> str:
+    """Return what changes with a file: its name, size and time; of a folder those facts of all its files."""
+    if isinstance(path, RemotePath):
+        found = path.described()
+        return repr((found.url, found.size, found.identity))
+    if not path.is_dir():
+        status = path.stat()
+        return repr((str(path.absolute()), status.st_size, status.st_mtime_ns))
+    with os.scandir(path) as entries:
+        return "\0".join(_facts_of(Path(entry.path)) for entry in sorted(entries, key=lambda entry: entry.name))
 
 
 def _native(array: np.ndarray) -> np.ndarray:

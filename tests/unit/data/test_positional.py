@@ -398,9 +398,9 @@ def test_a_source_whose_length_fails_is_refused(error, words):
         positional_examples(Unknown())
 
 
-def test_large_examples_have_small_windows_and_data_within_a_window_one_order():
-    assert shuffle_sizes(10**6, 150_000) == (1789, 111)
-    assert shuffle_sizes(60_000, 400, 10_000) == shuffle_sizes(60_000, 400)
+def test_large_examples_have_small_windows_and_the_storage_has_no_part_in_the_order():
+    assert shuffle_sizes(150_000) == (1789, 111)
+    assert shuffle_sizes(400) == (65_536, 256)
     assert positional_examples(ByRange()).span_size == positional_examples(ByNumber()).span_size
 
 
