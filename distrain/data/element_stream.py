@@ -25,15 +25,14 @@ from distrain.data.array_source import ArraySource
 from distrain.data.batch_source import is_py_dataset, py_dataset_source
 from distrain.data.elements import PARTS, Layout
 from distrain.data.examples import RowNests
-from distrain.data.nests import leaves
 from distrain.data.source_reader import (
     SAMPLED_EXAMPLES,
     SourceReader,
     bytes_of,
     is_positional,
-    part_of,
     sampled_numbers,
 )
+from distrain.data.tf_datasets import is_cut, unbatched
 from distrain.errors import ConfigurationError, DataError, DistrainError, cause
 
 BLOCK_BYTES = 2**22  # of examples that are checked and written at a time
@@ -157,8 +156,9 @@ def element_stream(data: Any, name: str) -> ElementStream:
         return ElementStream(reader, lambda: _by_number(reader, count), True, count, False)
     if hasattr(data, "as_numpy_iterator"):
         cardinality = int(data.cardinality())
-        found = (lambda: _unbatched(data.as_numpy_iterator())) if _is_batched(data) else data.as_numpy_iterator
-        length = cardinality if cardinality >= 0 and not _is_batched(data) else None
+        is_batched = is_cut(data, name)
+        found = (lambda: unbatched(data.as_numpy_iterator())) if is_batched else data.as_numpy_iterator
+        length = cardinality if cardinality >= 0 and not is_batched else None
         return ElementStream(reader, found, True, length, cardinality == _INFINITE)
     if not is_stream(data):
         raise ConfigurationError(
@@ -182,17 +182,3 @@ def _iterable(found: Any, name: str) -> Iterable[Any]:
             f"{name} is a function that returns {type(found).__name__}; let it return a generator."
         )
     return found
-
-
-def _is_batched(dataset: Any) -> bool:
-    shapes = [spec.shape for _, spec in leaves(dataset.element_spec) if hasattr(spec, "shape")]
-    return bool(shapes) and all(shape.rank and shape[0] is None for shape in shapes)
-
-
-def _unbatched(batches: Iterator[Any]) -> Iterator[Any]:
-    for batch in batches:
-        sizes = {len(value) for _, value in leaves(batch)}
-        if len(sizes) > 1:
-            raise DataError(f"a batch has arrays of {', '.join(map(str, sorted(sizes)))} rows; give .unbatch() data")
-        for row in range(sizes.pop()):
-            yield part_of(batch, row)

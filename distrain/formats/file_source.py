@@ -78,7 +78,7 @@ class FileSource:
         self._max_open = max_open
         self._paths = tuple(paths)
         self._forget_open_files()
-        columns = self._opened(0).columns
+        columns = self.opened(0).columns
         try:
             self._parts = chosen_parts(columns, features=features, label=label, weight=weight)
         except ConfigurationError as error:
@@ -129,8 +129,13 @@ class FileSource:
         self._lock = threading.RLock()
         self._process = os.getpid()
 
-    def _opened(self, index: int) -> StoredRows:
-        """Return the open file; a forked process opens its own."""
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All columns that an example needs."""
+        return self._names
+
+    def opened(self, index: int) -> Any:
+        """Return an open file; a forked process opens its own."""
         if self._process != os.getpid():
             self._open, self._process = OrderedDict(), os.getpid()
         if index not in self._open:
@@ -142,7 +147,7 @@ class FileSource:
 
     def _unchanged(self, index: int) -> Any:
         """Return the open file, with the rows that were found at first."""
-        path, stored = self._paths[index], self._opened(index)
+        path, stored = self._paths[index], self.opened(index)
         count = int(self._starts[index + 1] - self._starts[index])
         if any(name not in stored.columns or stored.columns[name].rows != count for name in self._names):
             raise DataError(f"{path} has changed since it was first opened. Restore the file, or start again.")
@@ -162,7 +167,7 @@ class FileSource:
 
     def _checked_rows(self, index: int) -> int:
         """Return the number of rows of a file whose columns fit the first file."""
-        path, columns = self._paths[index], self._opened(index).columns
+        path, columns = self._paths[index], self.opened(index).columns
         for name in self._names:
             _check_column(path, name, columns, self._paths[0], self._columns[name])
         counts = {name: columns[name].rows for name in self._names}
@@ -188,7 +193,7 @@ class FileSource:
         return hashlib.sha256("\0".join(facts).encode(errors="surrogateescape")).hexdigest()
 
     def _stored_rows(self, index: int) -> int:
-        return max(self._opened(index).columns[name].stored_rows for name in self._names)
+        return max(self.opened(index).columns[name].stored_rows for name in self._names)
 
 
 class MappedSource(FileSource):

@@ -4,11 +4,15 @@ Decides: which arrays and codecs of a store may be read. Never: decodes pickle.
 
     source = zarr("photos.zarr", features="images", label="labels")
 
-A store is a folder, or a `.zip` file. Zarr reads a chunk that is missing as the array's fill value.
+A store is a folder, or a `.zip` file. Zarr reads a chunk that is missing as the array's fill value: nobody can tell it
+from a chunk that was never written. A warning names the first one of each array.
 """
 
 from __future__ import annotations
 
+import itertools
+import logging
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,7 +26,10 @@ from distrain.formats.file_list import Paths, listed
 from distrain.formats.file_source import FileSource, readable
 from distrain.formats.stored_arrays import chunked_column
 
+_LOG = logging.getLogger(__name__)
+
 _KIND = "a Zarr store"
+_METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
 # A codec runs code on the bytes of a store, and one of them is pickle. These unpack numbers and nothing else.
 _CODECS = {
     *("adler32", "crc32", "crc32c", "fletcher32", "jenkins_lookup3"),
@@ -51,7 +58,10 @@ def zarr(
     """
     stores = listed(paths, suffixes=(), kind="Zarr stores", folders=True)
     require_extra("zarr", extra="zarr", what=f"Reading {stores[0]}")
-    return FileSource(ZarrRows, stores, features=features, label=label, weight=weight)
+    source = FileSource(ZarrRows, stores, features=features, label=label, weight=weight)
+    for index in range(len(stores)):
+        source.opened(index).tell_missing_chunks(source.names)
+    return source
 
 
 class ZarrRows:
@@ -72,6 +82,18 @@ class ZarrRows:
         """Return the rows start .. stop - 1 of some arrays."""
         with readable(self._path, _KIND):
             return {name: np.asarray(self._arrays[name][start:stop]) for name in names}
+
+    def tell_missing_chunks(self, names: Sequence[str]) -> None:
+        """Warn of arrays of which chunks are missing."""
+        with readable(self._path, _KIND):
+            for name in names:
+                if missing := _missing_chunks(self._arrays[name]):
+                    count, key, first, stop = missing
+                    _LOG.warning(
+                        f"{self._path}: {name!r} lacks {count:,} chunks, the first one {key!r} of rows {first:,} to "
+                        f"{stop - 1:,}. Zarr reads them as {self._arrays[name].fill_value}, which may be as they were "
+                        "written. Otherwise copy the store again."
+                    )
 
     def close(self) -> None:
         """Close the store."""
@@ -99,6 +121,28 @@ def _column(array: Any, path: Path) -> Column:
     rows = array.shape[0]
     num_bytes = _num_bytes(path, enough=rows // MAX_ROWS_PER_BYTE + 1) if rows > FEWEST_ROWS else 0
     return chunked_column(array.shape, array.dtype, array.shards or array.chunks, num_bytes)
+
+
+def _missing_chunks(array: Any) -> tuple[int, str, int, int] | None:
+    """Return the number of chunks that a store lacks, and of the first one its key and its rows, start and stop."""
+    from zarr.core.sync import sync
+
+    stored = array.shards or array.chunks
+    sides = [-(-side // chunk) for side, chunk in zip(array.shape, stored, strict=True)]
+    prefix = f"{array.path}/" if array.path else ""
+
+    async def found() -> set[str]:
+        return {key.removeprefix(prefix) async for key in array.store.list_prefix(prefix)}
+
+    present = {key for key in sync(found()) if not key.endswith(_METADATA)}
+    missing = math.prod(sides) - len(present)
+    if missing <= 0:
+        return None
+    coordinates = itertools.product(*map(range, sides))  # the first missing one ends the search
+    keys = ((place, array.metadata.encode_chunk_key(place)) for place in coordinates)
+    place, key = next(pair for pair in keys if pair[1] not in present)
+    first = place[0] * stored[0]
+    return missing, key, first, min(first + stored[0], array.shape[0])
 
 
 def _codec_names(metadata: Any) -> Iterator[str]:

@@ -83,3 +83,28 @@ def test_a_damaged_chunk_is_named(tmp_path):
     assert source.read(0, 4)[0].tolist() == X[:4].tolist()
     with pytest.raises(DataError, match=r"g\.zarr cannot be read as a Zarr store"):
         source.read(4, 8)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_missing_chunks_of_the_chosen_arrays_are_told_once(version, tmp_path, caplog):
+    group = zarr.create_group(tmp_path / "a.zarr", zarr_format=version)
+    for name in ("x", "y", "other"):
+        group.create_array(name, data=np.ones(50) + np.arange(50), chunks=(10,), fill_value=7)
+    formats.zarr(tmp_path / "a.zarr", features="x", label="y")
+    assert not caplog.messages
+    keys = {2: ("2", "4"), 3: ("c/2", "c/4")}[version]
+    for name in ("x", "other"):
+        for key in keys:
+            (tmp_path / "a.zarr" / name / key).unlink()
+    source = formats.zarr(tmp_path / "a.zarr", features="x", label="y")
+    (message,) = caplog.messages
+    assert f"a.zarr: 'x' lacks 2 chunks, the first one {keys[0]!r} of rows 20 to 29." in message
+    assert "as 7.0" in message
+    assert source.read(18, 22)[0].tolist() == [19, 20, 7, 7]
+
+
+def test_a_store_that_declares_countless_chunks_is_told_at_once(tmp_path, caplog):
+    group = zarr.create_group(tmp_path / "a.zarr")
+    group.create_array("x", shape=(1000, 10**7), chunks=(1, 1), dtype="u1")
+    formats.zarr(tmp_path / "a.zarr", features="x")
+    assert "'x' lacks 10,000,000,000 chunks, the first one 'c/0/0' of rows 0 to 0" in caplog.messages[0]
