@@ -5,8 +5,8 @@ Decides: which elements are cut into examples, and which are refused or told. Ne
     is_cut(dataset, "train")                         # False: each element is an example
     unbatched(dataset.as_numpy_iterator())           # yields the examples of batches
 
-Arrays whose first dimension is unknown everywhere are batches. `.batch(32, drop_remainder=True)` makes this dimension
-known, so that a batch of 32 pictures looks like one example of 32 pictures. The operations of the data set tell.
+Elements are batches where the first dimension of all arrays is unknown. `.batch(32, drop_remainder=True)` makes this
+dimension known. Such a batch of 32 pictures looks like one example, and only the operations of the data set tell.
 """
 
 from __future__ import annotations

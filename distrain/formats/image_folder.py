@@ -26,6 +26,7 @@ from distrain.files import describe
 from distrain.formats.decoding_threads import in_threads
 from distrain.formats.file_list import Paths, listed
 from distrain.formats.image_decoding import MAX_ENCODED_BYTES, ImageForm, decoded, pillow
+from distrain.formats.image_labels import TABLE_SUFFIXES, labelled_images
 from distrain.formats.image_listing import IMAGE_SUFFIXES, ImageListing, image_files, list_images
 from distrain.remote.path import is_url, to_path
 
@@ -51,7 +52,8 @@ def images(
     Args:
         folder: holds a folder per class. With `labels`, a folder of pictures, a pattern, or a list of files.
         size: (height, width) of the pixels; None keeps the size of each picture.
-        labels: a number, or an array of numbers, for each picture, in the order of the files.
+        labels: a number, or an array of numbers, for each picture, in the order of the files. Or the path of a table,
+            CSV, TSV or JSON Lines, with file name, label and perhaps weight of each picture; see `image_labels.py`.
         class_names: folders in the order of their numbers; default: all folders, by name.
         color_mode: "grayscale", "rgb" or "rgba".
         interpolation: "bilinear", "nearest", "area", "bicubic" or "lanczos3"; see `ImageForm`.
@@ -84,6 +86,8 @@ def images(
 
 
 def _labelled(paths: Paths, labels: Any, class_names: Sequence[str] | None) -> ImageListing:
+    if isinstance(labels, (str, os.PathLike)):
+        return _labelled_by_table(paths, Path(labels), class_names)
     if isinstance(paths, (str, os.PathLike)) and Path(paths).is_dir():
         files = image_files(Path(paths))
     else:
@@ -94,6 +98,14 @@ def _labelled(paths: Paths, labels: Any, class_names: Sequence[str] | None) -> I
     if len(values) != len(files):
         raise ConfigurationError(f"labels has {len(values):,} labels for {len(files):,} pictures; give one for each.")
     return ImageListing(tuple(files), values, tuple(class_names or ()))
+
+
+def _labelled_by_table(paths: Paths, table: Path, class_names: Sequence[str] | None) -> ImageListing:
+    if table.suffix.lower() not in TABLE_SUFFIXES:
+        raise ConfigurationError(f"labels= names {table}; a table of labels ends in {', '.join(TABLE_SUFFIXES)}.")
+    if not isinstance(paths, (str, os.PathLike)) or not Path(paths).is_dir():
+        raise ConfigurationError(f"labels={str(table)!r} counts file names from a folder, but {paths!r} is none.")
+    return labelled_images(Path(paths), table, class_names)
 
 
 class ImageSource:
@@ -115,23 +127,28 @@ class ImageSource:
     def __len__(self) -> int:
         return len(self._listing.files)
 
-    def __getitem__(self, number: int) -> tuple[np.ndarray, Any]:
+    def __getitem__(self, number: int) -> tuple[Any, ...]:
         """Return one example."""
         index = operator.index(number)
-        return read_image(self._listing.files[index], self._form), self._listing.labels[index]
+        return read_image(self._listing.files[index], self._form), *self._figures(index)
 
     def take(self, indices: np.ndarray) -> Any:
         """Return several examples: arrays, or a list if the pictures have several sizes."""
         files = [self._listing.files[index] for index in indices.tolist()]
-        labels = self._listing.labels[indices]
+        figures = self._figures(indices)
         pixels = in_threads(partial(read_image, form=self._form), files)
         if len({array.shape for array in pixels}) > 1:
-            return list(zip(pixels, labels, strict=True))
-        return np.stack(pixels), labels
+            return list(zip(pixels, *figures, strict=True))
+        return np.stack(pixels), *figures
 
     def read_labels(self, start: int, stop: int) -> np.ndarray:
         """Return the labels of neighbours, without their pictures."""
         return self._listing.labels[start:stop]
+
+    def _figures(self, rows: Any) -> tuple[Any, ...]:
+        """Return labels, and weights if there are weights."""
+        labels, weights = self._listing.labels[rows], self._listing.weights
+        return (labels,) if weights is None else (labels, weights[rows])
 
 
 def read_image(path: str, form: ImageForm) -> np.ndarray:

@@ -35,13 +35,15 @@ class ImageListing:
 
     Attributes:
         files: path of each picture.
-        labels: int64 `[n]`: class of each picture.
+        labels: int64 `[n]`: class of each picture; or other numbers.
         class_names: names of the classes by number.
+        weights: float32 `[n]`: weight of each picture; None without weights.
     """
 
     files: tuple[str, ...]
     labels: np.ndarray
     class_names: tuple[str, ...]
+    weights: np.ndarray | None = None
 
 
 def list_images(folder: Path, class_names: Sequence[str] | None = None) -> ImageListing:
