@@ -184,10 +184,7 @@ def _write_parts(
         has_weights=has_weights,
         group=group,
     )
-    if inputs.test is None:  # the files of each part were looked at as a whole
-        names = {"train": "training", "test": "held-out"}
-        parts = {part: with_a_weight(rows, inputs.train.title, names[part]) for part, rows in parts.items()}
-    num_rows = {part: writer.write(part, rows) for part, rows in parts.items()}
+    num_rows = {part: writer.write(part, rows) for part, rows in _weighed(parts, inputs).items()}
     if group.rank:
         return None
     vectorizer.save(new / VECTORIZER_NAME)
@@ -202,6 +199,14 @@ def _write_parts(
         "classes" if learnt.task == "classification" else "labels",
         [[part, f"{num_rows[part]:,}", classes, features, f"{sizes[part] / 1e6:,.1f}"] for part in parts],
     )
+
+
+def _weighed(parts: dict[str, Iterator[Rows]], inputs: Inputs) -> dict[str, Iterator[Rows]]:
+    """Check the weights of each part of one input; the files of several inputs were looked at as a whole."""
+    if inputs.test is not None:
+        return parts
+    names = {"train": "training", "test": "held-out"}
+    return {part: with_a_weight(rows, inputs.train.title, names[part]) for part, rows in parts.items()}
 
 
 def _check_training(
