@@ -51,7 +51,10 @@ ${BASH_REMATCH[4]}" ;;
 check_variable() { # NAME=VALUE
   [[ $1 =~ ^[A-Za-z_][A-Za-z0-9_]*= ]] || refuse "--env is \"$1\", but it must be a variable like NCCL_DEBUG=INFO"
   case ${1%%=*} in
-    DISTRAIN_NUM_PODS | DISTRAIN_RANKS_PER_POD | DISTRAIN_RENDEZVOUS) refuse "--env cannot set ${1%%=*}: the layout does" ;;
+    DISTRAIN_RESTARTS) refuse "--env cannot set DISTRAIN_RESTARTS: --restarts does, with --layout indexed" ;;
+    DISTRAIN_NUM_PODS | DISTRAIN_RANKS_PER_POD | DISTRAIN_RENDEZVOUS | DISTRAIN_LAUNCH_ID | JOB_COMPLETION_INDEX)
+      refuse "--env cannot set ${1%%=*}: the layout does"
+      ;;
   esac
   quote "${1#*=}" >/dev/null
   case $layout in mpijob | trainer) ;; *) return 0 ;; esac

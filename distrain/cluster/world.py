@@ -29,7 +29,8 @@ _VARIABLES = {
     ),
     "mpich": ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
 }
-# A launcher that starts ranks again after a loss gives all starts one id. So a run knows that it need not begin anew.
+# Names one job, whose starts after a loss all have it. So a run knows what the same job has written. A scheduler that
+# replaces whole machines sets it (the uid of Kubernetes' Job); otherwise a launcher that starts ranks again makes one.
 LAUNCH_ID = "DISTRAIN_LAUNCH_ID"
 
 _START_ONCE = "Start all processes by one launcher, and set none of its variables by hand."

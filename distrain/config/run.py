@@ -112,7 +112,7 @@ class RunSettings:
     )
     resume: str = setting(
         "where to continue: auto takes the newest checkpoint in --run, a path names any checkpoint, "
-        "never refuses a run directory in use",
+        "never refuses a run directory in use, but for restarts of one job",
         default="auto",
         metavar="auto|never|PATH",
         may_change=True,

@@ -165,7 +165,8 @@ def run_with_restarts(
     Returns:
         Exit code of the last run.
     """
-    os.environ[LAUNCH_ID] = uuid.uuid4().hex  # the ranks inherit the id: so a run knows its launch at a restart
+    if not os.environ.get(LAUNCH_ID):  # else a scheduler has set it, which may replace this process too
+        os.environ[LAUNCH_ID] = uuid.uuid4().hex  # the ranks inherit the id: so a run knows its launch at a restart
     for restart in range(1, restarts + 1):
         code = run()
         if not may_restart(code):

@@ -83,7 +83,7 @@ def open_run(
             despite `--resume never`; its checkpoints are damaged; or the disk is full or fails.
         ConfigurationError: the directory cannot be made or written.
     """
-    run, settings = config.run, {"launch_id": os.environ.get(LAUNCH_ID), **_plain(config), **resolved}
+    run, settings = config.run, {"launch_id": os.environ.get(LAUNCH_ID) or None, **_plain(config), **resolved}
     is_new = not os.path.lexists(run)
     with ExitStack() as held:
         try:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from job_controller import MAX_BACKOFF, START_SECONDS, JobController, minutes_lost
+from manifests import variables
 
 ROOT = Path(__file__).parents[2]
 PODS = (1, 2, 4, 8, 16, 32, 64)
@@ -50,9 +51,9 @@ def test_a_late_replacement_pushes_nobody_out():
 def test_pods_wait_longer_than_kubernetes_and_a_start():
     job = yaml.safe_load((ROOT / "k8s/overlays/indexed/train.yaml").read_text())
     (container,) = job["spec"]["template"]["spec"]["containers"]
-    variables = {variable["name"]: variable["value"] for variable in container["env"]}
-    assert int(variables["DISTRAIN_RENDEZVOUS_SECONDS"]) >= MAX_BACKOFF + 10 * START_SECONDS
-    assert int(variables["DISTRAIN_RESTARTS"]) > 0
+    found = variables(container)
+    assert int(found["DISTRAIN_RENDEZVOUS_SECONDS"]) >= MAX_BACKOFF + 10 * START_SECONDS
+    assert int(found["DISTRAIN_RESTARTS"]) > 0
 
 
 def table() -> str:

@@ -220,7 +220,7 @@ def test_pods_of_an_indexed_job_make_the_world_that_was_asked_for(pods, gpus, ra
     documents = render("--name=w", "--layout=indexed", *arguments, f"--global-batch-size={pods * per_pod}")
     job, service = find(documents, "Job", "w"), find(documents, "Service", "w")
     container = job["spec"]["template"]["spec"]["containers"][0]
-    environment = {one["name"]: one["value"] for one in container["env"]}
+    environment = manifests.variables(container)
     assert job["spec"]["completionMode"] == "Indexed"
     assert job["spec"]["completions"] == job["spec"]["parallelism"] == pods
     assert container["resources"]["limits"].get("nvidia.com/gpu", 0) == gpus
@@ -249,6 +249,16 @@ def test_pods_of_the_operators_jobs_are_as_many_as_asked_for(all_manifests):
     assert trainer["runtimeRef"]["name"] == "reviews"
     assert (trainer["trainer"]["numNodes"], trainer["trainer"]["numProcPerNode"]) == (4, 2)
     assert (policy["numNodes"], policy["mpi"]["numProcPerNode"]) == (4, 2)
+
+
+def test_all_pods_of_a_job_have_its_uid(all_manifests):
+    """So a replaced pod goes on in the run that its job has begun, whatever `--resume` says."""
+    label = "batch.kubernetes.io/controller-uid"  # the Job controller sets it on pods, since Kubernetes 1.27
+    for name, documents in all_manifests.items():
+        for template in pod_templates(documents):
+            (container,) = template["spec"]["containers"]
+            if template["metadata"]["labels"]["app.kubernetes.io/component"] == "train":
+                assert manifests.variables(container, {label: "u"})["DISTRAIN_LAUNCH_ID"] == "u", name
 
 
 def test_probes_ask_about_the_run_that_is_trained(all_manifests):

@@ -121,16 +121,17 @@ def test_skypilot_starts_again_after_a_stop_on_request_alone():
     task = yaml.safe_load((ELSEWHERE / "skypilot.yaml").read_text())
     assert task["resources"]["job_recovery"] == {"recover_on_exit_codes": [StopRequested.exit_code]}
     assert "exec " in task["run"]  # its exit code is that of distrain
+    assert "export DISTRAIN_LAUNCH_ID=$SKYPILOT_TASK_ID " in task["run"]  # a recovered task goes on in its own run
 
 
 def test_dstack_starts_again_after_a_stop_on_request_alone(tmp_path: Path):
     task = yaml.safe_load((ELSEWHERE / "dstack.yaml").read_text())
     assert task["retry"]["on_events"] == ["no-capacity", "interruption"]
     stand_in = tmp_path / "distrain"
-    stand_in.write_text('#!/bin/sh\necho . >>"$0.log"\n[ "$(wc -l <"$0.log")" -gt 2 ] && exit $LAST\nexit 42\n')
+    stand_in.write_text('#!/bin/sh\necho $DISTRAIN_LAUNCH_ID >>"$0.log"\n[ "$(wc -l <"$0.log")" -gt 2 ] && exit $LAST\nexit 42\n')
     stand_in.chmod(0o755)
     for last in (0, 3):
         (tmp_path / "distrain.log").unlink(missing_ok=True)
-        environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "LAST": str(last)}
+        environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "LAST": str(last), "DSTACK_RUN_ID": "run-1"}
         done = subprocess.run(["sh", "-ec", task["commands"][-1]], env=environment, timeout=30, check=False)
-        assert (done.returncode, (tmp_path / "distrain.log").read_text()) == (last, ".\n" * 3)
+        assert (done.returncode, (tmp_path / "distrain.log").read_text()) == (last, "run-1\n" * 3)

@@ -94,6 +94,11 @@ REFUSED = {
         ["render", "--name=a", "--env=DISTRAIN_NUM_PODS=2"],
         "--env cannot set DISTRAIN_NUM_PODS",
     ),
+    "variable of the job": (["render", "--name=a", "--env=DISTRAIN_LAUNCH_ID=x"], "--env cannot set DISTRAIN_LAUNCH_ID"),
+    "restarts as a variable": (
+        ["render", "--name=a", "--layout=indexed", "--env=DISTRAIN_RESTARTS=3"],
+        "--env cannot set DISTRAIN_RESTARTS: --restarts does",
+    ),
     "variable that ssh drops": (["render", "--name=a", "--layout=mpijob", "--env=FOO=1"], "--env cannot set FOO with"),
     "bytes in a variable": (["render", "--name=a", b"--env=A=\xff"], "is not UTF-8"),
     "volume": (["render", "--name=a", "--volume=/host:/x"], "--volume is "),

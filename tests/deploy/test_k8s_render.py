@@ -69,7 +69,7 @@ def test_hostile_arguments_arrive_as_they_were_given(layout):
 def test_hostile_variables_arrive_as_they_were_given():
     asked = {f"NCCL_{number}": value for number, value in enumerate(HOSTILE)}
     job = find(render("--name=a", *(f"--env={name}={value}" for name, value in asked.items())), "Job", "a")
-    found = {one["name"]: one["value"] for one in job["spec"]["template"]["spec"]["containers"][0]["env"]}
+    found = manifests.variables(job["spec"]["template"]["spec"]["containers"][0])
     assert {name: expanded(found[name], {"HOME": "/tmp"}) for name in asked} == asked
 
 
@@ -77,7 +77,7 @@ def test_hostile_variables_arrive_as_they_were_given():
 @pytest.mark.parametrize(("asked", "restarts"), [([], "10"), (["--restarts=3"], "3")])
 def test_pods_start_their_ranks_again_as_often_as_asked(asked, restarts):
     job = find(render("--name=a", "--layout=indexed", *asked), "Job", "a")
-    found = {one["name"]: one.get("value") for one in job["spec"]["template"]["spec"]["containers"][0]["env"]}
+    found = manifests.variables(job["spec"]["template"]["spec"]["containers"][0])
     assert found["DISTRAIN_RESTARTS"] == restarts
 
 

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import pytest
 from indexed_job import STEP_SECONDS, IndexedJob, render_job
 from launching import needs_horovod
+from manifests import variables
 from pod_root import USER
 from pods import Pod, missing, pod_network
 from run_files import distance, events, last_step, newest_checkpoint, summary
@@ -55,12 +56,12 @@ def indexed_job(volumes, tmp_path_factory) -> Iterator[Callable[..., IndexedJob]
 
 
 class Interrupted(NamedTuple):
-    """A job of two pods: pod 1 was drained and replaced, then lost its rank, and was killed in the end.
+    """A job of two pods: pod 1 was drained and replaced, then lost its rank, and pod 0 was killed in the end.
 
     Attributes:
-        job: The job.
+        job: The job, with `--resume never`, which forbids only what another job has written.
         resumed_at: Step of the drain, and step from which the ranks went on after the loss of a rank.
-        survivor: Pod 0, which has kept its place.
+        survivor: Pod 1, which has kept its place since it was replaced.
     """
 
     job: IndexedJob
@@ -71,7 +72,7 @@ class Interrupted(NamedTuple):
 @pytest.fixture(scope="module")
 def interrupted(indexed_job, long_reference) -> Iterator[Interrupted]:
     reference = long_reference
-    job = indexed_job("hurt", reference.settings)
+    job = indexed_job("hurt", [*reference.settings, "--resume", "never"])
     probe = job.spec["containers"][0]["livenessProbe"]["exec"]["command"]
 
     survivor, drained = (job.start(index) for index in (0, 1))
@@ -95,9 +96,9 @@ def interrupted(indexed_job, long_reference) -> Iterator[Interrupted]:
     assert "rank 1 was killed by signal 9" in pods[1].err()
     lost_at = saved_step(job)
     job.await_step(lost_at + 2 * reference.steps_per_epoch, pods)
-    pods[1].kill()
-    yield Interrupted(job, [drained_at, lost_at], survivor)
-    pods[1].remove()
+    survivor.kill()
+    yield Interrupted(job, [drained_at, lost_at], pods[1])
+    survivor.remove()
 
 
 def peers(pod: Pod) -> set[str]:
@@ -156,8 +157,7 @@ for (host, port), line in zip(addresses, itertools.cycle(lines)):
 def test_pods_train_the_model_that_one_process_trains(indexed_job, interrupted, reference):
     """Two pods of two ranks; pod 1 is drained while it waits, pod 0 starts late, a stranger sends rubbish."""
     job = indexed_job("together", reference.settings, ranks_per_pod=2)
-    variables = {variable["name"]: variable["value"] for variable in job.spec["containers"][0]["env"]}
-    rendezvous = variables["DISTRAIN_RENDEZVOUS"]
+    rendezvous = variables(job.spec["containers"][0])["DISTRAIN_RENDEZVOUS"]
     assert int(rendezvous.partition(":")[2]) in [port["containerPort"] for port in job.spec["containers"][0]["ports"]]
 
     drained = job.start(1)
@@ -192,14 +192,14 @@ def test_a_pod_that_never_starts_is_named_by_all(indexed_job, interrupted, refer
 
 
 def test_pods_keep_their_place_and_end_as_one_process(interrupted, long_reference):
-    """A drain, a lost rank, a lost pod, a stranger at each socket: no step is lost or trained twice."""
+    """A drain, a lost rank, a lost chief's pod, a stranger at each socket: no step is lost or trained twice."""
     (job, resumed_at, survivor), reference = interrupted, long_reference
-    wait_until(lambda: "restart 3 of 10" in survivor.err(), what=survivor.err)
-    assert "rank 1 (hurt-1) was lost after step" in survivor.err().splitlines()[-2]
+    wait_until(lambda: "restart 2 of 10" in survivor.err(), what=survivor.err)
+    assert "rank 0 (hurt-0) was lost after step" in survivor.err().splitlines()[-2]
     saved = saved_step(job)
     assert resumed_at[-1] < saved < reference.epochs * reference.steps_per_epoch
 
-    pods = [survivor, job.start(1)]
+    pods = [job.start(0), survivor]
     job.await_step(saved + 1, pods)
     addresses = [address for pod in pods for address in listening(pod)]
     assert addresses

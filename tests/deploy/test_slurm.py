@@ -83,6 +83,7 @@ def training(cluster, prepared_data, tmp_path_factory) -> Iterator[Future[tuple[
     """A training that is warned after its first checkpoint; its folder and facts, at its end."""
     folder = tmp_path_factory.mktemp("training")
     options = {"global-batch-size": 8, "epochs": 6, "patience": 0, "checkpoint-every": 2, "strategy": "mpi"}
+    options["resume"] = "never"  # it forbids only what another job has written
     words = ["--no-jit", *(word for name, value in options.items() for word in (f"--{name}", value))]
 
     def train() -> tuple[Path, dict[str, str]]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from manifests import replaced
+from manifests import replaced, variables
 from pod_root import USER, Mount
 from pods import IMAGE_ENV, Network, Pod
 from run_files import last_step
@@ -78,7 +78,8 @@ class IndexedJob:
         assert context["capabilities"] == {"drop": ["ALL"]}
         # The image would run tini as process 1. Here the command itself is process 1, which is harder.
         assert "command" not in container
-        env = {variable["name"]: unescaped(variable["value"]) for variable in container.get("env", [])}
+        labels = {"batch.kubernetes.io/controller-uid": f"uid of {self.name}"}  # the Job controller adds it
+        env = {name: unescaped(value) for name, value in variables(container, labels).items()}
         return self.network.start(
             f"{self.name}-{index}",
             replaced([unescaped(text) for text in container["args"]], more),

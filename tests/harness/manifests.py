@@ -6,6 +6,7 @@ cluster.
     documents = overlay("indexed")
     documents = render("--name", "reviews", "--layout", "indexed", "--pods", "3")
     for template in pod_templates(documents): ...
+    variables(container, labels={"batch.kubernetes.io/controller-uid": "1"})
 """
 
 from __future__ import annotations
@@ -98,6 +99,24 @@ def references(document: Document) -> Iterator[tuple[str, str]]:
         group = metadata.get("annotations", {}).get("scheduling.k8s.io/group-name")
         if group := group or metadata["labels"].get("scheduling.x-k8s.io/pod-group"):
             yield "PodGroup", group
+
+
+def variables(container: Document, labels: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment of a container as the manifest gives it.
+
+    Args:
+        container: The container.
+        labels: Labels of its pod, to which a variable may refer; Kubernetes gives a missing label as an empty string.
+    """
+    found = {}
+    for one in container.get("env", []):
+        if "valueFrom" in one:
+            path = one["valueFrom"]["fieldRef"]["fieldPath"]
+            (label,) = re.fullmatch(r"metadata\.labels\['(.*)'\]", path).groups()
+            found[one["name"]] = (labels or {}).get(label, "")
+        else:
+            found[one["name"]] = one["value"]
+    return found
 
 
 def expanded(text: str, environment: Mapping[str, str]) -> str:

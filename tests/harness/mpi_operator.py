@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from manifests import replaced
+from manifests import replaced, variables
 from pod_root import Mount
 from pods import IMAGE_ENV, Network, Pod
 
@@ -102,6 +102,8 @@ class Job:
         pod = self._spec["mpiReplicaSpecs"][role]["template"]["spec"]
         (container,) = pod["containers"]
         assert "command" not in container
+        # The launcher is a pod of a Job, whose controller adds the label; the operator makes the workers itself.
+        labels = {"batch.kubernetes.io/controller-uid": f"uid of {self.name}"} if role == "Launcher" else {}
         settings = Mount("/etc/ssh", self._folder / "ssh-settings", read_only=True)  # of the image
         keys = Mount(self._spec["sshAuthMountPath"], self._keys, read_only=True)
         return network.start(
@@ -109,7 +111,7 @@ class Job:
             [*entrypoint(), *replaced(container["args"], arguments)],
             subdomain=self.name,
             kubernetes_namespace=NAMESPACE,
-            env={**IMAGE_ENV, **{item["name"]: item["value"] for item in container["env"]}, **env},
+            env={**IMAGE_ENV, **variables(container, labels), **env},
             mounts=[*_mounts(pod, container, self._claims), settings, keys, *mounts],
         )
 

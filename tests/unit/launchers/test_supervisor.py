@@ -8,8 +8,16 @@ import socket
 
 import pytest
 
+from distrain.cluster.world import LAUNCH_ID
 from distrain.errors import DataError, StopRequested
-from distrain.launchers.supervisor import MAX_LINE_BYTES, StderrRelay, accepts_connection, exit_code_of, send_once
+from distrain.launchers.supervisor import (
+    MAX_LINE_BYTES,
+    StderrRelay,
+    accepts_connection,
+    exit_code_of,
+    run_with_restarts,
+    send_once,
+)
 
 
 def relayed(*written: bytes) -> StderrRelay:
@@ -76,3 +84,21 @@ def test_a_listener_is_found_and_its_end_noticed():
         assert accepts_connection(address)
     assert not accepts_connection(address)
     assert not accepts_connection(("nowhere.invalid", 1))
+
+
+@pytest.mark.parametrize("given", [None, "", "uid of a Job"])
+def test_all_starts_of_a_job_have_one_id_that_a_scheduler_may_set(given, monkeypatch):
+    """A Job of Kubernetes, or a job of SLURM, also replaces the process that starts ranks again."""
+    monkeypatch.setenv(LAUNCH_ID, given or "")
+    if given is None:
+        monkeypatch.delenv(LAUNCH_ID)
+    seen = []
+
+    def run() -> int:
+        seen.append(os.environ[LAUNCH_ID])
+        return 5
+
+    assert run_with_restarts(run, 2, lambda code: code == 5) == 5
+    assert len(seen) == 3
+    assert len(set(seen)) == 1
+    assert seen[0] == given if given else len(seen[0]) == 32

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 
+from distrain.cluster.world import LAUNCH_ID
 from distrain.config import TrainConfig
 from distrain.errors import CheckpointError, ConfigurationError
 from distrain.runs.checkpoint import load_checkpoint, save_checkpoint
@@ -424,6 +425,27 @@ def test_a_restart_of_one_launch_goes_on_from_the_newest_checkpoint(config, capl
     assert reopen(back, launch_id="second").path == newest
     assert reopen(back).path == first  # the user's own repetition goes back
     caplog.clear()
+
+
+def test_a_scheduler_that_replaces_a_process_names_its_job(config, monkeypatch):
+    """As Kubernetes does for a drained pod 0; an empty name, as of a pod without a Job, is none."""
+    new = dataclasses.replace(config, resume="never")
+    monkeypatch.setenv(LAUNCH_ID, "uid of a Job")
+    assert reopen(new) is None
+    first = save(config, 3)
+    assert reopen(new).path == first
+    for other in ("uid of the next Job", "", ""):
+        monkeypatch.setenv(LAUNCH_ID, other)
+        with pytest.raises(CheckpointError, match="--resume is never"):
+            reopen(new)
+
+
+def test_a_run_without_a_job_is_nobodys(config, monkeypatch):
+    new = dataclasses.replace(config, resume="never")
+    monkeypatch.setenv(LAUNCH_ID, "")
+    assert reopen(new) is None
+    with pytest.raises(CheckpointError, match="--resume is never"):
+        reopen(new)
 
 
 def test_a_restart_before_the_first_checkpoint_branches_off_as_the_launch_would(config, tmp_path, caplog):
