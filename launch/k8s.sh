@@ -221,7 +221,10 @@ lists the job's pods."
     find_kinds services networkpolicies.networking.k8s.io jobs.batch mpijobs.kubeflow.org \
       trainjobs.trainer.kubeflow.org trainingruntimes.trainer.kubeflow.org poddisruptionbudgets.policy \
       podgroups.scheduling.volcano.sh podgroups.scheduling.x-k8s.io
-    "${kubectl[@]}" delete "$kinds" --selector "$ours" ${dry_run:+"--dry-run$dry_run"}
+    # In the foreground, so that no pod of this job trains or saves when the same job is applied again.
+    "${kubectl[@]}" delete "$kinds" --selector "$ours" --cascade=foreground --timeout=5m \
+      ${dry_run:+"--dry-run$dry_run"} || fail $? "kubectl could not delete all objects, see above. If pods have not \
+ended in five minutes: kubectl get pods --selector $ours. A pod of a lost node ends by: kubectl delete pod POD --force"
     [ -z "$claims" ] || "${kubectl[@]}" delete persistentvolumeclaims distrain-data distrain-runs --ignore-not-found \
       ${dry_run:+"--dry-run$dry_run"}
     ;;

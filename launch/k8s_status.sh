@@ -71,7 +71,9 @@ show_status() {
   state=$(job_state)
   [ -z "$state" ] || say "$state"
   advise_evicted
-  [ "$component" = train ] && [ -z "$state" ] || return 0
+  [ -z "$state" ] || return 0
+  explain_waiting
+  [ "$component" = train ] || return 0
   pod=$(find_pod)
   [ -z "$pod" ] || show_progress "$pod"
 }
@@ -86,23 +88,83 @@ explain() {
     grep -E "^$name(-[a-z0-9-]+)?: " | tail -n 10 || true
 }
 
-# Prints a line if the job has ended or waits; nothing while it runs.
+# Prints a line if the job has ended, waits or is not there; nothing while it runs.
 job_state() {
-  local job=$name line='{.metadata.name}{range .status.conditions[?(@.status=="True")]};{.type}={.reason}{end}'
-  [ "$component" = train ] || job=$name-$component
+  local run="" line='{.metadata.name}{"\t"}{.kind}{"\t"}{.metadata.labels.kueue\.x-k8s\.io/queue-name}'
+  line+='{range .status.conditions[?(@.status=="True")]}{"\t"}{.type}{"\t"}{.reason}{"\t"}{.message}{end}'
+  [ "$component" != train ] || run="the model is in /runs/$name, and "
   "${kubectl[@]}" get "$kinds" --selector "$ours" --output "jsonpath={range .items[*]}$line{\"\n\"}{end}" |
-    awk -F ';' -v job="$job" -v run="$([ "$component" = train ] && echo "the model is in /runs/$name, and " || true)" '
+    awk -F '\t' -v job="$(job_name)" -v run="$run" -v pods="$(list_pods | wc -l)" '
       $1 == job {
-        for (i = 2; i <= NF; i++) {
-          split($i, condition, "=")
-          if (condition[1] == "Complete" || condition[1] == "Succeeded") end = " is complete: " run "`logs` shows the results."
+        found = "yes"
+        for (i = 4; i <= NF; i += 3) {
+          said = $(i + 2) == "" ? "" : " Kubernetes: " $(i + 2)
+          if ($i == "Complete" || $i == "Succeeded") end = " is complete: " run "`logs` shows the results."
           # An evicted worker is a failure only until there is another.
-          if (condition[1] == "Failed" && condition[2] != "MPIJobEvicted")
-            end = " has failed for good (" condition[2] "): `logs` says why. After the cure: `delete`, then `apply`."
-          if (condition[1] == "Suspended" && end == "") end = " is suspended: it waits in its queue, or somebody paused it."
+          if ($i == "Failed" && $(i + 1) == "DeadlineExceeded")
+            end = " has reached its time limit: `delete`, then `apply` goes on from the last checkpoint." said
+          else if ($i == "Failed" && $(i + 1) != "MPIJobEvicted")
+            end = " has failed for good (" $(i + 1) "): `logs` says why. After the cure: `delete`, then `apply`." said
+          if ($i == "Suspended" && end == "") end = " is suspended: " ($3 == "" ? paused($2) : queued($3))
         }
       }
-      END { if (end != "") print job end }'
+      function queued(queue) {
+        return "it waits in the queue " queue " for its whole quota. `kubectl get workloads` says what is missing."
+      }
+      function paused(kind,  field) {
+        field = kind == "MPIJob" ? "{\"runPolicy\":{\"suspend\":false}}" : "{\"suspend\":false}"
+        return "somebody paused it. To go on: kubectl patch " tolower(kind) " " job " --type merge -p \047{\"spec\":" \
+          field "}\047"
+      }
+      END {
+        if (end != "") print job end
+        if (found == "" && pods == 0)
+          print "there is no job " job " here: `apply` starts it. Kubernetes deletes a job a week after its end."
+      }'
+}
+
+# Prints why pods wait, one sentence for all pods that wait for the same.
+explain_waiting() {
+  local line='{.metadata.name}{"\t"}{.status.phase}{"\t"}{.status.initContainerStatuses[*].state.running.startedAt}'
+  line+='{"\t"}{.status.initContainerStatuses[*].state.waiting.reason}'
+  line+='{"\t"}{.status.containerStatuses[*].state.waiting.reason}'
+  line+='{"\t"}{.status.conditions[?(@.type=="PodScheduled")].status}'
+  line+='{"\t"}{.status.conditions[?(@.type=="PodScheduled")].message}'
+  "${kubectl[@]}" get pods --selector "$ours,app.kubernetes.io/component=$component" \
+    --output "jsonpath={range .items[*]}$line{\"\n\"}{end}" |
+    awk -F '\t' -v name="$name" -v wanted="$(wanted_pods)" '
+      function wait_for(pod, what) {
+        if (!(what in count)) { order[++kinds] = what; first[what] = pod }
+        count[what]++
+      }
+      $2 != "Failed" { present++ }
+      $2 != "Pending" { next }
+      $6 == "False" { wait_for($1, "for a node: " $7); next }
+      { why = $4 == "" ? $5 : $4 }
+      why ~ /Image/ { wait_for($1, "for its image (" why "): see --image and --pull-secret."); next }
+      why ~ /Error|BackOff/ { wait_for($1, "in vain (" why "): `kubectl describe pod` says for what."); next }
+      $3 != "" { wait_for($1, "for prepared data: `logs --name " name " --layout prepare` shows its job."); next }
+      { wait_for($1, "for its volumes and its image, as each pod does at its start.") }
+      END {
+        for (i = 1; i <= kinds; i++) {
+          others = count[order[i]] - 1
+          print first[order[i]] (others ? " (and " others " more)" : "") " waits " order[i]
+        }
+        if (present < wanted)
+          print wanted - present " of " wanted " pods are missing. If no warning above says why, Kubernetes waits up to 10 " \
+            "minutes before it replaces them. To hurry it: `delete`, then the same `apply`."
+      }'
+}
+
+# Prints how many pods Kubernetes keeps of the job; nothing for the jobs of operators.
+wanted_pods() {
+  local job="{.items[?(@.metadata.name==\"$(job_name)\")]"
+  "${kubectl[@]}" get jobs.batch --selector "$ours" --output "jsonpath=$job.spec.parallelism}"
+}
+
+# Prints the name of the object that stands for the job.
+job_name() {
+  case $component in train) echo "$name" ;; *) echo "$name-$component" ;; esac
 }
 
 # mpi-operator keeps a failed pod of a worker, and makes a worker only if there is no pod of its name.

@@ -31,6 +31,18 @@ def test_the_rule_is_what_clusters_do(ended, seconds):
     assert waits(*ended) == seconds
 
 
+@pytest.mark.parametrize(("failures", "seconds"), [(1, 10), (4, 80), (10, 600)])
+def test_a_new_job_hurries_kubernetes_and_a_pause_does_not(failures, seconds):
+    """What the README tells somebody who does not want to wait for a replaced pod."""
+    drained = 1000.0
+    controller = JobController()
+    controller.fail(failures, drained)
+    controller.suspend()
+    assert controller.creates_at() == drained + seconds
+    controller.delete()
+    assert controller.creates_at() <= drained
+
+
 @pytest.mark.parametrize("num_pods", PODS)
 @pytest.mark.parametrize("incidents", [1, 3, 10])
 def test_pods_that_keep_their_place_lose_less(num_pods, incidents):

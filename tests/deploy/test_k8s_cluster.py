@@ -49,6 +49,7 @@ def test_delete_keeps_the_data_and_the_runs_without_claims(cluster, script):
     assert ("jobs", "a-prepare") in cluster.names()
     assert script(cluster, "delete", "--name=a").returncode == 0
     assert cluster.names() == COMMON | of_b
+    assert "DELETE jobs/a Foreground" in cluster.requests  # the Job stays until its pods have saved and ended
     assert script(cluster, "delete", "--name=a", "--claims").returncode == 0
     assert cluster.names() == {("serviceaccounts", "distrain")} | of_b
 

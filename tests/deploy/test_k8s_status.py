@@ -41,6 +41,85 @@ def test_status_says_how_a_job_ended(cluster, script):
     assert "a is suspended" in script(cluster, "status", "--name=a").stdout
 
 
+def last_line(cluster, script, *arguments):
+    return script(cluster, "status", "--name=a", *arguments).stdout.splitlines()[-1]
+
+
+def test_status_says_why_a_job_failed_or_does_not_run(cluster_with_operators, script):
+    cluster = cluster_with_operators
+    assert last_line(cluster, script).startswith("there is no job a here: `apply` starts it.")
+    script(cluster, "apply", "--name=a", "--queue=gpus")
+    job = cluster.objects["jobs", "a"]
+
+    def said(kind, reason, message):
+        job["status"] = {"conditions": [{"type": kind, "status": "True", "reason": reason, "message": message}]}
+        return last_line(cluster, script)
+
+    assert said("Suspended", "JobSuspended", "Job suspended") == (
+        "a is suspended: it waits in the queue gpus for its whole quota. `kubectl get workloads` says what is missing."
+    )
+    why = "Container distrain for pod team/a-x failed with exit code 3 matching FailJob rule at index 2"
+    assert said("Failed", "PodFailurePolicy", why).endswith(f"After the cure: `delete`, then `apply`. Kubernetes: {why}")
+    long = "Job was active longer than specified deadline"
+    assert said("Failed", "DeadlineExceeded", long) == (
+        "a has reached its time limit: `delete`, then `apply` goes on from the last checkpoint. Kubernetes: " + long
+    )
+    del job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"]
+    assert said("Suspended", "JobSuspended", "Job suspended") == (
+        "a is suspended: somebody paused it. To go on: kubectl patch job a --type merge "
+        """-p '{"spec":{"suspend":false}}'"""
+    )
+    assert script(cluster, "delete", "--name=a").returncode == 0
+    script(cluster, "apply", "--name=a", "--layout=mpijob")
+    paused = {"type": "Suspended", "status": "True", "reason": "MPIJobSuspended", "message": "MPIJob suspended"}
+    cluster.objects["mpijobs", "a"]["status"] = {"conditions": [paused]}
+    assert last_line(cluster, script).endswith(
+        """kubectl patch mpijob a --type merge -p '{"spec":{"runPolicy":{"suspend":false}}}'"""
+    )
+    script(cluster, "apply", "--name=a", "--layout=prepare", "--train=/data/text/train.csv")
+    cluster.objects["jobs", "a-prepare"]["status"] = {"conditions": [{"type": "Complete", "status": "True"}]}
+    assert last_line(cluster, script, "--layout=prepare") == "a-prepare is complete: `logs` shows the results."
+
+
+def test_status_says_what_pods_wait_for(cluster, script):
+    """Pods that wait for the same are one sentence; a pod that Kubernetes has not created is missing."""
+    script(cluster, "apply", "--name=a", "--layout=indexed", "--pods=16")
+    running = add_pod(cluster, "a-0-x", progress='{"step": 7}\n', **{"batch.kubernetes.io/job-completion-index": "0"})
+    running["status"]["conditions"] = [{"type": "PodScheduled", "status": "True"}]
+    no_room = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
+    unscheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": no_room}
+
+    def waiting(reason):
+        return [{"name": "distrain", "state": {"waiting": {"reason": reason}}}]
+
+    starting = {"containerStatuses": waiting("PodInitializing")}
+    init = [{"name": "wait-for-data", "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}}]
+    states = [
+        *[{"conditions": [unscheduled]}] * 3,
+        {"containerStatuses": waiting("ContainerCreating")},
+        *[{"initContainerStatuses": waiting("ImagePullBackOff"), **starting}] * 2,
+        {"initContainerStatuses": init, **starting},
+        {"containerStatuses": waiting("CreateContainerConfigError")},
+    ]
+    other = {"batch.kubernetes.io/job-completion-index": "1"}
+    for index, state in enumerate(states, 1):
+        add_pod(cluster, f"a-{index}-x", **other)["status"] = {"phase": "Pending", **state}
+    end(add_pod(cluster, "a-9-x", **other), 42)
+    end(add_pod(cluster, "a-10-x", **other), 0)
+    done = script(cluster, "status", "--name=a")
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[-7:] == [
+        f"a-1-x (and 2 more) waits for a node: {no_room}",
+        "a-4-x waits for its volumes and its image, as each pod does at its start.",
+        "a-5-x (and 1 more) waits for its image (ImagePullBackOff): see --image and --pull-secret.",
+        "a-7-x waits for prepared data: `logs --name a --layout prepare` shows its job.",
+        "a-8-x waits in vain (CreateContainerConfigError): `kubectl describe pod` says for what.",
+        "6 of 16 pods are missing. If no warning above says why, Kubernetes waits up to 10 minutes before it replaces "
+        "them. To hurry it: `delete`, then the same `apply`.",
+        '{"step": 7}',
+    ]
+
+
 def test_status_says_what_to_do_about_an_evicted_worker(cluster_with_operators, script):
     cluster = cluster_with_operators
     script(cluster, "apply", "--name=a", "--layout=mpijob")

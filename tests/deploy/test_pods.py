@@ -120,6 +120,11 @@ def saved_step(job: IndexedJob) -> int:
     return int(newest_checkpoint(job.run).name.removeprefix("step-"))
 
 
+def resumes(job: IndexedJob) -> list[int]:
+    """Return the steps from which the run went on."""
+    return [event["step"] for event in events(job.run) if event["event"] == "resume"]
+
+
 def final_message(pod: Pod) -> str:
     return pod.err().splitlines()[-1]
 
@@ -200,14 +205,14 @@ def test_pods_keep_their_place_and_end_as_one_process(interrupted, long_referenc
     assert resumed_at[-1] < saved < reference.epochs * reference.steps_per_epoch
 
     pods = [job.start(0), survivor]
-    job.await_step(saved + 1, pods)
+    wait_until(lambda: resumes(job) == [*resumed_at, saved], STEP_SECONDS, survivor.err)
     addresses = [address for pod in pods for address in listening(pod)]
     assert addresses
     stranger = job.network.start("stranger", ["python", "-c", STRANGER, *addresses])  # to each socket of the job
     assert job.end(pods, 2 * STEP_SECONDS) == [0, 0], survivor.err()
     assert stranger.out().count("sent") >= len(addresses)
     stranger.remove()
-    assert [event["step"] for event in events(job.run) if event["event"] == "resume"] == [*resumed_at, saved]
+    assert resumes(job) == [*resumed_at, saved]
     assert summary(job.run)["examples_trained"] == summary(reference.run)["examples_trained"]
     assert distance(job.run, reference.run) <= 1e-5
 

@@ -5,9 +5,11 @@
 The rule is written down from Kubernetes 1.36, pkg/controller/job/backoff_utils.go (newBackoffRecord,
 getRemainingTimeForFailuresCount) and job_controller.go (manageJob):
 
-- every failed pod counts, also one that a podFailurePolicy ignores; only a pod that succeeds resets the count;
+- every failed pod counts, also one that a podFailurePolicy ignores; a pod that succeeds resets the count;
 - no pod of the Job is created until 10 s x 2^(count - 1), at most 600 s, have passed since the last failure;
-- then all missing pods are created at once.
+- then all missing pods are created at once;
+- a suspended Job deletes its pods (manageJob, deleteJobPods), which counts none of them, and keeps its record;
+- syncJob drops the record of a Job that is gone (removeBackoffRecord), so a new Job of the same name begins at 0.
 """
 
 from __future__ import annotations
@@ -35,6 +37,13 @@ class JobController:
         """Count pods that ended without success."""
         self.failures += num_pods
         self.last_failure = time
+
+    def suspend(self) -> None:
+        """Delete all pods: they leave the record as it is, and so does the Job that goes on."""
+
+    def delete(self) -> None:
+        """Drop the record with the Job; a new Job may take its name."""
+        self.failures, self.last_failure = 0, 0.0
 
     def creates_at(self) -> float:
         """Return when the missing pods are created."""
