@@ -128,7 +128,9 @@ def test_dstack_starts_again_after_a_stop_on_request_alone(tmp_path: Path):
     task = yaml.safe_load((ELSEWHERE / "dstack.yaml").read_text())
     assert task["retry"]["on_events"] == ["no-capacity", "interruption"]
     stand_in = tmp_path / "distrain"
-    stand_in.write_text('#!/bin/sh\necho $DISTRAIN_LAUNCH_ID >>"$0.log"\n[ "$(wc -l <"$0.log")" -gt 2 ] && exit $LAST\nexit 42\n')
+    stand_in.write_text(
+        '#!/bin/sh\necho $DISTRAIN_LAUNCH_ID >>"$0.log"\n[ "$(wc -l <"$0.log")" -gt 2 ] && exit $LAST\nexit 42\n'
+    )
     stand_in.chmod(0o755)
     for last in (0, 3):
         (tmp_path / "distrain.log").unlink(missing_ok=True)

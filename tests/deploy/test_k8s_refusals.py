@@ -94,7 +94,7 @@ REFUSED = {
         ["render", "--name=a", "--env=DISTRAIN_NUM_PODS=2"],
         "--env cannot set DISTRAIN_NUM_PODS",
     ),
-    "variable of the job": (["render", "--name=a", "--env=DISTRAIN_LAUNCH_ID=x"], "--env cannot set DISTRAIN_LAUNCH_ID"),
+    "variable of the job": (["render", "--name=a", "--env=DISTRAIN_LAUNCH_ID=x"], "cannot set DISTRAIN_LAUNCH_ID"),
     "restarts as a variable": (
         ["render", "--name=a", "--layout=indexed", "--env=DISTRAIN_RESTARTS=3"],
         "--env cannot set DISTRAIN_RESTARTS: --restarts does",

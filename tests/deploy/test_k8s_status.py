@@ -59,7 +59,7 @@ def test_status_says_why_a_job_failed_or_does_not_run(cluster_with_operators, sc
         "a is suspended: it waits in the queue gpus for its whole quota. `kubectl get workloads` says what is missing."
     )
     why = "Container distrain for pod team/a-x failed with exit code 3 matching FailJob rule at index 2"
-    assert said("Failed", "PodFailurePolicy", why).endswith(f"After the cure: `delete`, then `apply`. Kubernetes: {why}")
+    assert said("Failed", "PodFailurePolicy", why).endswith(f"`delete`, then `apply`. Kubernetes: {why}")
     long = "Job was active longer than specified deadline"
     assert said("Failed", "DeadlineExceeded", long) == (
         "a has reached its time limit: `delete`, then `apply` goes on from the last checkpoint. Kubernetes: " + long
