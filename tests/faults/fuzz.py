@@ -22,7 +22,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "harness"))
 
-from fuzzed_files import fuzz_subjects
+from fuzzed_files import FuzzSubject, fuzz_subjects
+from fuzzed_formats import format_subjects
 
 MAX_SECONDS = 10
 
@@ -35,11 +36,15 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[])
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        names = [one.name for one in fuzz_subjects(Path(folder)) if not options.only or one.name in options.only]
+        names = [one.name for one in _subjects(Path(folder)) if not options.only or one.name in options.only]
     print("| file | tried | read | refused | other errors | too long | crashed | memory, MiB |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
     for name in names:
         _fuzz_apart(name, options.minutes * 60 / len(names), options.seed)
+
+
+def _subjects(folder: Path) -> list[FuzzSubject]:
+    return [*fuzz_subjects(folder), *format_subjects(folder / "formats")]
 
 
 def _fuzz_apart(name: str, seconds: float, seed: int) -> None:
@@ -67,7 +72,7 @@ def _fuzz_apart(name: str, seconds: float, seed: int) -> None:
 def _fuzz(name: str, seconds: float, seed: int, results: multiprocessing.Queue) -> None:
     signal.signal(signal.SIGALRM, _too_long)
     with tempfile.TemporaryDirectory() as folder:
-        subject = next(one for one in fuzz_subjects(Path(folder)) if one.name == name)
+        subject = next(one for one in _subjects(Path(folder)) if one.name == name)
         subject.read()
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         end, number, counts = time.monotonic() + seconds, 0, Counter[str]()
