@@ -25,6 +25,7 @@ from distrain.formats.arrow_groups import ArrowGroups
 from distrain.formats.columns import Names
 from distrain.formats.file_list import Paths, listed
 from distrain.formats.file_source import FileSource, check_counts, readable
+from distrain.remote.local_copy import local_copies, local_copy
 
 _SUFFIXES = (".arrow", ".feather", ".arrows", ".ipc")
 _KIND = "Arrow"
@@ -54,6 +55,7 @@ def arrow(
     """
     files = listed(paths, suffixes=_SUFFIXES, kind="Arrow files")
     require_extra("pyarrow", extra="parquet", what=f"Reading {files[0]}")
+    local_copies(files)  # at once
     return FileSource(ArrowRows, files, features=features, label=label, weight=weight)
 
 
@@ -65,7 +67,7 @@ class ArrowRows:
 
         self._path = path
         with readable(path, _KIND):
-            mapped = np.memmap(path, np.uint8, mode="r")
+            mapped = np.memmap(local_copy(path), np.uint8, mode="r")
             report_lost_pages(mapped)
             if mapped[:4].tobytes() == _FIRST_FEATHER:
                 raise DataError(f"{path} is of Feather's first version. Write it by pyarrow.feather.write_feather.")

@@ -27,21 +27,18 @@ _PATH = (str, os.PathLike, RemotePath)
 _HIDDEN = (".", "_")  # Spark writes `_SUCCESS`, and other writers leave hidden files beside their data
 
 
-def listed(
-    paths: Paths, *, suffixes: tuple[str, ...], kind: str, folders: bool = False, remote: bool = False
-) -> list[Path]:
+def listed(paths: Paths, *, suffixes: tuple[str, ...], kind: str, folders: bool = False) -> list[Path]:
     """Return the files, sorted as described above.
 
     Args:
-        paths: a path, a folder, a pattern such as "table/*.parquet", or a list of these.
+        paths: a path, a folder, a pattern such as "table/*.parquet", or a list of these; also as URLs.
         suffixes: endings of the files that a folder stands for, in lower case.
         kind: what the files are, for messages.
         folders: whether a folder is itself read as a file, as a Zarr store is.
-        remote: whether URLs such as "s3://bucket/table" are read too.
 
     Raises:
         DataError: a file does not exist, or a folder or a pattern has no files.
-        ConfigurationError: a file is named twice, or no file at all, or a URL is not read.
+        ConfigurationError: a file is named twice, or no file at all, or a URL has a scheme that is not read.
     """
     one_or_more = [paths] if isinstance(paths, _PATH) else list(paths) if isinstance(paths, Iterable) else [paths]
     if odd := [path for path in one_or_more if not isinstance(path, _PATH)]:
@@ -49,9 +46,6 @@ def listed(
             f"{odd[0]!r} is no path of {kind}: give a path, a folder, a pattern, or a list of these."
         )
     given = [to_path(path) for path in one_or_more]
-    for path in given:
-        if is_url(path) and not remote:
-            raise ConfigurationError(f"{path}: {kind} are read from local disk alone. Copy them, or use Parquet files.")
     found = [file for path in given for file in _expanded(path, suffixes, kind, folders)]
     if not found:
         raise ConfigurationError(f"The list of {kind} is empty; name at least one.")

@@ -27,6 +27,7 @@ import numpy as np
 from distrain.data.nests import concatenated, map_nest
 from distrain.errors import ConfigurationError, DataError, DistrainError
 from distrain.formats.columns import Column, Names, assembled, check_row_shape, chosen_parts, expansion, names_of
+from distrain.remote.local_copy import local_copy
 from distrain.remote.path import RemotePath
 
 MAX_OPEN_FILES = 32
@@ -234,13 +235,13 @@ def _form(column: Column) -> str:
 
 def _facts_of(path: Path) -> str:
     """Return what changes with a file: its name, size and time; of a folder those facts of all its files."""
-    if isinstance(path, RemotePath):
+    if isinstance(path, RemotePath) and path.is_file():
         found = path.described()
         return repr((found.url, found.size, found.identity))
     if not path.is_dir():
         status = path.stat()
         return repr((str(path.absolute()), status.st_size, status.st_mtime_ns))
-    with os.scandir(path) as entries:
+    with os.scandir(local_copy(path)) as entries:
         return "\0".join(_facts_of(Path(entry.path)) for entry in sorted(entries, key=lambda entry: entry.name))
 
 

@@ -18,6 +18,7 @@ from distrain.formats.columns import NUMBERS, OBJECTS, Column, Names
 from distrain.formats.file_list import Paths, listed
 from distrain.formats.file_source import FileSource, readable
 from distrain.formats.stored_arrays import chunked_column
+from distrain.remote.local_copy import local_copies, local_copy
 
 _SUFFIXES = (".h5", ".hdf5", ".hdf", ".he5")
 _KIND = "HDF5"
@@ -45,6 +46,7 @@ def hdf5(
     """
     files = listed(paths, suffixes=_SUFFIXES, kind="HDF5 files")
     require_extra("h5py", extra="hdf5", what=f"Reading {files[0]}")
+    local_copies(files)  # at once
     return FileSource(HdfRows, files, features=features, label=label, weight=weight)
 
 
@@ -65,7 +67,7 @@ class HdfRows:
 
         with readable(path, _KIND):
             # A lock would fail on storage that is mounted for reading, and no reader of finished files needs one.
-            self._file = h5py.File(path, "r", locking=False, rdcc_nbytes=_CHUNK_CACHE_BYTES)
+            self._file = h5py.File(local_copy(path), "r", locking=False, rdcc_nbytes=_CHUNK_CACHE_BYTES)
             self._file.visititems_links(add)
 
     def read(self, names: Sequence[str], start: int, stop: int) -> dict[str, np.ndarray]:

@@ -28,6 +28,7 @@ from distrain.formats.file_list import Paths, listed
 from distrain.formats.image_decoding import MAX_ENCODED_BYTES, ImageForm, decoded, pillow
 from distrain.formats.image_labels import TABLE_SUFFIXES, labelled_images
 from distrain.formats.image_listing import IMAGE_SUFFIXES, ImageListing, image_files, list_images
+from distrain.remote.local_copy import local_copies, local_copy
 from distrain.remote.path import is_url, to_path
 
 
@@ -50,7 +51,8 @@ def images(
     rounded values of `keras.utils.image_dataset_from_directory`.
 
     Args:
-        folder: holds a folder per class. With `labels`, a folder of pictures, a pattern, or a list of files.
+        folder: holds a folder per class. With `labels`, a folder of pictures, a pattern, or a list of files. The files
+            of a URL are fetched into the cache first.
         size: (height, width) of the pixels; None keeps the size of each picture.
         labels: a number, or an array of numbers, for each picture, in the order of the files. Or the path of a table,
             CSV, TSV or JSON Lines, with file name, label and perhaps weight of each picture; see `image_labels.py`.
@@ -66,9 +68,11 @@ def images(
         DataError: the folder has no pictures, or a file is missing.
         ConfigurationError: an argument is wrong, or Pillow is not installed.
     """
-    if is_url(folder):
-        raise ConfigurationError(f"{to_path(folder)}: pictures are read from local disk alone. Copy them.")
     pillow()  # a missing package is told before a large folder is read
+    if is_url(folder) and (to_path(folder).is_dir() or labels is None):
+        folder = local_copy(to_path(folder))
+    if is_url(labels):
+        labels = local_copy(to_path(labels))
     form = ImageForm(
         size=size,
         color_mode=color_mode,
@@ -91,7 +95,7 @@ def _labelled(paths: Paths, labels: Any, class_names: Sequence[str] | None) -> I
     if isinstance(paths, (str, os.PathLike)) and Path(paths).is_dir():
         files = image_files(Path(paths))
     else:
-        files = [str(path) for path in listed(paths, suffixes=IMAGE_SUFFIXES, kind="pictures")]
+        files = [str(path) for path in local_copies(listed(paths, suffixes=IMAGE_SUFFIXES, kind="pictures"))]
     values = np.asarray(labels)
     if values.dtype.kind not in "biuf" or not values.ndim:
         raise ConfigurationError(f"labels has {values.dtype}; give a number for each picture, such as its class.")

@@ -31,6 +31,7 @@ from distrain.errors import DataError
 from distrain.formats.columns import NUMBERS, Column, Names
 from distrain.formats.file_list import Paths, listed
 from distrain.formats.file_source import FileSource, MappedSource, readable
+from distrain.remote.local_copy import local_copies, local_copy
 
 MAX_UNPACKED_BYTES = 2**29  # of the chosen members of one compressed file
 
@@ -56,7 +57,9 @@ def npy(
         DataError: a file is missing or damaged, or holds other things than numbers.
         ConfigurationError: a column does not exist.
     """
-    groups = _groups(listed(paths, suffixes=(".npy", ".npz"), kind="NumPy files"))
+    files = listed(paths, suffixes=(".npy", ".npz"), kind="NumPy files")
+    local_copies(files)  # at once
+    groups = _groups(files)
     opened = {path: _open(groups, path) for path in groups}
     is_mapped = not any(stored.is_packed for stored in opened.values())
     make = MappedSource if is_mapped else partial(FileSource, max_open=2)
@@ -150,14 +153,14 @@ def _column(array: np.ndarray | _Packed) -> Column:
 
 def _mapped(path: Path) -> np.ndarray:
     with readable(path, _KIND):
-        array = np.lib.format.open_memmap(path, mode="r")  # never reads pickle
+        array = np.lib.format.open_memmap(local_copy(path), mode="r")  # never reads pickle
     report_lost_pages(array)
     return np.asarray(array)
 
 
 def _members(path: Path) -> dict[str, np.ndarray | _Packed]:
     """Return the arrays of a `.npz` file: mapped where the file holds them as they are."""
-    with readable(path, _KIND), zipfile.ZipFile(path) as archive, path.open("rb") as file:
+    with readable(path, _KIND), zipfile.ZipFile(local_copy(path)) as archive, local_copy(path).open("rb") as file:
         infos = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         if {"indptr", "format"} <= infos.keys():
             raise DataError(f"{path} is a sparse matrix. Give train=(scipy.sparse.load_npz(path), labels) instead.")
@@ -175,7 +178,7 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, file: IO[bytes], pa
     if magic != b"PK\x03\x04":
         raise ValueError(f"{info.filename} is not where its directory says")
     offset = info.header_offset + _LOCAL_HEADER.size + name_bytes + extra_bytes + header_bytes
-    array = np.memmap(path, dtype, mode="r", offset=offset, shape=shape, order="F" if is_fortran else "C")
+    array = np.memmap(local_copy(path), dtype, mode="r", offset=offset, shape=shape, order="F" if is_fortran else "C")
     report_lost_pages(array)
     return np.asarray(array)
 
@@ -183,7 +186,7 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, file: IO[bytes], pa
 def _unpacked(path: Path, array: _Packed) -> np.ndarray:
     with (
         readable(path, _KIND),
-        zipfile.ZipFile(path) as archive,
+        zipfile.ZipFile(local_copy(path)) as archive,
         archive.open(array.member) as member,
     ):
         _, is_fortran, _ = _read_header(member)

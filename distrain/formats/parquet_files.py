@@ -50,7 +50,7 @@ def parquet(
         DataError: a file is missing or damaged, or a column holds other things than numbers.
         ConfigurationError: a column does not exist, or pyarrow is not installed.
     """
-    files = listed(paths, suffixes=_SUFFIXES, kind="Parquet files", remote=True)
+    files = listed(paths, suffixes=_SUFFIXES, kind="Parquet files")
     require_extra("pyarrow", extra="parquet", what=f"Reading {files[0]}")
     return FileSource(ParquetRows, files, features=features, label=label, weight=weight)
 

@@ -30,6 +30,8 @@ from distrain.formats.file_source import FileSource, MappedSource
 from distrain.formats.range_file import RangeFile
 from distrain.formats.record_index import MAX_OPEN_FILES, open_index
 from distrain.formats.tfrecord_records import find_records, record_between
+from distrain.remote.local_copy import local_copies, local_copy
+from distrain.remote.path import RemotePath, text_of, to_path
 
 _SUFFIXES = (".tfrecord", ".tfrecords", ".tfrec")
 _CURE = "Write the record again, or leave the feature out; lists of any length have the shape (-1,) in shapes=."
@@ -59,9 +61,10 @@ def tfrecord(
         DataError: a file is missing, damaged or compressed, or its records are no examples.
         ConfigurationError: a feature does not exist, or a package is not installed.
     """
-    if isinstance(paths, (str, os.PathLike)) and Path(paths).is_dir():
-        paths = f"{glob.escape(os.fspath(paths))}/*.tfrec*"  # TensorFlow Datasets writes "x.tfrecord-00000-of-00010"
+    if isinstance(paths, (str, os.PathLike, RemotePath)) and (folder := to_path(paths)).is_dir():
+        paths = f"{glob.escape(text_of(folder))}/*.tfrec*"  # TensorFlow Datasets writes "x.tfrecord-00000-of-00010"
     files = listed(paths, suffixes=_SUFFIXES, kind="TFRecord files")
+    local_copies(files)  # at once
     columns = _columns(files, shapes or {})
     make = partial(_Records, columns=columns)
     return MappedSource(make, files, features=features, label=label, weight=weight, max_open=MAX_OPEN_FILES)
@@ -91,8 +94,8 @@ class _Records:
 
     def __init__(self, path: Path, columns: Mapping[str, _Column]) -> None:
         self._path, self._columns = path, columns
-        self._starts = open_index(path, "tfrecord", partial(find_records, path)).table[:, 0]
-        self._file = RangeFile(path)
+        self._starts = open_index(local_copy(path), "tfrecord", partial(find_records, path)).table[:, 0]
+        self._file = RangeFile(local_copy(path))
         self.columns = {name: replace(own.column, rows=len(self)) for name, own in columns.items()}
 
     def __len__(self) -> int:

@@ -33,6 +33,7 @@ from distrain.formats.image_decoding import CHANNELS, ImageForm, decoded
 from distrain.formats.range_file import RangeFile
 from distrain.formats.record_index import MAX_OPEN_FILES, RecordIndex, open_index
 from distrain.formats.tar_samples import find_samples, key_at
+from distrain.remote.local_copy import local_copies, local_copy
 
 MAX_FIELD_BYTES = 2**30  # of one file of a sample
 _LABEL = "cls"
@@ -67,6 +68,7 @@ def webdataset(
         ConfigurationError: a field does not exist, or an argument is wrong.
     """
     files = listed(paths, suffixes=(".tar",), kind="tar shards")
+    local_copies(files)  # at once
     make = partial(_Samples, form=ImageForm(**form))
     first = _index(files[0])
     if not len(first.table):
@@ -77,7 +79,7 @@ def webdataset(
 
 
 def _index(path: Path) -> RecordIndex:
-    return open_index(path, "webdataset", partial(find_samples, path))
+    return open_index(local_copy(path), "webdataset", partial(find_samples, path))
 
 
 class _Samples:
@@ -87,7 +89,7 @@ class _Samples:
         self._path, self._form = path, form
         index = _index(path)
         self._table, self._fields = index.table, {name: number for number, name in enumerate(index.names)}
-        self._file = RangeFile(path)
+        self._file = RangeFile(local_copy(path))
         self.columns = {name: _column(name, len(self._table), form) for name in index.names}
 
     def read(self, names: Sequence[str], start: int, stop: int) -> dict[str, np.ndarray]:

@@ -25,6 +25,7 @@ from distrain.formats.columns import FEWEST_ROWS, MAX_ROWS_PER_BYTE, NUMBERS, Co
 from distrain.formats.file_list import Paths, listed
 from distrain.formats.file_source import FileSource, readable
 from distrain.formats.stored_arrays import chunked_column
+from distrain.remote.local_copy import local_copies, local_copy
 
 _LOG = logging.getLogger(__name__)
 
@@ -58,6 +59,7 @@ def zarr(
     """
     stores = listed(paths, suffixes=(), kind="Zarr stores", folders=True)
     require_extra("zarr", extra="zarr", what=f"Reading {stores[0]}")
+    local_copies(stores)  # at once
     source = FileSource(ZarrRows, stores, features=features, label=label, weight=weight)
     for index in range(len(stores)):
         source.opened(index).tell_missing_chunks(source.names)
@@ -72,11 +74,12 @@ class ZarrRows:
 
         self._path = path
         with readable(path, _KIND):
-            is_folder = path.is_dir()
-            self._store: Any = (zarr.storage.LocalStore if is_folder else zarr.storage.ZipStore)(path, read_only=True)
+            local = local_copy(path)
+            make = zarr.storage.LocalStore if local.is_dir() else zarr.storage.ZipStore
+            self._store: Any = make(local, read_only=True)
             opened = zarr.open(store=self._store, mode="r")
             self._arrays = {path.stem: opened} if isinstance(opened, zarr.Array) else _arrays_of(opened)
-            self.columns = {name: _column(array, path) for name, array in self._arrays.items()}
+            self.columns = {name: _column(array, local) for name, array in self._arrays.items()}
 
     def read(self, names: Sequence[str], start: int, stop: int) -> dict[str, np.ndarray]:
         """Return the rows start .. stop - 1 of some arrays."""

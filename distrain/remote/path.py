@@ -101,6 +101,17 @@ class RemotePath(_Base):
         return PurePosixPath(self.name).suffix
 
     @property
+    def stem(self) -> str:
+        """Name without its suffix, as of `Path`."""
+        return PurePosixPath(self.name).stem
+
+    @property
+    def parent(self) -> RemotePath:
+        """Folder of the file, without a query."""
+        url = urlunsplit(urlsplit(self.url)._replace(query="", fragment="")) if is_web(self.url) else self.url
+        return RemotePath(url.rpartition("/")[0], is_folder=True)
+
+    @property
     def scheme(self) -> str:
         """Scheme of the URL, such as "s3"."""
         return scheme_of(self.url)

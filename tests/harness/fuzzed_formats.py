@@ -58,7 +58,7 @@ def _read(function: Callable[..., Any], given: Path | dict[str, Any]) -> None:
 
 
 def _in(write: Callable[[Path], Path], name: str = "") -> Callable[[Path], tuple[Path, Path]]:
-    """Return a function that writes, and returns what is opened and the file that is mutated."""
+    """Return a function that writes a file or a folder, and returns its path and the path of the mutated file."""
 
     def written(folder: Path) -> tuple[Path, Path]:
         path = write(folder)

@@ -175,8 +175,3 @@ def _pipe(folder):
 def test_folders_that_are_refused(folder, change, message):
     with pytest.raises(DataError, match=message):
         images(change(folder), size=(4, 4))
-
-
-def test_pictures_of_a_server_are_refused():
-    with pytest.raises(ConfigurationError, match=r"s3://bucket/flowers: pictures are read from local disk alone"):
-        images("s3://bucket/flowers")
