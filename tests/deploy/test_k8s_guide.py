@@ -18,7 +18,8 @@ from kubernetes_api import Cluster
 GUIDE = manifests.REPOSITORY / "k8s" / "README.md"
 NOTED = """#!/bin/sh
 case "${0##*/} $1 ${2:-}" in
-  docker* | kind* | distrain*) echo "${0##*/} $*" >>"$NOTES" ;;
+  docker* | kind*) echo "${0##*/} $*" >>"$NOTES" ;;
+  distrain*) cat >/dev/null; echo "${0##*/} $*" >>"$NOTES" ;; # or the program before the pipe ends with SIGPIPE
   "kubectl create "* | "kubectl label "* | "kubectl wait "* | "kubectl exec job/"* | "kubectl cp "*)
     echo "${0##*/} $*" >>"$NOTES" ;;
   kubectl*) exec "$KUBECTL" "$@" ;;
