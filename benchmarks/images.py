@@ -1,6 +1,6 @@
 """Pictures per second of one core: distrain, Keras' loader and PyTorch's loader, from JPEG files to batches.
 
-    python benchmarks/images.py [--pictures 256] [--rounds 5] [--torch-python PATH]
+    python benchmarks/images.py [--pictures 256] [--rounds 5] [--sizes 500x375] [--torch-python PATH]
 
 Each round runs each loader in a new process, one behind the other. The first epoch warms up, and the second counts.
 All loaders give batches of 32 pictures of 224 x 224 pixels, resized between the nearest pixels. PyTorch's loader has a
@@ -22,7 +22,7 @@ import tempfile
 import time
 from pathlib import Path
 
-SIZES = {"500 x 375": (500, 375), "1024 x 768": (1024, 768), "2048 x 1536": (2048, 1536)}
+SIZES = ("500x375", "1024x768", "2048x1536")
 SIDE, BATCH = 224, 32
 
 OURS = """
@@ -106,12 +106,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", type=int, default=256, help="pictures of each size")
     parser.add_argument("--rounds", type=int, default=5, help="runs of each loader; medians are printed")
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=SIZES, help="width x height of the pictures")
     parser.add_argument("--torch-python", help="a Python with PyTorch and Pillow")
     arguments = parser.parse_args()
     pythons = {name: sys.executable for name in LOADERS if name != "PyTorch"}
     if arguments.torch_python:
         pythons["PyTorch"] = arguments.torch_python
-    for title, (width, height) in SIZES.items():
+    for title in arguments.sizes:
+        width, height = map(int, title.split("x"))
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             write_pictures(folder, width, height, arguments.pictures)

@@ -25,7 +25,7 @@ from distrain.errors import ConfigurationError, DataError
 from distrain.files import describe
 from distrain.formats.decoding_threads import in_threads
 from distrain.formats.file_list import Paths, listed
-from distrain.formats.image_decoding import MAX_ENCODED_BYTES, ImageForm, decoded, pillow
+from distrain.formats.image_decoding import CHANNELS, MAX_ENCODED_BYTES, ImageForm, decoded, pillow
 from distrain.formats.image_labels import TABLE_SUFFIXES, labelled_images
 from distrain.formats.image_listing import IMAGE_SUFFIXES, ImageListing, image_files, list_images
 from distrain.remote.local_copy import local_copies, local_copy
@@ -140,10 +140,16 @@ class ImageSource:
         """Return several examples: arrays, or a list if the pictures have several sizes."""
         files = [self._listing.files[index] for index in indices.tolist()]
         figures = self._figures(indices)
-        pixels = in_threads(partial(read_image, form=self._form), files)
-        if len({array.shape for array in pixels}) > 1:
+        if self._form.size is None:
+            pixels = in_threads(partial(read_image, form=self._form), files)
             return list(zip(pixels, *figures, strict=True))
-        return np.stack(pixels), *figures
+        batch = np.empty((len(files), *self._form.size, CHANNELS[self._form.color_mode]), np.uint8)
+
+        def read(row: int) -> None:
+            batch[row] = read_image(files[row], self._form)  # copied while the processor's cache holds the pixels
+
+        in_threads(read, range(len(files)))
+        return batch, *figures
 
     def read_labels(self, start: int, stop: int) -> np.ndarray:
         """Return the labels of neighbours, without their pictures."""
@@ -167,7 +173,7 @@ def read_image(path: str, form: ImageForm) -> np.ndarray:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise DataError(f"{path} is no file. Restore the picture.")
-            content = file.read(MAX_ENCODED_BYTES + 1)
+            content = file.read(min(status.st_size, MAX_ENCODED_BYTES) + 1)  # Python allocates as much as it may read
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or describe(error)}. Restore the picture.") from None
     return decoded(content, form, path)
