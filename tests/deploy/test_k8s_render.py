@@ -82,6 +82,18 @@ def test_pods_start_their_ranks_again_as_often_as_asked(asked, restarts):
 
 
 @manifests.needs_kubectl
+@pytest.mark.parametrize(
+    ("layout", "length"), [("single-gpu", 63), ("indexed", 61), ("mpijob", 54), ("trainer", 44), ("prepare", 55)]
+)
+def test_the_longest_name_is_rendered_and_a_longer_one_refused(layout, length):
+    """Names of pods and of operators' Jobs come from it, and a DNS label has at most 63 characters."""
+    asked = [f"--layout={layout}", *(["--train=/t"] if layout == "prepare" else [])]
+    documents = render(f"--name={'n' * length}", *asked)
+    assert all(len(document["metadata"]["name"]) <= 63 for document in documents)
+    assert run("render", f"--name={'n' * (length + 1)}", *asked).returncode == 2
+
+
+@manifests.needs_kubectl
 @pytest.mark.parametrize("layout", ["indexed", "mpijob", "trainer", "prepare"])
 def test_names_that_yaml_takes_for_something_else_are_names(layout):
     name = "true"

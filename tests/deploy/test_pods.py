@@ -62,15 +62,17 @@ class Interrupted(NamedTuple):
         job: The job, with `--resume never`, which forbids only what another job has written.
         resumed_at: Step of the drain, and step from which the ranks went on after the loss of a rank.
         survivor: Pod 1, which has kept its place since it was replaced.
+        lost: Pod 0, which was killed.
     """
 
     job: IndexedJob
     resumed_at: list[int]
     survivor: Pod
+    lost: Pod
 
 
 @pytest.fixture(scope="module")
-def interrupted(indexed_job, long_reference) -> Iterator[Interrupted]:
+def interrupted(indexed_job, long_reference) -> Interrupted:
     reference = long_reference
     job = indexed_job("hurt", [*reference.settings, "--resume", "never"])
     probe = job.spec["containers"][0]["livenessProbe"]["exec"]["command"]
@@ -97,8 +99,7 @@ def interrupted(indexed_job, long_reference) -> Iterator[Interrupted]:
     lost_at = saved_step(job)
     job.await_step(lost_at + 2 * reference.steps_per_epoch, pods)
     survivor.kill()
-    yield Interrupted(job, [drained_at, lost_at], pods[1])
-    survivor.remove()
+    return Interrupted(job, [drained_at, lost_at], pods[1], survivor)
 
 
 def peers(pod: Pod) -> set[str]:
@@ -198,14 +199,15 @@ def test_a_pod_that_never_starts_is_named_by_all(indexed_job, interrupted, refer
 
 def test_pods_keep_their_place_and_end_as_one_process(interrupted, long_reference):
     """A drain, a lost rank, a lost chief's pod, a stranger at each socket: no step is lost or trained twice."""
-    (job, resumed_at, survivor), reference = interrupted, long_reference
+    (job, resumed_at, survivor, lost), reference = interrupted, long_reference
     wait_until(lambda: "restart 2 of 10" in survivor.err(), what=survivor.err)
     assert "rank 0 (hurt-0) was lost after step" in survivor.err().splitlines()[-2]
     saved = saved_step(job)
     assert resumed_at[-1] < saved < reference.epochs * reference.steps_per_epoch
 
+    lost.remove()  # and its name with it, as Kubernetes does with a pod that has ended
     pods = [job.start(0), survivor]
-    wait_until(lambda: resumes(job) == [*resumed_at, saved], STEP_SECONDS, survivor.err)
+    wait_until(lambda: resumes(job) == [*resumed_at, saved], STEP_SECONDS, pods[0].err)
     addresses = [address for pod in pods for address in listening(pod)]
     assert addresses
     stranger = job.network.start("stranger", ["python", "-c", STRANGER, *addresses])  # to each socket of the job
