@@ -7,11 +7,11 @@
 
 key='[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?' # of a label or a resource
 value='[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?'
-cidr='([0-9a-fA-F.:]+/[0-9]+)(:([0-9]+))?'
+cidr='([0-9a-fA-F.:]+/[0-9]+)(:([1-9][0-9]*))?'
 mounted="(pvc|secret|configmap)/($subdomain):(/[A-Za-z0-9_][A-Za-z0-9_./-]*)(:ro)?"
 
 check_pods() {
-  local item
+  local item folder network port seen=" "
   for item in ${node_selectors[@]+"${node_selectors[@]}"}; do
     [[ $item =~ ^$key=($value)?$ ]] || refuse "--node-selector is \"$item\", but it must be a label like pool=gpu"
   done
@@ -19,14 +19,22 @@ check_pods() {
     [[ $item =~ ^$key(=($value)?)?(:(NoSchedule|PreferNoSchedule|NoExecute))?$ ]] || refuse "--toleration is \"$item\", \
 but it must be a taint like team=research:NoSchedule"
   done
-  for item in ${variables[@]+"${variables[@]}"}; do check_variable "$item"; done
+  for item in ${variables[@]+"${variables[@]}"}; do
+    check_variable "$item"
+    [[ $seen != *" ${item%%=*} "* ]] || refuse "--env sets ${item%%=*} twice"
+    seen+="${item%%=*} "
+  done
   for item in ${volumes[@]+"${volumes[@]}"}; do
     [[ $item =~ ^$mounted$ ]] || refuse "--volume is \"$item\", but it must look like pvc/NAME:/models or \
 secret/NAME:/keys:ro"
-    case ${BASH_REMATCH[4]} in
-      /data | /runs | /tmp | /dev/shm | *//* | */../* | */..) refuse "--volume is \"$item\", but its folder cannot be \
-${BASH_REMATCH[4]}" ;;
+    folder=${BASH_REMATCH[4]%/}
+    case $folder in # training mounts /data read-only, so nothing can be mounted below it
+      /data | /data/* | /runs | /tmp | /dev/shm | *//* | */../* | */..)
+        refuse "--volume is \"$item\", but its folder cannot be $folder"
+        ;;
     esac
+    [[ $seen != *" $folder "* ]] || refuse "--volume names the folder $folder twice"
+    seen+="$folder "
   done
   for item in ${resources[@]+"${resources[@]}"}; do
     [[ $item =~ ^$key=[1-9][0-9]{0,3}$ ]] || refuse "--resource is \"$item\", but it must be a device like rdma/hca=1"
@@ -37,7 +45,10 @@ ${BASH_REMATCH[4]}" ;;
   for item in ${pull_secrets[@]+"${pull_secrets[@]}"}; do check_subdomain --pull-secret "$item"; done
   for item in ${egresses[@]+"${egresses[@]}"}; do
     [[ $item =~ ^$cidr$ ]] || refuse "--egress is \"$item\", but it must be addresses like 10.0.0.0/8:443"
-    [ -z "${BASH_REMATCH[3]}" ] || { [ ${#BASH_REMATCH[3]} -le 5 ] && [ "${BASH_REMATCH[3]}" -le 65535 ]; } ||
+    network=${BASH_REMATCH[1]} port=${BASH_REMATCH[3]}
+    is_network "$network" || refuse "--egress is \"$item\", but $network is no network: all bits behind its prefix \
+must be zero, as in 10.0.0.0/8"
+    [ -z "$port" ] || { [ ${#port} -le 5 ] && [ "$port" -le 65535 ]; } ||
       refuse "--egress is \"$item\", but a port is at most 65535"
   done
   [ -z "$priority_class" ] || check_subdomain --priority-class "$priority_class"
@@ -46,6 +57,18 @@ ${BASH_REMATCH[4]}" ;;
   [ -z "$pod_spec" ] || { [ -f "$pod_spec" ] && [ -r "$pod_spec" ]; } ||
     refuse "--pod-spec is \"$pod_spec\", but it must be a file that can be read"
   check_gang
+}
+
+# Returns 1 for IPv4 addresses that a server refuses or warns of; the server itself checks IPv6.
+is_network() { # CIDR
+  local byte='(0|[1-9][0-9]{0,2})' number=0 part
+  case $1 in *:*) return 0 ;; esac
+  [[ $1 =~ ^$byte\.$byte\.$byte\.$byte/(0|[1-9]|[12][0-9]|3[0-2])$ ]] || return 1
+  for part in "${BASH_REMATCH[@]:1:4}"; do
+    [ "$part" -le 255 ] || return 1
+    number=$((number * 256 + part))
+  done
+  [ $((number & ((1 << (32 - BASH_REMATCH[5])) - 1))) -eq 0 ]
 }
 
 check_variable() { # NAME=VALUE
