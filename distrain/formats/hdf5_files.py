@@ -3,6 +3,9 @@
 Decides: which data sets of a file may be read. Never: follows a link, or reads storage, that lies in another file.
 
     source = hdf5("photos.h5", features="train/images", label="train/labels")
+
+Numbers that stand in a file one after the other are mapped into memory, as a `.npy` file is. HDF5 itself reads all
+other data sets, and takes a lock of the whole process for each range.
 """
 
 from __future__ import annotations
@@ -13,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from distrain.data.lost_pages import report_lost_pages
 from distrain.extras import require_extra
 from distrain.formats.columns import NUMBERS, OBJECTS, Column, Names
 from distrain.formats.file_list import Paths, listed
-from distrain.formats.file_source import FileSource, readable
+from distrain.formats.file_source import FileSource, MappedSource, readable
 from distrain.formats.stored_arrays import chunked_column
 from distrain.remote.local_copy import local_copies, local_copy
 
@@ -47,7 +51,10 @@ def hdf5(
     files = listed(paths, suffixes=_SUFFIXES, kind="HDF5 files")
     require_extra("h5py", extra="hdf5", what=f"Reading {files[0]}")
     local_copies(files)  # at once
-    return FileSource(HdfRows, files, features=features, label=label, weight=weight)
+    source = FileSource(HdfRows, files, features=features, label=label, weight=weight)
+    if all(source.opened(index).maps(source.names) for index in range(len(files))):
+        return MappedSource(HdfRows, files, features=features, label=label, weight=weight)
+    return source
 
 
 class HdfRows:
@@ -58,12 +65,14 @@ class HdfRows:
 
         self._path = path
         self.columns: dict[str, Column] = {}
+        self._stored: dict[str, Any] = {}  # an array, or a data set of h5py
 
         def add(name: str, link: Any) -> None:
             if isinstance(link, h5py.ExternalLink):
                 self.columns[name] = Column(0, problem=f"is a link to another file, {_OTHER_FILE}")
             elif isinstance(link, h5py.HardLink) and isinstance(dataset := self._file[name], h5py.Dataset):
-                self.columns[name] = _column(dataset, path.stat().st_size)
+                self.columns[name] = column = _column(dataset, path.stat().st_size)
+                self._stored[name] = dataset if column.problem else _mapped(dataset)
 
         with readable(path, _KIND):
             # A lock would fail on storage that is mounted for reading, and no reader of finished files needs one.
@@ -73,10 +82,18 @@ class HdfRows:
     def read(self, names: Sequence[str], start: int, stop: int) -> dict[str, np.ndarray]:
         """Return the rows start .. stop - 1 of some data sets."""
         with readable(self._path, _KIND):
-            return {name: _values(self._file[name], start, stop) for name in names}
+            return {name: _values(self._stored[name], start, stop) for name in names}
+
+    def take(self, names: Sequence[str], rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Return some rows of data sets that are mapped."""
+        return {name: self._stored[name][rows] for name in names}
+
+    def maps(self, names: Sequence[str]) -> bool:
+        """Whether data sets are mapped into memory."""
+        return all(isinstance(self._stored[name], np.ndarray) for name in names)
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; the maps end with their last array."""
         self._file.close()
 
 
@@ -93,6 +110,22 @@ def _column(dataset: Any, num_bytes: int) -> Column:
     return chunked_column(dataset.shape, dtype, dataset.chunks, num_bytes)
 
 
+def _mapped(dataset: Any) -> Any:
+    """Return a data set as an array that is mapped into memory, or the data set itself where that is impossible.
+
+    The values must stand in the file one after the other, in a form that NumPy knows.
+    """
+    import h5py
+
+    offset = None if dataset.chunks else dataset.id.get_offset()
+    is_plain = dataset.dtype.kind in "iuf" and dataset.id.get_type().equal(h5py.h5t.py_create(dataset.dtype))
+    if offset is None or not is_plain or not dataset.size or dataset.file.userblock_size:
+        return dataset
+    array = np.memmap(dataset.file.filename, dataset.dtype, mode="r", offset=offset, shape=dataset.shape)
+    report_lost_pages(array)
+    return np.asarray(array)
+
+
 def _is_text(dtype: np.dtype[Any]) -> bool:
     import h5py
 
@@ -107,6 +140,8 @@ def _is_bytes(dtype: np.dtype[Any]) -> bool:
 
 
 def _values(dataset: Any, start: int, stop: int) -> np.ndarray:
+    if isinstance(dataset, np.ndarray):
+        return dataset[start:stop]
     if _is_text(dataset.dtype):
         return np.asarray(dataset.asstr()[start:stop], object)
     values: np.ndarray = dataset[start:stop]

@@ -90,3 +90,77 @@ def test_a_damaged_chunk_is_named(tmp_path):
     assert source.read(0, 4)[0].tolist() == X[:4].tolist()
     with pytest.raises(DataError, match=r"a\.h5 cannot be read as HDF5"):
         source.read(4, 8)
+
+
+def numbers_of(dtype):
+    return (np.arange(24).reshape(8, 3) * 3).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", ["f2", "<f4", ">f4", "f8", "i1", ">i2", "u4", "<i8", ">u8"])
+def test_numbers_in_one_piece_are_mapped(dtype, tmp_path):
+    for number in range(2):
+        with h5py.File(tmp_path / f"{number}.h5", "w") as file:
+            file["pad"], file["x"], file["y"] = b"odd", numbers_of(dtype) + number, np.arange(8)
+    source = formats.hdf5(str(tmp_path / "*.h5"), features="x")
+    rows = np.array([9, 0, 15, 7])
+    features, labels = source.take(rows)
+    whole = np.concatenate([numbers_of(dtype), numbers_of(dtype) + 1])
+    assert (features.tolist(), labels.tolist()) == (whole[rows].tolist(), (rows % 8).tolist())
+    assert features.dtype == np.dtype(dtype).newbyteorder("=")
+    assert source.read(6, 10)[0].tolist() == whole[6:10].tolist()
+
+
+def _chunked(file):
+    file.create_dataset("x", data=X, chunks=(4, 3))
+
+
+def _packed(file):
+    file.create_dataset("x", data=X, compression="gzip")
+
+
+def _never_written(file):
+    file.create_dataset("x", (8, 3), "f8", fillvalue=2.5)
+
+
+def _flags(file):
+    file["x"] = X > 5
+
+
+def _compact(file):
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_layout(h5py.h5d.COMPACT)
+    space, kind = h5py.h5s.create_simple(X.shape), h5py.h5t.NATIVE_DOUBLE
+    h5py.h5d.create(file.id, b"x", kind, space, properties).write(h5py.h5s.ALL, h5py.h5s.ALL, X)
+
+
+def _few_bits(file):
+    kind = h5py.h5t.STD_I16LE.copy()
+    kind.set_precision(9)
+    dataset = h5py.h5d.create(file.id, b"x", kind, h5py.h5s.create_simple(X.shape))
+    dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, X.astype("i2"))
+
+
+@pytest.mark.parametrize("write", [_chunked, _packed, _never_written, _flags, _compact, _few_bits])
+def test_other_storage_is_read_by_hdf5(write, tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        write(file)
+    with h5py.File(tmp_path / "a.h5") as file:
+        wanted = file["x"][1:7]
+    source = formats.hdf5(tmp_path / "a.h5")
+    assert not hasattr(source, "take")
+    assert source.read(1, 7)[0].tolist() == wanted.tolist()
+
+
+def test_a_user_block_does_not_shift_values(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w", userblock_size=512) as file:
+        file["x"] = X
+    assert formats.hdf5(tmp_path / "a.h5").read(0, 8)[0].tolist() == X.tolist()
+
+
+def test_one_file_in_pieces_is_enough_to_read_all_by_ranges(tmp_path):
+    for name, write in (("a", lambda file: file.__setitem__("x", X)), ("b", _chunked)):
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            write(file)
+    source = formats.hdf5(str(tmp_path / "*.h5"))
+    assert not hasattr(source, "take")
+    assert source.read(4, 12)[0].tolist() == np.concatenate([X[4:], X[:4]]).tolist()
