@@ -73,9 +73,13 @@ def for_shuffled_spans(source: Any, name: str, *, num_examples: int, window: int
     total = row_bytes * num_examples
     try:
         cache = find_cache()
+        copy = UnpackedSource(source, cache, _files_of(source.groups(), row_bytes))
     except ConfigurationError as error:
         return source, [f"{cost}. {error}"]
-    copy = UnpackedSource(source, cache, _files_of(source.groups(), row_bytes))
+    except OSError as error:
+        return source, [
+            f"{cost}, because the cache cannot be written ({error}). Name another one by {FOLDER_VARIABLE}."
+        ]
     missing = total - copy.num_bytes_held()
     size = f"{total / 2**30:,.1f} GiB"
     if total > cache.max_bytes or missing > _free_bytes(cache.root):
@@ -99,6 +103,9 @@ class UnpackedSource:
         cache: the folder of the files.
         starts: first example of each file, and the end of the last one, int64 `[f + 1]`.
 
+    Raises:
+        OSError: the cache cannot be written.
+
     Attributes:
         span_size: 1, because each example can be read alone.
     """
@@ -110,6 +117,7 @@ class UnpackedSource:
         self._entry = source.identity()
         self._form = source.read(0, 1)  # the structure of examples
         self._forget_open_files()
+        self._folder: Path | None = cache.pin(self._entry, self)
 
     def __len__(self) -> int:
         return len(self._source)
@@ -151,7 +159,7 @@ class UnpackedSource:
     def _forget_open_files(self) -> None:
         self._open: OrderedDict[int, Rows] = OrderedDict()
         self._lock = threading.RLock()
-        self._folder: Path | None = None
+        self._folder = None
 
     def _rows(self, index: int) -> Rows:
         with self._lock:

@@ -20,9 +20,11 @@ import zarr
 
 import distrain
 from distrain import formats
+from distrain.data import shuffle
 from distrain.data.batches import epoch_batches
 from distrain.data.plan import EpochPlan
 from distrain.data.transforms import Transform
+from distrain.remote.cache import find_cache
 from distrain.training.given_data import given_examples
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras, as it saves
@@ -108,7 +110,8 @@ def tfrecord(folder):
 def hdf5(folder):
     for start in STARTS:
         with h5py.File(folder / f"{start:02}.h5", "w") as file:
-            file["pixels"], file["label"] = X[start : start + 20], Y[start : start + 20]
+            for name, values in (("pixels", X[start : start + 20]), ("label", Y[start : start + 20])):
+                file.create_dataset(name, data=values, chunks=(7, *values.shape[1:]), compression="gzip")
     return formats.hdf5(folder)
 
 
@@ -174,7 +177,7 @@ def test_a_form_trains_the_weights_of_arrays_on_several_replicas(form, num_repli
     assert digest(sources(form), num_replicas) == wanted(num_replicas)
 
 
-@pytest.mark.parametrize("form", ["Hugging Face", "Parquet", "TFRecord"])
+@pytest.mark.parametrize("form", ["Hugging Face", "Parquet", "TFRecord", "HDF5", "Zarr", "tar shards"])
 def test_a_form_goes_on_within_an_epoch(form, sources, tmp_path):
     digest(sources(form), run=tmp_path / "run", max_steps=10)
     assert digest(sources(form), run=tmp_path / "run") == wanted(1)
@@ -200,6 +203,34 @@ def test_each_form_feeds_each_replica_the_batches_of_arrays(num_replicas, source
 def noisy(example, rng):
     pixels, label = (example["pixels"], example["label"]) if isinstance(example, dict) else example
     return np.asarray(pixels, np.float32) + rng.normal(scale=0.1, size=6).astype("float32"), np.float32(label)
+
+
+@pytest.fixture
+def small_windows(monkeypatch, tmp_path):
+    """Windows of 16 examples, so that an epoch has four; row groups and chunks hold 7 examples, and spans one."""
+    monkeypatch.setattr(shuffle, "SHUFFLE_WINDOW", 16)
+    monkeypatch.setenv("DISTRAIN_CACHE", str(tmp_path / "cache"))
+    find_cache.cache_clear()
+    yield tmp_path / "cache"
+    find_cache.cache_clear()
+
+
+@pytest.mark.parametrize("num_replicas", [1, 2, 3])
+def test_several_windows_are_those_of_arrays_in_each_form(num_replicas, sources, small_windows):
+    found = {form: fed(given_examples(sources(form), "train"), num_replicas) for form in FORMS}
+    assert set(found.values()) == {fed(given_examples((X, Y), "train"), num_replicas)}
+    assert list(small_windows.glob("remote-1/*/0-*")), "some form has a copy of unpacked examples"
+
+
+def test_several_windows_train_the_weights_of_arrays_also_after_a_resume(sources, small_windows, tmp_path):
+    own, several = digest((X, Y)), digest((X, Y), 2)
+    assert len({own, several, wanted(1)}) == 3, "other windows have another order"
+    for form in ("Parquet", "Arrow", "HDF5", "Zarr", "TFRecord", "tar shards"):
+        run = tmp_path / form
+        digest(sources(form), run=run, max_steps=10)  # 3 of 7 steps of the second epoch, within a window
+        assert digest(sources(form), run=run) == own, form
+    for form in ("Parquet", "HDF5"):
+        assert digest(sources(form), 2) == several, form
 
 
 def test_augmented_examples_are_the_same_in_each_form_and_at_each_number_of_replicas(sources):

@@ -198,3 +198,11 @@ def test_a_cache_that_cannot_be_written_is_a_sentence(cache_folder, monkeypatch)
     monkeypatch.setattr(unpacked_source, "write_rows", lambda *_: Path("/none/such").stat())
     with pytest.raises(DataError, match=r"the cache .* cannot be written: No such file .* DISTRAIN_CACHE"):
         batches(examples)
+
+
+def test_a_cache_that_cannot_be_made_leaves_the_source_as_it_is(tmp_path, monkeypatch, caplog):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("DISTRAIN_CACHE", str(tmp_path / "file"))
+    find_cache.cache_clear()
+    assert batches(positional_examples(Packed())) == batches(array_examples(X, Y))
+    assert "about 4 times in a shuffled epoch, because the cache cannot be written" in caplog.messages[0]
