@@ -104,13 +104,22 @@ def test_claims_that_exist_stay_as_they_are(cluster, script):
 
 
 def test_a_dry_run_changes_nothing(cluster, script):
-    script(cluster, "apply", "--layout=shared", "-n", "team")
+    assert script(cluster, "apply", "--layout=shared").returncode == 0
     before = cluster.names()
     for option in ("--dry-run", "--dry-run=client"):
         done = script(cluster, "apply", "--name=a", "--layout=indexed", option, "-nteam")
         assert (done.returncode, done.stderr) == (0, "")
         assert "dry run" in done.stdout
         assert cluster.names() == before
+
+
+def test_a_namespace_may_be_given_as_to_kubectl(cluster, script):
+    for options in (["-n", "elsewhere"], ["-nelsewhere"], ["-n=elsewhere"], ["--namespace=elsewhere"]):
+        cluster.objects.clear()
+        done = script(cluster, "apply", "--layout=shared", *options)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert {one["metadata"]["namespace"] for one in cluster.objects.values()} == {"elsewhere"}
+        assert script(cluster, "status", "--name=a", *options).returncode == 0
 
 
 def test_nothing_is_sent_if_the_command_is_wrong(cluster, script):
