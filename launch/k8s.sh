@@ -198,6 +198,10 @@ send() { # manifests
   "${kubectl[@]}" apply ${dry_run:+"--dry-run$dry_run"} --filename - <<<"$1"
 }
 
+delete_ours() { # options of kubectl delete
+  "${kubectl[@]}" delete "$kinds" --selector "$ours" "$@" ${dry_run:+"--dry-run$dry_run"}
+}
+
 case $verb in
   render)
     check_job
@@ -218,13 +222,16 @@ lists the job's pods."
     exec "${kubectl[@]}" logs "$pod" ${arguments[@]+"${arguments[@]}"}
     ;;
   delete)
-    find_kinds services networkpolicies.networking.k8s.io jobs.batch mpijobs.kubeflow.org \
-      trainjobs.trainer.kubeflow.org trainingruntimes.trainer.kubeflow.org poddisruptionbudgets.policy \
-      podgroups.scheduling.volcano.sh podgroups.scheduling.x-k8s.io
-    # In the foreground, so that no pod of this job trains or saves when the same job is applied again.
-    "${kubectl[@]}" delete "$kinds" --selector "$ours" --cascade=foreground --timeout=5m \
-      ${dry_run:+"--dry-run$dry_run"} || fail $? "kubectl could not delete all objects, see above. If pods have not \
-ended in five minutes: kubectl get pods --selector $ours. A pod of a lost node ends by: kubectl delete pod POD --force"
+    # First and in the foreground what has pods: when the same job is applied again, no old pod trains or saves.
+    # TrainJobs are left out, because Trainer would make their pods again until the TrainJob itself is gone.
+    find_kinds jobs.batch mpijobs.kubeflow.org
+    delete_ours --cascade=foreground --timeout=5m || fail $? "kubectl could not delete the job, see above. If its pods \
+have not ended in five minutes: kubectl get pods --selector $ours. A pod of a lost node ends by: kubectl delete pod \
+POD --force. Then repeat this command."
+    find_kinds services networkpolicies.networking.k8s.io trainjobs.trainer.kubeflow.org \
+      trainingruntimes.trainer.kubeflow.org poddisruptionbudgets.policy podgroups.scheduling.volcano.sh \
+      podgroups.scheduling.x-k8s.io
+    delete_ours
     [ -z "$claims" ] || "${kubectl[@]}" delete persistentvolumeclaims distrain-data distrain-runs --ignore-not-found \
       ${dry_run:+"--dry-run$dry_run"}
     ;;

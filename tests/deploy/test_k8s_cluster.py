@@ -50,6 +50,8 @@ def test_delete_keeps_the_data_and_the_runs_without_claims(cluster, script):
     assert script(cluster, "delete", "--name=a").returncode == 0
     assert cluster.names() == COMMON | of_b
     assert "DELETE jobs/a Foreground" in cluster.requests  # the Job stays until its pods have saved and ended
+    deleted = [request.split()[1] for request in cluster.requests if request.startswith("DELETE")]
+    assert deleted.index("services/a") > deleted.index("jobs/a")  # its name serves the pods to their end
     assert script(cluster, "delete", "--name=a", "--claims").returncode == 0
     assert cluster.names() == {("serviceaccounts", "distrain")} | of_b
 
@@ -68,6 +70,8 @@ def test_objects_of_operators_are_sent_in_order_and_deleted(cluster_with_operato
     assert ("networkpolicies", "a") in cluster.names()
     assert script(cluster, "delete", "--name=a").returncode == 0
     assert cluster.names() == COMMON
+    policies = {"mpijob": "mpijobs/a Foreground", "trainer": "trainjobs/a Background", "indexed": "jobs/a Foreground"}
+    assert f"DELETE {policies[layout]}" in cluster.requests  # Trainer makes a JobSet again while its TrainJob is there
 
 
 def test_an_overlay_is_applied_at_once_and_deleted_alone(cluster_with_operators, tmp_path):

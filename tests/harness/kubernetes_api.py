@@ -152,8 +152,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_DELETE(self) -> None:
         plural, name = urlsplit(self.path).path.split("/")[-2:]
-        options = self._body()
-        if not options.get("dryRun"):
+        if not (options := self._body()).get("dryRun"):
             self.cluster.requests.append(f"DELETE {plural}/{name} {options['propagationPolicy']}")
             self.cluster.objects.pop((plural, name))
         self._answer({"kind": "Status", "apiVersion": "v1", "status": "Success"})
