@@ -10,7 +10,7 @@ train_options="--data --run --strategy --devices --model --batch-size --global-b
 --limit-batches --validate-every --patience --monitor --mode --learning-rate --warmup-steps --schedule
 --scale-learning-rate --clip-norm --ema --class-weight --mixed-precision --units --embedding --blocks --filters
 --dropout --prometheus --metrics-port --skip-nonfinite --check-every --data-workers --config --log-level"
-train_flags="--no-jit --deterministic"
+train_flags="--no-jit --jit-model --deterministic"
 train_lists=""
 prepare_options="--out --source --dataset --vectorizer --tokens --top-k --label-column
 --task --label-separator --weight-column --text-columns --max-length --holdout

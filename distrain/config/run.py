@@ -86,10 +86,11 @@ class RunSettings:
         may_change=True,
     )
     steps_per_execution: int = setting(
-        "steps in one call into TensorFlow; callbacks, checkpoints and stop requests wait for the end of the call",
+        "steps in one call into TensorFlow, a loop in its graph that pays where steps take less than a few "
+        "milliseconds; callbacks, checkpoints and stop requests wait for the end of the call",
         default=1,
         at_least=1,
-        at_most=2**10,  # a call is compiled as one graph of all its steps
+        at_most=2**10,  # the batches of a call wait in memory together
         metavar="K",
         may_change=True,
     )
@@ -141,6 +142,11 @@ class RunSettings:
     )
     jit_compile: bool = setting(
         "do not compile the update of the weights by XLA", default=True, option="--no-jit", may_change=True
+    )
+    jit_model: bool = setting(
+        "let XLA compile the forward and backward pass of your own model too, as Keras does with jit_compile=True",
+        default=False,
+        may_change=True,
     )
 
     def __post_init__(self) -> None:

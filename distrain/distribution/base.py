@@ -29,6 +29,8 @@ class Distribution(Protocol):
         device_models: model of each replica's device, such as "NVIDIA H200" or "CPU"; `choose` sets the list.
         runs_ahead: whether the next step may begin before the host reads the sums of a step. True on GPUs, which
             compute while the host goes on.
+        batch_devices: device of each local replica to which the next batch is copied while a step computes; empty on
+            CPUs, which read batches where they are.
         prefetches: whether a thread makes batches while steps run. False if the step has one core alone: the thread
             would interrupt every rank in another step, and all ranks would wait each time.
     """
@@ -42,6 +44,7 @@ class Distribution(Protocol):
     replicas_per_device: int
     device_models: Sequence[str]
     runs_ahead: bool
+    batch_devices: Sequence[str]
     prefetches: bool
 
     def scope(self) -> AbstractContextManager[Any]:
@@ -66,6 +69,21 @@ class Distribution(Protocol):
             of the first replica.
         """
 
+    def compile_loop(
+        self, replica_step: Callable[[Sequence[Any]], Sequence[Any]], specs: Any, *, num_batches: int = 1
+    ) -> Callable[[Sequence[Sequence[Any]]], list[Any]]:
+        """Compile a loop over steps, which runs as one call and begins a step once the step before it has ended.
+
+        Args:
+            replica_step: as in `compile`, but returns one float32 vector, of the same length in each step.
+            specs: a structure of `tf.TensorSpec` like one batch.
+            num_batches: batches of each replica in one step.
+
+        Returns:
+            A function from the arrays of the batches of each step, in the order of `compile`, to the vectors of the
+            first replica: a list of one tensor `[steps, length]`. Any number of steps is possible in a call.
+        """
+
     def update_if(
         self, is_sound: Any, update: Callable[[Sequence[Any]], Any], gradients: Sequence[Any], changed: Sequence[Any]
     ) -> None:
@@ -75,6 +93,14 @@ class Distribution(Protocol):
             is_sound: bool scalar, equal on all replicas.
             update: updates a replica's weights by gradients; called if `is_sound`.
             gradients: gradients that are summed over all replicas.
+            changed: pairs of a variable and the value that it gets unless `is_sound`.
+        """
+
+    def select_values(self, is_sound: Any, changed: Sequence[Any]) -> None:
+        """Set variables back unless `is_sound`, inside a compiled step, without a condition that the host waits for.
+
+        Args:
+            is_sound: bool scalar, equal on all replicas.
             changed: pairs of a variable and the value that it gets unless `is_sound`.
         """
 

@@ -70,7 +70,9 @@ def choose(config: TrainConfig, environ: Mapping[str, str]) -> Distribution:
         )
     distribution, models = _in_one_process(strategy, config, world, environ)
     distribution.device_models = models
-    distribution.runs_ahead = "CPU" not in models
+    on_gpu = "CPU" not in models
+    distribution.runs_ahead = on_gpu
+    distribution.batch_devices = [f"GPU:{number}" for number in range(len(models))] if on_gpu else []
     return distribution
 
 
@@ -152,6 +154,7 @@ def _join(strategy: str, config: TrainConfig, world: World, environ: Mapping[str
     )
     distribution.device_models = models
     distribution.runs_ahead = on_gpu
+    distribution.batch_devices = ["GPU:0"] if on_gpu else []
     return distribution
 
 

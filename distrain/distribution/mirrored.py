@@ -19,6 +19,7 @@ from distrain.cluster.process_group import ProcessGroup, SingleProcess
 from distrain.distribution.buckets import BUCKET_BYTES
 from distrain.distribution.forward_sums import differentiable_sum, step_graph
 from distrain.distribution.gradients import dense
+from distrain.distribution.step_loop import compile_step_loop
 from distrain.distribution.zero_copy import compile_zero_copy
 from distrain.keras_backend import (
     disable_gradient_all_reduce,
@@ -42,6 +43,7 @@ class Mirrored:
     replicas_per_device = 1
     device_models: Sequence[str] = ("CPU",)
     runs_ahead = False
+    batch_devices: Sequence[str] = ()
     local_update = False  # under a strategy Keras updates all replicas at once, in a cross-replica context
 
     def __init__(self, devices: Sequence[str], *, prefetches: bool = True) -> None:
@@ -65,7 +67,20 @@ class Mirrored:
         self, replica_step: Callable[[Sequence[Any]], Sequence[Any]], specs: Any, *, num_batches: int = 1
     ) -> Callable[[Sequence[Any]], list[Any]]:
         """Compile the step of all replicas as one function of all batches."""
+        all_replicas = self._all_replicas(replica_step, num_batches)
+        return compile_zero_copy(all_replicas, specs, num_batches=self.num_replicas * num_batches)
 
+    def compile_loop(
+        self, replica_step: Callable[[Sequence[Any]], Sequence[Any]], specs: Any, *, num_batches: int = 1
+    ) -> Callable[[Sequence[Sequence[Any]]], list[Any]]:
+        """Compile a loop over the step of all replicas."""
+        all_replicas = self._all_replicas(replica_step, num_batches)
+        num_batches *= self.num_replicas
+        return compile_step_loop(all_replicas, specs, num_batches=num_batches, devices=self.batch_devices)
+
+    def _all_replicas(
+        self, replica_step: Callable[[Sequence[Any]], Sequence[Any]], num_batches: int
+    ) -> Callable[[list[Any]], list[Any]]:
         def all_replicas(batches: list[Any]) -> list[Any]:
             def one_replica() -> list[Any]:
                 replica = tf.distribute.get_replica_context().replica_id_in_sync_group
@@ -76,7 +91,7 @@ class Mirrored:
             outputs = self._strategy.run(one_replica)
             return [self._strategy.experimental_local_results(output)[0] for output in outputs]
 
-        return compile_zero_copy(all_replicas, specs, num_batches=self.num_replicas * num_batches)
+        return all_replicas
 
     def update_if(
         self, is_sound: Any, update: Callable[[Sequence[Any]], Any], gradients: Sequence[Any], changed: Sequence[Any]
@@ -100,6 +115,19 @@ class Mirrored:
             tf.cond(strategy.experimental_local_results(is_sound)[0], update_all, set_back)
 
         tf.distribute.get_replica_context().merge_call(across, args=(is_sound, gradients, values))
+
+    def select_values(self, is_sound: Any, changed: Sequence[Any]) -> None:
+        """Set each variable of `changed` to its value unless `is_sound`, on all replicas."""
+        variables, values = [variable.value for variable, _ in changed], [value for _, value in changed]
+
+        def select(own: Any, old: Any, is_sound: Any) -> None:
+            own.assign(tf.where(is_sound, own, old))
+
+        def across(strategy: Any, is_sound: Any, values: Sequence[Any]) -> None:
+            for variable, value in zip(variables, values, strict=True):
+                strategy.extended.update(variable, select, args=(value, is_sound), group=False)
+
+        tf.distribute.get_replica_context().merge_call(across, args=(is_sound, values))
 
     def sum(self, gradients: Sequence[Any], metrics: Sequence[Any]) -> tuple[list[Any], list[Any]]:
         """Sum each tensor over the replicas, in one grouped all-reduce per dtype: TensorFlow groups no mixed dtypes.

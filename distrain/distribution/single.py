@@ -16,6 +16,7 @@ import tensorflow as tf
 from distrain.cluster.process_group import ProcessGroup, SingleProcess
 from distrain.distribution.forward_sums import step_graph
 from distrain.distribution.gradients import dense
+from distrain.distribution.step_loop import compile_step_loop
 from distrain.distribution.zero_copy import compile_zero_copy
 
 
@@ -35,6 +36,7 @@ class SingleDevice:
     replicas_per_device = 1
     device_models: Sequence[str] = ("CPU",)
     runs_ahead = False
+    batch_devices: Sequence[str] = ()
 
     def __init__(self, *, prefetches: bool = True) -> None:
         self.prefetches = prefetches
@@ -50,12 +52,13 @@ class SingleDevice:
         self, replica_step: Callable[[Sequence[Any]], Sequence[Any]], specs: Any, *, num_batches: int = 1
     ) -> Callable[[Sequence[Any]], list[Any]]:
         """Compile the step for a single replica."""
+        return compile_zero_copy(_within_step(replica_step), specs, num_batches=num_batches)
 
-        def one_replica(batches: Sequence[Any]) -> list[Any]:
-            with step_graph():
-                return list(replica_step(batches))
-
-        return compile_zero_copy(one_replica, specs, num_batches=num_batches)
+    def compile_loop(
+        self, replica_step: Callable[[Sequence[Any]], Sequence[Any]], specs: Any, *, num_batches: int = 1
+    ) -> Callable[[Sequence[Sequence[Any]]], list[Any]]:
+        """Compile a loop over the step for a single replica."""
+        return compile_step_loop(_within_step(replica_step), specs, num_batches=num_batches, devices=self.batch_devices)
 
     def update_if(
         self, is_sound: Any, update: Callable[[Sequence[Any]], Any], gradients: Sequence[Any], changed: Sequence[Any]
@@ -68,6 +71,11 @@ class SingleDevice:
             return tf.zeros(())
 
         tf.cond(is_sound, lambda: update(gradients), set_back)
+
+    def select_values(self, is_sound: Any, changed: Sequence[Any]) -> None:
+        """Set each variable of `changed` to its value unless `is_sound`."""
+        for variable, value in changed:
+            variable.assign(tf.where(is_sound, variable.value, value))
 
     def sum(self, gradients: Sequence[Any], metrics: Sequence[Any]) -> tuple[list[Any], list[Any]]:
         """Return the same tensors, gradients as dense tensors."""
@@ -87,3 +95,11 @@ class SingleDevice:
 
     def synchronize(self, variables: Sequence[Any]) -> None:
         """Do nothing, as there is one process."""
+
+
+def _within_step(replica_step: Callable[[Sequence[Any]], Sequence[Any]]) -> Callable[[list[Any]], list[Any]]:
+    def one_replica(batches: Sequence[Any]) -> list[Any]:
+        with step_graph():
+            return list(replica_step(batches))
+
+    return one_replica

@@ -45,12 +45,15 @@ def compile_zero_copy(
     concrete = compiled.get_concrete_function()  # a concrete function checks fewer arguments in each call
 
     def call(batches: Sequence[Any]) -> list[Any]:
-        return concrete(*(_tensor(array) for batch in batches for array in tf.nest.flatten(batch)))
+        return concrete(*(as_tensor(array) for batch in batches for array in tf.nest.flatten(batch)))
 
     return call
 
 
-def _tensor(given: Any) -> Any:
+def as_tensor(given: Any) -> Any:
+    """Return an array as a tensor, which reads the array in place where TensorFlow can; return a tensor as it is."""
+    if not isinstance(given, (np.ndarray, np.generic)) and isinstance(given, tf.Tensor):
+        return given
     array = np.asarray(given)
     if not array.dtype.isnative:  # DLPack knows no foreign byte order
         return tf.constant(array)

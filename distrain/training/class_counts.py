@@ -115,7 +115,7 @@ def make_count_step(
     """
     import tensorflow as tf
 
-    from distrain.training.step import outcomes, summed_flags
+    from distrain.training.outcome import outcomes, summed_flags
 
     def replica_step(batches: Sequence[Batch]) -> list[Any]:
         counts = tf.add_n([counting.counts(task, batch, counting.num_classes) for batch in batches])
@@ -123,7 +123,7 @@ def make_count_step(
 
     num_batches = accumulation_steps * replicas.replicas_per_device
     count = outcomes(replicas, replica_step, specs, num_batches=num_batches)
-    return lambda batches: next(count(batches))
+    return lambda batches: next(count([batches]))
 
 
 def _label_counts(task: TrainableModel, batch: Batch, num_labels: int) -> Any:

@@ -31,7 +31,7 @@ def open_epoch(setup: RunSetup, step_flags: StepFlags, progress: Progress) -> Ep
     local = setup.local_microbatches
     batches = epoch_batches(setup.job.train, plan, order, replicas=local, epoch=progress.epoch)
     depth = max(PREFETCH_STEPS, 2 * setup.config.steps_per_execution)
-    ready = prefetched(batches, depth=depth, in_thread=setup.distribution.prefetches)
+    ready = _ready(setup, batches, depth)
     empty = [idle_batch(setup.sample, number) for number in local]
     return EpochSteps(
         plan.num_steps, lambda step: len(plan.global_positions(step)), step_flags.with_failure_batches(ready, empty)
@@ -48,9 +48,20 @@ def open_evaluation(
     limit = limited_examples(setup.config, examples.num_examples, num_microbatches * setup.batch_size)
     plan, order = evaluation_plan(examples, num_microbatches, setup.batch_size, limit=limit)
     batches = epoch_batches(examples, plan, order, replicas=local)
-    ready = prefetched(batches, in_thread=distribution.prefetches)
+    ready = _ready(setup, batches, PREFETCH_STEPS)
     empty = [idle_batch(setup.validation_sample, number) for number in local]
     return plan, step_flags.with_failure_batches(ready, empty)
+
+
+def _ready(
+    setup: RunSetup, batches: Iterator[list[Batch]], depth: int
+) -> AbstractContextManager[Iterator[list[Batch]]]:
+    """Make batches ahead, at least `depth` of them, and place them on the devices of GPUs."""
+    from distrain.distribution.placed_batches import placed_ahead
+
+    ready = prefetched(batches, depth=depth, in_thread=setup.distribution.prefetches)
+    devices = setup.distribution.batch_devices
+    return placed_ahead(ready, devices) if devices else ready
 
 
 def evaluation_plan(

@@ -65,6 +65,8 @@ def forward_pass(
 def _loss_and_count(share_mean: Any, batch: Batch) -> list[Any]:
     """Return the loss times its count, and the count, as `keras.metrics.Mean` counts the loss of a batch."""
     count = tf.cast(batch.num_rows, share_mean.dtype)
+    if share_mean.shape.rank is None:  # what leaves a loop of steps needs a shape
+        share_mean = tf.ensure_shape(share_mean, ())
     if share_mean.shape.rank:  # a value per example, times G / b: Keras counts the mean of the values
         share_mean = tf.reduce_mean(share_mean) * fraction(batch, share_mean.dtype)
     return [_unless_idle(share_mean, count), count]

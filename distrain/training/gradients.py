@@ -46,6 +46,9 @@ class UpdatedReplicas(Protocol):
     ) -> None:
         """Call `update(gradients)` if `is_sound`; else set each variable of `changed` to its value."""
 
+    def select_values(self, is_sound: Any, changed: Sequence[Any]) -> None:
+        """Set each variable of `changed` to its value unless `is_sound`."""
+
 
 def share_gradients(task: TrainableModel, batch: Batch, total: Total) -> tuple[list[Any], list[Any]]:
     """Return a share's part of the gradients, and its sums.
@@ -68,7 +71,12 @@ def share_gradients(task: TrainableModel, batch: Batch, total: Total) -> tuple[l
     gradients = tape.gradient(loss, [v.value for v in variables])
     if not present(gradients):
         raise ConfigurationError("The loss depends on no trainable weight of the model; there is nothing to train.")
-    return [_of_known_shape(g, v) for g, v in zip(gradients, variables, strict=True)], share.sums
+    return with_known_shapes(task, gradients), share.sums
+
+
+def with_known_shapes(task: TrainableModel, gradients: Sequence[Any]) -> list[Any]:
+    """Return the gradients of the trainable weights with the shapes of the weights."""
+    return [_of_known_shape(g, v) for g, v in zip(gradients, task.model.trainable_variables, strict=True)]
 
 
 def over_replicas(
@@ -111,37 +119,29 @@ def make_update_if(
 ) -> Callable[[Any, Sequence[Any], Sequence[Any]], None]:
     """Return a function that updates all replicas if a tensor is true, else gives some variables their old values.
 
-    A condition in the graph makes the host of a GPU wait for the tensor. So where replicas run ahead and XLA compiles
-    the update, the update selects between new and old values.
+    A condition in the graph makes the host of a GPU wait for the tensor. So where replicas run ahead, the update
+    selects between new and old values. XLA joins the selection with the update where it compiles the update.
     """
     uses_jit = replicas.local_update and task.jit_compile
-    update, selecting_update = make_update(task, jit_compile=uses_jit), _make_selecting_update(task)
+    update = make_update(task, jit_compile=uses_jit and not replicas.runs_ahead)
+    held = list({id(v): v for v in [*task.optimizer.variables, *task.model.trainable_variables]}.values())
+
+    def select(is_sound: Any, gradients: Sequence[Any]) -> None:
+        before = [(variable, tf.identity(variable.value)) for variable in held]
+        update(gradients)
+        replicas.select_values(is_sound, before)
+
+    compiled_select = tf.function(select, jit_compile=True, autograph=False)
 
     def update_if(is_sound: Any, gradients: Sequence[Any], before: Sequence[Any]) -> None:
-        has_rows = any(isinstance(gradient, tf.IndexedSlices) for gradient in gradients)
-        if has_rows or not (uses_jit and replicas.runs_ahead):
+        if not replicas.runs_ahead:  # on a CPU a condition costs nothing, and a selection would copy each variable
             replicas.update_if(is_sound, update, gradients, before)
             return
-        selecting_update(is_sound, gradients)
-        for variable, value in before:
-            variable.assign(tf.where(is_sound, variable.value, value))
+        has_rows = any(isinstance(gradient, tf.IndexedSlices) for gradient in gradients)
+        (compiled_select if uses_jit and not has_rows else select)(is_sound, gradients)
+        replicas.select_values(is_sound, before)
 
     return update_if
-
-
-def _make_selecting_update(task: TrainableModel) -> Callable[[Any, Sequence[Any]], None]:
-    """Return the optimizer's update, compiled by XLA, as a function of whether it counts and of dense gradients."""
-    variables = list(task.model.trainable_variables)
-
-    def update(counts: Any, gradients: Sequence[Any]) -> None:
-        held = {id(variable): variable for variable in [*task.optimizer.variables, *variables]}.values()
-        before = [tf.identity(variable.value) for variable in held]
-        known = [pair for pair in zip(gradients, variables, strict=True) if pair[0] is not None]
-        task.optimizer.apply_gradients(known)
-        for variable, value in zip(held, before, strict=True):
-            variable.assign(tf.where(counts, variable.value, value))
-
-    return tf.function(update, jit_compile=True, autograph=False)
 
 
 def present(gradients: Sequence[Any]) -> list[Any]:

@@ -209,6 +209,7 @@ def build_setup(
                 scope=distribution.scope(),
                 num_columns=job.train.num_columns,
                 jit_compile=config.jit_compile,
+                jit_model=config.jit_model,
             )
             checked_job = with_checked_labels(job, task, sample)
             return check_shares(task, checked_job.train), checked_job
@@ -255,6 +256,7 @@ def compile_steps(setup: RunSetup) -> CompiledSteps:
         ConfigurationError: the model has no trainable weights, or its loss does not suit.
     """
     from distrain.training import step as steps
+    from distrain.training.model_jit import check_model_jit
     from distrain.training.task import batch_specs, first_call
 
     specs = batch_specs(setup.sample)
@@ -263,19 +265,16 @@ def compile_steps(setup: RunSetup) -> CompiledSteps:
         evaluated = batch_specs(setup.validation_sample)
         with setup.distribution.scope():
             first_call(setup.trainable.model, setup.validation_sample, setup.trainable.num_columns)
-        task, replicas, accumulation_steps = setup.trainable, setup.distribution, setup.config.accumulation_steps
-        at_once = setup.config.steps_per_execution
-        return CompiledSteps(
-            steps.make_train_steps(
-                task,
-                replicas,
-                specs,
-                accumulation_steps=accumulation_steps,
-                steps_per_execution=at_once,
-                skips=setup.config.skip_nonfinite > 0,
-            ),
-            steps.make_evaluate_step(task, replicas, evaluated, accumulation_steps=accumulation_steps),
+        task, replicas, config = setup.trainable, setup.distribution, setup.config
+        accumulated, skips = config.accumulation_steps, config.skip_nonfinite > 0
+        check_model_jit(task, replicas, setup.sample)
+        train = steps.make_train_steps(
+            *(task, replicas, specs),
+            accumulation_steps=accumulated,
+            steps_per_execution=config.steps_per_execution,
+            skips=skips,
         )
+        return CompiledSteps(train, steps.make_evaluate_step(task, replicas, evaluated, accumulation_steps=accumulated))
 
     return run_on_all_ranks(setup.distribution.group, compile_own)
 

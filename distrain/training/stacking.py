@@ -1,9 +1,12 @@
-"""The outputs of a step as one array per dtype, so that the host reads from the device once.
+"""The outputs of a step as one vector, so that the host reads from the device once.
 
-Decides: how outputs lie in an array. Never: what an output means.
+Decides: how outputs lie in the vector. Never: what an output means.
 
-    stacks = stacked(outputs)                                        # inside the compiled step
-    arrays = unstacked([stack.numpy() for stack in stacks], outputs)
+    vector = stacked(outputs)                                        # inside the compiled step
+    arrays = unstacked(vector.numpy(), outputs)
+
+The vector holds the bits of the outputs in words of 32 bits. Its dtype is float32, which has a kernel on each device
+for each operation on lists of tensors. No operation computes with the words.
 """
 
 from __future__ import annotations
@@ -16,9 +19,11 @@ import tensorflow as tf
 
 from distrain.errors import ConfigurationError
 
+_WORD = tf.float32
 
-def stacked(outputs: Sequence[Any]) -> list[Any]:
-    """Return for each dtype among some tensors their values, one after the other.
+
+def stacked(outputs: Sequence[Any]) -> Any:
+    """Return the bits of some tensors, one after the other, as a float32 vector.
 
     Raises:
         ConfigurationError: the shape of an output is not known before a step runs.
@@ -26,23 +31,27 @@ def stacked(outputs: Sequence[Any]) -> list[Any]:
     for output in outputs:
         if not output.shape.is_fully_defined():
             raise ConfigurationError(
-                f"On a GPU, the loss needs a shape that is known before a step, but it has {output.shape}. Give it "
-                "one by tf.ensure_shape, or train with --devices cpu:1."
+                "On a GPU, and with --steps-per-execution, the loss needs a shape that is known before a step, but it "
+                f"has {output.shape}. Give it one by tf.ensure_shape, or train with --devices cpu:1 one step a call."
             )
-    flat = [(output.dtype, tf.reshape(output, [-1])) for output in outputs]
-    return [tf.concat([values for own, values in flat if own == dtype], axis=0) for dtype in _dtypes(outputs)]
+    words = [tf.bitcast(tf.cast(output, _dtype_in_words(output.dtype)), _WORD) for output in outputs]
+    return tf.concat([tf.reshape(word, [-1]) for word in words], axis=0)
 
 
-def unstacked(stacks: Sequence[np.ndarray], outputs: Sequence[Any]) -> list[np.ndarray]:
-    """Return the arrays of some outputs, given the values of `stacked(outputs)`."""
-    left = dict(zip(_dtypes(outputs), stacks, strict=True))
-    arrays = []
+def unstacked(vector: np.ndarray, outputs: Sequence[Any]) -> list[np.ndarray]:
+    """Return the arrays of some outputs, given the value of `stacked(outputs)`."""
+    arrays, first = [], 0
     for output in outputs:
-        size = output.shape.num_elements()
-        values, left[output.dtype] = np.split(left[output.dtype], [size])
-        arrays.append(values.reshape(output.shape))
+        dtype = _dtype_in_words(output.dtype)
+        after = first + output.shape.num_elements() * dtype.size // _WORD.size
+        values = vector[first:after].view(dtype.as_numpy_dtype).reshape(output.shape)
+        arrays.append(values.astype(output.dtype.as_numpy_dtype, copy=False))
+        first = after
     return arrays
 
 
-def _dtypes(outputs: Sequence[Any]) -> list[Any]:
-    return list(dict.fromkeys(output.dtype for output in outputs))
+def _dtype_in_words(dtype: tf.DType) -> tf.DType:
+    """Return the dtype in which values travel: whole words that hold each value exactly."""
+    if dtype.size >= _WORD.size:
+        return dtype
+    return tf.float32 if dtype.is_floating else tf.int32

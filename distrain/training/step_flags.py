@@ -24,7 +24,7 @@ from distrain.training.events import Decision, NotFinite, StepEvent
 from distrain.training.finite import BAD_LOSS
 
 if TYPE_CHECKING:
-    from distrain.training.step import Outcome
+    from distrain.training.outcome import Outcome
 
 
 class StepFlags:

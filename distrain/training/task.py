@@ -22,7 +22,7 @@ import tensorflow as tf
 from distrain.batch import Batch, SparseRows, feeding
 from distrain.data.nests import is_nest, map_children, map_nest
 from distrain.errors import ConfigurationError
-from distrain.keras_backend import is_under_strategy, keep_layer_losses_of_threads_apart
+from distrain.keras_backend import compile_arguments, is_under_strategy, keep_layer_losses_of_threads_apart
 from distrain.training.losses import total_divisors, use_share_losses
 from distrain.training.metrics import MetricStates
 
@@ -43,6 +43,7 @@ class TrainableModel:
         num_columns: width of sparse inputs, by input name.
         has_divisors: whether a loss divides by a number that only the forward pass knows, as with a mask.
         jit_compile: whether XLA compiles the optimizer's update, if the distribution allows this.
+        jit_model: whether XLA compiles the forward and backward pass too.
     """
 
     model: Any
@@ -50,6 +51,7 @@ class TrainableModel:
     num_columns: dict[str, int]
     has_divisors: bool
     jit_compile: bool = True
+    jit_model: bool = False
 
     @property
     def optimizer(self) -> Any:
@@ -64,6 +66,7 @@ def make_task(
     scope: AbstractContextManager[Any],
     num_columns: Mapping[str, int],
     jit_compile: bool = True,
+    jit_model: bool = False,
 ) -> TrainableModel:
     """Build model and optimizer in the distribution's scope, then call model, loss and metrics once on the sample.
 
@@ -73,6 +76,7 @@ def make_task(
         scope: context in which variables are made. States of metrics stay outside, as replicas sum them.
         num_columns: width of sparse inputs, by input name.
         jit_compile: whether XLA may compile the optimizer's update.
+        jit_model: whether XLA must compile the model too, as also `compile(jit_compile=True)` of the model asks.
 
     Raises:
         ConfigurationError: the model, its loss or a metric does not accept the data.
@@ -94,7 +98,9 @@ def make_task(
     with feeding(tensors), total_divisors(record):
         compute_loss(model, inputs, labels, outputs, weights, training=False)
     model.reset_metrics()
-    return TrainableModel(model, MetricStates(model), dict(num_columns), bool(divisors), jit_compile)
+    # Keras turns "auto" into True on a GPU; only a user's own True is a wish.
+    jit_model |= compile_arguments(model).get("jit_compile") is True and model.jit_compile
+    return TrainableModel(model, MetricStates(model), dict(num_columns), bool(divisors), jit_compile, jit_model)
 
 
 def built_model(

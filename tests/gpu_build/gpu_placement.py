@@ -40,7 +40,7 @@ CALLS = {
     "Case",
     "StatelessCase",
 }
-ON_HOST = {types_pb2.DT_INT32, types_pb2.DT_STRING, types_pb2.DT_RESOURCE, types_pb2.DT_VARIANT}
+ON_HOST = {types_pb2.DT_INT32, types_pb2.DT_STRING, types_pb2.DT_RESOURCE}  # lists of tensors stay on the device
 
 
 class Placement(NamedTuple):

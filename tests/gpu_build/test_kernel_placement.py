@@ -60,9 +60,10 @@ def horovod(monkeypatch):
     return SimpleNamespace(**{**vars(collectives), "on_device": lambda: collectives})
 
 
-def placement_of_step(kind, datasets, monkeypatch, distribution):
+def placement_of_step(kind, datasets, monkeypatch, distribution, at_once):
     """Compile the training step of a shipped model with the branches for a GPU, and look at its graph."""
     distribution.runs_ahead = True
+    distribution.batch_devices = ["GPU:0"]
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind=None: ["a GPU"] if kind == "GPU" else [])
     compiled = []
     concrete_of = type(tf.function(lambda: None)).get_concrete_function
@@ -77,18 +78,20 @@ def placement_of_step(kind, datasets, monkeypatch, distribution):
     build = partial(job.build, choose_optimizer=default_optimizer)
     task = make_task(build, sample, scope=distribution.scope(), num_columns=job.train.num_columns)
     monkeypatch.setattr(type(tf.function(lambda: None)), "get_concrete_function", noting)
-    make_train_steps(task, distribution, batch_specs(sample))
+    make_train_steps(task, distribution, batch_specs(sample), steps_per_execution=at_once)
     return placement_of(compiled[0])
 
 
 @pytest.mark.parametrize("kind", ["ngram", "sequence"])
-@pytest.mark.parametrize("way", ["single", "horovod"])
-def test_each_operation_has_a_kernel_and_no_tensor_crosses_to_the_host(kind, way, datasets, monkeypatch, request):
+@pytest.mark.parametrize(("way", "at_once"), [("single", 1), ("horovod", 1), ("single", 4), ("horovod", 4)])
+def test_each_operation_has_a_kernel_and_no_tensor_crosses_to_the_host(
+    kind, way, at_once, datasets, monkeypatch, request
+):
     if way == "single":
         distribution = SingleDevice()
     else:
         distribution = MultiProcess(request.getfixturevalue("horovod"), SingleProcess())
-    placement = placement_of_step(kind, datasets, monkeypatch, distribution)
+    placement = placement_of_step(kind, datasets, monkeypatch, distribution, at_once)
     assert placement.num_nodes > 200
     assert placement.without_kernel == []
     assert [edge for edge in placement.to_host if edge[:2] not in EXCUSED] == []

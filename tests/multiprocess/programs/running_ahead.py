@@ -1,6 +1,7 @@
 """Two replicas that run ahead and sum on the device, as with GPUs: running_ahead.py FOLDER STRATEGY.
 
 Each process writes FOLDER/ends.RANK.json: the exit code and the message of each run, and the weights after the run.
+FOLDER/placed.RANK.json holds where the features of each replica lay when a step began.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from distrain.cluster.world import find_world
 from distrain.distribution.mirrored import Mirrored
 from distrain.distribution.single import SingleDevice
 from distrain.errors import DataError, DistrainError
+from distrain.training import step_flags
 
 WORLD = find_world(os.environ)
 RANK, IS_LAST = WORLD.rank, WORLD.rank == WORLD.size - 1
@@ -54,10 +56,33 @@ class Stop(keras.callbacks.Callback):
 def treat_cpus_as_gpus() -> None:
     """Let every run from now on run ahead, and Horovod sum within the graph."""
     SingleDevice.runs_ahead = Mirrored.runs_ahead = property(lambda self: True, lambda self, value: None)
+    SingleDevice.batch_devices = Mirrored.batch_devices = property(
+        lambda self: [f"CPU:{number}" for number in range(len(self.local_replicas))], lambda self, value: None
+    )
     if STRATEGY == "horovod":
         from distrain.distribution.collectives import horovod
 
         horovod.on_device = lambda: horovod
+
+
+placed_on: set[tuple[str, ...]] = set()
+
+
+def note_placement() -> None:
+    """Note the devices of the features of each step that is given to a compiled step."""
+    own = step_flags.StepFlags._with_stop
+
+    def noting(self: Any, batches: list[Any]) -> list[Any]:
+        placed_on.add(tuple(getattr(batch.features, "device", "none")[-5:] for batch in batches))
+        return own(self, batches)
+
+    step_flags.StepFlags._with_stop = noting
+
+
+def words() -> keras.Model:
+    """Return a model whose gradients hold rows of an embedding."""
+    layers = [keras.layers.Embedding(6, 4), keras.layers.Flatten(), keras.layers.Dense(1)]
+    return keras.Sequential([keras.Input((3,)), *layers])
 
 
 def dense() -> keras.Model:
@@ -69,12 +94,12 @@ def adam() -> keras.Optimizer:
     return keras.optimizers.Adam(0.01)
 
 
-def fit(run: str, train: Any = (X, Y), **settings: Any) -> dict[str, Any]:
+def fit(run: str, train: Any = (X, Y), *, build: Any = dense, **settings: Any) -> dict[str, Any]:
     """Train; return how the run ended."""
     fixed = {"loss": "mse", "shuffle": False, "verbose": 0, "strategy": STRATEGY, "global_batch_size": 8, "keep": 9}
     try:
         result = distrain.fit(
-            dense,
+            build,
             train,
             run=FOLDER / run,
             optimizer=adam,
@@ -89,15 +114,29 @@ def fit(run: str, train: Any = (X, Y), **settings: Any) -> dict[str, Any]:
 
 def ends() -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield name and end of each run."""
+    in_loop = {"steps_per_execution": 4}  # of 6 steps of an epoch
+    ids = (np.floor(np.abs(X) * 2).clip(0, 5), Y)
     yield "read at once", fit("read at once")
+    yield "loop", fit("loop", **in_loop)
+    yield "rows", fit("rows", ids, build=words)
+    bad = X.copy()
+    bad[29, 0] = np.nan
+    yield "skipped", fit("skipped", (bad, Y), skip_nonfinite=2)
     treat_cpus_as_gpus()
+    note_placement()
+    yield "skipped ahead", fit("skipped ahead", (bad, Y), skip_nonfinite=2)
+    yield "skipped loop ahead", fit("skipped loop ahead", (bad, Y), skip_nonfinite=2, **in_loop)
+    yield "loop ahead", fit("loop ahead", **in_loop)
+    yield "rows ahead", fit("rows ahead", ids, build=words)
+    yield "rows loop ahead", fit("rows loop ahead", ids, build=words, **in_loop)
     yield "ahead", fit("ahead", checkpoint_every=4)
     yield "stopped", fit("stopped", callbacks=[Stop()])
     yield "resumed", fit("stopped")
-    bad = X.copy()
-    bad[29, 0] = np.nan
     yield "not finite", fit("not finite", (bad, Y), checkpoint_every=1)
+    yield "not finite loop", fit("not finite loop", (bad, Y), steps_per_execution=5)
+    (FOLDER / f"placed.{RANK}.json").write_text(json.dumps(sorted(placed_on)), encoding="utf-8")
     yield "damaged", fit("damaged", Rows())
+    yield "damaged loop", fit("damaged loop", Rows(), **in_loop)
 
 
 (FOLDER / f"ends.{RANK}.json").write_text(json.dumps(dict(ends())), encoding="utf-8")

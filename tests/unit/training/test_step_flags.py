@@ -16,7 +16,7 @@ from distrain.cluster.signals import StopRequest
 from distrain.errors import DataError
 from distrain.training.events import Decision, NotFinite
 from distrain.training.finite import BAD_GRADIENT, BAD_LOSS
-from distrain.training.step import Outcome
+from distrain.training.outcome import Outcome
 from distrain.training.step_flags import StepFlags
 
 
