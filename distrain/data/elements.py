@@ -211,9 +211,9 @@ def _stack_leaf(leaf: Leaf, values: list[Any]) -> np.ndarray:
     out = aligned_empty((len(values), *leaf.shape), leaf.dtype)
     try:
         is_array = set(map(type, values)) == {np.ndarray}
-        if is_array and {value.shape for value in values} == {leaf.shape} and {v.dtype for v in values} == {leaf.dtype}:
-            for row, value in enumerate(values):  # seven times as fast as `np.stack` for rows of 1 KB
-                out[row] = value
+        if leaf.shape and is_array and {value.shape for value in values} == {leaf.shape}:
+            joined = out.reshape(len(values) * leaf.shape[0], *leaf.shape[1:])
+            np.concatenate(values, out=joined, casting="safe")  # three times as fast as `np.stack` for rows of 1 KB
         elif leaf.shape:
             np.stack(values, out=out, casting="safe")
         else:

@@ -23,25 +23,27 @@ _VALUES = (CsrRows, PackedRows, SparseRows, WordRows)  # tuples that are values,
 
 def is_nest(value: Any) -> bool:
     """Whether `value` is a list, a tuple or a dict, and no rows of any length."""
+    if isinstance(value, np.ndarray):  # most values are arrays, and to ask for a Mapping takes ten times as long
+        return False
     return isinstance(value, (list, tuple, Mapping)) and not isinstance(value, _VALUES)
 
 
 def children(nest: Any) -> list[tuple[str, Any]]:
     """Return key and value of each item of a list, tuple or dict; the keys are positions or names."""
-    if isinstance(nest, Mapping):
-        return [(str(key), value) for key, value in nest.items()]
-    keys = getattr(nest, "_fields", map(str, range(len(nest))))
-    return list(zip(keys, nest, strict=True))
+    if isinstance(nest, (list, tuple)):
+        keys = getattr(nest, "_fields", map(str, range(len(nest))))
+        return list(zip(keys, nest, strict=True))
+    return [(str(key), value) for key, value in nest.items()]
 
 
 def map_children(function: Callable[[str, Any], Any], nest: Any) -> Any:
     """Return a list, tuple or dict with `function(key, value)` in place of each value."""
     mapped = {key: function(key, value) for key, value in children(nest)}
-    if isinstance(nest, Mapping):
-        return mapped
     if isinstance(nest, list):
         return list(mapped.values())
-    return type(nest)(**mapped) if hasattr(nest, "_fields") else tuple(mapped.values())
+    if isinstance(nest, tuple):
+        return type(nest)(**mapped) if hasattr(nest, "_fields") else tuple(mapped.values())
+    return mapped
 
 
 def map_nest(function: Callable[[Any, str], Any], nest: Any, name: str = "") -> Any:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import length_hint
 from typing import Any
 
 import numpy as np
@@ -175,15 +176,14 @@ class SourceReader:
         return self.transform.apply(found, numbers=numbers.tolist(), epoch=epoch, name=self.name)
 
     def _one_by_one(self, numbers: list[int]) -> list[Any]:
-        source, found = self.source, list[Any]()
+        source, rest = self.source, iter(numbers)
         try:
-            for number in numbers:
-                found.append(source[number])
+            return [source[number] for number in rest]
         except DistrainError:
             raise
         except Exception as error:
-            raise DataError(f"{self.name} cannot read example {numbers[len(found)]}: {cause(error)}.") from error
-        return found
+            number = numbers[-1 - length_hint(rest)]
+            raise DataError(f"{self.name} cannot read example {number}: {cause(error)}.") from error
 
     def _has(self, method: str) -> bool:
         return callable(getattr(self.source, method, None))

@@ -88,7 +88,7 @@ class ArrowRows:
         counts = [rows for rows, _ in facts]
         check_counts(path, counts, len(mapped))
         self._is_packed = any(is_packed for _, is_packed in facts)
-        self._groups = ArrowGroups(path, self._schema, counts, self._load)
+        self._groups = ArrowGroups(path, self._schema, counts, self._load, mapped=not self._is_packed)
         self.columns = arrow_columns(self._schema, sum(counts), max(counts, default=1) if self._is_packed else 1)
 
     def read(self, names: Sequence[str], start: int, stop: int) -> dict[str, np.ndarray]:
@@ -96,7 +96,7 @@ class ArrowRows:
         return self._groups.read(names, start, stop)
 
     def close(self) -> None:
-        """Release the record batch that is held; the map ends with its last array."""
+        """Release the record batches that are held; the map ends with its last array."""
         self._groups.release()
 
     def _load(self, group: int, names: Sequence[str]) -> Any:
