@@ -275,16 +275,22 @@ def test_a_pod_that_is_told_to_stop_starts_nothing_again(start):
     assert len(pod.starts(0)) == 1
 
 
-def test_a_rank_that_hangs_is_killed_as_soon_as_the_run_is_over_elsewhere(start, tmp_path):
-    """Pod 0 has lost its rank; the rank of pod 1 ignores all. Both pods keep their place, and go on together."""
+def start_two(start, folder, plans, restarts):
+    """Start two pods, which wait only a second for a rank once the run is over elsewhere; return them and the port."""
     port = free_port()
     program = "import sys; from distrain.launchers import pod; pod.OVER_SECONDS = 1; sys.exit(pod.main(sys.argv[1:]))"
-    variables = {"DISTRAIN_NUM_PODS": "2", "DISTRAIN_RENDEZVOUS": f"127.0.0.1:{port}", "DISTRAIN_RESTARTS": "1"}
-    plans = [LOST], [{"code": 0, "again": {"after": "go"}}]
+    variables = {"DISTRAIN_NUM_PODS": "2", "DISTRAIN_RENDEZVOUS": f"127.0.0.1:{port}", "DISTRAIN_RESTARTS": restarts}
     pods = [
-        start(plan, program=("-c", program), folder=tmp_path / str(i), JOB_COMPLETION_INDEX=str(i), **variables)
+        start(plan, program=("-c", program), folder=folder / str(i), JOB_COMPLETION_INDEX=str(i), **variables)
         for i, plan in enumerate(plans)
     ]
+    return pods, port
+
+
+def test_a_rank_that_hangs_is_killed_as_soon_as_the_run_is_over_elsewhere(start, tmp_path):
+    """Pod 0 has lost its rank; the rank of pod 1 ignores all. Both pods keep their place, and go on together."""
+    plans = [LOST], [{"code": 0, "again": {"after": "go"}}]
+    pods, port = start_two(start, tmp_path, plans, restarts="1")
     hung = pods[1].ranks()[0]["pid"]
     pods[0].ranks()
     os.kill(hung, signal.SIGSTOP)
@@ -296,6 +302,16 @@ def test_a_rank_that_hangs_is_killed_as_soon_as_the_run_is_over_elsewhere(start,
     assert [pod.starts(0) for pod in pods] == [[f"127.0.0.1:{port + 1}"] * 2] * 2
     said = "distrain: error: pod 1: rank 1 did not end and was killed, though the run is over in the other pods."
     assert any(line.startswith(said) for line in ended[1][2])
+
+
+def test_a_rank_that_hangs_is_killed_when_another_pod_leaves_for_good(start, tmp_path):
+    pods, _ = start_two(start, tmp_path, ([{"code": 0}], [fails(5, "distrain: error: rank 1 was lost")]), restarts="0")
+    hung = pods[0].ranks()[0]["pid"]
+    pods[1].ranks()
+    os.kill(hung, signal.SIGSTOP)
+    pods[1].allow("go")
+    wait_until(lambda: not is_alive(hung))
+    assert [pod.end()[0] for pod in pods] == [5, 5]
 
 
 def test_as_process_1_it_handles_signals_and_reaps(start):
