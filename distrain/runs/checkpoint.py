@@ -17,8 +17,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ from distrain.array_files import save_safetensors
 from distrain.errors import CheckpointError
 from distrain.file_names import MANIFEST_NAME
 from distrain.files import json_bytes, make_folder, naming, read_json_object, remove, replace_folder
-from distrain.fingerprints import digest_of, fingerprint_of
+from distrain.fingerprints import Fingerprint, digest_of, fingerprint_of
 from distrain.runs.state_rules import odd_value
 
 _LOG = logging.getLogger(__name__)
@@ -61,7 +60,13 @@ def checkpoint_path(directory: Path, step: int) -> Path:
     return directory / f"step-{step:08d}"
 
 
-def save_checkpoint(directory: Path, step: int, arrays: Mapping[str, np.ndarray], state: Mapping[str, Any]) -> Path:
+def save_checkpoint(
+    directory: Path,
+    step: int,
+    arrays: Mapping[str, np.ndarray],
+    state: Mapping[str, Any],
+    after_piece: Callable[[], None] = lambda: None,
+) -> Path:
     """Write a checkpoint, or replace the checkpoint of the same step.
 
     Args:
@@ -69,6 +74,7 @@ def save_checkpoint(directory: Path, step: int, arrays: Mapping[str, np.ndarray]
         step: Global step, which names the checkpoint.
         arrays: Arrays by name.
         state: JSON values by name.
+        after_piece: Called after each piece of the arrays, so that a thread can pause.
 
     Returns:
         The checkpoint's folder.
@@ -79,16 +85,15 @@ def save_checkpoint(directory: Path, step: int, arrays: Mapping[str, np.ndarray]
     make_folder(directory)
     final = checkpoint_path(directory, step)
     with replace_folder(final) as folder:
-        save_safetensors(folder / ARRAYS_NAME, arrays)
+        written = save_safetensors(folder / ARRAYS_NAME, arrays, after_piece)
         _write(folder / STATE_NAME, state)
-        shutil.copymode(folder / STATE_NAME, folder / ARRAYS_NAME)  # safetensors lets nobody but the owner read
-        _write(folder / MANIFEST_NAME, _manifest(folder, step))
+        _write(folder / MANIFEST_NAME, _manifest(step, written, fingerprint_of(folder / STATE_NAME)))
     return final
 
 
-def _manifest(folder: Path, step: int) -> dict[str, Any]:
-    """Return the manifest for the files that a checkpoint has now."""
-    files = {name: fingerprint_of(folder / name).as_json() for name in (ARRAYS_NAME, STATE_NAME)}
+def _manifest(step: int, arrays: Fingerprint, state: Fingerprint) -> dict[str, Any]:
+    """Return the manifest for the two files of a checkpoint."""
+    files = {ARRAYS_NAME: arrays.as_json(), STATE_NAME: state.as_json()}
     content = {"format": "distrain-checkpoint", "version": FORMAT_VERSION, "step": step, "files": files}
     return content | {"digest": digest_of(content)}
 
@@ -110,7 +115,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
             raise CheckpointError(f"{path} has another format or version than this distrain reads.")
         if manifest.get("digest", digest_of(manifest)) != digest_of(manifest):
             raise CheckpointError(f"{path / MANIFEST_NAME} is changed: its digest does not fit.")
-        now = _manifest(path, manifest["step"] if step_of(path) < 0 else step_of(path))
+        step = manifest["step"] if step_of(path) < 0 else step_of(path)
+        now = _manifest(step, fingerprint_of(path / ARRAYS_NAME), fingerprint_of(path / STATE_NAME))
         for name in (ARRAYS_NAME, STATE_NAME):
             if now["files"][name]["sha256"] != manifest["files"][name]["sha256"]:
                 raise CheckpointError(f"{path / name} is cut or changed: its checksum does not fit.")

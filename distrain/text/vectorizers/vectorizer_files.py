@@ -10,7 +10,6 @@ Decides: file names, and when a file is damaged. Never: what the arrays mean.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -40,9 +39,6 @@ def save_arrays(directory: Path, header: Mapping[str, object], arrays: Mapping[s
     text = json.dumps({"format": _FORMAT, "version": _VERSION, **header}, indent=2)
     with naming(directory / HEADER_NAME):
         (directory / HEADER_NAME).write_text(text + "\n", encoding="utf-8")
-    shutil.copymode(
-        directory / HEADER_NAME, directory / ARRAYS_NAME
-    )  # safetensors makes files that only their owner can read
 
 
 def load_arrays(directory: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
