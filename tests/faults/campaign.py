@@ -8,8 +8,8 @@ After each fault the same command runs again. A trial is lost if the results dif
 saved step is gone. An orphan is a hidden file that stays. A fault goes unnoticed if the command succeeded without its
 results. Trials with such findings are printed on standard error.
 
-`distrain train` takes seconds a trial, so the campaign tries every 25th of its operations. At the end two ranks under
-`mpirun` train, and SIGKILL ends a rank, `mpirun` or all at a random moment.
+`distrain train` takes seconds a trial, so the campaign tries every 25th of its operations (--train-stride). At the end
+two ranks under `mpirun` train, and SIGKILL ends a rank, `mpirun` or all at a random moment.
 
 LazyFS (https://github.com/dsrhaslab/lazyfs) is a file system that forgets what was not synced when it is told to. The
 option --lazyfs names its mount, and the pipes `fifo_path` and `fifo_path_completed` of its configuration. The commands
@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", default=list(FAULTS), choices=list(FAULTS))
     parser.add_argument("--lazyfs", nargs=3, type=Path, metavar=("MOUNT", "FIFO", "COMPLETED"), help="cut power there")
     parser.add_argument("--stride", type=int, default=1, help="try every N-th operation")
+    parser.add_argument("--train-stride", type=int, default=TRAIN_STRIDE, help="the same for `train`")
     parser.add_argument("--kills", type=int, default=6, help="launches to kill of each target")
     parser.add_argument("--seed", type=int, default=0, help="of the moments of kills")
     options = parser.parse_args()
@@ -64,7 +65,7 @@ def main() -> None:
                 data = (folder / "place" / "data").rename(folder / "inputs" / "data")
                 subjects["train"] = train_subject(data)
             for name in options.subjects:
-                stride = options.stride * (TRAIN_STRIDE if name == "train" else 1)
+                stride = options.train_stride if name == "train" else options.stride
                 if options.lazyfs:
                     mount, *pipes = options.lazyfs
                     _try_all(disk, subjects[name], mount, LAZYFS, stride, partial(_forget_unsynced, *pipes))
