@@ -12,6 +12,7 @@ pins a device, or starts a thread.
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -44,6 +45,11 @@ def cpu_threads(environ: Mapping[str, str], world: World, *, num_cores: int, mac
     if not is_bound:
         return max(1, num_cores // world.local_size)
     return max(1, num_cores if machine_cores is None else min(num_cores, machine_cores // world.local_size))
+
+
+def own_cores(environ: Mapping[str, str], world: World) -> int:
+    """Return the number of threads for this rank on this machine; see `cpu_threads`."""
+    return cpu_threads(environ, world, num_cores=len(os.sched_getaffinity(0)), machine_cores=os.cpu_count())
 
 
 def choose_gpu(environ: Mapping[str, str], world: World, num_gpus: int) -> int:

@@ -12,7 +12,6 @@ These functions must run before TensorFlow first uses a device in this process.
 from __future__ import annotations
 
 import logging
-import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,7 +19,7 @@ from typing import Any
 import tensorflow as tf
 
 from distrain.cluster import nvidia
-from distrain.cluster.placement import choose_gpu, cpu_threads, grouped
+from distrain.cluster.placement import choose_gpu, grouped, own_cores
 from distrain.cluster.world import World
 from distrain.config.setting import require
 from distrain.distribution.usable_gpus import let_memory_grow, model_of, refuse_silent_cpu, unusable_reason
@@ -106,7 +105,7 @@ def own_device(environ: Mapping[str, str], world: World, wanted: str | None) -> 
             f"--devices {wanted} asks for {len(numbers)} replicas in each of {world.size} processes; a process has one "
             "replica then. Use --devices cpu:1, and more processes."
         )
-    num_threads = _own_cores(environ, world)
+    num_threads = own_cores(environ, world)
     chosen = [gpus[numbers[choose_gpu(environ, world, len(numbers))]]] if kind == "gpu" else []
     try:
         tf.config.threading.set_intra_op_parallelism_threads(num_threads)
@@ -136,7 +135,7 @@ def make_deterministic() -> None:
 
 def prefetches(environ: Mapping[str, str], world: World, *, on_gpu: bool) -> bool:
     """Return whether a thread should make batches while steps run: see `base.Distribution`."""
-    return on_gpu or _own_cores(environ, world) > 1
+    return on_gpu or own_cores(environ, world) > 1
 
 
 def _divide(cpu: Any, num_devices: int) -> bool:
@@ -146,10 +145,6 @@ def _divide(cpu: Any, num_devices: int) -> bool:
     except RuntimeError:
         return len(tf.config.list_logical_devices("CPU")) >= num_devices
     return True
-
-
-def _own_cores(environ: Mapping[str, str], world: World) -> int:
-    return cpu_threads(environ, world, num_cores=len(os.sched_getaffinity(0)), machine_cores=os.cpu_count())
 
 
 def _show(gpus: Sequence[Any]) -> None:

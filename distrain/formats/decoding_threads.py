@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any, TypeVar
 
-from distrain.cluster.placement import cpu_threads
+from distrain.cluster.placement import own_cores
 from distrain.cluster.world import find_world
 from distrain.data.workers.process import WORKER_VARIABLE
 from distrain.errors import ConfigurationError
@@ -44,8 +44,7 @@ def _threads(process: int, count: int) -> Any:
 def _num_threads() -> int:
     if WORKER_VARIABLE in os.environ or multiprocessing.parent_process() is not None:
         return 1
-    num_cores = len(os.sched_getaffinity(0))
     try:
-        return cpu_threads(os.environ, find_world(os.environ), num_cores=num_cores, machine_cores=os.cpu_count())
+        return own_cores(os.environ, find_world(os.environ))
     except ConfigurationError:  # the run itself has told what is wrong with the environment
         return 1

@@ -19,8 +19,15 @@ from distrain.errors import CheckpointError
 
 
 def as_array(variable: Any) -> np.ndarray:
-    """Return a copy of the value of a variable; types that NumPy lacks, such as bfloat16, become float32."""
-    array = np.asarray(variable.numpy())
+    """Return the value of a variable, which later updates of the variable do not change.
+
+    On a CPU the array is the memory of TensorFlow, without a copy. As the array holds this memory, the next update
+    writes to new memory, with all threads of TensorFlow. Types that NumPy lacks, such as bfloat16, become float32.
+    """
+    import tensorflow as tf
+
+    tensor = tf.convert_to_tensor(variable)
+    array = np.asarray(tensor if tensor.shape.rank else tensor.numpy())
     return array.astype(np.float32) if array.dtype.kind == "V" else array
 
 
@@ -42,7 +49,7 @@ class ModelState:
             self.variables |= {f"optimizer/{number:04d}": v for number, v in enumerate(optimizer.variables)}
 
     def array(self, name: str) -> np.ndarray:
-        """Return a copy of the value of a variable; types that NumPy lacks, such as bfloat16, become float32."""
+        """Return the value of a variable, which later updates do not change; see `as_array`."""
         return as_array(self.variables[name])
 
     def arrays(self) -> dict[str, np.ndarray]:

@@ -7,8 +7,9 @@ training goes on.
         TrainingLoop(..., after_step=[saver.poll, every_steps(100, saver.after_step)], after_epoch=[saver.after_epoch])
         saver.wait()
 
-Training waits while the variables are copied and checked. A thread of low priority writes the copy, which takes as much
-memory as model and optimizer until the checkpoint is on the disk. Each save waits for the save before.
+Training waits while the variables are checked. A thread holds their values and writes them, at a small share of the
+processor and with low priority. The values take as much memory as model and optimizer until the checkpoint is on the
+disk. Each save waits for the save before, and the end for the last. The thread goes at full speed once somebody waits.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from typing import Any
 
 import numpy as np
 
+from distrain.cluster.placement import own_cores
+from distrain.cluster.world import find_world
 from distrain.errors import DistrainError
 from distrain.file_names import CHECKPOINTS_NAME, MANIFEST_NAME, METRICS_NAME
 from distrain.files import describe
@@ -43,11 +46,13 @@ from distrain.training.early_stopping import EarlyStopping
 from distrain.training.events import Decision, StepEvent
 from distrain.training.keras_callbacks import KerasCallbacks
 from distrain.training.limits import Limits
+from distrain.training.pace import Pace
 from distrain.training.setup import RunSetup
 from distrain.training.state_check import StateCheck
 
 _LOG = logging.getLogger(__name__)
 
+CORE_SHARE = 0.05  # of each core of this rank: what the thread may use while steps run
 THREAD_NICENESS = 10  # steps come first on a processor that they share with the thread
 
 
@@ -101,6 +106,7 @@ class Saver:
         self._saved: Progress | None = None
         self._thread = ThreadPoolExecutor(1, "distrain-save", initializer=_lower_priority)
         self._running: _Save | None = None
+        self._pace = Pace(CORE_SHARE * own_cores(os.environ, find_world(os.environ)))
         self.check = StateCheck(setup)
         self._warn = WriteWarning("an old checkpoint", action="removed")
         self._warn_of_manifest = WriteWarning(str(setup.config.run / MANIFEST_NAME))
@@ -163,6 +169,7 @@ class Saver:
             "run_seconds": self._limits.seconds(),
             "data_digest": self._setup.job.data_digest,
         }
+        self._pace.calm()
         written = self._thread.submit(self._write, progress.global_step, arrays, deepcopy(state), best_step)
         self._running = _Save(epoch + 1, progress.global_step, best_step == progress.global_step, written)
 
@@ -180,6 +187,7 @@ class Saver:
         if self._running is None:
             return
         save, self._running = self._running, None
+        self._pace.hurry()
         path, seconds = save.written.result()
         self._report.checkpoint(epoch=save.epoch, step=save.step, path=path, seconds=seconds, best=save.best)
         try:
@@ -205,12 +213,13 @@ class Saver:
     ) -> tuple[Path, float]:
         """Write a checkpoint and remove outdated ones, in the thread."""
         started = time.perf_counter()
+        self._pace.begin()
         run = self._setup.config.run
         checkpoints = run / CHECKPOINTS_NAME
         check_held(run)
         size = sum(array.nbytes for array in arrays.values())
         with required_write(checkpoint_path(checkpoints, step), run=run, num_bytes=size):
-            path = save_checkpoint(checkpoints, step, arrays, state)
+            path = save_checkpoint(checkpoints, step, arrays, state, self._pace.rest)
         try:
             retain_checkpoints(checkpoints, keep=self._setup.config.keep, best_step=best_step)
         except OSError as error:

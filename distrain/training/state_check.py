@@ -11,13 +11,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import socket
 import zlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+from distrain.cluster.placement import own_cores
+from distrain.cluster.world import find_world
 from distrain.errors import DivergenceError, RankError
 from distrain.keras_backend import state_variables
 from distrain.models.state import as_array
@@ -25,9 +30,25 @@ from distrain.training.events import StepEvent
 from distrain.training.loop import CURE
 from distrain.training.setup import RunSetup
 
+MAX_THREADS = 8  # read memory as fast as it goes
 MAX_NAMED = 3  # variables or ranks that one message names
 
+T = TypeVar("T")
 Digests = dict[str, int]  # name of a variable -> CRC-32 of its bytes
+
+
+class _Seen(NamedTuple):
+    """What a check saw of a variable.
+
+    Attributes:
+        array: the value; None on ranks that save nothing, where only a few values are in memory at a time.
+        is_finite: see `is_finite`.
+        digest: see `digest`; 0 if nothing is compared.
+    """
+
+    array: np.ndarray | None
+    is_finite: bool
+    digest: int
 
 
 class StateCheck:
@@ -43,6 +64,7 @@ class StateCheck:
     def __init__(self, setup: RunSetup) -> None:
         self._setup = setup
         self._state = setup.model_state
+        self._num_threads = min(MAX_THREADS, own_cores(os.environ, find_world(os.environ)))
         others = set(map(id, state_variables(setup.trainable.model)))
         self._others = [name for name, variable in self._state.variables.items() if id(variable) in others]
         self._compared = [name for name, variable in self._state.variables.items() if id(variable) not in others]
@@ -71,29 +93,36 @@ class StateCheck:
         return {**compared, **self._check(self._others, step)}
 
     def _check(self, names: Sequence[str], step: int) -> dict[str, np.ndarray]:
-        arrays, digests, bad = {}, {}, []
-        for name in names:
+        is_chief = self._setup.distribution.group.is_chief
+        is_compared = names is self._compared and self._setup.distribution.num_replicas > 1
+
+        def look(name: str) -> _Seen:
             array = self._state.array(name)
-            digests[name] = digest(array)
-            if not is_finite(array) and name not in self._may_be_infinite:
-                bad.append(name)
-            if self._setup.distribution.group.is_chief:
-                arrays[name] = array
-        if names is self._compared:
-            self._compare([digests, *self._other_replicas()], step)
+            return _Seen(array if is_chief else None, is_finite(array), digest(array) if is_compared else 0)
+
+        seen = self._in_threads(look, names)
+        if is_compared:
+            self._compare([{name: of.digest for name, of in seen.items()}, *self._other_replicas()], step)
+        bad = [name for name, of in seen.items() if not of.is_finite and name not in self._may_be_infinite]
         if bad:
             message = f"The state is not finite after step {step}: {self._shown(bad)}. This step is not saved. {CURE}"
             raise DivergenceError(message, reporting_rank=0)
-        return arrays
+        return {name: of.array for name, of in seen.items() if of.array is not None}
+
+    def _in_threads(self, function: Callable[[str], T], names: Sequence[str]) -> dict[str, T]:
+        """Return the results of a function of each name; training waits, so all cores of this rank are free."""
+        with ThreadPoolExecutor(self._num_threads) as threads:
+            return dict(zip(names, threads.map(function, names), strict=True))
 
     def _other_replicas(self) -> list[Digests]:
         """Return the digests of what the further replicas of this process hold."""
         copies = {name: self._setup.distribution.copies(self._state.variables[name]) for name in self._compared}
-        num_replicas = max(map(len, copies.values()))
-        return [
-            {name: digest(as_array(of[number])) for name, of in copies.items() if len(of) > number}
-            for number in range(1, num_replicas)
-        ]
+
+        def digests_of(number: int) -> Digests:
+            names = [name for name, of in copies.items() if len(of) > number]
+            return self._in_threads(lambda name: digest(as_array(copies[name][number])), names)
+
+        return [digests_of(number) for number in range(1, max(map(len, copies.values())))]
 
     def _compare(self, own: Sequence[Digests], step: int) -> None:
         """Compare the digests of the local replicas, and of all ranks.

@@ -12,7 +12,7 @@ from distrain.formats import decoding_threads
 
 @pytest.mark.parametrize("is_worker", [False, True])
 def test_a_data_worker_decodes_in_one_thread(monkeypatch, is_worker):
-    monkeypatch.setattr(decoding_threads, "cpu_threads", lambda *given, **named: 3)
+    monkeypatch.setattr(decoding_threads, "own_cores", lambda *given: 3)
     if is_worker:
         monkeypatch.setenv(WORKER_VARIABLE, "1")
     decoding_threads._num_threads.cache_clear()

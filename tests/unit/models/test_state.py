@@ -7,8 +7,9 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from distrain.models.state import ModelState
+from distrain.models.state import ModelState, as_array
 from distrain.runs.checkpoint import Checkpoint, pack_checkpoint, unpack_checkpoint
 
 
@@ -35,3 +36,33 @@ def test_a_state_comes_back_as_it_was(dtype):
     for mine, theirs in zip(optimizer.variables, other_optimizer.variables, strict=True):
         assert mine.dtype == theirs.dtype
         assert mine.numpy().tobytes() == theirs.numpy().tobytes()
+
+
+@pytest.mark.parametrize("shape", [(), (4, 2)])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "bool", "int64"])
+def test_values_of_all_shapes_and_types_are_read(dtype, shape):
+    array = as_array(keras.Variable(np.ones(shape), dtype=dtype))
+    assert (array.shape, array.dtype) == (shape, "float32" if dtype == "bfloat16" else dtype)
+    assert array.all()
+
+
+def test_a_value_stays_what_it_was_through_each_kind_of_update():
+    variable = tf.Variable(tf.zeros((100, 8)))
+    ones, row = tf.ones((100, 8)), tf.ones((1, 8))
+    updates = [
+        lambda: variable.assign(ones),
+        lambda: variable.assign_add(ones),
+        tf.function(lambda: variable.assign_add(ones), jit_compile=True),
+        lambda: variable.scatter_add(tf.IndexedSlices(row, tf.constant([2]))),
+        lambda: variable.scatter_nd_update([[3]], 5 * row),
+        lambda: variable[4].assign(7 * row[0]),
+        lambda: variable.assign_sub(ones),
+        tf.function(lambda: variable.assign_sub(ones), jit_compile=True),
+    ]
+    for number, update in enumerate(updates):
+        value = as_array(variable)
+        before = value.copy()
+        update()
+        assert np.array_equal(value, before), number
+        assert not np.array_equal(as_array(variable), before), number
+        assert not value.flags.writeable

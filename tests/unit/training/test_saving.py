@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from distrain.array_files import PIECE_BYTES
 from distrain.cluster.process_group import SingleProcess
 from distrain.errors import CheckpointError, DivergenceError
 from distrain.runs.checkpoint import load_checkpoint, save_checkpoint
@@ -48,7 +49,9 @@ class Run:
         monkeypatch.setattr(saving, "save_checkpoint", self._save)
         early_stopping = SimpleNamespace(best_step=1, state=dict)
         callbacks = SimpleNamespace(state=lambda: ({}, {"callback": self.callback_state}))
-        self.saver = Saver(setup, early_stopping, callbacks, SimpleNamespace(seconds=lambda: 1.0), self.reports)
+        limits = SimpleNamespace(seconds=lambda: 1.0)
+        self.make_saver = lambda: Saver(setup, early_stopping, callbacks, limits, self.reports)
+        self.saver = self.make_saver()
 
     def _save(self, *arguments):
         assert self.may_write.wait(20)
@@ -104,6 +107,25 @@ def test_old_checkpoints_are_removed_after_each_save(run, tmp_path):
             run.save(step)
     names = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert names == ["step-00000001", "step-00000003", "step-00000004"]
+
+
+@pytest.mark.parametrize("waits", ["next save", "end"])
+def test_the_thread_rests_between_pieces_until_somebody_waits(run, monkeypatch, waits):
+    monkeypatch.setattr(saving, "CORE_SHARE", 1e-9)
+    run.may_write.set()
+    run.weights = np.zeros(3 * PIECE_BYTES, np.uint8)
+    saver = run.saver = run.make_saver()
+    with saver:
+        run.save(1)
+        save = saver._running.written
+        with pytest.raises(TimeoutError):
+            save.result(0.5)
+        if waits == "next save":
+            run.save(2)
+            assert run.reports.steps == [1]
+            with pytest.raises(TimeoutError):  # the next save rests again
+                saver._running.written.result(0.5)
+    assert run.reports.steps == [1, 2] if waits == "next save" else [1]
 
 
 def fail(run, tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from threads_as_processes import on_all
 
-from distrain.errors import RankError
+from distrain.errors import DivergenceError, RankError
 from distrain.training import state_check
 from distrain.training.state_check import StateCheck, digest, is_finite
 
@@ -37,15 +37,20 @@ def test_arrays_of_any_type_are_judged():
         digest(empty)
 
 
+def check_of(process, array):
+    """Return the check of a model of one kernel."""
+    state = SimpleNamespace(variables={"model/0000": SimpleNamespace(path="dense/kernel")}, array=lambda name: array)
+    distribution = SimpleNamespace(group=process, num_replicas=process.size, copies=lambda variable: [variable])
+    trainable = SimpleNamespace(model=SimpleNamespace(non_trainable_variables=[]))
+    setup = SimpleNamespace(model_state=state, distribution=distribution, trainable=trainable)
+    return StateCheck(SimpleNamespace(**vars(setup), synchronize=lambda: None))
+
+
 def run(process, *, bad_ranks):
     """Check a kernel that differs on some ranks."""
     array = np.ones(4, np.float32)
     array[2] += process.rank in bad_ranks
-    state = SimpleNamespace(variables={"model/0000": SimpleNamespace(path="dense/kernel")}, array=lambda name: array)
-    distribution = SimpleNamespace(group=process, copies=lambda variable: [variable])
-    trainable = SimpleNamespace(model=SimpleNamespace(non_trainable_variables=[]))
-    check = StateCheck(SimpleNamespace(model_state=state, distribution=distribution, trainable=trainable))
-    check.every(SimpleNamespace(progress=SimpleNamespace(global_step=40)))
+    check_of(process, array).every(SimpleNamespace(progress=SimpleNamespace(global_step=40)))
 
 
 @pytest.fixture(autouse=True)
@@ -68,3 +73,17 @@ def test_without_a_majority_all_are_named():
     errors = on_all(2, lambda process: run(process, bad_ranks=[1]))
     assert all(f"rank {rank} (host " in str(errors[0]) for rank in (0, 1))
     assert "No majority tells which is right" in str(errors[0])
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_only_the_chief_keeps_arrays_and_all_refuse_what_is_not_finite(size):
+    def save(process):
+        array = np.ones(4, np.float32)
+        check = check_of(process, array)
+        assert list(check.arrays(40)) == ["model/0000"] * (process.rank == 0)
+        array[2] = np.nan
+        check.arrays(41)
+
+    errors = on_all(size, save)
+    assert [type(error) for error in errors] == [DivergenceError] * size
+    assert "not finite after step 41: dense/kernel" in str(errors[0])
