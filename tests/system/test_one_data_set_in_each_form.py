@@ -225,12 +225,11 @@ def test_several_windows_are_those_of_arrays_in_each_form(num_replicas, sources,
 def test_several_windows_train_the_weights_of_arrays_also_after_a_resume(sources, small_windows, tmp_path):
     own, several = digest((X, Y)), digest((X, Y), 2)
     assert len({own, several, wanted(1)}) == 3, "other windows have another order"
-    for form in ("Parquet", "Arrow", "HDF5", "Zarr", "TFRecord", "tar shards"):
+    for form in ("Parquet", "Zarr", "tar shards"):
         run = tmp_path / form
         digest(sources(form), run=run, max_steps=10)  # 3 of 7 steps of the second epoch, within a window
         assert digest(sources(form), run=run) == own, form
-    for form in ("Parquet", "HDF5"):
-        assert digest(sources(form), 2) == several, form
+    assert digest(sources("Parquet"), 2) == several
 
 
 def test_augmented_examples_are_the_same_in_each_form_and_at_each_number_of_replicas(sources):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 
 import numpy as np
 import pytest
-from written_formats import NUM, WRITERS, arrays
+from written_formats import NUM, WRITERS, arrays, write_parquet, write_zarr
 
 from distrain import formats
 from distrain.data.batches import epoch_batches
@@ -78,3 +79,20 @@ def test_damaged_bytes_are_one_sentence_or_other_numbers(name, tmp_path):
             assert "\n" not in str(error)  # noqa: PT017 - damage may also change numbers alone
             assert str(tmp_path) in str(error)  # noqa: PT017
         file.write_bytes(whole)
+
+
+def test_groups_are_those_of_each_file_and_the_identity_changes_with_data_and_columns(tmp_path):
+    path = write_parquet(tmp_path)
+    source = formats.parquet(path)
+    assert source.groups().tolist() == [0, 300, 350, 650, 950, NUM]
+    assert pickle.loads(pickle.dumps(source)).identity() == formats.parquet(path).identity() == source.identity()
+    assert formats.parquet(path, features=["a", "b"]).identity() != source.identity()
+    assert formats.parquet(path / "part-0.parquet").identity() != source.identity()
+    status = (path / "part-0.parquet").stat()
+    os.utime(path / "part-0.parquet", ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    assert formats.parquet(path).identity() != source.identity()
+    store = write_zarr(tmp_path)
+    before = formats.zarr(store).identity()
+    chunk = store / "x" / "c" / "1" / "0"
+    chunk.write_bytes(chunk.read_bytes())
+    assert formats.zarr(store).identity() != before
