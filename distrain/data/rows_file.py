@@ -2,12 +2,12 @@
 
 Decides: the bytes of such a file. Never: which examples it holds, or where it lies.
 
-    write_rows(path, {"x": pixels, "y": labels})
+    write_rows(path, [{"x": pixels, "y": labels}], count=len(labels))
     rows = open_rows(path, is_trusted=False)         # None: absent, cut or changed
     rows["x"][10:20]                                 # a view of the map; of texts and bytes a new array of objects
 
-The file begins with the length of a JSON header. The header has dtype, shape and place of each array, and the CRC-32 of
-all behind the header. Texts and bytes are stored as one run of bytes, and the end of each value in the run.
+A JSON object behind the arrays has dtype, shape and place of each array, and their CRC-32; its length ends the file.
+Texts and bytes are stored as one run of bytes, and the end of each value in the run.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -72,34 +72,46 @@ def num_bytes_of(value: np.ndarray) -> int:
     return sum(len(one) if isinstance(one, bytes) else len(str(one).encode()) for one in value.ravel().tolist())
 
 
-def write_rows(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays to a new file."""
-    plain: dict[str, np.ndarray] = {}
+def write_rows(path: Path, pieces: Iterable[Mapping[str, np.ndarray]], count: int) -> None:
+    """Write `count` rows to a new file, piece by piece, so that few of them are in memory; of texts and bytes all are.
+
+    Args:
+        path: the file.
+        pieces: arrays by name, with the next rows.
+        count: rows of all pieces together.
+    """
+    places: dict[str, dict[str, Any]] = {}
+    objects: dict[str, list[np.ndarray]] = {}
     facts: dict[str, dict[str, Any]] = {}
-    for name, value in arrays.items():
-        kind = ""
-        if value.dtype == object:
-            kind = "text" if value.size and isinstance(value.flat[0], str) else "bytes"
-            plain[f"{name} ends"], plain[f"{name} content"] = _packed(value, is_text=kind == "text")
-        else:
-            plain[name] = np.ascontiguousarray(value)
-        facts[name] = {"objects": kind, "shape": value.shape[1:]}
-    place, crc, pieces = 0, 0, []
-    places: dict[str, Any] = {}
-    for name, value in plain.items():
-        piece = value.view(np.uint8).data if value.size else b""
-        padding = b"\0" * (-value.nbytes % _ALIGNMENT)
-        places[name] = {"dtype": value.dtype.str, "shape": value.shape, "place": place}
-        pieces += [piece, padding]
-        place += value.nbytes + len(padding)
-    for piece in pieces:
-        crc = zlib.crc32(piece, crc)
-    header = json.dumps({"arrays": facts, "places": places, "crc32": crc, "bytes": place}).encode()
-    header = header.ljust(len(header) + -(len(header) + _LENGTH.size) % _ALIGNMENT)
-    with path.open("wb") as file:
-        file.write(_LENGTH.pack(len(header)) + header)
+    end = done = 0
+    with path.open("w+b") as file:
         for piece in pieces:
-            file.write(piece)
+            for name, value in piece.items():
+                facts.setdefault(name, {"objects": "", "shape": value.shape[1:]})
+                if value.dtype == object:
+                    objects.setdefault(name, []).append(value)
+                    continue
+                if name not in places:
+                    places[name] = {"dtype": value.dtype.str, "shape": (count, *value.shape[1:]), "place": end}
+                    end = _aligned(end + value[:1].nbytes * count)
+                file.seek(places[name]["place"] + value[:1].nbytes * done)
+                file.write(_bytes_of(value))
+            done += len(value)
+        for name, values in objects.items():
+            values_of_all = np.concatenate(values)
+            is_text = isinstance(values_of_all.flat[0], str)
+            facts[name]["objects"] = "text" if is_text else "bytes"
+            for part, packed in zip(("ends", "content"), _packed(values_of_all, is_text=is_text), strict=True):
+                places[f"{name} {part}"] = {"dtype": packed.dtype.str, "shape": packed.shape, "place": end}
+                file.seek(end)
+                file.write(_bytes_of(packed))
+                end = _aligned(end + packed.nbytes)
+        file.truncate(end)
+        file.flush()
+        crc = zlib.crc32(np.memmap(path, np.uint8, mode="r").data) if end else 0
+        header = json.dumps({"arrays": facts, "places": places, "crc32": crc, "bytes": end}).encode()
+        file.seek(end)
+        file.write(header + _LENGTH.pack(len(header)))
 
 
 def open_rows(path: Path, *, is_trusted: bool) -> Rows | None:
@@ -114,10 +126,9 @@ def open_rows(path: Path, *, is_trusted: bool) -> Rows | None:
     """
     try:
         mapped = np.memmap(path, np.uint8, mode="r")
-        (length,) = _LENGTH.unpack(mapped[: _LENGTH.size].tobytes())
-        start = _LENGTH.size + length
-        header = json.loads(mapped[_LENGTH.size : start].tobytes())
-        content = np.asarray(mapped)[start:]
+        (length,) = _LENGTH.unpack(mapped[-_LENGTH.size :].tobytes())
+        header = json.loads(mapped[-_LENGTH.size - length : -_LENGTH.size].tobytes())
+        content = np.asarray(mapped)[: -_LENGTH.size - length]
         if len(content) != header["bytes"] or (not is_trusted and zlib.crc32(content.data) != header["crc32"]):
             return None
         report_lost_pages(mapped)
@@ -125,6 +136,14 @@ def open_rows(path: Path, *, is_trusted: bool) -> Rows | None:
         return {name: _array(plain, name, **fact) for name, fact in header["arrays"].items()}
     except (OSError, ValueError, KeyError, TypeError, struct.error):
         return None
+
+
+def _aligned(place: int) -> int:
+    return place + -place % _ALIGNMENT
+
+
+def _bytes_of(value: np.ndarray) -> Any:
+    return np.ascontiguousarray(value).view(np.uint8).data if value.size else b""
 
 
 def _packed(value: np.ndarray, *, is_text: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -17,6 +17,7 @@ import os
 import shutil
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -41,6 +42,10 @@ class PackedSource(Protocol):
 
     def read(self, start: int, stop: int) -> tuple[Any, ...]:
         """Return the examples start .. stop - 1 as arrays."""
+
+    @property
+    def holds_group(self) -> bool:
+        """Whether a group stays unpacked until its end is read, so that ranges within it cost little."""
 
     def groups(self) -> np.ndarray:
         """First example of each group, and the end of the last group, int64 `[g + 1]`."""
@@ -116,6 +121,7 @@ class UnpackedSource:
         self._source, self._cache, self._starts = source, cache, starts
         self._entry = source.identity()
         self._form = source.read(0, 1)  # the structure of examples
+        self._row_bytes = max(1, sum(num_bytes_of(value) for _, value in leaves(self._form)))
         self._forget_open_files()
         self._folder: Path | None = cache.pin(self._entry, self)
 
@@ -188,16 +194,22 @@ class UnpackedSource:
         return rows
 
     def _written(self, index: int, path: Path) -> Rows:
-        found = self._source.read(int(self._starts[index]), int(self._starts[index + 1]))
-        arrays = {name: value for place, part in enumerate(found) for name, value in _leaves(part, place)}
-        if not self._cache.reserve(sum(map(num_bytes_of, arrays.values()))):
+        start, stop = self._starts[index : index + 2].tolist()
+        if not self._cache.reserve((stop - start) * self._row_bytes):
             raise no_room(self._cache, path.name)
         with self._cache.unfinished(path) as tmp_path:
-            write_rows(tmp_path, arrays)
+            write_rows(tmp_path, self._pieces(start, stop), stop - start)
         rows = open_rows(path, is_trusted=True)
         if rows is None:
             raise DataError(f"the cache {self._cache.root} lost a file as it was written. Check its disk.")
         return rows
+
+    def _pieces(self, start: int, stop: int) -> Iterator[dict[str, np.ndarray]]:
+        """Yield the arrays of neighbours: a few at a time, if the source holds the group that it unpacked."""
+        at_once = max(1, FILE_BYTES // self._row_bytes) if self._source.holds_group else stop - start
+        for first in range(start, stop, at_once):
+            found = self._source.read(first, min(first + at_once, stop))
+            yield {name: value for place, part in enumerate(found) for name, value in _leaves(part, place)}
 
 
 def _leaves(part: Any, place: int) -> list[tuple[str, np.ndarray]]:

@@ -62,6 +62,8 @@ def arrow(
 class ArrowRows:
     """One open Arrow file."""
 
+    holds_group = True
+
     def __init__(self, path: Path) -> None:
         import pyarrow
 

@@ -188,6 +188,11 @@ class FileSource:
         ]
         return np.append(np.concatenate(starts), len(self))
 
+    @property
+    def holds_group(self) -> bool:
+        """Whether a file holds the group that it unpacked last, until the end of the group is read."""
+        return getattr(self.opened(0), "holds_group", False)
+
     def identity(self) -> str:
         """Hex digest of the columns, and of name, size and time of all files."""
         facts = [repr((_VERSION, self._parts)), *map(_facts_of, self._paths)]

@@ -58,6 +58,8 @@ def parquet(
 class ParquetRows:
     """One open Parquet file."""
 
+    holds_group = True
+
     def __init__(self, path: Path) -> None:
         import pyarrow.parquet
 

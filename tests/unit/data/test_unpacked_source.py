@@ -32,6 +32,7 @@ class Packed:
     """Groups of examples, of which one is unpacked to read one of its examples."""
 
     span_size = GROUP
+    holds_group = True
 
     def __init__(self, version="1"):
         self.version, self.held = version, None
@@ -54,6 +55,16 @@ class Packed:
 
     def identity(self):
         return hashlib.sha256(self.version.encode()).hexdigest()
+
+
+class Chunked(Packed):
+    """Groups that are unpacked anew for each range, as chunks of Zarr."""
+
+    holds_group = False
+
+    def read(self, start, stop):
+        self.held = None
+        return super().read(start, stop)
 
 
 class Encoded(Packed):
@@ -98,10 +109,11 @@ def batches(examples, *, num_replicas=1, replica=0, epoch=0, shuffled=True):
     return [(batch.features.tobytes(), batch.labels.tobytes()) for (batch,) in found]
 
 
+@pytest.mark.parametrize("source", [Packed, Chunked])
 @pytest.mark.parametrize("num_replicas", [1, 2, 3])
-def test_the_order_is_that_of_arrays_and_each_group_is_unpacked_once(num_replicas):
+def test_the_order_is_that_of_arrays_and_each_group_is_unpacked_once(num_replicas, source):
     arrays = array_examples(X, Y)
-    examples = positional_examples(Packed())
+    examples = positional_examples(source())
     UNPACKED.clear()
     for epoch in (0, 1):
         for replica in range(num_replicas):
@@ -142,6 +154,15 @@ def test_texts_and_bytes_come_back_as_they_were():
         assert features["text"].tolist() == TEXTS[start:stop].tolist()
         assert features["bytes"].tolist() == OCTETS[start:stop].tolist()
         np.testing.assert_array_equal(labels, Y[start:stop])
+
+
+def test_a_large_group_is_written_a_few_rows_at_a_time(monkeypatch):
+    monkeypatch.setattr(unpacked_source, "FILE_BYTES", 20 * 7)
+    ranges = []
+    monkeypatch.setattr(Packed, "read", lambda self, start, stop: ranges.append((start, stop)) or (X[start:stop],))
+    source, _ = for_shuffled_spans(Packed(), "x", num_examples=NUM, window=WINDOW, span=8)
+    np.testing.assert_array_equal(source.read(100, 110)[0], X[100:110])
+    assert [stop - start for start, stop in ranges[2:]] == [11] * 8 + [2]  # 12 bytes each, without labels
 
 
 def test_data_in_its_own_order_is_read_without_a_copy(cache_folder):
