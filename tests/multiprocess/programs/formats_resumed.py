@@ -1,7 +1,8 @@
 """Trains on one data set in several formats, in windows of 16 examples: the first 10 steps, or the rest of each run.
 
-mpirun -n 2 python formats_resumed.py FOLDER first        # ends within the second epoch, and within a window
-mpirun -n 2 python formats_resumed.py FOLDER rest         # writes digests of the weights, by rank
+    mpirun -n 2 python formats_resumed.py FOLDER first
+
+The first part ends within the second epoch, and within a window. The part "rest" writes digests of the weights, by rank.
 """
 
 from __future__ import annotations

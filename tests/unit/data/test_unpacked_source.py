@@ -180,7 +180,7 @@ def test_a_damaged_file_is_written_anew(cache_folder):
     assert len(files) == 5  # two or three groups in each
     files[0].write_bytes(files[0].read_bytes()[:-1])
     raw = bytearray(files[1].read_bytes())
-    raw[-100] ^= 4
+    raw[100] ^= 4
     files[1].write_bytes(raw)
     files[2].write_bytes(b"\xff" * 200)
     again = positional_examples(Packed())
