@@ -2,7 +2,7 @@
 
     mpirun -n 2 python formats_resumed.py FOLDER first
 
-The first part ends within the second epoch, and within a window. The part "rest" writes digests of the weights, by rank.
+The first part ends within the second epoch, and within a window. The part "rest" writes digests of weights, by rank.
 """
 
 from __future__ import annotations
