@@ -39,6 +39,7 @@ _NAMES: Mapping[str, Sequence[str]] = {
     "weight": ("weight", "weights", "sample_weight"),
 }
 _MAX_LINE = 2**17  # characters
+_MAX_SHOWN = 100  # characters of a value in a message
 
 
 class _Row(NamedTuple):
@@ -70,7 +71,9 @@ def labelled_images(folder: Path, table: Path, class_names: Sequence[str] | None
     for row in rows:
         files.append(str(folder / _checked_name(folder, row)))
         if (first := seen.setdefault(os.path.normpath(files[-1]), row.where)) != row.where:
-            raise DataError(f"{row.where}: {row.name!r} stands in {first.rpartition(', ')[2]} already. Remove one row.")
+            raise DataError(
+                f"{row.where}: {_short(row.name)!r} stands in {first.rpartition(', ')[2]} already. Remove one row."
+            )
     _tell_others(folder, table, seen)
     labels, names = _labels(rows, class_names)
     weights = None if all(row.weight is None for row in rows) else np.array([_weight(row) for row in rows], np.float32)
@@ -172,11 +175,19 @@ def _checked_name(folder: Path, row: _Row) -> str:
     if not name or "\0" in name:
         raise DataError(f"{row.where} has no file name. Give the name of a picture.")
     if path.is_absolute() or ".." in path.parts:
-        raise DataError(f"{row.where}: {name!r} leads out of {folder}. Give a name that counts from this folder.")
+        raise DataError(
+            f"{row.where}: {_short(name)!r} leads out of {folder}. Give a name that counts from this folder."
+        )
     if path.suffix.lower() not in IMAGE_SUFFIXES:
-        raise DataError(f"{row.where}: {name!r} is no picture that is read. Its name ends in {shown(IMAGE_SUFFIXES)}.")
-    if not (folder / name).is_file():
-        raise DataError(f"{row.where}: {folder / name} does not exist. Restore the picture, or remove the row.")
+        raise DataError(
+            f"{row.where}: {_short(name)!r} is no picture that is read. Its name ends in {shown(IMAGE_SUFFIXES)}."
+        )
+    try:
+        is_there = (folder / name).is_file()
+    except OSError:  # such as a name that is too long
+        is_there = False
+    if not is_there:
+        raise DataError(f"{row.where}: {folder / _short(name)} does not exist. Restore the picture, or remove the row.")
     return name
 
 
@@ -184,18 +195,18 @@ def _labels(rows: Sequence[_Row], class_names: Sequence[str] | None) -> tuple[np
     """Return the labels as numbers, and the names of classes where labels are names."""
     for row in rows:
         if row.label is None or row.label == "" or row.label == []:
-            raise DataError(f"{row.where}: {row.name!r} has no label. Give one, or remove the row.")
+            raise DataError(f"{row.where}: {_short(row.name)!r} has no label. Give one, or remove the row.")
     if class_names is None and (numbers := _numbers(rows)) is not None:
         return numbers, ()
     for row in rows:
         if not isinstance(row.label, (str, int)):
-            raise DataError(f"{row.where}: the label {row.label!r} is no name, as labels of other rows are.")
+            raise DataError(f"{row.where}: the label {_short(row.label)!r} is no name, as labels of other rows are.")
     texts = [str(row.label).strip() for row in rows]
     names = sorted(set(texts)) if class_names is None else list(class_names)
     places = {name: place for place, name in enumerate(names)}
     for row, text in zip(rows, texts, strict=True):
         if text not in places:
-            raise DataError(f"{row.where}: the label {text!r} is none of class_names, {shown(names)}.")
+            raise DataError(f"{row.where}: the label {_short(text)!r} is none of class_names, {shown(names)}.")
     return np.array([places[text] for text in texts], np.int64), tuple(names)
 
 
@@ -214,10 +225,13 @@ def _numbers(rows: Sequence[_Row]) -> np.ndarray | None:
                 break
     except (ValueError, TypeError, OverflowError):
         return None
+    if numbers.dtype != np.int64:
+        with np.errstate(over="ignore"):
+            numbers = numbers.astype(np.float32)
     for row, values in zip(rows, numbers, strict=True):
         if not np.all(np.isfinite(values)):
-            raise DataError(f"{row.where}: the label {row.label!r} is no finite number.")
-    return numbers if numbers.dtype == np.int64 else numbers.astype(np.float32)
+            raise DataError(f"{row.where}: the label {_short(row.label)!r} is no finite number.")
+    return numbers
 
 
 def _is_whole(label: Any) -> bool:
@@ -226,13 +240,18 @@ def _is_whole(label: Any) -> bool:
     return isinstance(label, int) or (isinstance(label, str) and label.strip().lstrip("+-").isdecimal())
 
 
+def _short(value: Any) -> Any:
+    """Return a value of a table for a message: of a long text its begin."""
+    return f"{value[:_MAX_SHOWN]}..." if isinstance(value, str) and len(value) > _MAX_SHOWN else value
+
+
 def _weight(row: _Row) -> float:
     try:
         weight = float(row.weight)
     except (TypeError, ValueError, OverflowError):
         weight = math.nan
-    if not 0 <= weight < math.inf:
-        raise DataError(f"{row.where}: the weight {row.weight!r} is no finite number of at least 0.")
+    if not 0 <= weight <= float(np.finfo(np.float32).max):
+        raise DataError(f"{row.where}: the weight {_short(row.weight)!r} is no finite number of at least 0.")
     return weight
 
 

@@ -121,8 +121,8 @@ class _Samples:
             return decoded(content, self._form, f"{self._title(row)}: the {name!r}")
         try:
             return _DECODERS.get(_kind(name), bytes)(content)
-        except (ValueError, RecursionError, MemoryError) as error:
-            raise DataError(f"{self._title(row)} has a damaged {name!r}: {error}.") from None
+        except Exception as error:  # NumPy raises many types for a damaged header, also those of Python's tokenizer
+            raise DataError(f"{self._title(row)} has a damaged {name!r}: {' '.join(str(error).split())}.") from None
 
     def _title(self, row: int) -> str:
         return f"{self._path}: sample {key_at(self._path, int(self._table[row, 0]))!r}"

@@ -115,6 +115,7 @@ def test_a_missing_field_is_named(tmp_path):
         ("npy", npy(np.array([{}], object)), "damaged 'npy': Object arrays cannot be loaded"),
         ("npy", npy(np.zeros(3))[:-1], "damaged 'npy'"),
         ("npy", npy(np.zeros(3)).replace(b"(3,)", b"(9**9,)"), "damaged 'npy'"),
+        ("npy", npy(np.zeros(3)).replace(b"(3,), }", b"(3,,(, "), "damaged 'npy'"),
         ("json", b"[" * 100_000, "damaged 'json'"),
         ("txt", b"\xff", "damaged 'txt'"),
     ],
