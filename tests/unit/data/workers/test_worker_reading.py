@@ -11,12 +11,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from worker_sources import Deadly, Numbered, Ranged, doubled, noisy, unlucky
+from worker_sources import Deadly, Numbered, Ranged, doubled, noisy, same, unlucky
+from written_formats import arrays, write_parquet
 
+from distrain import formats
+from distrain.data import shuffle
 from distrain.data.array_source import ArraySource
 from distrain.data.batches import epoch_batches
 from distrain.data.plan import EpochPlan
 from distrain.data.positional import positional_examples
+from distrain.data.sources import array_examples
 from distrain.data.transforms import Transform
 from distrain.data.workers.messages import _pickled
 from distrain.data.workers.pool import WorkerPool
@@ -179,3 +183,14 @@ def test_a_pool_that_is_closed_leaves_nobody_waiting():
         rows(0, 3)
     with pytest.raises(CancelledError):
         rows(50, 60)
+
+
+def test_workers_read_shuffled_row_groups_from_their_copy(tmp_path, monkeypatch, cache_folder):
+    monkeypatch.setattr(shuffle, "SHUFFLE_WINDOW", 256)
+    monkeypatch.setattr(shuffle, "SHUFFLE_SPAN", 8)
+    source = formats.parquet(write_parquet(tmp_path))
+    with WorkerPool(2) as workers:
+        examples = positional_examples(source, transform=Transform(same, seed=0), workers=workers)
+        workers.start()
+        assert batches(examples) == batches(array_examples(*arrays()))
+    assert list(cache_folder.glob("remote-1/*/0-*"))
