@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +26,7 @@ from distrain.data.array_source import ArraySource
 from distrain.data.batch_source import is_py_dataset, py_dataset_source
 from distrain.data.elements import PARTS, Layout
 from distrain.data.examples import RowNests
+from distrain.data.nests import leaves
 from distrain.data.source_reader import (
     SAMPLED_EXAMPLES,
     SourceReader,
@@ -34,6 +36,8 @@ from distrain.data.source_reader import (
 )
 from distrain.data.tf_datasets import is_cut, unbatched
 from distrain.errors import ConfigurationError, DataError, DistrainError, cause
+
+_LOG = logging.getLogger(__name__)
 
 BLOCK_BYTES = 2**22  # of examples that are checked and written at a time
 MAX_BLOCK = 4096  # examples
@@ -102,6 +106,22 @@ class ElementStream:
             return b""
         numbers = sampled_numbers(self.length)
         return b"".join(bytes_of(self.reader.read(self.layout, np.array([one]), epoch=0)) for one in numbers)
+
+    def tell_batches(self) -> None:
+        """Warn if elements look like batches, as Keras takes them from a generator; each counts as one example."""
+        features, labels, _ = ([leaf.shape for _, leaf in leaves(part)] for part in self.layout.parts)
+        sizes = {shape[0] if shape else 1 for shape in (*features, *labels)}
+        if (
+            len(sizes) == 1
+            and sizes != {1}
+            and min(map(len, features)) > 1
+            and any(len(shape) == 1 for shape in labels)
+        ):
+            size = sizes.pop()
+            _LOG.warning(
+                f"{self.reader.name}: each element counts as one example, and its arrays all have {size} rows. If an "
+                f"element is a batch of {size} examples, yield them one by one."
+            )
 
     def blocks(self, max_rows: int | None = None) -> Iterator[tuple[int, RowNests]]:
         """Yield all examples, or the first `max_rows`, once: the number of examples in a block, and their arrays.

@@ -97,6 +97,7 @@ def _write_arrays(
         writer = ArrayWriter(new)
         rows = {}
         for part, stream in streams.items():
+            stream.tell_batches()
             length = stream.length if max_rows is None else max_rows
             told = _told(progress, part, length)
             rows[part] = writer.write(part, stream.layout, stream.blocks(max_rows), told)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from distrain.data.element_stream import element_stream
@@ -59,3 +60,28 @@ def test_batches_that_a_function_changed_are_told(caplog):
 def test_examples_whose_arrays_happen_to_be_equally_long_are_examples(dataset, caplog):
     assert count(dataset) > 0
     assert not caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "is_told"),
+    [
+        ((8, 3), (8,), True),
+        ((8, 4, 4), (8,), True),
+        ((3,), (), False),
+        ((8, 3), (), False),
+        ((8,), (8,), False),
+        ((8, 8, 3), (8, 8), False),
+        ((1, 3), (1,), False),
+        ((8, 3), (3,), False),
+    ],
+)
+def test_elements_of_a_generator_that_look_like_batches_are_told(x, y, is_told, caplog):
+    stream = element_stream(((np.zeros(x), np.zeros(y)) for _ in range(3)), "train")
+    stream.tell_batches()
+    assert [f"all have {x[0]} rows" in message for message in caplog.messages] == [True] * is_told
+
+
+def test_elements_without_labels_and_with_several_inputs_are_looked_at_as_well(caplog):
+    for element in ({"a": np.zeros((8, 3)), "b": np.zeros((8, 2)), "y": np.zeros(8)}, (np.zeros((8, 3)),)):
+        element_stream(iter([element] * 2), "train").tell_batches()
+    assert len(caplog.messages) == 1
