@@ -27,8 +27,8 @@ class Records:
 @pytest.mark.parametrize("shape", [(), (4,), (2, 3), (2, 1, 3), (0,), (0, 3), (3, 0)])
 def test_rows_are_the_records(shape):
     rows = np.arange(6 * np.prod(shape, dtype=int), dtype=np.float32).reshape(6, *shape)
-    for given in (rows, rows[:, ...].astype(np.float32, order="F")):
-        features, labels, _ = positional_examples(Records(list(given))).load(*EACH)(0, 4)
+    for given in (list(rows), [np.array(row, order="F") for row in rows]):  # scalars, and arrays without axes
+        features, labels, _ = positional_examples(Records(given)).load(*EACH)(0, 4)
         assert (features.shape, features.dtype) == ((4, *shape), np.float32)
         assert np.array_equal(features, rows[EACH[1]])
         assert labels.tolist() == EACH[1].tolist()
@@ -51,6 +51,13 @@ def test_records_that_are_views_with_gaps():
 def test_a_record_of_another_form_is_named(other, words):
     with pytest.raises(DataError, match=words):
         positional_examples(Records([*np.zeros((5, 2, 3), np.float32), other])).load(*EACH)(0, 4)
+
+
+def test_lengths_that_make_up_for_each_other_are_refused():
+    rows = [*np.zeros((60, 2, 3), np.float32)]
+    rows[4], rows[5] = np.zeros((1, 3), np.float32), np.zeros((3, 3), np.float32)
+    with pytest.raises(DataError, match=r"example 4 has float32 of shape \(1, 3\)"):
+        positional_examples(Records(rows)).load(*EACH)(0, 4)
 
 
 def test_a_smaller_type_is_widened():
