@@ -63,13 +63,18 @@ def for_shuffled_spans(source: Any, name: str, *, num_examples: int, window: int
         num_examples: examples of the source.
         window: most examples in a shuffle window.
         span: neighbours that a window takes.
+
+    Raises:
+        ConfigurationError: the source has a `span_size` that is no whole number of at least 1.
     """
     stored = getattr(source, "span_size", 1)
+    if not isinstance(stored, (int, np.integer)) or stored < 1:
+        raise ConfigurationError(f"{name} has {stored!r} as span_size; give a whole number of at least 1.")
     if num_examples <= window or stored <= span:
         return source, []
     times = _times_unpacked(num_examples, window, min(stored, num_examples) / span)
     cost = f"{name}: groups of {stored:,} examples are unpacked about {times:,.0f} times in a shuffled epoch"
-    if not (hasattr(source, "groups") and hasattr(source, "identity")):
+    if not all(hasattr(source, part) for part in ("groups", "identity", "holds_group")):
         return source, [f"{cost}. Give it take(indices) or smaller groups, or write the data by distrain prepare."]
     first = source.read(0, 1)
     if not all(is_storable(value) for _, value in leaves(first)):

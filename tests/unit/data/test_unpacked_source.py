@@ -17,7 +17,7 @@ from distrain.data.plan import EpochPlan
 from distrain.data.positional import positional_examples
 from distrain.data.sources import array_examples
 from distrain.data.unpacked_source import UnpackedSource, for_shuffled_spans
-from distrain.errors import DataError
+from distrain.errors import ConfigurationError, DataError
 from distrain.remote.cache import find_cache
 
 NUM, GROUP, WINDOW = 1000, 90, 256
@@ -203,6 +203,14 @@ def test_without_room_each_window_unpacks_its_groups_and_one_warning_tells_the_c
     (message,) = caplog.messages
     assert "train: groups of 90 examples are unpacked about 4 times in a shuffled epoch" in message
     assert 2 * 3 <= np.mean(list(UNPACKED.values())) <= 2 * 4
+
+
+@pytest.mark.parametrize("span_size", [None, 0, -1, 2.5, "90"])
+def test_a_span_size_that_is_no_number_is_refused(span_size):
+    source = WithoutGroups()
+    source.span_size = span_size
+    with pytest.raises(ConfigurationError, match=f"train has {span_size!r} as span_size; give a whole number"):
+        positional_examples(source, name="train")
 
 
 def test_a_large_copy_is_told_once(monkeypatch, caplog):
