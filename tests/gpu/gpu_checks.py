@@ -157,6 +157,9 @@ def run_all(machine: Machine) -> None:
     machine.check("sequence model, one GPU against the CPU", partial(against_cpu, machine, "sequence"))
     for name, title in {"conv": "convolutional model", "embedding": "embedding model"}.items():
         machine.check(f"{title}, one GPU against the CPU", partial(program, machine, name))
+    for name, like in {"loop": "embedding", "xla": "conv"}.items():
+        title = f"{name}, against single steps without XLA of the model"
+        machine.check(title, partial(program, machine, name, like=like, like_on=machine.one))
     for name in HALF:
         machine.check(
             f"{name}, against float32", partial(program, machine, name, like="conv", within=0.1, like_on=machine.one)

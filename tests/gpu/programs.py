@@ -66,6 +66,17 @@ def logical(devices: str) -> list[float]:
     return conv(devices, strategy="mirrored")
 
 
+def loop(devices: str) -> list[float]:
+    """Train the embedding model in calls of five steps, of eight steps an epoch."""
+    return embedding(devices, steps_per_execution=5)
+
+
+def xla(devices: str) -> list[float]:
+    """Train the convolutional model with forward and backward pass compiled by XLA, in full float32."""
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    return conv(devices, jit_model=True, deterministic=False)  # XLA lacks deterministic variants of some operations
+
+
 def float16(devices: str) -> list[float]:
     """Train the convolutional model in float16, with the scale that Keras gives the loss."""
     keras.config.set_dtype_policy("mixed_float16")
@@ -81,11 +92,11 @@ def bfloat16(devices: str) -> list[float]:
 def _losses(build: Callable[[], Any], x: Any, y: Any, devices: str, **settings: Any) -> list[float]:
     fixed = {"epochs": EPOCHS, "global_batch_size": BATCH, "deterministic": True, "verbose": 0}
     learning = {"optimizer": lambda: keras.optimizers.Adam(1e-3), "loss": "sparse_categorical_crossentropy"}
-    result = distrain.fit(build, (x, y), devices=devices, **fixed, **learning, **settings)
+    result = distrain.fit(build, (x, y), devices=devices, **learning, **(fixed | settings))
     return [float(epoch["loss"]) for epoch in result.history]
 
 
-PROGRAMS = {each.__name__: each for each in (conv, embedding, logical, float16, bfloat16)}
+PROGRAMS = {each.__name__: each for each in (conv, embedding, logical, loop, xla, float16, bfloat16)}
 
 if __name__ == "__main__":
     name, where = sys.argv[1:]
