@@ -60,7 +60,7 @@ for argument in "$@"; do
 done
 
 if [ ${#arguments[@]} -eq 0 ] && [ -z "$gpu_build" ]; then # in the order of the folders: the long tests first
-  arguments=(--numprocesses 2 --dist loadscope --no-loadscope-reorder)
+  arguments=(--numprocesses 3 --dist loadscope --no-loadscope-reorder)
 fi
 [ -z "$fast" ] || [ -n "$chosen" ] || arguments+=(tests/unit)
 export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-2} # TensorFlow's own notes would drown a failure

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
+
+from preloaded import preloaded_python
 
 SYSTEM = Path(__file__).parents[1] / "system"
 ENVIRONMENT = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": f"{SYSTEM.parents[1]}{os.pathsep}{SYSTEM}"}
@@ -17,9 +18,9 @@ SMALL_MODEL = {"embedding": 16, "filters": 16}  # sizes of a sequence model that
 
 
 def run_python(*arguments: object, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """Run Python with `arguments` in `SYSTEM`, where models outside distrain can be imported."""
+    """Run Python, forked after its imports, with `arguments` in `SYSTEM`, where models outside distrain are found."""
     return subprocess.run(
-        [sys.executable, *map(str, arguments)],
+        [*preloaded_python(), *map(str, arguments)],
         input=stdin,
         cwd=SYSTEM,
         env=ENVIRONMENT,

@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import signal
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import NamedTuple
 from uuid import uuid4
 
 from launching import end, start_ranks
+from preloaded import preloaded_python
 from training_jobs import BOUND_SECONDS, MAX_SECONDS, processes_of
 from waiting import wait_until
 
@@ -117,7 +117,8 @@ def _launch(run: Path, data: Path, *, target: str = "", after: float = 0) -> tup
     mark = uuid4().hex
     settings = ["--strategy", "mpi", "--global-batch-size", "16", "--epochs", "3", "--checkpoint-every", "2"]
     words = ["train", "--data", str(data), "--run", str(run), *settings]
-    process = start_ranks("mpirun", 2, [sys.executable, "-m", "distrain", *words], env={"DISTRAIN_TEST_MARK": mark})
+    command = [*preloaded_python(), "-m", "distrain", *words]
+    process = start_ranks("mpirun", 2, command, env={"DISTRAIN_TEST_MARK": mark})
     try:
         if target:
             wait_until(lambda: _pids(target, process.pid, mark), BOUND_SECONDS)

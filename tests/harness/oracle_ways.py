@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from launching import environment, launcher_command
+from preloaded import preloaded_python
 
 PROGRAM = Path(__file__).with_name("oracle_runs.py")
 ROOT = PROGRAM.parents[2]
@@ -32,7 +32,7 @@ def train_ways(folder: Path, ways: Sequence[str], floatx: str, source: str, *, t
     def train(way: str) -> None:
         strategy, _, replicas = way.partition("-")
         launcher = launcher_command(LAUNCHERS[strategy], int(replicas)) if strategy in LAUNCHERS else []
-        command = [*launcher, sys.executable, str(PROGRAM), str(folder), way, floatx, source]
+        command = [*launcher, *preloaded_python(), str(PROGRAM), str(folder), way, floatx, source]
         env = environment({"PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"})
         done = subprocess.run(
             command,

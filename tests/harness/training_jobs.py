@@ -20,6 +20,7 @@ from typing import Any
 from uuid import uuid4
 
 from launching import end, start_ranks
+from preloaded import preloaded_python
 
 from distrain.runs.checkpoint import list_checkpoints, load_checkpoint
 
@@ -112,7 +113,10 @@ def run_job(job: Job, folder: Path, data: str) -> Ended:
         "--checkpoint-every": "2",
     }
     words = [word for option in options.items() for word in option]
-    program = [sys.executable, str(PROGRAMS / "failure_train.py"), str(folder), json.dumps(list(job.events))]
+    # horovodrun signals process groups of ranks, and mpirun those of a stopped rank: a client is not in that group.
+    is_silent = any(each["what"] == "SIGSTOP" for each in job.events)
+    python = preloaded_python() if job.launcher == "mpirun" and not is_silent else [sys.executable]
+    program = [*python, str(PROGRAMS / "failure_train.py"), str(folder), json.dumps(list(job.events))]
     env = {"DISTRAIN_TEST_MARK": mark, **({"DISTRAIN_TEST_CODES": "1"} if job.notes_codes else {})}
     process = start_ranks(job.launcher, job.num_ranks, [*program, *words, "--no-jit"], env=env)
 
@@ -140,11 +144,12 @@ def run_job(job: Job, folder: Path, data: str) -> Ended:
 
 
 def processes_of(mark: str) -> list[int]:
-    """Return the processes that have `mark` in their environment."""
+    """Return the processes that have `mark` in their environment, or bear its start as a name (preloaded_server.py)."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if mark.encode() in (path / "environ").read_bytes():
+            name = (path / "comm").read_text().rstrip()
+            if name == mark[:15] or mark.encode() in (path / "environ").read_bytes():
                 found.append(int(path.name))
     return found
 

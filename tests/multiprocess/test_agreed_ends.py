@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from launching import needs_horovod, needs_mpi, run_ranks
+from preloaded import preloaded_python
 from training_jobs import GLOBAL_BATCH, MAX_SECONDS, NUM_ROWS, PROGRAMS, STEPS_PER_EPOCH, event
 
 from distrain.data.dataset_index import open_dataset
@@ -121,7 +121,7 @@ def agreed(
             "attempts": [[event(1, "step", STEPS_PER_EPOCH, "damage")]],  # the first epoch is read
         },
     ]
-    command = [sys.executable, str(PROGRAMS / "failure_stops.py"), str(folder), json.dumps(runs)]
+    command = [*preloaded_python(), str(PROGRAMS / "failure_stops.py"), str(folder), json.dumps(runs)]
     done = run_ranks(launcher, num_ranks, command, timeout=MAX_SECONDS)
     assert done.returncode == 0, done.stderr
     names = [run["name"] for run in runs]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from launching import environment, needs_horovod, needs_mpi, run_ranks
+from preloaded import preloaded_python
 
 PROGRAM = Path(__file__).parent / "programs" / "normalizing_models.py"
 MODELS = ("rows", "images", "masked", "steps_of_time", "renormalized")
@@ -33,7 +33,7 @@ def launched(tmp_path_factory):
         if launch not in done:
             launcher, strategy, devices, size = launch
             folder = tmp_path_factory.mktemp("normalizing")
-            command = [sys.executable, str(PROGRAM), str(folder), strategy, devices]
+            command = [*preloaded_python(), str(PROGRAM), str(folder), strategy, devices]
             if launcher:
                 ended = run_ranks(launcher, size, command, timeout=SECONDS)
             else:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from launching import environment, needs_horovod, run_ranks
+from preloaded import preloaded_python
 
 PROGRAM = Path(__file__).parent / "programs" / "bridge_models.py"
 CASES = ("outputs", "class_weight", "steps_per_execution", "own_step", "masked")
@@ -27,7 +27,7 @@ def folder_of(tmp_path_factory):
     def of(size):
         if size not in done:
             folder = tmp_path_factory.mktemp("bridge-models")
-            command = [sys.executable, str(PROGRAM), str(folder)]
+            command = [*preloaded_python(), str(PROGRAM), str(folder)]
             if size == 1:
                 ended = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
             else:
@@ -39,21 +39,20 @@ def folder_of(tmp_path_factory):
     return of
 
 
-def arrays(folder, case, rank, kind):
-    with np.load(folder / f"{case}.{rank}.npz") as archive:
-        return [archive[f"{kind}{number}"] for number in range(sum(name.startswith(kind) for name in archive.files))]
+def weights(folder, case, of):
+    """Weights of a rank, or those "expected"."""
+    with np.load(folder / f"{case}.{of}.npz") as archive:
+        return [archive[f"weights{number}"] for number in range(len(archive.files))]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
 @pytest.mark.parametrize("case", CASES)
 def test_ranks_end_with_the_weights_of_one_process(folder_of, case, size):
     folder = folder_of(size)
-    expected = arrays(folder, case, 0, "expected")
+    expected = weights(folder, case, "expected")
     assert expected
     for rank in range(size):
-        for own, first, wanted in zip(
-            arrays(folder, case, rank, "weights"), arrays(folder, case, 0, "weights"), expected, strict=True
-        ):
+        for own, first, wanted in zip(weights(folder, case, rank), weights(folder, case, 0), expected, strict=True):
             np.testing.assert_array_equal(own, first)
             np.testing.assert_allclose(own, wanted, rtol=0, atol=1e-5 * max(1.0, np.abs(wanted).max()))
 
@@ -61,13 +60,15 @@ def test_ranks_end_with_the_weights_of_one_process(folder_of, case, size):
 @pytest.mark.parametrize("size", [1, 2, 3])
 @pytest.mark.parametrize("case", ["outputs", "class_weight", "steps_per_execution"])
 def test_figures_are_those_of_one_process(folder_of, case, size):
-    for rank in range(size):
-        facts = json.loads((folder_of(size) / f"{case}.{rank}.json").read_text())
-        assert facts["history"].keys() == facts["expected_history"].keys()
-        for name, wanted in facts["expected_history"].items():
+    *histories, expected = (
+        json.loads((folder_of(size) / f"{case}.{of}.json").read_text()) for of in [*range(size), "expected"]
+    )
+    for history in histories:
+        assert history.keys() == expected.keys()
+        for name, wanted in expected.items():
             # Keras averages the losses of outputs over batches, which have other sizes in this validation.
             rtol = 0.1 if name in ("val_number_loss", "val_kind_loss") else 1e-5
-            np.testing.assert_allclose(facts["history"][name], wanted, rtol=rtol, err_msg=name)
+            np.testing.assert_allclose(history[name], wanted, rtol=rtol, err_msg=name)
 
 
 @pytest.mark.parametrize(

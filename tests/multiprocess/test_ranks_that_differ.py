@@ -6,12 +6,12 @@ import itertools
 import json
 import socket
 import subprocess
-import sys
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from launching import environment, launcher_command, needs_horovod, needs_mpi, run_ranks
+from preloaded import preloaded_python
 
 from distrain.data.dataset_index import open_dataset
 
@@ -56,7 +56,7 @@ def folder(text, tmp_path_factory):
         of_function("failing", "return [([1.0], 0)]", "raise ValueError('no such shelf')"),
     ]
     (folder / "plan.json").write_text(json.dumps(plan))
-    done = run_ranks("mpirun", 2, [sys.executable, str(PROGRAM), str(folder)])
+    done = run_ranks("mpirun", 2, [*preloaded_python(), str(PROGRAM), str(folder)])
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -108,7 +108,7 @@ def test_a_gpu_on_one_rank_alone_is_refused_before_the_first_sum(strategy, text,
     settings = {"strategy": strategy, "data": str(text["ngram"]), "run": str(tmp_path / "run")}
     run = {"name": strategy, "settings": [settings] * 2, "paths": [None] * 2, "gpus": [[], ["NVIDIA H200"] * 2]}
     (tmp_path / "plan.json").write_text(json.dumps([run]))
-    done = run_ranks("mpirun", 2, [sys.executable, str(PROGRAM), str(tmp_path)])
+    done = run_ranks("mpirun", 2, [*preloaded_python(), str(PROGRAM), str(tmp_path)])
     assert done.returncode == 0, done.stderr
     for end in ends(tmp_path, strategy):
         assert (end["code"], end["reporting_rank"], end["said"]) == (2, 0, "")
@@ -126,7 +126,7 @@ def test_a_gpu_on_one_rank_alone_is_refused_before_the_first_sum(strategy, text,
 def test_the_command_says_it_once_and_the_launcher_returns_the_code(difference, code, message, text, tmp_path):
     options = {"--data": str(text["ngram"]), "--run": "run", "--strategy": "mpi"}
     first, second = (
-        [sys.executable, "-m", "distrain", "train", *itertools.chain(*of_rank.items())]
+        [*preloaded_python(), "-m", "distrain", "train", *itertools.chain(*of_rank.items())]
         for of_rank in (options, options | difference)
     )
     command = [*launcher_command("mpirun", 1), *first, ":", "-n", "1", *second]

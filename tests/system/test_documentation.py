@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 import pytest
 import yaml
+from preloaded import preloaded_python
 
 from distrain.cli.main import main
 
@@ -68,7 +69,7 @@ PAGES = pages()
 
 
 def program(kind: str, code: str) -> list[str]:
-    return ["bash", "-euo", "pipefail", "-c", code] if kind == "bash" else [sys.executable, "-c", code]
+    return ["bash", "-euo", "pipefail", "-c", code] if kind == "bash" else [*preloaded_python(), "-c", code]
 
 
 def run_page(page: str, folder: Path) -> None:
@@ -102,7 +103,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A reader's folder, in which the commands of the README have run."""
     folder = tmp_path_factory.mktemp("reader")
     (folder / "bin").mkdir()
-    programs = {"distrain": f"{sys.executable} -m distrain", "python3": sys.executable}
+    forked = shlex.join(preloaded_python())
+    programs = {"distrain": f"{forked} -m distrain", "python": forked, "python3": sys.executable}
     if (BIN / "mpirun").exists():
         programs["mpirun"] = str(BIN / "mpirun")
     for name, command in programs.items():  # the launch scripts look for these three side by side

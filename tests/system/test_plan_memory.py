@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -11,6 +15,7 @@ from distrain.data.dataset_writer import DatasetWriter
 from distrain.data.rows import Rows
 from distrain.planning.run_plan import plan_run
 
+PROGRAM = Path(__file__).parent / "programs" / "loader_memory.py"
 NUM_ROWS = 150_000  # more than two shuffle windows: a loader that kept all rows would take twice the prediction
 
 
@@ -30,9 +35,10 @@ def data(request, tmp_path_factory):
 
 
 @pytest.mark.parametrize("num_replicas", [1, 2])
-def test_host_memory_is_as_planned(data, program, num_replicas):
+def test_host_memory_is_as_planned(data, num_replicas):
     config = TrainConfig(data=data.directory, run="run", batch_size=512)
     planned = plan_run(data, config, num_replicas=num_replicas).batches.host_bytes
     pad_multiple = 3 if data.kind == "sequence" else 0
-    measured = int(program("loader_memory", data.directory, 512, num_replicas, pad_multiple))
+    command = [sys.executable, PROGRAM, data.directory, *map(str, (512, num_replicas, pad_multiple))]
+    measured = int(subprocess.run(command, stdout=subprocess.PIPE, timeout=240, check=True).stdout)
     assert measured == pytest.approx(planned, rel=0.25)

@@ -2,7 +2,8 @@
 
     mpirun -n 2 python bridge_cases.py OUT CASE [CASE ...]     # OUT/CASE.RANK.npz and OUT/CASE.RANK.json
 
-A reference is plain Keras, and takes part in no collective: each rank trains it for itself.
+A reference is plain Keras, and takes part in no collective: one rank trains it after all cases, and writes
+OUT/CASE.expected.npz and OUT/CASE.expected.json.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import random
 import sys
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -122,10 +123,20 @@ def save(case, *, weights=(), expected=(), **facts):
     (OUT / f"{case}.{WORLD.rank}.json").write_text(json.dumps(facts, default=float))
 
 
-def save_pair(case, pair, expected_pair, **facts):
-    (model, history), (plain, plain_history) = pair, expected_pair
-    both = {"history": history, "expected_history": plain_history}
-    save(case, weights=state(model), expected=state(plain), **both, **facts)
+REFERENCES = {}
+
+
+def save_pair(case, pair, reference, **facts):
+    """Save a model and its history; `reference()` will return the model and the history that these must equal."""
+    model, history = pair
+    save(case, weights=state(model), history=history, **facts)
+    REFERENCES[case] = reference
+
+
+def save_reference(case):
+    model, history = REFERENCES[case]()
+    np.savez(OUT / f"{case}.expected.npz", **{f"expected{n}": value for n, value in enumerate(state(model))})
+    (OUT / f"{case}.expected.json").write_text(json.dumps({"history": history}, default=float))
 
 
 def state(model):
@@ -164,15 +175,20 @@ def sgd_reference():
 
 def case_clipping():
     batches = Fed(X, Y, BATCH)
-    save_pair("clipping", bridged(batches, sgd()), sgd_reference(), fed=batches.fed)
+    save_pair("clipping", bridged(batches, sgd()), sgd_reference, fed=batches.fed)
 
 
 def case_adam():
     x, y = X[:EMPTY_EXAMPLES], Y[:EMPTY_EXAMPLES]
     batches = Fed(x, y, BATCH, shuffle=True, seed=9)
     order = lambda epoch: epoch_order(len(y), seed=9, epoch=epoch).examples(range(len(y)))  # noqa: E731
-    expected = reference(keras.optimizers.Adam(0.01), x=x, y=y, order=order)
-    save_pair("adam", bridged(batches, keras.optimizers.Adam(0.01)), expected, fed=batches.fed)
+    expected = partial(reference, x=x, y=y, order=order)
+    save_pair(
+        "adam",
+        bridged(batches, keras.optimizers.Adam(0.01)),
+        lambda: expected(keras.optimizers.Adam(0.01)),
+        fed=batches.fed,
+    )
 
 
 def case_accumulation():
@@ -181,7 +197,7 @@ def case_accumulation():
 
     weights = np.random.default_rng(3).uniform(0, 2, len(Y)).astype(np.float32)
     batches = hvd.RankBatches(X, Y, BATCH, weights=weights)
-    save_pair("accumulation", bridged(batches, optimizer()), reference(optimizer(), weights=weights))
+    save_pair("accumulation", bridged(batches, optimizer()), lambda: reference(optimizer(), weights=weights))
 
 
 def with_dense_gradients(optimizer):
@@ -201,7 +217,7 @@ def case_average_of_weights():
     save_pair(
         "average_of_weights",
         bridged(batches, optimizer(), build=embedder),
-        reference(with_dense_gradients(optimizer()), x=x, build=embedder),
+        lambda: reference(with_dense_gradients(optimizer()), x=x, build=embedder),
     )
 
 
@@ -216,13 +232,17 @@ def case_figures():
     batches = hvd.RankBatches(x, y, BATCH)
     validation = hvd.RankBatches(*HELD_OUT, BATCH, training=False)
     pair = bridged(batches, keras.optimizers.SGD(0.1), callbacks=callbacks(), validation=validation)
-    expected = reference(keras.optimizers.SGD(0.1), x=x, y=y, callbacks=callbacks(), validation_data=HELD_OUT)
+
+    def expected():
+        optimizer = keras.optimizers.SGD(0.1)
+        return reference(optimizer, x=x, y=y, callbacks=callbacks(), validation_data=HELD_OUT)
+
     save_pair("figures", pair, expected)
 
 
 def case_eager():
     batches = hvd.RankBatches(X, Y, BATCH)
-    save_pair("eager", bridged(batches, sgd(), run_eagerly=True), sgd_reference())
+    save_pair("eager", bridged(batches, sgd(), run_eagerly=True), sgd_reference)
 
 
 def case_xla():
@@ -235,10 +255,14 @@ def case_xla():
     same = all(np.array_equal(a, b) for a, b in zip(state(pair[0]), state(loaded), strict=True))
     resumed = hvd.DistributedOptimizer(loaded.optimizer)
     loaded.fit(batches, shuffle=False, verbose=0, callbacks=[hvd.BroadcastCallback()])
-    plain = reference(sgd())
-    plain[0].fit(X, Y, batch_size=JOINT_BATCH, shuffle=False, verbose=0)
+
+    def expected():
+        model, history = reference(sgd())
+        model.fit(X, Y, batch_size=JOINT_BATCH, shuffle=False, verbose=0)
+        return model, history
+
     facts = {"saved_class": type(resumed).__name__, "same": same, "jit_compile": pair[0].jit_compile}
-    save("xla", weights=state(loaded), expected=state(plain[0]), **facts)
+    save_pair("xla", (loaded, pair[1]), expected, **facts)
 
 
 def case_loss_scale():
@@ -261,7 +285,7 @@ def case_loss_scale():
 
 def case_compression():
     batches = hvd.RankBatches(X, Y, BATCH)
-    save_pair("compression", bridged(batches, sgd(), compression="fp16"), sgd_reference())
+    save_pair("compression", bridged(batches, sgd(), compression="fp16"), sgd_reference)
 
 
 def case_refusals():
@@ -312,3 +336,5 @@ for case in sys.argv[2:]:
         globals()[f"case_{case}"]()
     except DistrainError as error:
         sys.exit(f"{case}: {error}")
+for case in list(REFERENCES)[WORLD.rank :: WORLD.size]:
+    save_reference(case)

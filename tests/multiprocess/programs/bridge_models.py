@@ -1,14 +1,15 @@
 """Models with masks, several outputs or a step of their own on the bridge, beside plain Keras on the joint batches.
 
-    mpirun -n 2 python bridge_models.py OUT                   # OUT/CASE.RANK.npz and OUT/CASE.RANK.json
+    mpirun -n 2 python bridge_models.py OUT          # OUT/CASE.RANK.npz, OUT/CASE.expected.npz and both as .json
 
-Each rank starts from weights of its own. The reference is plain Keras in one process, on rank 0.
+Each rank starts from weights of its own. The references are plain Keras in one process; the ranks share this work.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -53,13 +54,18 @@ def plain(model, x, y, **more):
     return model, fitted.history
 
 
-def save(case, own, expected):
-    (model, history), (reference, expected_history) = own, expected
-    arrays = {f"weights{number}": variable.numpy() for number, variable in enumerate(model.weights)}
-    arrays |= {f"expected{number}": variable.numpy() for number, variable in enumerate(reference.weights)}
-    np.savez(OUT / f"{case}.{WORLD.rank}.npz", **arrays)
-    facts = {"history": history, "expected_history": expected_history}
-    (OUT / f"{case}.{WORLD.rank}.json").write_text(json.dumps(facts, default=float))
+def write(name, model, history):
+    np.savez(OUT / f"{name}.npz", **{f"weights{number}": weight.numpy() for number, weight in enumerate(model.weights)})
+    (OUT / f"{name}.json").write_text(json.dumps(history, default=float))
+
+
+def save(case, own, reference):
+    """Write a trained model; `reference()` trains what it must equal, after all cases."""
+    write(f"{case}.{WORLD.rank}", *own)
+    references[case] = reference
+
+
+references = {}
 
 
 def two_outputs(seed, optimizer, **settings):
@@ -88,10 +94,12 @@ def case_outputs():
     held_out = hvd.RankBatches([X, SIDE], y, 5, weights=weights, training=False)
     model = two_outputs(10 * WORLD.rank, hvd.DistributedOptimizer(keras.optimizers.Adam(0.01)))
     own = bridged(model, batches, held_out)
-    reference = two_outputs(0, keras.optimizers.Adam(0.01))
-    validation = ([X, SIDE], y, weights)
-    expected = plain(reference, [X, SIDE], y, sample_weight=weights, validation_data=validation)
-    save("outputs", own, expected)
+
+    def reference():
+        model = two_outputs(0, keras.optimizers.Adam(0.01))
+        return plain(model, [X, SIDE], y, sample_weight=weights, validation_data=([X, SIDE], y, weights))
+
+    save("outputs", own, reference)
 
 
 def classifier(seed, optimizer, **settings):
@@ -104,8 +112,8 @@ def case_class_weight():
     weight = {0: 0.5, 1: 2.0, 2: 1.25}
     model = classifier(10 * WORLD.rank, hvd.DistributedOptimizer("adam"), weighted_metrics=["accuracy"])
     own = bridged(model, hvd.RankBatches(X, CLASSES, BATCH), class_weight=weight)
-    reference = classifier(0, "adam", weighted_metrics=["accuracy"])
-    save("class_weight", own, plain(reference, X, CLASSES, class_weight=weight))
+    reference = partial(classifier, 0, "adam", weighted_metrics=["accuracy"])
+    save("class_weight", own, lambda: plain(reference(), X, CLASSES, class_weight=weight))
 
 
 def case_steps_per_execution():
@@ -115,7 +123,7 @@ def case_steps_per_execution():
         classifier(10 * WORLD.rank, hvd.DistributedOptimizer("adam"), steps_per_execution=3),
         hvd.RankBatches(x, y, BATCH),
     )
-    save("steps_per_execution", own, plain(classifier(0, "adam"), x, y))
+    save("steps_per_execution", own, lambda: plain(classifier(0, "adam"), x, y))
 
 
 class Adversaries(keras.Model):
@@ -152,7 +160,7 @@ class Adversaries(keras.Model):
 
 def case_own_step():
     own = bridged(Adversaries(10 * WORLD.rank, hvd.DistributedOptimizer), hvd.RankBatches(X, SIDE, BATCH))
-    save("own_step", own, plain(Adversaries(0, lambda optimizer: optimizer), X, SIDE))
+    save("own_step", own, lambda: plain(Adversaries(0, lambda optimizer: optimizer), X, SIDE))
 
 
 def tagger(seed, optimizer):
@@ -171,6 +179,10 @@ def case_masked():
     """The rule for masks: each rank's mean over unmasked positions weighs as many examples as the rank has."""
     tags = IDS % 3
     own = bridged(tagger(10 * WORLD.rank, hvd.DistributedOptimizer("sgd")), hvd.RankBatches(IDS, tags, BATCH))
+    save("masked", own, lambda: (masked_reference(tags), {}))
+
+
+def masked_reference(tags):
     reference = tagger(0, "sgd")
     variables = reference.trainable_variables
     for _ in range(EPOCHS):
@@ -185,7 +197,7 @@ def case_masked():
                     loss += part * (rows.stop - rows.start) / (stop - start)
             gradients = [tf.convert_to_tensor(gradient) for gradient in tape.gradient(loss, variables)]
             reference.optimizer.apply(gradients, variables)
-    save("masked", own, (reference, own[1] if WORLD.size > 1 else plain(tagger(0, "sgd"), IDS, tags)[1]))
+    return reference
 
 
 def write_refusals():
@@ -222,3 +234,5 @@ for run in (case_outputs, case_class_weight, case_steps_per_execution, case_own_
     run()
 if WORLD.size > 1:
     write_refusals()
+for case in list(references)[WORLD.rank :: WORLD.size]:
+    write(f"{case}.expected", *references[case]())

@@ -1,0 +1,174 @@
+"""Imports TensorFlow, Keras and distrain once, then forks for each client.
+
+$ python -P preloaded_server.py SOCKET
+
+Decides: modules that are imported beforehand, and properties that a fork takes from its client. Never: starts a
+thread or TensorFlow's runtime before a fork.
+
+Prints "listening" when clients can connect, and ends at the end of standard input.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import importlib.util
+import json
+import os
+import runpy
+import selectors
+import signal
+import socket
+import sys
+import types
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+
+from distrain.reporting.html.svg import Series, line_chart
+
+MODULES = [
+    *("keras", "tensorflow", "scipy.sparse", "safetensors.numpy", "jinja2", "_cffi_backend", "encodings.ascii"),
+    *("distrain.cli.main", "distrain.prepare.pipeline", "distrain.inference.evaluate", "distrain.training.run"),
+    *("distrain.training.step", "distrain.training.task", "distrain.training.uncaught", "distrain.models.build"),
+    *("distrain.models.ngram_mlp", "distrain.models.sepcnn", "distrain.distribution", "distrain.reporting.html"),
+    *("distrain.cluster.failure_detector", "distrain.cluster.network", "distrain.cluster.trusted_connections"),
+]
+if importlib.util.find_spec("horovod"):
+    MODULES.append("horovod.tensorflow")
+
+
+def import_all() -> None:
+    """Import what commands of distrain import sooner or later, also the lazy parts of Numba and matplotlib."""
+    for name in MODULES:  # without mpi4py.MPI, whose import starts MPI
+        importlib.import_module(name)
+    numba.njit(lambda number: number + 1)(1)
+    line_chart([Series([1, 2], [1, 2], colour="red")])
+    gc.collect()
+    gc.freeze()  # a forked process neither walks nor copies what the server imported
+
+
+class Client(NamedTuple):
+    """A client and the process forked for it."""
+
+    connection: socket.socket
+    pid: int
+    pidfd: int
+
+
+def serve(path: str) -> dict[str, Any]:
+    """Fork for each client; return in each forked process, with what its client asked for."""
+    with selectors.DefaultSelector() as selector, socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen(64)
+        selector.register(listener, selectors.EVENT_READ)
+        selector.register(sys.stdin.buffer.raw, selectors.EVENT_READ)
+        print("listening", flush=True)
+        while True:
+            for key, _ in selector.select():
+                if key.fileobj is sys.stdin.buffer.raw:
+                    sys.exit()
+                if key.fileobj is listener:
+                    request = _accepted(listener, selector)
+                    if request is not None:
+                        _close_clients(selector)
+                        return request
+                elif key.fileobj is key.data.connection:  # the client is gone
+                    selector.unregister(key.data.connection)
+                    for kill in (os.killpg, os.kill):  # the group of the process, if `become` has made it already
+                        with contextlib.suppress(ProcessLookupError):
+                            kill(key.data.pid, signal.SIGKILL)
+                else:
+                    _report(key.data, selector)
+
+
+def _accepted(listener: socket.socket, selector: selectors.BaseSelector) -> dict[str, Any] | None:
+    """Fork for the next client; return its request in the forked process, nothing in the server."""
+    connection, _ = listener.accept()
+    _, streams, _, _ = socket.recv_fds(connection, 1, 3)
+    try:
+        with connection.makefile("rb") as lines:
+            request: dict[str, Any] = json.loads(lines.readline() or "null")
+        pid = os.fork() if request else -1
+        if pid == 0:
+            connection.close()
+            for standard, stream in enumerate(streams):
+                os.dup2(stream, standard)
+            return request
+    finally:
+        for stream in streams:
+            os.close(stream)
+    if pid == -1:  # the client was killed before it had asked
+        connection.close()
+        return None
+    client = Client(connection, pid, os.pidfd_open(pid))
+    with contextlib.suppress(BrokenPipeError):
+        connection.sendall(b"%d\n" % pid)
+    selector.register(connection, selectors.EVENT_READ, client)
+    selector.register(client.pidfd, selectors.EVENT_READ, client)
+    return None
+
+
+def _report(client: Client, selector: selectors.BaseSelector) -> None:
+    """Tell a client how its process ended."""
+    code = os.waitstatus_to_exitcode(os.waitpid(client.pid, 0)[1])
+    with contextlib.suppress(BrokenPipeError):
+        client.connection.sendall(b"%d\n" % code)
+    selector.unregister(client.pidfd)
+    os.close(client.pidfd)
+    with contextlib.suppress(KeyError):  # the client is gone
+        selector.unregister(client.connection)
+    client.connection.close()
+
+
+def _close_clients(selector: selectors.BaseSelector) -> None:
+    for key in list(selector.get_map().values()):
+        if isinstance(key.data, Client):
+            (os.close(key.fileobj) if isinstance(key.fileobj, int) else key.data.connection.close())
+
+
+def become(request: dict[str, Any]) -> None:
+    """Take the client's place: session, folder, variables, processors, and streams as Python opens them."""
+    os.setsid()
+    os.chdir(request["folder"])
+    os.umask(request["umask"])
+    os.sched_setaffinity(0, request["processors"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    if mark := os.environ.get("DISTRAIN_TEST_MARK"):  # /proc shows the variables of the server, so the name tells
+        Path("/proc/self/comm").write_text(mark[:15])
+    is_unbuffered = bool(os.environ.get("PYTHONUNBUFFERED"))
+    sys.stdout.reconfigure(line_buffering=os.isatty(1), write_through=is_unbuffered)  # type: ignore[union-attr]
+    np.random.seed()  # noqa: NPY002 - else all forked processes would draw the same numbers from the global generator
+
+
+def run(first: str, *others: str) -> None:
+    """Do what Python does with these arguments: -m MODULE, -c CODE or FILE, and further arguments."""
+    module = sys.modules["__main__"] = types.ModuleType("__main__")
+    paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    if first == "-m":
+        sys.path[:0] = [str(Path.cwd()), *paths]
+        sys.argv = list(others)
+        runpy._run_module_as_main(others[0])  # type: ignore[attr-defined]
+        return
+    if first == "-c":
+        sys.path[:0] = ["", *paths]
+        sys.argv = ["-c", *others[1:]]
+        code, name = others[0], "<string>"
+    else:
+        assert not first.startswith("-"), f"{first}: options of Python need a process of its own"
+        sys.path[:0] = [str(Path(first).resolve().parent), *paths]
+        sys.argv = [first, *others]
+        name = module.__file__ = first
+        code = Path(first).read_text(encoding="utf-8")
+    exec(compile(code, name, "exec", dont_inherit=True), module.__dict__)
+
+
+if __name__ == "__main__":
+    import_all()
+    asked = serve(sys.argv[1])
+    become(asked)
+    run(*asked["arguments"])
