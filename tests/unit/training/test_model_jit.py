@@ -79,6 +79,7 @@ def trained(parts=1, *, build=tagger, labels=Y, replicas=None, **settings):
     examples = array_examples(X, labels)
     replicas = replicas or SingleDevice()
     task, sample = task_of(lambda: compiled(build, **settings), examples)
+    assert task.jit_model == settings.get("jit_compile", False)
     check_model_jit(task, replicas, sample)
     train = make_train_steps(task, replicas, batch_specs(sample), accumulation_steps=parts)
     for _ in range(2):
