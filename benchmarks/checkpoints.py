@@ -58,16 +58,18 @@ def time_in_rank(options: argparse.Namespace) -> dict[str, Any]:
     import distrain
     from distrain.training.saving import Saver
 
+    began = time.perf_counter()
     width = round((options.megabytes * 1e6 / BYTES_PER_WEIGHT / LAYERS) ** 0.5)
     num_steps = options.steps * (options.saves + 1)
     ends: list[float] = []
     writes: list[Span] = []
 
     class Steps(keras.callbacks.Callback):
-        """Records the end of each step."""
+        """Records the end of each step, and ends training in time."""
 
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
             ends.append(time.perf_counter())
+            self.model.stop_training = ends[-1] > began + options.seconds
 
     def build() -> Any:
         layers = [keras.layers.Dense(width, "relu", use_bias=False) for _ in range(LAYERS)]
@@ -76,11 +78,11 @@ def time_in_rank(options: argparse.Namespace) -> dict[str, Any]:
     write = Saver._write
 
     def timed_write(*arguments: Any) -> Any:
-        began = time.perf_counter()
+        begin = time.perf_counter()
         try:
             return write(*arguments)
         finally:
-            writes.append(Span(began, time.perf_counter()))
+            writes.append(Span(begin, time.perf_counter()))
 
     Saver._write = timed_write  # type: ignore[method-assign]
     examples = np.random.default_rng(0).random((options.batch * options.ranks * num_steps, width), np.float32)
@@ -101,7 +103,7 @@ def time_in_rank(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def figures(ends: list[float], writes: list[Span]) -> dict[str, float]:
-    """Return the medians over all saves that training went on beside."""
+    """Return the medians over all saves, which training outlived."""
     steps = [Span(*pair) for pair in pairwise(ends)]
     saves = [_steps_of(write, steps) for write in writes]
     within = {number for save in saves for number in save}
@@ -143,6 +145,7 @@ def main() -> None:
     parser.add_argument("--saves", type=int, default=5)
     parser.add_argument("--steps", type=int, default=100, help="between two saves (default: 100)")
     parser.add_argument("--batch", type=int, default=32, help="of each rank (default: 32)")
+    parser.add_argument("--seconds", type=float, default=600.0, help="ends a run before its last save")
     parser.add_argument("--run", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.run:
@@ -159,8 +162,10 @@ def main() -> None:
                 words = ["--megabytes", megabytes, "--ranks", ranks, "--saves", options.saves, "--steps", options.steps]
                 words += ["--batch", options.batch, "--run", Path(folder) / "run"]
                 launcher = [*MPIRUN, str(ranks)] if ranks > 1 else []
-                told = figures_of([*launcher, sys.executable, __file__, *map(str, words)], seconds=1800)
-            row = figures(told["ends"], [Span(*write) for write in told["writes"][: options.saves]])
+                words += ["--seconds", options.seconds]
+                told = figures_of([*launcher, sys.executable, __file__, *map(str, words)], seconds=2 * options.seconds)
+            writes = [Span(*write) for write in told["writes"] if write[1] < told["ends"][-1]]
+            row = figures(told["ends"], writes)
             table.add_row(
                 f"{megabytes:g}",
                 f"{ranks}",
