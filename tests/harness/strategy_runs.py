@@ -10,13 +10,13 @@ ends = agreed_ends(folder)                   # of the files ends.RANK.json that 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from commands import run_python
 from launching import needs_horovod, needs_mpi, run_ranks
+from preloaded import preloaded_python
 
 STRATEGIES = [
     "single",
@@ -31,7 +31,7 @@ def run_by_strategy(program: Path, folder: Path, strategy: str) -> None:
     """Run a program with a folder and a strategy as arguments; it must succeed."""
     command = [str(program), str(folder), strategy]
     if strategy in _LAUNCHERS:
-        done = run_ranks(_LAUNCHERS[strategy], 2, [sys.executable, *command])
+        done = run_ranks(_LAUNCHERS[strategy], 2, [*preloaded_python(), *command])
     else:
         done = run_python(*command)
     assert done.returncode == 0, done.stderr

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import ENVIRONMENT, run_python
+from commands import ENVIRONMENT
 from waiting import wait_until
 
 PROGRAM = Path(__file__).parent / "programs" / "fit_by_workers.py"
@@ -22,15 +22,21 @@ def _harness_is_importable(monkeypatch):
     monkeypatch.setitem(ENVIRONMENT, "PYTHONPATH", f"{HARNESS}{os.pathsep}{ENVIRONMENT['PYTHONPATH']}")
 
 
+def started_by_python(*arguments):
+    """Run the program to its end by a Python of its own, as workers import the script of their parent."""
+    command = [sys.executable, str(PROGRAM), *map(str, arguments)]
+    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=240, check=False)
+
+
 def test_weights_and_figures_are_those_without_workers(tmp_path):
-    done = run_python(PROGRAM, tmp_path / "run", "0,2", 2)
+    done = started_by_python(tmp_path / "run", "0,2", 2)
     assert done.returncode == 0, done.stderr
     without, with_workers = done.stdout.splitlines()
     assert without == with_workers
 
 
 def test_a_script_that_trains_as_it_is_imported_is_refused(tmp_path):
-    done = run_python(PROGRAM, tmp_path / "run", "unguarded")
+    done = started_by_python(tmp_path / "run", "unguarded")
     assert done.returncode == 2
     assert "fit_by_workers.py calls distrain.fit while a data worker imports the script. Put the call" in done.stderr
     assert "Traceback" not in done.stderr
