@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from concurrent_launches import MAX_LAUNCHES, selected_parameters
 from launching import environment, run_ranks
+from preloaded import preloaded_python
 from rank_runs import Ranks
 from rendezvous_ranks import starting
 from rich.console import Console
@@ -137,7 +138,7 @@ def _launch(key: Key, folder: Path, text: dict[str, Path], before: Future[Ranks]
         "witness": key == ALONE,
     }
     (folder / "plan.json").write_text(json.dumps(plan, default=str))
-    command = [sys.executable, str(PROGRAMS / "ranks_program.py"), str(folder)]
+    command = [*preloaded_python(), str(PROGRAMS / "ranks_program.py"), str(folder)]
     env = {"HOROVOD_CYCLE_TIME": "1"}  # Horovod's default for several machines, because some runs keep ranks apart
     done = run_ranks(launcher, size, command, env=env, timeout=SECONDS) if launcher else _run(command)
     return Ranks(folder, size, failure=done.stdout[-2000:] + done.stderr[-6000:] if done.returncode else "")
