@@ -70,6 +70,9 @@ def serve(path: str) -> dict[str, Any]:
         while True:
             for key, _ in selector.select():
                 if key.fileobj is sys.stdin.buffer.raw:
+                    for other in selector.get_map().values():
+                        if isinstance(other.data, Client):
+                            _kill(other.data)
                     sys.exit()
                 if key.fileobj is listener:
                     request = _accepted(listener, selector)
@@ -78,9 +81,7 @@ def serve(path: str) -> dict[str, Any]:
                         return request
                 elif key.fileobj is key.data.connection:  # the client is gone
                     selector.unregister(key.data.connection)
-                    for kill in (os.killpg, os.kill):  # the group of the process, if `become` has made it already
-                        with contextlib.suppress(ProcessLookupError):
-                            kill(key.data.pid, signal.SIGKILL)
+                    _kill(key.data)
                 else:
                     _report(key.data, selector)
 
@@ -110,6 +111,12 @@ def _accepted(listener: socket.socket, selector: selectors.BaseSelector) -> dict
     selector.register(connection, selectors.EVENT_READ, client)
     selector.register(client.pidfd, selectors.EVENT_READ, client)
     return None
+
+
+def _kill(client: Client) -> None:
+    for kill in (os.killpg, os.kill):  # the group of the process, if `become` has made it already
+        with contextlib.suppress(ProcessLookupError):
+            kill(client.pid, signal.SIGKILL)
 
 
 def _report(client: Client, selector: selectors.BaseSelector) -> None:

@@ -97,7 +97,7 @@ def test_epochs_end_at_the_weights_of_keras():
         np.testing.assert_allclose(own.numpy(), wanted.numpy(), rtol=1e-4, atol=2e-5)
 
 
-@pytest.mark.parametrize("settings", [{"parts": 2}, {"replicas": Replica()}, {}], ids=str)
+@pytest.mark.parametrize("settings", [{"parts": 2}, {"replicas": Replica()}, {}], ids=["parts", "replicas", "whole"])
 def test_a_divisor_of_the_loss_counts_all_its_shares(settings):
     """XLA calls no collective, so the sum of a divisor over replicas stands before the call."""
     settings |= {"build": words, "labels": X % 2}
