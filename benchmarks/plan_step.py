@@ -76,7 +76,7 @@ def time_link_in_rank() -> list[float]:
 def measured_link() -> Link:
     """Start two ranks that time their all-reduces."""
     small, large = figures_of([*MPIRUN, "2", sys.executable, __file__, "--in-rank"], seconds=300)
-    return Link("measured", (SIZES[1] - SIZES[0]) / max(1e-9, large - small), small)  # two ranks: a ring sends all once
+    return Link((SIZES[1] - SIZES[0]) / max(1e-9, large - small), small)  # two ranks: a ring sends all once
 
 
 def main() -> None:

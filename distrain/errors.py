@@ -8,6 +8,8 @@ decides when to stop.
     3
     >>> ERROR_BY_EXIT_CODE[3].__name__
     'DataError'
+    >>> DataError("a.parquet is damaged (bad page\\nat 7)")
+    DataError('a.parquet is damaged (bad page at 7)')
 
 A message says what was wrong (file, row, value), the rule, and the cure. An error of any other class is a defect of
 distrain and may show its traceback.
@@ -23,7 +25,7 @@ class DistrainError(Exception):
     """Base of every error that the user can correct.
 
     Args:
-        *args: the message.
+        *args: the message; the text of a library in it may have several lines, which become one.
         reporting_rank: rank that prints this error when all ranks raise it; None means that every rank prints.
 
     Attributes:
@@ -34,7 +36,7 @@ class DistrainError(Exception):
     exit_code = 1
 
     def __init__(self, *args: object, reporting_rank: int | None = None) -> None:
-        super().__init__(*args)
+        super().__init__(*(" ".join(arg.splitlines()) if isinstance(arg, str) else arg for arg in args))
         self.reporting_rank = reporting_rank
 
 

@@ -83,8 +83,8 @@ def all_arrays(source):
 def test_a_folder_of_several_files_and_records_with_numbers_are_found(store, tmp_path):
     subject = next(one for one in format_subjects(tmp_path) if one.name == "x.tfrecord")
     for part in range(2):
-        store.put(f"parts/x.tfrecord-0000{part}-of-00002", subject.content)
-    assert len(formats.tfrecord("s3://bucket/parts")) == 2 * len(formats.tfrecord(subject.path))
+        store.put(f"records/x.tfrecord-0000{part}-of-00002", subject.content)
+    assert len(formats.tfrecord("s3://bucket/records")) == 2 * len(formats.tfrecord(subject.path))
 
 
 def test_a_copy_is_fetched_once_and_again_where_it_is_damaged_or_changed(store, tmp_path, monkeypatch):
