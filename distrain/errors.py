@@ -1,4 +1,4 @@
-"""Errors that a person can cause, each with the exit code that a script can act on.
+r"""Errors that a person can cause, each with the exit code that a script can act on.
 
 Decides: with which exit code a process ends, and how an error of a user's code reads. Never: prints a message, or
 decides when to stop.
@@ -8,7 +8,7 @@ decides when to stop.
     3
     >>> ERROR_BY_EXIT_CODE[3].__name__
     'DataError'
-    >>> DataError("a.parquet is damaged (bad page\\nat 7)")
+    >>> DataError("a.parquet is damaged (bad page\nat 7)")
     DataError('a.parquet is damaged (bad page at 7)')
 
 A message says what was wrong (file, row, value), the rule, and the cure. An error of any other class is a defect of

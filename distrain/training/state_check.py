@@ -64,7 +64,8 @@ class StateCheck:
     def __init__(self, setup: RunSetup) -> None:
         self._setup = setup
         self._state = setup.model_state
-        self._num_threads = min(MAX_THREADS, own_cores(os.environ, find_world(os.environ)))
+        num_threads = min(MAX_THREADS, own_cores(os.environ, find_world(os.environ)))
+        self._threads = ThreadPoolExecutor(num_threads, "distrain-check")  # TensorFlow keeps something of each thread
         others = set(map(id, state_variables(setup.trainable.model)))
         self._others = [name for name, variable in self._state.variables.items() if id(variable) in others]
         self._compared = [name for name, variable in self._state.variables.items() if id(variable) not in others]
@@ -111,8 +112,7 @@ class StateCheck:
 
     def _in_threads(self, function: Callable[[str], T], names: Sequence[str]) -> dict[str, T]:
         """Return the results of a function of each name; training waits, so all cores of this rank are free."""
-        with ThreadPoolExecutor(self._num_threads) as threads:
-            return dict(zip(names, threads.map(function, names), strict=True))
+        return dict(zip(names, self._threads.map(function, names), strict=True))
 
     def _other_replicas(self) -> list[Digests]:
         """Return the digests of what the further replicas of this process hold."""
