@@ -84,7 +84,7 @@ def time_in_rank(options: argparse.Namespace) -> dict[str, Any]:
         finally:
             writes.append(Span(begin, time.perf_counter()))
 
-    Saver._write = timed_write  # type: ignore[method-assign]
+    Saver._write = timed_write  # type: ignore[method-assign]  # times the thread's work, which no event of a run tells
     examples = np.random.default_rng(0).random((options.batch * options.ranks * num_steps, width), np.float32)
     distrain.fit(
         build,

@@ -26,7 +26,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,8 @@ def _remove_leftovers(path: Path, suffix: str) -> None:
 def replace_folder(path: Path) -> Iterator[Path]:
     """Yield a new folder for the caller to fill; sync it and rename it to `path` when the block ends.
 
-    If the block raises, the new folder is removed and `path` stays as it was.
+    If the block raises, the new folder is removed and `path` stays as it was. Earlier content that cannot be removed
+    stays under a hidden name, because the new folder is whole. The next write removes it.
 
     Args:
         path: Folder to create or replace; its parent exists. The caller lets one process at a time replace it.
@@ -94,7 +95,8 @@ def replace_folder(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         raise
-    remove(old)
+    with suppress(OSError):
+        remove(old)
 
 
 def swap_folder(new: Path, path: Path, *, old: Path) -> None:

@@ -130,11 +130,11 @@ class RemotePath(_Base):
             return self._is_folder
         return self._object is None and is_folder(self.url)
 
-    def resolve(self) -> RemotePath:  # type: ignore[override]
+    def resolve(self) -> RemotePath:  # type: ignore[override]  # a URL has no links to be strict about
         """Return this path, which is absolute already."""
         return self
 
-    def stat(self) -> Any:  # type: ignore[override]
+    def stat(self) -> Any:  # type: ignore[override]  # of a URL only the size is known
         """Return the size of the file as `st_size`."""
         return _Status(self.described().size)
 

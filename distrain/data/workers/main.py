@@ -4,7 +4,9 @@ Decides: how a worker starts and ends. Never: which examples it reads.
 
     python -m distrain.data.workers.main CONNECTION PIPE    # descriptors that a `WorkerPool` leaves open
 
-The process that trains never writes to `PIPE`. When that process ends, the system closes the pipe and the worker ends.
+Tasks come as pickle, through a socket that the worker inherits from the process that trains. It has no name, so nobody
+else can write to it, and no file is read as pickle. That process never writes to `PIPE`. When it ends, the system
+closes the pipe and the worker ends.
 """
 
 from __future__ import annotations
