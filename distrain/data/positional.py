@@ -69,9 +69,8 @@ def positional_examples(
         shuffled, warnings = for_shuffled_spans(source, reader.name, **sizes)
         readers[1] = reader if shuffled is source else replace(reader, source=shuffled)
     has_work = transform is not None or not reader.has_elements
-    uses_workers = workers is not None and workers.size > 0 and has_work
     shared = None
-    if workers is not None and uses_workers:
+    if workers is not None and workers.size and has_work:
         first = workers.add(reader, layout)
         shared = [first, first if readers[1] is reader else workers.add(readers[1], layout)]
 
