@@ -56,7 +56,7 @@ def time_in_rank(options: argparse.Namespace) -> dict[str, Any]:
     import numpy as np
 
     import distrain
-    from distrain.training.saving import Saver
+    from distrain.training.checkpoints.saving import Saver
 
     began = time.perf_counter()
     width = round((options.megabytes * 1e6 / BYTES_PER_WEIGHT / LAYERS) ** 0.5)

@@ -48,9 +48,9 @@ WARM_UP_STEPS = 50
 def samples_per_second(data: Path, case: str, batch_size: int) -> float:
     """Examples per second of one epoch in this process."""
     from distrain.distribution.choose import choose
-    from distrain.training.job import open_job
-    from distrain.training.step import make_train_steps
-    from distrain.training.task import batch_specs, make_task
+    from distrain.training.jobs.job import open_job
+    from distrain.training.steps.step import make_train_steps
+    from distrain.training.steps.task import batch_specs, make_task
 
     config = TrainConfig(data=data, run=data / "run", strategy="single", devices="cpu:1")
     distribution = choose(config, os.environ)

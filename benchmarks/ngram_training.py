@@ -45,11 +45,11 @@ from distrain.distribution.single import SingleDevice
 from distrain.prepare.pipeline import prepare
 from distrain.runs.progress import Progress, Sums
 from distrain.text.synthetic.corpus import write_synthetic
-from distrain.training.evaluation import evaluate_all
-from distrain.training.job import open_job
-from distrain.training.loop import EpochSteps, TrainingLoop, run_epochs
-from distrain.training.step import make_evaluate_step, make_train_steps
-from distrain.training.task import batch_specs, make_task
+from distrain.training.figures.evaluation import evaluate_all
+from distrain.training.jobs.job import open_job
+from distrain.training.loop.loop import EpochSteps, TrainingLoop, run_epochs
+from distrain.training.steps.step import make_evaluate_step, make_train_steps
+from distrain.training.steps.task import batch_specs, make_task
 
 MAX_DENSE_ROWS = 10_000  # 800 MB as a dense matrix of 20,000 columns
 

@@ -60,9 +60,9 @@ def time_in_rank(way: str, data: Path, batch_sizes: list[int], num_turns: int) -
     """Medians for each batch size; all ranks run this."""
     from distrain.distribution.choose import choose
     from distrain.distribution.multi_process import MultiProcess
-    from distrain.training import step as steps
-    from distrain.training.job import open_job
-    from distrain.training.task import batch_specs, make_task
+    from distrain.training.jobs.job import open_job
+    from distrain.training.steps import step as steps
+    from distrain.training.steps.task import batch_specs, make_task
 
     strategy = way.split(",")[0]
     config = TrainConfig(data=data, run=data / "run", strategy=strategy, devices="cpu:1")

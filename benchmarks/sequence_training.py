@@ -37,9 +37,9 @@ from distrain.data.row_kernels import pad_rows
 from distrain.data.rows import Rows
 from distrain.data.shuffle import epoch_order
 from distrain.distribution.single import SingleDevice
-from distrain.training.job import open_job
-from distrain.training.step import make_train_steps
-from distrain.training.task import batch_specs, make_task
+from distrain.training.jobs.job import open_job
+from distrain.training.steps.step import make_train_steps
+from distrain.training.steps.task import batch_specs, make_task
 
 MAX_LENGTH = 500
 NUM_WORDS = 20_000

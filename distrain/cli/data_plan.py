@@ -28,7 +28,7 @@ _LOG = logging.getLogger(__name__)
 def is_own_data(data: Path) -> bool:
     """Whether the data is arrays or a named function, and no prepared text."""
     from distrain.data.array_folders.folder import is_array_folder
-    from distrain.training.named_data import names_function
+    from distrain.training.jobs.named_data import names_function
 
     return names_function(data) or is_array_folder(data)
 
@@ -70,8 +70,8 @@ def print_data_plan(asked: PlanConfig, config: TrainConfig) -> None:
 
 def _opened(config: TrainConfig, *, verify: bool) -> tuple[Examples, Examples | None]:
     """Return the examples that `distrain train` would read; `verify` compares the checksums of arrays."""
-    from distrain.training.job import training_arrays
-    from distrain.training.named_data import load_named_data, names_function
+    from distrain.training.jobs.job import training_arrays
+    from distrain.training.jobs.named_data import load_named_data, names_function
 
     if not names_function(config.data):
         parts = training_arrays(config.data, verify=verify)
@@ -88,7 +88,7 @@ def _model_size(name: str, train: Examples) -> ModelSize:
     require_tensorflow()
     from distrain.distribution.devices import use_one_device
     from distrain.models.build import user_model
-    from distrain.training.task import built_model
+    from distrain.training.steps.task import built_model
 
     use_one_device({}, "cpu")
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from distrain.inference.probabilities import probabilities
-from distrain.training.job import TextMetadata
+from distrain.training.jobs.job import TextMetadata
 
 _DIGITS = 6  # of probabilities
 

@@ -15,9 +15,9 @@ from distrain.data.label_range import with_label_ranges
 from distrain.data.prefetch import prefetched
 from distrain.inference.finished_run import open_on_device
 from distrain.inference.run_data import TO_EVALUATE, open_part
-from distrain.training.class_counts import choose_counting, make_count_step
-from distrain.training.evaluation import evaluate_all
 from distrain.training.feed import evaluation_plan
+from distrain.training.figures.class_counts import choose_counting, make_count_step
+from distrain.training.figures.evaluation import evaluate_all
 
 
 def evaluate_run(
@@ -45,9 +45,9 @@ def evaluate_run(
     """
     finished = open_on_device(run, checkpoint=checkpoint, trust=trust, devices=devices)
     from distrain.distribution.single import SingleDevice
-    from distrain.training import step as steps
-    from distrain.training.label_classes import label_ranges
-    from distrain.training.task import batch_specs
+    from distrain.training.model_checks.label_classes import label_ranges
+    from distrain.training.steps import step as steps
+    from distrain.training.steps.task import batch_specs
 
     part = open_part(finished, data, TO_EVALUATE, compares=True)
     trainable = finished.load_model(part.examples)

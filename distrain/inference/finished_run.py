@@ -30,10 +30,10 @@ from distrain.runs.checkpoint import Checkpoint
 from distrain.runs.directory import config_of, read_settings
 from distrain.runs.manifest import check_files
 from distrain.runs.served import load_served
-from distrain.training.job import TextMetadata, model_builder, row_layout
+from distrain.training.jobs.job import TextMetadata, model_builder, row_layout
 
 if TYPE_CHECKING:
-    from distrain.training.task import TrainableModel
+    from distrain.training.steps.task import TrainableModel
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class FinishedRun:
             CheckpointError: the checkpoint belongs to another model.
             ConfigurationError: the model is of a user's own code, and the run is not trusted.
         """
-        from distrain.training.task import make_task
+        from distrain.training.steps.task import make_task
 
         sample = sample_batch(examples)
         trainable = make_task(self._builder(), sample, scope=nullcontext(), num_columns=examples.num_columns)
@@ -90,7 +90,7 @@ class FinishedRun:
 
     def load_network(self, examples: Examples) -> Any:
         """Build the model as `load_model` does, for examples that may have no labels; return the Keras model."""
-        from distrain.training.task import built_model
+        from distrain.training.steps.task import built_model
 
         sample = sample_batch(examples)
         model, _ = built_model(self._builder(), sample, scope=nullcontext(), num_columns=examples.num_columns)

@@ -21,8 +21,8 @@ from distrain.inference.answers import answers
 from distrain.inference.finished_run import open_on_device
 from distrain.runs.manifest import check_files
 from distrain.text.vectorizers.load_vectorizer import load_vectorizer
-from distrain.training.class_counts import gives_logits
 from distrain.training.feed import evaluation_plan
+from distrain.training.figures.class_counts import gives_logits
 
 MAX_TEXTS = 1024  # texts per batch: bounds the memory of a long input
 
@@ -52,7 +52,7 @@ def predict_lines(
     finished = open_on_device(run, checkpoint=checkpoint, trust=trust, devices=devices)
     import tensorflow as tf
 
-    from distrain.training.task import model_inputs
+    from distrain.training.steps.task import model_inputs
 
     metadata = finished.metadata
     if not (run / VECTORIZER_NAME).is_dir():

@@ -29,9 +29,9 @@ from distrain.inference.finished_run import open_on_device
 from distrain.inference.prediction_files import check_prediction_file, json_lines, prediction_writer
 from distrain.inference.probabilities import probabilities
 from distrain.inference.run_data import TO_PREDICT, RunPart, open_part
-from distrain.training.class_counts import gives_logits
 from distrain.training.feed import evaluation_plan
-from distrain.training.job import TextMetadata
+from distrain.training.figures.class_counts import gives_logits
+from distrain.training.jobs.job import TextMetadata
 
 Columns = dict[str, np.ndarray]
 Interpret = Callable[[Columns], Columns]  # outputs -> what they mean
@@ -103,7 +103,7 @@ def _predicted(model: Any, part: RunPart, batch_size: int, interpret: Interpret)
 def _compiled(model: Any, sample: Batch, num_columns: Any) -> Callable[[Any], Any]:
     import tensorflow as tf
 
-    from distrain.training.task import batch_specs, model_inputs
+    from distrain.training.steps.task import batch_specs, model_inputs
 
     return tf.function(
         lambda features: model(model_inputs(model, features, num_columns), training=False),

@@ -22,9 +22,9 @@ from distrain.data.examples import Examples
 from distrain.data.sources import part_examples
 from distrain.errors import ConfigurationError, DataError
 from distrain.inference.finished_run import FinishedRun
-from distrain.training.given_data import class_names_of
-from distrain.training.job import class_names
-from distrain.training.named_data import load_named_data, names_function
+from distrain.training.jobs.given_data import class_names_of
+from distrain.training.jobs.job import class_names
+from distrain.training.jobs.named_data import load_named_data, names_function
 
 _LOG = logging.getLogger(__name__)
 

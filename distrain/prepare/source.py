@@ -17,7 +17,7 @@ from distrain.config.source import PrepareSourceConfig
 from distrain.data.array_folders.cache import prepare_arrays
 from distrain.prepare.display import Display
 from distrain.prepare.staging import terminable
-from distrain.training.named_data import load_named_data
+from distrain.training.jobs.named_data import load_named_data
 
 _LOG = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ from distrain.data.examples import Examples
 from distrain.data.nests import leaves
 from distrain.reporting.reporter import Reporter
 from distrain.runs.progress import Progress
-from distrain.training.events import NotFinite
-from distrain.training.loop import CURE, refuse_step
+from distrain.training.loop.events import NotFinite
+from distrain.training.loop.loop import CURE, refuse_step
 from distrain.training.setup import RunSetup
 
 MAX_NAMED = 5  # ranks or examples that one message names

@@ -19,19 +19,19 @@ from distrain.cluster.signals import StopRequest
 from distrain.errors import DivergenceError, StopRequested
 from distrain.reporting.reporter import Reporter
 from distrain.runs.progress import Progress
-from distrain.training.actions import agree_on_decision, every_steps, report_epochs, report_steps
 from distrain.training.bad_steps import make_skip, where_of
-from distrain.training.early_stopping import EarlyStopping, better_figure
-from distrain.training.evaluation import evaluate_validation, validate_within_epoch
-from distrain.training.events import Decision
+from distrain.training.callbacks.keras_callbacks import KerasCallbacks
+from distrain.training.checkpoints.saving import Saver
 from distrain.training.feed import open_epoch
-from distrain.training.keras_callbacks import KerasCallbacks
-from distrain.training.limits import Limits
-from distrain.training.loop import TrainingLoop, run_epochs
-from distrain.training.saving import Saver
+from distrain.training.figures.evaluation import evaluate_validation, validate_within_epoch
+from distrain.training.loop.actions import agree_on_decision, every_steps, report_epochs, report_steps
+from distrain.training.loop.early_stopping import EarlyStopping, better_figure
+from distrain.training.loop.events import Decision
+from distrain.training.loop.limits import Limits
+from distrain.training.loop.loop import TrainingLoop, run_epochs
+from distrain.training.loop.step_flags import StepFlags
+from distrain.training.loop.throughput import StartupTime, Throughput
 from distrain.training.setup import CompiledSteps, RunSetup
-from distrain.training.step_flags import StepFlags
-from distrain.training.throughput import StartupTime, Throughput
 
 
 @dataclass(frozen=True)

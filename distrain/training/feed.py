@@ -18,10 +18,10 @@ from distrain.data.plan import EpochPlan
 from distrain.data.prefetch import PREFETCH_STEPS, prefetched
 from distrain.data.shuffle import ShuffledOrder
 from distrain.runs.progress import Progress
-from distrain.training.loop import EpochSteps
+from distrain.training.loop.loop import EpochSteps
+from distrain.training.loop.step_flags import StepFlags
 from distrain.training.run_length import limited_examples
 from distrain.training.setup import RunSetup
-from distrain.training.step_flags import StepFlags
 
 
 def open_epoch(setup: RunSetup, step_flags: StepFlags, progress: Progress) -> EpochSteps:

@@ -28,10 +28,10 @@ from distrain.data.workers.process import refuse_in_worker
 from distrain.errors import ConfigurationError
 from distrain.reporting.console import open_console, print_line
 from distrain.reporting.reporter import Reporter, RunReporter
-from distrain.training.callback_rules import flat_callbacks
-from distrain.training.fit_arguments import VERBOSE, examples_of, named_data, refuse_arguments, transforms_of
-from distrain.training.given_data import class_names_of
-from distrain.training.job import TrainingJob, named_classes, refuse_given_model
+from distrain.training.callbacks.rules import flat_callbacks
+from distrain.training.jobs.fit_arguments import VERBOSE, examples_of, named_data, refuse_arguments, transforms_of
+from distrain.training.jobs.given_data import class_names_of
+from distrain.training.jobs.job import TrainingJob, named_classes, refuse_given_model
 from distrain.training.run import Result, run_job
 from distrain.training.uncaught import end_script_by_exit_code
 

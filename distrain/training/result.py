@@ -24,8 +24,8 @@ from distrain.runs.disk_room import required_write
 from distrain.runs.manifest import check_files, rewriting
 from distrain.runs.progress import Progress
 from distrain.runs.served import load_best_step
-from distrain.training.class_counts import validation_figures
 from distrain.training.epochs import RunActions
+from distrain.training.figures.class_counts import validation_figures
 from distrain.training.setup import RunSetup, broadcast_checkpoint
 
 _LOG = logging.getLogger(__name__)

@@ -29,8 +29,8 @@ from distrain.reporting.metrics_server import served_metrics
 from distrain.reporting.reporter import Reporter, RunReporter
 from distrain.reporting.trainer_status import sent_trainer_status
 from distrain.training.epochs import make_actions, train_epochs
-from distrain.training.job import TrainingJob, open_job, refuse_given_model
-from distrain.training.job_agreement import agree_on_job
+from distrain.training.jobs.agreement import agree_on_job
+from distrain.training.jobs.job import TrainingJob, open_job, refuse_given_model
 from distrain.training.ranks import on_ranks
 from distrain.training.result import Result, finish_run, result_so_far
 from distrain.training.setup import build_setup, compile_steps, open_run_directory

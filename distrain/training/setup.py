@@ -36,14 +36,14 @@ from distrain.runs import directory as run_directory
 from distrain.runs.checkpoint import Checkpoint, pack_checkpoint, unpack_checkpoint
 from distrain.runs.opening import open_run
 from distrain.runs.progress import Progress, read_progress
-from distrain.training.job import TrainingJob
+from distrain.training.jobs.job import TrainingJob
 from distrain.training.run_length import epoch_plan, schedule_values, total_steps
 
 if TYPE_CHECKING:
     from distrain.distribution.base import Distribution
     from distrain.models.state import ModelState
-    from distrain.training.step import Step, Steps
-    from distrain.training.task import TrainableModel
+    from distrain.training.steps.step import Step, Steps
+    from distrain.training.steps.task import TrainableModel
 
 _LOG = logging.getLogger(__name__)
 
@@ -189,12 +189,12 @@ def build_setup(
     from distrain.models.description import describe
     from distrain.models.optimizers import choose_optimizer
     from distrain.models.state import ModelState
-    from distrain.training.batch_states import batch_states, dependence_on_replicas
-    from distrain.training.batch_statistics import share_batch_statistics
-    from distrain.training.label_classes import with_checked_labels
-    from distrain.training.seeding import seeded
-    from distrain.training.shares import check_shares
-    from distrain.training.task import make_task
+    from distrain.training.model_checks.batch_states import batch_states, dependence_on_replicas
+    from distrain.training.model_checks.batch_statistics import share_batch_statistics
+    from distrain.training.model_checks.label_classes import with_checked_labels
+    from distrain.training.model_checks.shares import check_shares
+    from distrain.training.steps.seeding import seeded
+    from distrain.training.steps.task import make_task
 
     sample = sample_batch(job.train)
     num_replicas = distribution.num_replicas
@@ -255,9 +255,9 @@ def compile_steps(setup: RunSetup) -> CompiledSteps:
     Raises:
         ConfigurationError: the model has no trainable weights, or its loss does not suit.
     """
-    from distrain.training import step as steps
-    from distrain.training.model_jit import check_model_jit
-    from distrain.training.task import batch_specs, first_call
+    from distrain.training.steps import step as steps
+    from distrain.training.steps.model_jit import check_model_jit
+    from distrain.training.steps.task import batch_specs, first_call
 
     specs = batch_specs(setup.sample)
 

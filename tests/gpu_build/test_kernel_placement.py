@@ -20,9 +20,9 @@ from distrain.data.batches import sample_batch
 from distrain.distribution.multi_process import MultiProcess
 from distrain.distribution.single import SingleDevice
 from distrain.models.optimizers import default_optimizer
-from distrain.training.job import open_job
-from distrain.training.step import make_train_steps
-from distrain.training.task import batch_specs, make_task
+from distrain.training.jobs.job import open_job
+from distrain.training.steps.step import make_train_steps
+from distrain.training.steps.task import batch_specs, make_task
 
 pytestmark = pytest.mark.skipif(
     not tf.sysconfig.get_build_info().get("is_cuda_build"), reason="needs TensorFlow's build for GPUs"

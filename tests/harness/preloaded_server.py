@@ -33,7 +33,12 @@ from distrain.reporting.html.svg import Series, line_chart
 MODULES = [
     *("keras", "tensorflow", "scipy.sparse", "safetensors.numpy", "jinja2", "_cffi_backend", "encodings.ascii"),
     *("distrain.cli.main", "distrain.prepare.pipeline", "distrain.inference.evaluate", "distrain.training.run"),
-    *("distrain.training.step", "distrain.training.task", "distrain.training.uncaught", "distrain.models.build"),
+    *(
+        "distrain.training.steps.step",
+        "distrain.training.steps.task",
+        "distrain.training.uncaught",
+        "distrain.models.build",
+    ),
     *("distrain.models.ngram_mlp", "distrain.models.sepcnn", "distrain.distribution", "distrain.reporting.html"),
     *("distrain.cluster.failure_detector", "distrain.cluster.network", "distrain.cluster.trusted_connections"),
 ]

@@ -6,7 +6,7 @@ event = step_event(3, num_steps=10, loss=0.5)
 from __future__ import annotations
 
 from distrain.runs.progress import Progress
-from distrain.training.events import Decision, StepEvent
+from distrain.training.loop.events import Decision, StepEvent
 
 
 def step_event(

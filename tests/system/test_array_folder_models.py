@@ -8,7 +8,7 @@ import pytest
 
 import distrain
 from distrain.config import TrainConfig
-from distrain.training.job import open_job
+from distrain.training.jobs.job import open_job
 from distrain.training.run import run_job
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras, as it saves
@@ -76,7 +76,7 @@ def test_a_folder_trains_the_weights_of_keras(case, tmp_path, monkeypatch):
     config = TrainConfig(
         data=tmp_path, run=tmp_path / "run", model="this:build", epochs=2, batch_size=8, devices="cpu:1"
     )
-    monkeypatch.setattr("distrain.training.job.find_function", lambda name: lambda: compiled(case))
+    monkeypatch.setattr("distrain.training.jobs.job.find_function", lambda name: lambda: compiled(case))
     trained = run_job(lambda: open_job(config), config).model
 
     witness = compiled(case)

@@ -13,7 +13,7 @@ import pytest
 
 import distrain
 from distrain.errors import StopRequested
-from distrain.training.callback_rules import RULES, runs_here
+from distrain.training.callbacks.rules import RULES, runs_here
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # Keras reads variables so

@@ -12,9 +12,9 @@ from keras_families import EXACT, LOSSES, METRICS, NOT_TAKEN, REFUSED
 from keras_optimizer_families import OPTIMIZERS, SCHEDULES
 
 from distrain.errors import ConfigurationError
-from distrain.training.callback_rules import RULES
+from distrain.training.callbacks.rules import RULES
 from distrain.training.fit import fit
-from distrain.training.fit_arguments import REFUSED as REFUSED_ARGUMENTS
+from distrain.training.jobs.fit_arguments import REFUSED as REFUSED_ARGUMENTS
 
 PAGE = (Path(__file__).parents[2] / "docs/reference/keras.md").read_text(encoding="utf-8")
 NO_CALLBACKS = {"Callback", "CallbackList"}  # the base class, and a container of callbacks

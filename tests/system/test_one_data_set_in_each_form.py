@@ -25,7 +25,7 @@ from distrain.data.batches import epoch_batches
 from distrain.data.plan import EpochPlan
 from distrain.data.transforms import Transform
 from distrain.remote.cache import find_cache
-from distrain.training.given_data import given_examples
+from distrain.training.jobs.given_data import given_examples
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras, as it saves
 

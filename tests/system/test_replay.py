@@ -107,7 +107,7 @@ def test_a_bad_batch_is_named_in_a_trusted_run(tmp_path, monkeypatch):
     folder.mkdir()
     np.save(folder / "train.x.npy", x)
     np.save(folder / "train.y.npy", np.ones((24, 1), "f4"))
-    monkeypatch.setattr("distrain.training.job.find_function", lambda name: build)
+    monkeypatch.setattr("distrain.training.jobs.job.find_function", lambda name: build)
     config = TrainConfig(data=folder, run=tmp_path / "run", model="this:build", global_batch_size=4, checkpoint_every=1)
     with pytest.raises(DivergenceError) as ended:
         train(config)

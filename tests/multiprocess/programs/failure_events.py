@@ -31,11 +31,11 @@ from typing import Any
 
 import keras
 
-import distrain.training.saving
+import distrain.training.checkpoints.saving
 from distrain.config import TrainConfig
 from distrain.errors import ConfigurationError
 from distrain.runs.checkpoint import checkpoint_path
-from distrain.training.job import TrainingJob
+from distrain.training.jobs.job import TrainingJob
 
 ENDS = ("SIGKILL", "error", "exception", "fill")
 DAMAGED = "train-00000.columns.npy"
@@ -106,14 +106,14 @@ def eventful(
     """Return the job with the events of this rank."""
     own_events = Events(events, config, before_event=before_event)
     own_events.happens("start")
-    save = distrain.training.saving.save_checkpoint
+    save = distrain.training.checkpoints.saving.save_checkpoint
 
     def save_eventfully(directory: Path, step: int, *arguments: Any) -> Path:
         own_events.happens("save", step)
         return save(directory, step, *arguments)
 
     if any(event["occasion"] == "save" for event in events):
-        distrain.training.saving.save_checkpoint = save_eventfully
+        distrain.training.checkpoints.saving.save_checkpoint = save_eventfully
     return replace(job, callbacks=[own_events])
 
 

@@ -17,23 +17,23 @@ from typing import Any
 import numpy as np
 from failure_events import eventful
 
-import distrain.training.saving
+import distrain.training.checkpoints.saving
 from distrain.cluster.world import find_world
 from distrain.config import TrainConfig
 from distrain.errors import DistrainError
 from distrain.models.state import ModelState
 from distrain.runs.checkpoint import list_checkpoints, load_checkpoint
-from distrain.training.job import open_job
+from distrain.training.jobs.job import open_job
 from distrain.training.run import run_job
 
 RANK = find_world(os.environ).rank
-SAVE_CHECKPOINT = distrain.training.saving.save_checkpoint
+SAVE_CHECKPOINT = distrain.training.checkpoints.saving.save_checkpoint
 
 
 def attempt(config: TrainConfig, events: list[dict[str, Any]]) -> dict[str, Any]:
     """Train until an event ends the run; return the end, with digests of the weights in memory and on disk."""
     own = [event for event in events if event["rank"] == RANK]
-    distrain.training.saving.save_checkpoint = SAVE_CHECKPOINT
+    distrain.training.checkpoints.saving.save_checkpoint = SAVE_CHECKPOINT
     jobs = []
 
     def open_own() -> Any:

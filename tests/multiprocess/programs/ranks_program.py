@@ -41,7 +41,7 @@ from distrain.cluster.world import find_world
 from distrain.config import TrainConfig
 from distrain.distribution import choose as choice
 from distrain.errors import StopRequested
-from distrain.training.job import TrainingJob, open_job
+from distrain.training.jobs.job import TrainingJob, open_job
 from distrain.training.run import run_job
 
 WORLD = find_world(os.environ)

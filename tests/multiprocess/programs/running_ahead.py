@@ -22,7 +22,7 @@ from distrain.cluster.world import find_world
 from distrain.distribution.mirrored import Mirrored
 from distrain.distribution.single import SingleDevice
 from distrain.errors import DataError, DistrainError
-from distrain.training import step_flags
+from distrain.training.loop import step_flags
 
 WORLD = find_world(os.environ)
 RANK, IS_LAST = WORLD.rank, WORLD.rank == WORLD.size - 1

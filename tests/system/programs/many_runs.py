@@ -25,7 +25,7 @@ from cases import CASES
 import distrain
 from distrain.config import TrainConfig
 from distrain.errors import StopRequested
-from distrain.training.job import open_job
+from distrain.training.jobs.job import open_job
 from distrain.training.run import run_job
 
 

@@ -9,7 +9,7 @@ import pytest
 from distrain.errors import CheckpointError
 from distrain.inference.finished_run import FinishedRun
 from distrain.runs.checkpoint import Checkpoint
-from distrain.training.job import TextMetadata
+from distrain.training.jobs.job import TextMetadata
 
 TEXT = {"kind": "sequence", "num_features": 500, "max_length": 30, "classes": ["a", "b"]}
 

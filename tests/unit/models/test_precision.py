@@ -10,7 +10,7 @@ from distrain.config import TrainConfig
 from distrain.errors import ConfigurationError
 from distrain.models.build import text_model
 from distrain.models.precision import precision
-from distrain.training.job import open_job
+from distrain.training.jobs.job import open_job
 
 
 def built(kind, num_classes, name):

@@ -1,0 +1,1 @@
+"""Keras callbacks of a user: which run, when, and with which state."""

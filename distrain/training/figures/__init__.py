@@ -1,0 +1,1 @@
+"""Figures of an evaluation, of all examples and of each class."""

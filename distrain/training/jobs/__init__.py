@@ -1,0 +1,1 @@
+"""What a run trains: model, data and arguments, equal on all ranks."""

@@ -1,0 +1,73 @@
+"""Variables of layers that follow the examples of a batch, such as a running mean that a user's layer keeps.
+
+Decides: which variables these are, and what a run says about them. Never: averages them; `Distribution.synchronize`
+does.
+
+    states = batch_states(task, examples)                    # [<Variable path=running_mean/mean>]
+    warning = dependence_on_replicas(states, task.model, num_replicas=2, accumulation_steps=1)
+
+Two small batches are called from the same state. A variable that both set to one value is a counter or a seed, and
+follows no example.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from distrain.batch import Batch
+from distrain.data.examples import Examples
+from distrain.keras_backend import all_layers
+from distrain.training.model_checks.shares import NUM_EXAMPLES, SHARE_SIZE, shares_of
+from distrain.training.steps.task import TrainableModel, model_inputs
+
+
+def batch_states(task: TrainableModel, examples: Examples) -> list[Any]:
+    """Return the variables that a replica changes by its own examples alone, in the order of the model's variables.
+
+    Args:
+        task: the model; a synchronized `BatchNormalization` uses the examples of all replicas.
+        examples: the training examples.
+    """
+    metrics = {id(variable) for variable in task.model.metrics_variables}
+    shared = {id(v) for layer in _normalizing(task.model) if layer.synchronized for v in layer.non_trainable_variables}
+    states = [v for v in task.model.non_trainable_variables if id(v) not in metrics | shared]
+    if not states or examples.num_examples <= SHARE_SIZE:
+        return []
+    num_examples = min(NUM_EXAMPLES, examples.num_examples)
+    first, second = (_updated(task, share, states) for share in shares_of(examples, num_examples, SHARE_SIZE))
+    pairs = zip(states, first, second, strict=True)
+    return [state for state, one, other in pairs if not np.array_equal(one, other, equal_nan=one.dtype.kind == "f")]
+
+
+def dependence_on_replicas(
+    states: Sequence[Any], model: Any, *, num_replicas: int, accumulation_steps: int
+) -> str | None:
+    """Return a sentence for the user if states of other layers than Keras' own depend on N, else None."""
+    of_keras = {id(v) for layer in _normalizing(model) for v in layer.non_trainable_variables}
+    own = [state.path for state in states if id(state) not in of_keras]
+    if not own or num_replicas * accumulation_steps == 1:
+        return None
+    others = f" (and {len(own) - 1} more)" if len(own) > 1 else ""
+    return (
+        f"The variable {own[0]!r}{others} follows the examples of each microbatch alone: the model depends on the "
+        f"number of replicas ({num_replicas}) and of accumulation steps ({accumulation_steps}). Validation and "
+        "checkpoints use the mean over the replicas. Train on one replica for the values of plain Keras."
+    )
+
+
+def _normalizing(model: Any) -> list[Any]:
+    return [layer for layer in all_layers(model) if isinstance(layer, keras.layers.BatchNormalization)]
+
+
+def _updated(task: TrainableModel, batch: Batch, states: Sequence[Any]) -> list[np.ndarray]:
+    """Return the values that a training call on a batch would give to the states; no variable changes."""
+    features = tf.nest.map_structure(tf.constant, batch.features)
+    with keras.StatelessScope(collect_losses=True) as scope:
+        task.model(model_inputs(task.model, features, task.num_columns), training=True)
+    values = [(scope.get_current_value(state), state) for state in states]
+    return [tf.convert_to_tensor(state if value is None else value).numpy() for value, state in values]

@@ -1,0 +1,120 @@
+"""A check at the start: whether a model's loss and metrics add up over shares of a batch.
+
+Decides: which losses and metrics distrain refuses to divide, and which metrics count per step. Never: trains.
+
+    task = check_shares(task, examples)
+
+A few examples are evaluated as one batch and as several shares. Keras' own losses and metrics are sums or means, and
+add up. A loss that compares examples with each other does not, nor does a metric whose state is a maximum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from distrain.batch import Batch, current_batch
+from distrain.data.batches import epoch_batches
+from distrain.data.examples import Examples
+from distrain.data.plan import EpochPlan
+from distrain.data.shuffle import epoch_order
+from distrain.distribution.single import SingleDevice
+from distrain.errors import ConfigurationError
+from distrain.training.steps.losses import mask_of, masked
+from distrain.training.steps.metrics import MetricStates, leaf_metrics
+from distrain.training.steps.step import make_evaluate_step
+from distrain.training.steps.task import TrainableModel, batch_specs
+
+NUM_EXAMPLES = 5
+SHARE_SIZE = 3  # two uneven shares
+RELATIVE_TOLERANCE = 1e-3  # rounding is far smaller, and a loss that does not divide differs far more
+
+
+def check_shares(task: TrainableModel, examples: Examples) -> TrainableModel:
+    """Return the task; metrics that count each step as one are marked as such.
+
+    Raises:
+        ConfigurationError: the loss or a metric does not add up over shares.
+    """
+    num_examples = min(NUM_EXAMPLES, examples.num_examples)
+    if num_examples <= SHARE_SIZE:
+        return task
+    whole = shares_of(examples, num_examples, num_examples)
+    shares = shares_of(examples, num_examples, SHARE_SIZE)
+    expected, found = _sums(task, whole), _sums(task, shares)
+    if not _close(found[0], expected[0]):
+        raise ConfigurationError(
+            f"The loss of {num_examples} examples is {expected[0] / expected[1]:.6g}, but their shares of {SHARE_SIZE} "
+            f"and {num_examples - SHARE_SIZE} examples give {found[0] / found[1]:.6g}: it does not divide among "
+            "replicas. Return one loss per example, as keras.losses.Loss.call does, and give add_loss a mean over the "
+            "examples; a model whose loss compares examples with each other can train by model.fit on one device."
+        )
+    metrics = leaf_metrics(task.model)
+    odd = [metric for metric in metrics if not _agree(task, metric, expected, found)]
+    if odd:
+        task = replace(task, metrics=MetricStates(task.model, per_step=odd))
+        expected, found = _sums(task, whole), _sums(task, shares)
+        odd = [metric for metric in odd if not _agree(task, metric, expected, found)]
+    odd += _remembering(task, shares)
+    if odd:
+        raise ConfigurationError(
+            f"The state of the metric {odd[0].name!r} does not add up over the examples, so it cannot be exact on "
+            "several replicas. Use a metric whose state is a sum over the examples, as keras.metrics.Mean has it."
+        )
+    return task
+
+
+def _remembering(task: TrainableModel, shares: Sequence[Batch]) -> list[Any]:
+    """Return the metrics whose update depends on earlier updates; no metric of Keras does."""
+    own = [metric for metric in leaf_metrics(task.model) if not type(metric).__module__.startswith("keras.")]
+    if not own:
+        return []
+    alone = [share._replace(global_rows=share.num_rows) for share in shares]
+    first, second = (_sums(task, [share]) for share in alone)
+    later = _sums(replace(task, metrics=task.metrics.after(first[2:])), alone[1:])
+    return [metric for metric in own if not _agree(task, metric, second, later)]
+
+
+def shares_of(examples: Examples, num_examples: int, batch_size: int) -> list[Batch]:
+    """Return the first examples as the shares of one step."""
+    plan = EpochPlan(num_examples, -(-num_examples // batch_size), batch_size)
+    order = epoch_order(num_examples, seed=0, epoch=0, shuffle=False)
+    return next(epoch_batches(examples, plan, order, replicas=range(plan.num_replicas)))
+
+
+def _sums(task: TrainableModel, shares: Sequence[Batch]) -> list[np.ndarray]:
+    evaluate = make_evaluate_step(
+        task, SingleDevice(), batch_specs(shares[0]), accumulation_steps=len(shares), of_outputs=_varied
+    )
+    return evaluate(shares).sums
+
+
+def _agree(task: TrainableModel, metric: Any, expected: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> bool:
+    pairs = zip(task.metrics.of(metric, expected[2:]), task.metrics.of(metric, found[2:]), strict=True)
+    return all(_close(of_shares, of_whole) for of_whole, of_shares in pairs)
+
+
+def _close(found: np.ndarray, expected: np.ndarray) -> bool:
+    return bool(np.allclose(found, expected, rtol=RELATIVE_TOLERANCE, atol=1e-6, equal_nan=True))
+
+
+def _varied(outputs: Any) -> Any:
+    """Change the outputs of a share a little, as a new model may give the same outputs for all examples."""
+    batch = current_batch()
+    assert batch is not None
+    first_position = tf.cast(batch.first_position, tf.float64)
+
+    def vary(output: Any) -> Any:
+        if not output.dtype.is_floating or output.shape.rank == 0:
+            return output
+        position = first_position + tf.range(tf.shape(output)[0], dtype=tf.float64)
+        noise = tf.reshape(0.5 + 0.5 * tf.sin(12.9898 * position + 1), [-1, *[1] * (output.shape.rank - 1)])
+        noise = tf.cast(noise, output.dtype)
+        return masked(output * (0.7 + 0.2 * noise) + 0.05 * noise, mask_of(output))
+
+    return keras.tree.map_structure(vary, outputs)
