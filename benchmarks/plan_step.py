@@ -3,9 +3,10 @@
     python benchmarks/plan_step.py [--rounds 5] [--batches 128 512 2048] [--models ngram sequence]
 
 A round times, one launch after the other: a step of one rank, two all-reduces of two ranks, and a step of two ranks.
-Each rank has one core. The first two give the prediction by `planning/scale_out.py`. An all-reduce of 1 KB measures
-the latency, and one of 8 MB the bandwidth. The batch is per rank. Figures are medians over the rounds of the
-median step on cached batches, because the mean of a busy machine tells of its other programs.
+Each rank has one core. The first two are what `distrain plan --replicas 2` takes as `--step-ms`, `--bandwidth-gbs` and
+`--latency-ms` for its prediction. An all-reduce of 1 KB measures the latency, and one of 8 MB the bandwidth. The
+batch is per rank. Figures are medians over the rounds of the median step on cached batches, because the mean of a busy
+machine tells of its other programs.
 """
 
 from __future__ import annotations
@@ -25,11 +26,12 @@ from ranks_step import MPIRUN, launch, prepared
 from rich.console import Console
 from rich.table import Table
 
-from distrain.config import TrainConfig
+from distrain.config import PlanConfig, TrainConfig
 from distrain.data.dataset_index import open_dataset
 from distrain.planning.links import Link
+from distrain.planning.outlook import outlook
 from distrain.planning.run_plan import plan_run
-from distrain.planning.scale_out import MeasuredStep, Size, step_on
+from distrain.planning.scale_out import MeasuredStep
 from distrain.text.synthetic.corpus import write_synthetic
 
 SIZES = (1_000, 8_000_000)  # bytes; the first takes the latency alone
@@ -117,11 +119,12 @@ def compare(data: Path, batch_sizes: list[int], rounds: int, turns: int) -> list
     link = Link(statistics.median(link.bytes_per_second for link in links), latency)
     rows = []
     for place, batch_size in enumerate(batch_sizes):
-        config = TrainConfig(data=data, run=data / "run", batch_size=batch_size)
-        num_bytes = plan_run(open_dataset(data), config, num_replicas=2).touched_bytes
         single, measured = (statistics.median(each[place] for each in found) for found in (one, two))
-        step = MeasuredStep(single / 1000, batch_size, 0.0)
-        predicted = 1000 * step_on(Size(2, batch_size, num_bytes, num_bytes), step, link).seconds
+        config = TrainConfig(data=data, run=data / "run", batch_size=batch_size)
+        bandwidth, latency_ms = link.bytes_per_second / 1e9, 1000 * link.latency_seconds
+        asked = PlanConfig(replicas=2, step_ms=single, bandwidth_gbs=bandwidth, latency_ms=latency_ms, floor_ms=0.0)
+        plan = plan_run(open_dataset(data), config, num_replicas=2)
+        predicted = 1000 * outlook(plan, config, asked, MeasuredStep(single / 1000, batch_size, 0.0))[-1].seconds
         cells = (single, 1000 * latency, link.bytes_per_second / 1e9, predicted, measured, predicted / measured)
         rows.append([str(batch_size), *(f"{cell:.2f}" for cell in cells)])
     return rows

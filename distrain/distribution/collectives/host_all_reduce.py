@@ -199,10 +199,12 @@ def _add_rows(indices: np.ndarray, values: np.ndarray, sums: np.ndarray) -> None
 
 @compiled
 def _spread(block: np.ndarray, rows: np.ndarray, matrix: np.ndarray) -> None:
-    """Fill `matrix` with the rows of `block` at ascending `rows`, and with zeros elsewhere."""
-    done = 0
-    for index in range(len(rows)):
-        matrix[done : rows[index]] = 0
-        matrix[rows[index]] = block[index]
-        done = rows[index] + 1
-    matrix[done:] = 0
+    """Fill `matrix` with the rows of `block` at `rows`, and with zeros elsewhere.
+
+    Zeros everywhere first are faster than zeros between the rows, which come in stretches of few rows.
+    """
+    matrix[:] = 0
+    for number in range(len(rows)):
+        own, row = block[number], matrix[rows[number]]
+        for column in range(len(own)):  # faster than `row[:] = own`, for which Numba compares the addresses
+            row[column] = own[column]
