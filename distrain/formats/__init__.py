@@ -15,25 +15,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from distrain.formats.arrow_files import arrow
     from distrain.formats.hdf5_files import hdf5
-    from distrain.formats.image_decoding import decode_image
-    from distrain.formats.image_folder import images
     from distrain.formats.npy_files import npy
-    from distrain.formats.parquet_files import parquet
-    from distrain.formats.tfrecord_files import tfrecord
-    from distrain.formats.webdataset_files import webdataset
+    from distrain.formats.pictures.decoding import decode_image
+    from distrain.formats.pictures.folder import images
+    from distrain.formats.records.tfrecord_files import tfrecord
+    from distrain.formats.records.webdataset_files import webdataset
+    from distrain.formats.tables.arrow_files import arrow
+    from distrain.formats.tables.parquet_files import parquet
     from distrain.formats.zarr_stores import zarr
 
 _MODULES = {
-    "arrow": "distrain.formats.arrow_files",
-    "decode_image": "distrain.formats.image_decoding",
+    "arrow": "distrain.formats.tables.arrow_files",
+    "decode_image": "distrain.formats.pictures.decoding",
     "hdf5": "distrain.formats.hdf5_files",
-    "images": "distrain.formats.image_folder",
+    "images": "distrain.formats.pictures.folder",
     "npy": "distrain.formats.npy_files",
-    "parquet": "distrain.formats.parquet_files",
-    "tfrecord": "distrain.formats.tfrecord_files",
-    "webdataset": "distrain.formats.webdataset_files",
+    "parquet": "distrain.formats.tables.parquet_files",
+    "tfrecord": "distrain.formats.records.tfrecord_files",
+    "webdataset": "distrain.formats.records.webdataset_files",
     "zarr": "distrain.formats.zarr_stores",
 }
 

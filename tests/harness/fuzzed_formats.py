@@ -120,7 +120,7 @@ def _example(number: int) -> bytes:
 
 
 def _frame(content: bytes) -> bytes:
-    from distrain.formats.tfrecord_records import _masked_crc32c
+    from distrain.formats.records.tfrecord_records import _masked_crc32c
 
     length = struct.pack("<Q", len(content))
     checksum = _masked_crc32c()

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from distrain.data.workers.process import WORKER_VARIABLE
-from distrain.formats import decoding_threads
+from distrain.formats.pictures import decoding_threads
 
 
 @pytest.mark.parametrize("is_worker", [False, True])

@@ -11,7 +11,8 @@ import pytest
 
 from distrain import formats
 from distrain.errors import ConfigurationError, DataError
-from distrain.formats import columns, parquet_files
+from distrain.formats import columns
+from distrain.formats.tables import parquet_files
 
 ROWS = 10
 TENSORS = pa.FixedSizeListArray.from_arrays(pa.array(np.arange(60, dtype="int8")), 6)

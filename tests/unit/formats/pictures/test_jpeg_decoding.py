@@ -10,8 +10,9 @@ import pytest
 from PIL import Image, features
 
 from distrain.errors import DataError
-from distrain.formats import decode_image, jpeg_decoding
-from distrain.formats.image_decoding import ImageForm
+from distrain.formats import decode_image
+from distrain.formats.pictures import jpeg_decoding
+from distrain.formats.pictures.decoding import ImageForm
 
 simplejpeg = pytest.importorskip("simplejpeg")
 RNG = np.random.default_rng(0)

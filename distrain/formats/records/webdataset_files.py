@@ -26,13 +26,13 @@ import numpy as np
 
 from distrain.errors import DataError
 from distrain.formats.columns import Column, Names, stacked_rows
-from distrain.formats.decoding_threads import in_threads
 from distrain.formats.file_list import Paths, listed
 from distrain.formats.file_source import FileSource, MappedSource
-from distrain.formats.image_decoding import CHANNELS, ImageForm, decoded
-from distrain.formats.range_file import RangeFile
-from distrain.formats.record_index import MAX_OPEN_FILES, RecordIndex, open_index
-from distrain.formats.tar_samples import find_samples, key_at
+from distrain.formats.pictures.decoding import CHANNELS, ImageForm, decoded
+from distrain.formats.pictures.decoding_threads import in_threads
+from distrain.formats.records.range_file import RangeFile
+from distrain.formats.records.record_index import MAX_OPEN_FILES, RecordIndex, open_index
+from distrain.formats.records.tar_samples import find_samples, key_at
 from distrain.remote.local_copy import local_copies, local_copy
 
 MAX_FIELD_BYTES = 2**30  # of one file of a sample

@@ -24,12 +24,12 @@ import numpy as np
 
 from distrain.errors import ConfigurationError, DataError
 from distrain.formats.columns import Column, Names, shown, stacked_rows
-from distrain.formats.example_proto import Feature, NoExampleError, parse_example
 from distrain.formats.file_list import Paths, listed
 from distrain.formats.file_source import FileSource, MappedSource
-from distrain.formats.range_file import RangeFile
-from distrain.formats.record_index import MAX_OPEN_FILES, open_index
-from distrain.formats.tfrecord_records import find_records, record_between
+from distrain.formats.records.example_proto import Feature, NoExampleError, parse_example
+from distrain.formats.records.range_file import RangeFile
+from distrain.formats.records.record_index import MAX_OPEN_FILES, open_index
+from distrain.formats.records.tfrecord_records import find_records, record_between
 from distrain.remote.local_copy import local_copies, local_copy
 from distrain.remote.path import RemotePath, text_of, to_path
 

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow
 import pytest
 
-from distrain.formats import arrow_groups
-from distrain.formats.arrow_groups import ArrowGroups
+from distrain.formats.tables import arrow_groups
+from distrain.formats.tables.arrow_groups import ArrowGroups
 
 COUNTS = [4, 3, 0, 5]
 TABLE = pyarrow.table({"x": np.arange(12), "y": np.arange(12) * 2.0})

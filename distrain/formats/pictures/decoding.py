@@ -20,7 +20,7 @@ import numpy as np
 
 from distrain.errors import ConfigurationError, DataError
 from distrain.extras import require_extra
-from distrain.formats.jpeg_decoding import jpeg_pixels
+from distrain.formats.pictures.jpeg_decoding import jpeg_pixels
 
 CHANNELS = {"grayscale": 1, "rgb": 3, "rgba": 4}
 INTERPOLATIONS = ("bilinear", "nearest", "area", "bicubic", "lanczos3")
@@ -216,7 +216,7 @@ def _fitted(pixels: np.ndarray, form: ImageForm) -> np.ndarray:
     if form.interpolation == "nearest":
         rows, columns = (_nearest(old, new) for old, new in zip(pixels.shape, size, strict=False))
         return pixels[rows[:, None], columns]
-    from distrain.formats.image_resize import bilinear
+    from distrain.formats.pictures.resize import bilinear
 
     return bilinear(pixels, *size)
 

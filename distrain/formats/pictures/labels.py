@@ -28,7 +28,7 @@ import numpy as np
 
 from distrain.errors import DataError
 from distrain.formats.columns import shown
-from distrain.formats.image_listing import IMAGE_SUFFIXES, ImageListing, image_files
+from distrain.formats.pictures.listing import IMAGE_SUFFIXES, ImageListing, image_files
 
 _LOG = logging.getLogger(__name__)
 

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from distrain.errors import DataError
-from distrain.formats.arrow_columns import Unfit, column_values, flat_fields
 from distrain.formats.columns import check_row_shape
+from distrain.formats.tables.arrow_columns import Unfit, column_values, flat_fields
 
 MAX_MAPPED_COLUMNS = 2**14  # of groups that stay open; pyarrow takes about 1 KB for each
 

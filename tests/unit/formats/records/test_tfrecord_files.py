@@ -15,7 +15,7 @@ from distrain.data.positional import positional_examples
 from distrain.data.transforms import Transform
 from distrain.errors import ConfigurationError, DataError
 from distrain.formats import tfrecord
-from distrain.formats.example_proto import NoExampleError, parse_example
+from distrain.formats.records.example_proto import NoExampleError, parse_example
 
 NUM = 50
 X = np.random.default_rng(0).normal(size=(NUM, 6)).astype("float32")
@@ -194,15 +194,15 @@ def test_a_damaged_index_is_made_again(tmp_path, records, damage):
 def test_a_read_only_folder_has_its_index_in_the_cache(folder, monkeypatch, tmp_path_factory):
     cache = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
-    monkeypatch.setattr("distrain.formats.record_index.atomic_write", _refusing(folder))
+    monkeypatch.setattr("distrain.formats.records.record_index.atomic_write", _refusing(folder))
     assert len(tfrecord(folder)) == NUM
     assert len(list(cache.glob("distrain/indexes/*/*"))) == 3
     assert not list(folder.glob(".*index"))
 
 
 def test_a_user_without_a_home_folder_has_the_index_in_memory(folder, monkeypatch):
-    monkeypatch.setattr("distrain.formats.record_index.user_cache", lambda: None)
-    monkeypatch.setattr("distrain.formats.record_index.atomic_write", _refusing(folder))
+    monkeypatch.setattr("distrain.formats.records.record_index.user_cache", lambda: None)
+    monkeypatch.setattr("distrain.formats.records.record_index.atomic_write", _refusing(folder))
     assert len(tfrecord(folder)) == NUM
     assert not list(folder.glob(".*index"))
 

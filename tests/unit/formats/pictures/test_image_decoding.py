@@ -15,7 +15,7 @@ from PIL import Image
 
 from distrain.errors import ConfigurationError, DataError
 from distrain.formats import decode_image
-from distrain.formats.image_decoding import ImageForm
+from distrain.formats.pictures.decoding import ImageForm
 
 RNG = np.random.default_rng(0)
 

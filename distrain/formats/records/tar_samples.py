@@ -24,7 +24,7 @@ import numpy as np
 
 from distrain.errors import DataError
 from distrain.formats.file_source import readable
-from distrain.formats.record_index import RecordIndex
+from distrain.formats.records.record_index import RecordIndex
 
 MAX_FIELDS = 64  # of all samples: the index has a place for each field of each sample
 _MAX_NAME_BYTES = 2**20  # of one header; a hostile archive could announce a name as large as the memory

@@ -22,7 +22,7 @@ import numpy as np
 
 from distrain.errors import DataError
 from distrain.extras import require_extra
-from distrain.formats.record_index import RecordIndex
+from distrain.formats.records.record_index import RecordIndex
 
 _HEAD = struct.Struct("<QI")  # length, and its checksum
 _TAIL = struct.Struct("<I")  # checksum of the content

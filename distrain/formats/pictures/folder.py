@@ -1,7 +1,7 @@
 """Pictures in files as a source: a folder with a folder per class, or a list of files with labels.
 
-Decides: what an example of pictures holds. Never: which files are pictures (`image_listing.py`), or how one is decoded
-(`image_decoding.py`).
+Decides: what an example of pictures holds. Never: which files are pictures (`listing.py`), or how one is decoded
+(`decoding.py`).
 
     source = images("flowers", size=(224, 224))
     pixels, label = source[0]                          # uint8 [224, 224, 3], and the number of the class
@@ -23,11 +23,11 @@ import numpy as np
 
 from distrain.errors import ConfigurationError, DataError
 from distrain.files import describe
-from distrain.formats.decoding_threads import in_threads
 from distrain.formats.file_list import Paths, listed
-from distrain.formats.image_decoding import CHANNELS, MAX_ENCODED_BYTES, ImageForm, decoded, pillow
-from distrain.formats.image_labels import TABLE_SUFFIXES, labelled_images
-from distrain.formats.image_listing import IMAGE_SUFFIXES, ImageListing, image_files, list_images
+from distrain.formats.pictures.decoding import CHANNELS, MAX_ENCODED_BYTES, ImageForm, decoded, pillow
+from distrain.formats.pictures.decoding_threads import in_threads
+from distrain.formats.pictures.labels import TABLE_SUFFIXES, labelled_images
+from distrain.formats.pictures.listing import IMAGE_SUFFIXES, ImageListing, image_files, list_images
 from distrain.remote.local_copy import local_copies, local_copy
 from distrain.remote.path import is_url, to_path
 
@@ -55,7 +55,7 @@ def images(
             of a URL are fetched into the cache first.
         size: (height, width) of the pixels; None keeps the size of each picture.
         labels: a number, or an array of numbers, for each picture, in the order of the files. Or the path of a table,
-            CSV, TSV or JSON Lines, with file name, label and perhaps weight of each picture; see `image_labels.py`.
+            CSV, TSV or JSON Lines, with file name, label and perhaps weight of each picture; see `labels.py`.
         class_names: folders in the order of their numbers; default: all folders, by name.
         color_mode: "grayscale", "rgb" or "rgba".
         interpolation: "bilinear", "nearest", "area", "bicubic" or "lanczos3"; see `ImageForm`.

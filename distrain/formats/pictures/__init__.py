@@ -1,0 +1,1 @@
+"""Image folders: which files and labels, and how a picture becomes an array."""

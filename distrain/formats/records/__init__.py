@@ -1,0 +1,1 @@
+"""Records one after the other in large files: TFRecord and tar shards, each with an index."""

@@ -1,0 +1,1 @@
+"""Tables in Parquet, Arrow and Feather files."""
