@@ -10,8 +10,9 @@ add up. A loss that compares examples with each other does not, nor does a metri
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import keras
@@ -27,12 +28,15 @@ from distrain.distribution.single import SingleDevice
 from distrain.errors import ConfigurationError
 from distrain.training.steps.losses import mask_of, masked
 from distrain.training.steps.metrics import MetricStates, leaf_metrics
-from distrain.training.steps.step import make_evaluate_step
+from distrain.training.steps.step import Step, make_evaluate_step
 from distrain.training.steps.task import TrainableModel, batch_specs
 
 NUM_EXAMPLES = 5
 SHARE_SIZE = 3  # two uneven shares
 RELATIVE_TOLERANCE = 1e-3  # rounding is far smaller, and a loss that does not divide differs far more
+
+
+Sums = Callable[[Sequence[Batch]], list[np.ndarray]]  # of loss, count and metrics' states over shares of a step
 
 
 def check_shares(task: TrainableModel, examples: Examples) -> TrainableModel:
@@ -46,7 +50,8 @@ def check_shares(task: TrainableModel, examples: Examples) -> TrainableModel:
         return task
     whole = shares_of(examples, num_examples, num_examples)
     shares = shares_of(examples, num_examples, SHARE_SIZE)
-    expected, found = _sums(task, whole), _sums(task, shares)
+    sums = _make_sums(task, whole[0])
+    expected, found = sums(whole), sums(shares)
     if not _close(found[0], expected[0]):
         raise ConfigurationError(
             f"The loss of {num_examples} examples is {expected[0] / expected[1]:.6g}, but their shares of {SHARE_SIZE} "
@@ -58,9 +63,10 @@ def check_shares(task: TrainableModel, examples: Examples) -> TrainableModel:
     odd = [metric for metric in metrics if not _agree(task, metric, expected, found)]
     if odd:
         task = replace(task, metrics=MetricStates(task.model, per_step=odd))
-        expected, found = _sums(task, whole), _sums(task, shares)
+        sums = _make_sums(task, whole[0])
+        expected, found = sums(whole), sums(shares)
         odd = [metric for metric in odd if not _agree(task, metric, expected, found)]
-    odd += _remembering(task, shares)
+    odd += _remembering(task, shares, sums)
     if odd:
         raise ConfigurationError(
             f"The state of the metric {odd[0].name!r} does not add up over the examples, so it cannot be exact on "
@@ -69,14 +75,14 @@ def check_shares(task: TrainableModel, examples: Examples) -> TrainableModel:
     return task
 
 
-def _remembering(task: TrainableModel, shares: Sequence[Batch]) -> list[Any]:
+def _remembering(task: TrainableModel, shares: Sequence[Batch], sums: Sums) -> list[Any]:
     """Return the metrics whose update depends on earlier updates; no metric of Keras does."""
     own = [metric for metric in leaf_metrics(task.model) if not type(metric).__module__.startswith("keras.")]
     if not own:
         return []
     alone = [share._replace(global_rows=share.num_rows) for share in shares]
-    first, second = (_sums(task, [share]) for share in alone)
-    later = _sums(replace(task, metrics=task.metrics.after(first[2:])), alone[1:])
+    first, second = (sums([share]) for share in alone)
+    later = _make_sums(replace(task, metrics=task.metrics.after(first[2:])), shares[0])(alone[1:])
     return [metric for metric in own if not _agree(task, metric, second, later)]
 
 
@@ -87,11 +93,25 @@ def shares_of(examples: Examples, num_examples: int, batch_size: int) -> list[Ba
     return next(epoch_batches(examples, plan, order, replicas=range(plan.num_replicas)))
 
 
-def _sums(task: TrainableModel, shares: Sequence[Batch]) -> list[np.ndarray]:
-    evaluate = make_evaluate_step(
-        task, SingleDevice(), batch_specs(shares[0]), accumulation_steps=len(shares), of_outputs=_varied
-    )
-    return evaluate(shares).sums
+def _make_sums(task: TrainableModel, sample: Batch) -> Sums:
+    """Return a function that sums over the shares of a step.
+
+    All shares use the graph of one share, as to trace and optimize a graph takes most of a short run's start. A loss
+    that divides by a number of all shares needs them in one graph.
+    """
+
+    @cache
+    def step_of(num_shares: int) -> Step:
+        return make_evaluate_step(
+            task, SingleDevice(), batch_specs(sample), accumulation_steps=num_shares, of_outputs=_varied
+        )
+
+    def sums(shares: Sequence[Batch]) -> list[np.ndarray]:
+        groups = [shares] if task.has_divisors else [[share] for share in shares]
+        of_groups = [step_of(len(group))(group).sums for group in groups]
+        return [np.sum(parts, axis=0) for parts in zip(*of_groups, strict=True)]
+
+    return sums
 
 
 def _agree(task: TrainableModel, metric: Any, expected: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> bool:
