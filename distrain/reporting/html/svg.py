@@ -18,6 +18,7 @@ from io import StringIO
 from typing import Any
 
 WIDTH, HEIGHT = 460, 250  # in CSS pixels at scale 1, chosen so that ticks can be read on a phone
+_CHARACTER_WIDTH = 6.5  # CSS pixels of a digit in the text of ticks, which has 11
 _POINTS = 72 / 96  # a point of matplotlib in CSS pixels
 _TEXT, _GRID = "var(--soft)", "var(--line)"
 _FIRST_PLACEHOLDER = 0xA00000  # matplotlib knows no CSS colours, so it draws in placeholders
@@ -79,7 +80,7 @@ def line_chart(series: Sequence[Series], marks: Sequence[ChartMark] = (), *, fro
     placeholder = {colour: f"#{_FIRST_PLACEHOLDER + number:06x}" for number, colour in enumerate(colours)}
     settings: Any = {"svg.fonttype": "none", "svg.hashsalt": "distrain", "font.size": 11 * _POINTS}
     with matplotlib.rc_context(settings):
-        figure = Figure(figsize=(WIDTH / 96, HEIGHT / 96), layout="constrained")
+        figure = Figure(figsize=(WIDTH / 96, HEIGHT / 96))
         axes = figure.add_subplot()
         for line in series:
             _draw_line(axes, line, placeholder[line.colour])
@@ -95,10 +96,21 @@ def line_chart(series: Sequence[Series], marks: Sequence[ChartMark] = (), *, fro
         axes.tick_params(length=0, labelcolor=placeholder[_TEXT], pad=5)
         axes.spines[:].set_visible(False)
         axes.spines["bottom"].set(visible=True, color=placeholder[_GRID])
+        _set_margins(figure, axes)
         drawn = StringIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(drawn, format="svg", transparent=True, metadata=nothing)
     return _as_element(drawn.getvalue(), {code: colour for colour, code in placeholder.items()})
+
+
+def _set_margins(figure: Any, axes: Any) -> None:
+    """Leave room for the labels of the ticks.
+
+    Matplotlib's own layouts draw the chart twice more, for the sizes of text in a font that the page does not use.
+    """
+    longest = max(len(short_number(tick)) for tick in axes.get_yticks())
+    left = longest * _CHARACTER_WIDTH + 8
+    figure.subplots_adjust(left=left / WIDTH, right=1 - 14 / WIDTH, bottom=22 / HEIGHT, top=1 - 8 / HEIGHT)
 
 
 def short_number(value: float) -> str:
