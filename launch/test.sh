@@ -64,6 +64,7 @@ if [ ${#arguments[@]} -eq 0 ] && [ -z "$gpu_build" ]; then # in the order of the
 fi
 [ -z "$fast" ] || [ -n "$chosen" ] || arguments+=(tests/unit)
 export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-2} # TensorFlow's own notes would drown a failure
+unset PYTHONDONTWRITEBYTECODE # to compile all tests takes each test process 6 s; the next run reads them compiled
 
 # What checks k8s/, in an environment of its own: it pins packages of which .venv has other versions.
 setup_manifest_checks() {

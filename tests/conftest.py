@@ -1,6 +1,8 @@
 """What holds for all tests."""
 
+import gc
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,20 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # Time is measured by the benchmarks, and a busy machine is no failure.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Import the tests without garbage collection, and exempt what they imported from later collections.
+
+    Keras collects garbage in `clear_session`. A collection walks the objects of TensorFlow for half a second.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 # The tests of these files read the same launches (tests/multiprocess/conftest.py).
