@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 
 import pytest
+from preloaded import preloaded_python
 
 
 @pytest.mark.parametrize(("kind", "devices", "shown"), [("ngram", "cpu", "CPU"), ("sequence", "cpu:2", "2 x CPU")])
 def test_a_deterministic_run(kind, devices, shown, text, tmp_path):
-    run = [sys.executable, "-m", "distrain", "train", "--data", str(text[kind]), "--run", str(tmp_path / "run")]
+    run = [*preloaded_python(), "-m", "distrain", "train", "--data", str(text[kind]), "--run", str(tmp_path / "run")]
     settings = ["--epochs", "1", "--limit-batches", "3", "--devices", devices, "--deterministic"]
     done = subprocess.run([*run, *settings], capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import random
 import subprocess
-import sys
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 from commands import ENVIRONMENT
+from preloaded import preloaded_python
 
 import distrain
 from distrain.errors import ConfigurationError, StopRequested
@@ -111,7 +111,7 @@ def test_backup_and_restore_is_refused_before_a_run_directory_is_made(tmp_path):
 
 
 def script(what, *arguments):
-    command = [sys.executable, PROGRAM, what, *arguments]
+    command = [*preloaded_python(), str(PROGRAM), what, *map(str, arguments)]
     return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False)
 
 

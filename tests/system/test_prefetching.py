@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 
 import pytest
+from preloaded import preloaded_python
 
 CORES = sorted(os.sched_getaffinity(0))
 TWO_CORES = pytest.mark.skipif(len(CORES) < 2, reason="needs two cores")
@@ -42,7 +42,7 @@ print(json.dumps(started))
 )
 def test_a_run_makes_batches_beside_its_steps_where_it_has_a_core_for_it(tmp_path, num_cores, num_threads):
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, tmp_path / "run", ",".join(map(str, CORES[:num_cores]))],
+        [*preloaded_python(), "-c", PROGRAM, str(tmp_path / "run"), ",".join(map(str, CORES[:num_cores]))],
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
         capture_output=True,
         text=True,

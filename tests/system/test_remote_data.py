@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 from commands import SYSTEM
 from object_store import object_store
+from preloaded import preloaded_python
 from prepared_data import rows, write_csv
 from web_server import web_server
 
 
 def _distrain(cache: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "distrain", *map(str, arguments)]
+    command = [*preloaded_python(), "-m", "distrain", *map(str, arguments)]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "DISTRAIN_CACHE": str(cache)}
     done = subprocess.run(command, env=environment, cwd=SYSTEM, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr

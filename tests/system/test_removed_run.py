@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 
 from commands import ENVIRONMENT
+from preloaded import preloaded_python
 from prepared_data import Result, rows, write_csv
 from waiting import wait_until
 
@@ -17,7 +17,7 @@ def test_removing_the_run_directory_ends_training_with_one_sentence(tmp_path):
     options = ["--epochs", "5000", "--patience", "0", "--checkpoint-every", "1", "--strategy", "single"]
     command = ["-m", "distrain", "train", "--data", str(tmp_path / "data"), "--run", str(run), *options]
     with subprocess.Popen(
-        [sys.executable, *command],
+        [*preloaded_python(), *command],
         env=ENVIRONMENT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from commands import ENVIRONMENT, SMALL_MODEL, SYSTEM, run_python
+from preloaded import preloaded_python
 
 from distrain.reporting.liveness import sign_of_life
 from distrain.reporting.status import read_status
@@ -111,12 +110,12 @@ def finished(text, tmp_path_factory):
 
 def send_after_first_checkpoint(number: int, run: Path, data: Path) -> int:
     """Start training, send the process a signal after its first checkpoint, and return its exit code."""
-    command = [sys.executable, *train(run, data)]
+    command = [*preloaded_python(), *train(run, data)]
     silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen(command, cwd=SYSTEM, env=ENVIRONMENT, **silent)
     deadline = time.monotonic() + 60
     while not list(run.glob("checkpoints/step-*")) and process.poll() is None and time.monotonic() < deadline:
-        os.sched_yield()
+        time.sleep(0.001)
     assert "is alive: " in sign_of_life(run, within=60)
     process.send_signal(number)
     return process.wait(timeout=60)
