@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,8 @@ from typing import Any
 
 import manifests
 import pytest
+from commands import run_python
 from kubernetes_api import Cluster, serving
-from launching import environment
 from rich.console import Console
 from stand_in_ranks import Job, make_tree
 
@@ -72,8 +71,7 @@ def long_reference(prepared_data: Path, tmp_path_factory: pytest.TempPathFactory
 
 def _train(reference: Reference) -> Reference:
     words = ["--data", str(reference.data), "--run", str(reference.run), "--strategy", "single", "--devices", "cpu:1"]
-    command = [sys.executable, "-m", "distrain", "train", *words, *reference.settings]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+    done = run_python("-m", "distrain", "train", *words, *reference.settings)
     assert done.returncode == 0, done.stderr
     return reference
 

@@ -9,14 +9,13 @@ import importlib.util
 import os
 import pty
 import re
-import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from run_files import distance, last_step, summary
-from stand_in_ranks import PROGRAMS, REPOSITORY, Job, final_messages
+from stand_in_ranks import Job, final_messages, make_training_tree
 from waiting import wait_until
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
@@ -158,11 +157,13 @@ def test_a_stopped_training_goes_on_to_the_weights_of_one_process(strategy, long
     if strategy == "horovod" and importlib.util.find_spec("horovod") is None:
         pytest.skip("Horovod is not built: ./launch/install_horovod.sh")
     reference, run = long_reference, tmp_path / "a run"
-    shutil.copytree(REPOSITORY / "launch", tmp_path / "real" / "launch")
-    (tmp_path / "real" / ".venv").symlink_to(PROGRAMS.parent)
     arguments = ["-n", "2", "--data", str(reference.data), "--run", str(run), *reference.settings]
     arguments += ["--strategy", strategy]
-    settings = {"tree": tmp_path / "real", "TF_CPP_MIN_LOG_LEVEL": "3", "OMPI_MCA_odls_base_sigkill_timeout": "2"}
+    settings = {
+        "tree": make_training_tree(tmp_path / "training"),
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "OMPI_MCA_odls_base_sigkill_timeout": "2",
+    }
     job = start(*arguments, **settings)
     wait_until(lambda: last_step(run) > reference.steps_per_epoch, 240)
     job.process.terminate()

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 from pathlib import Path
 
 from launching import needs_mpi
 from run_files import distance, events, last_step, summary
-from stand_in_ranks import PROGRAMS, REPOSITORY, Job
+from stand_in_ranks import Job, make_training_tree
 from waiting import wait_until
 
 EVERY = 2  # steps between checkpoints
@@ -41,9 +40,7 @@ def kill(job: Job, run: Path, *, beyond: int, rank: int) -> None:
 @needs_mpi
 def test_kills_cost_few_steps_and_no_weight(long_reference, start, tmp_path):
     """The chief is killed, then the other rank; `--resume never` forbids only what another launch has trained."""
-    run, tree = tmp_path / "run", tmp_path / "real"
-    shutil.copytree(REPOSITORY / "launch", tree / "launch")
-    (tree / ".venv").symlink_to(PROGRAMS.parent)
+    run, tree = tmp_path / "run", make_training_tree(tmp_path / "training")
     words = ["--data", str(long_reference.data), "--run", str(run), "--strategy", "mpi", *long_reference.settings]
     words += ["--resume", "never", "--checkpoint-every", str(EVERY), "--restarts", "3"]
     job = start("-n", "2", *words, tree=tree, TF_CPP_MIN_LOG_LEVEL="3")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
-import sys
 
 import pytest
 from launching import end, needs_horovod, needs_mpi, start_ranks
+from marked_processes import MARK, marked_processes, new_mark
+from preloaded import preloaded_python
 from run_files import distance, last_step
-from stand_in_ranks import PROGRAMS, REPOSITORY, final_messages, processes_with
+from stand_in_ranks import final_messages, make_training_tree
 from strangers import Strangers, is_reachable, listening
 from waiting import wait_until
 
@@ -56,10 +56,8 @@ def test_no_other_machine_reaches_a_job_on_one_host(start):
 )
 def test_strangers_change_no_training_on_one_host(strategy, long_reference, start, tmp_path):
     run = tmp_path / "run"
-    shutil.copytree(REPOSITORY / "launch", tmp_path / "real" / "launch")
-    (tmp_path / "real" / ".venv").symlink_to(PROGRAMS.parent)
     words = ["--data", str(long_reference.data), "--run", str(run), "--strategy", strategy, *long_reference.settings]
-    job = start("-n", "2", *words, tree=tmp_path / "real", TF_CPP_MIN_LOG_LEVEL="3")
+    job = start("-n", "2", *words, tree=make_training_tree(tmp_path / "training"), TF_CPP_MIN_LOG_LEVEL="3")
     wait_until(lambda: last_step(run), 120)
     with Strangers(job.processes(), tmp_path / "evidence") as strangers:
         code, _, err = job.end(120)
@@ -74,11 +72,12 @@ def test_strangers_change_no_training_over_gloo(long_reference, tmp_path):
     """`horovodrun` hosts the rendezvous on all interfaces, and the ranks listen for each other."""
     run = tmp_path / "run"
     words = ["--data", str(long_reference.data), "--run", str(run), "--strategy", "horovod", *long_reference.settings]
-    mark = {"LAUNCH_MARK": str(tmp_path), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    job = start_ranks("horovodrun --gloo", 2, [sys.executable, "-m", "distrain", "train", *words], env=mark)
+    mark = new_mark()
+    env = {MARK: mark, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    job = start_ranks("horovodrun --gloo", 2, [*preloaded_python(), "-m", "distrain", "train", *words], env=env)
     try:
         wait_until(lambda: last_step(run), 120)
-        with Strangers(processes_with(f"LAUNCH_MARK={tmp_path}".encode()), tmp_path / "evidence") as strangers:
+        with Strangers(marked_processes(mark), tmp_path / "evidence") as strangers:
             out, err = job.communicate(timeout=120)
     finally:
         end(job)

@@ -15,11 +15,11 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
-from uuid import uuid4
 
 from launching import end, start_ranks
+from marked_processes import MARK, marked_processes, new_mark
 from preloaded import preloaded_python
-from training_jobs import BOUND_SECONDS, MAX_SECONDS, processes_of
+from training_jobs import BOUND_SECONDS, MAX_SECONDS
 from waiting import wait_until
 
 from distrain.errors import CheckpointError
@@ -46,7 +46,7 @@ class KilledLaunch(NamedTuple):
 
     code: int
     output: str
-    orphans: list[int]
+    orphans: set[int]
     damaged: list[str]
     code_again: int
     result: str | None
@@ -111,14 +111,14 @@ def _digest(run: Path) -> str | None:
     return json.loads(path.read_bytes())["weights_sha256"] if path.is_file() else None
 
 
-def _launch(run: Path, data: Path, *, target: str = "", after: float = 0) -> tuple[int, str, list[int], int]:
+def _launch(run: Path, data: Path, *, target: str = "", after: float = 0) -> tuple[int, str, set[int], int]:
     """Return exit code, output, orphans, and how many processes were killed."""
     num_killed = 0
-    mark = uuid4().hex
+    mark = new_mark()
     settings = ["--strategy", "mpi", "--global-batch-size", "16", "--epochs", "3", "--checkpoint-every", "2"]
     words = ["train", "--data", str(data), "--run", str(run), *settings]
     command = [*preloaded_python(), "-m", "distrain", *words]
-    process = start_ranks("mpirun", 2, command, env={"DISTRAIN_TEST_MARK": mark})
+    process = start_ranks("mpirun", 2, command, env={MARK: mark})
     try:
         if target:
             wait_until(lambda: _pids(target, process.pid, mark), BOUND_SECONDS)
@@ -129,12 +129,12 @@ def _launch(run: Path, data: Path, *, target: str = "", after: float = 0) -> tup
                     num_killed += 1
         since = time.monotonic()
         stdout, stderr = process.communicate(timeout=MAX_SECONDS)
-        while processes_of(mark) and time.monotonic() < since + BOUND_SECONDS:
+        while marked_processes(mark) and time.monotonic() < since + BOUND_SECONDS:
             time.sleep(0.1)
-        return process.returncode, stdout + stderr, processes_of(mark), num_killed
+        return process.returncode, stdout + stderr, marked_processes(mark), num_killed
     finally:
         end(process)
-        for pid in processes_of(mark):
+        for pid in marked_processes(mark):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
@@ -142,7 +142,7 @@ def _launch(run: Path, data: Path, *, target: str = "", after: float = 0) -> tup
 def _pids(target: str, launcher: int, mark: str) -> list[int]:
     if target == "mpirun":
         return [launcher]
-    pids = processes_of(mark)
+    pids = marked_processes(mark)
     if target == "all":
         return [launcher, *(pid for pid in pids if pid != launcher)]
     variable = f"OMPI_COMM_WORLD_RANK={target.removeprefix('rank ')}\0".encode()

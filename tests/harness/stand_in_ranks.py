@@ -1,4 +1,4 @@
-"""A checkout whose `distrain` is a stand-in for a rank, and jobs that launch scripts start in it.
+"""Checkouts whose `distrain` is a stand-in for a rank, or starts soon; and jobs that launch scripts start in them.
 
     job = Job(make_tree(folder), "-n", "3", environment={"WORK": "0"})
     assert [note["arguments"] for note in job.ranks(3)] == [["train"]] * 3
@@ -15,13 +15,15 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
-import uuid
 from pathlib import Path
 from typing import Any
 
+from marked_processes import MARK, marked_processes, new_mark
+from preloaded import preloaded_python
 from waiting import BOUND, wait_until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -67,17 +69,23 @@ sys.stdout.write(f"rank {{rank}} is done\\n")  # in one piece: mpirun mixes the 
 """
 
 
-def make_tree(folder: Path) -> Path:
-    """Make a checkout with a space in its name, whose .venv holds the stand-in, Open MPI and this Python."""
+def make_tree(folder: Path, *, distrain: str = RANK) -> Path:
+    """Make a checkout with a space in its name, whose .venv holds `distrain`, Open MPI and this Python."""
     tree = folder / "check out"
     shutil.copytree(REPOSITORY / "launch", tree / "launch")
     programs = tree / ".venv" / "bin"
     programs.mkdir(parents=True)
     (programs / "mpirun").symlink_to(PROGRAMS / "mpirun")
-    for name, script in {"distrain": RANK, "python3": f'#!/bin/sh\nexec "{sys.executable}" "$@"\n'}.items():
+    for name, script in {"distrain": distrain, "python3": f'#!/bin/sh\nexec "{sys.executable}" "$@"\n'}.items():
         (programs / name).write_text(script)
         (programs / name).chmod(0o755)
     return tree
+
+
+def make_training_tree(folder: Path) -> Path:
+    """Make a checkout whose `distrain` is real, in a Python that has imported TensorFlow beforehand."""
+    forked = shlex.join([*preloaded_python(), "-m", "distrain"])
+    return make_tree(folder, distrain=f'#!/bin/sh\nexec {forked} "$@"\n')
 
 
 class Job:
@@ -95,11 +103,10 @@ class Job:
     """
 
     def __init__(self, tree: Path, *arguments: str, environment: dict[str, str], **options: Any) -> None:
-        mark = uuid.uuid4().hex
-        self._mark = f"LAUNCH_MARK={mark}".encode()
-        self.notes = tree.parent / f"notes-{mark}"
+        self._mark = new_mark()
+        self.notes = tree.parent / f"notes-{self._mark}"
         self.notes.mkdir()
-        own = {"LAUNCH_MARK": mark, "NOTES": str(self.notes), "OMPI_MCA_odls_base_sigkill_timeout": "1"}
+        own = {MARK: self._mark, "NOTES": str(self.notes), "OMPI_MCA_odls_base_sigkill_timeout": "1"}
         command = [str(tree / "launch" / "single_node.sh"), *arguments]
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
         self.process = subprocess.Popen(
@@ -107,8 +114,8 @@ class Job:
         )
 
     def processes(self) -> set[int]:
-        """Return the living processes of the job, which carry its mark in their environment."""
-        return processes_with(self._mark)
+        """Return the living processes of the job, which carry its mark."""
+        return marked_processes(self._mark)
 
     def ranks(self, count: int = 2) -> list[dict[str, Any]]:
         """Wait until the ranks have started, and return their notes."""
@@ -131,18 +138,6 @@ class Job:
         out, err = self.process.communicate(timeout=timeout)
         assert self.processes() == set()
         return self.process.returncode, out, err
-
-
-def processes_with(variable: bytes) -> set[int]:
-    """Return the living processes, other than this one, that have a variable, NAME=VALUE, in their environment."""
-    found = set()
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            if variable in (path / "environ").read_bytes().split(b"\0") and int(path.name) != os.getpid():
-                found.add(int(path.name))
-        except OSError:  # it has just ended
-            continue
-    return found
 
 
 def final_messages(err: str) -> list[str]:

@@ -17,9 +17,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from launching import end, start_ranks
+from marked_processes import MARK, marked_processes, new_mark
 from preloaded import preloaded_python
 
 from distrain.runs.checkpoint import list_checkpoints, load_checkpoint
@@ -74,7 +74,7 @@ class Ended:
     stderr: str
     seconds: float
     codes: dict[int, int]
-    left: list[int]
+    left: set[int]
     run: Path
 
     def messages(self) -> list[str]:
@@ -99,7 +99,7 @@ def run_job(job: Job, folder: Path, data: str) -> Ended:
         folder: receives the run directory and the notes of the ranks.
         data: path of the data; "{rank}" in the path becomes each rank's number.
     """
-    mark = uuid4().hex
+    mark = new_mark()
     folder.mkdir(exist_ok=True)
     for path in folder.glob("*.[0-9]"):
         path.unlink()
@@ -117,7 +117,7 @@ def run_job(job: Job, folder: Path, data: str) -> Ended:
     is_silent = any(each["what"] == "SIGSTOP" for each in job.events)
     python = preloaded_python() if job.launcher == "mpirun" and not is_silent else [sys.executable]
     program = [*python, str(PROGRAMS / "failure_train.py"), str(folder), json.dumps(list(job.events))]
-    env = {"DISTRAIN_TEST_MARK": mark, **({"DISTRAIN_TEST_CODES": "1"} if job.notes_codes else {})}
+    env = {MARK: mark, **({"DISTRAIN_TEST_CODES": "1"} if job.notes_codes else {})}
     process = start_ranks(job.launcher, job.num_ranks, [*program, *words, "--no-jit"], env=env)
 
     def times_of_events() -> list[float]:
@@ -130,28 +130,17 @@ def run_job(job: Job, folder: Path, data: str) -> Ended:
             (os.killpg if job.to_group else os.kill)(process.pid, job.send)
         _, stderr = process.communicate(timeout=MAX_SECONDS)
         since = min(times_of_events(), default=time.monotonic())
-        while processes_of(mark) and time.monotonic() < since + BOUND_SECONDS:
+        while marked_processes(mark) and time.monotonic() < since + BOUND_SECONDS:
             time.sleep(0.1)
         seconds = time.monotonic() - since
-        left = processes_of(mark)
+        left = marked_processes(mark)
     finally:
         end(process)
-        for pid in processes_of(mark):
+        for pid in marked_processes(mark):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
     codes = {int(path.suffix[1:]): int(path.read_text()) for path in folder.glob("code.*")}
     return Ended(job, process.returncode, stderr, seconds, codes, left, folder / "run")
-
-
-def processes_of(mark: str) -> list[int]:
-    """Return the processes that have `mark` in their environment, or bear its start as a name (preloaded_server.py)."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            name = (path / "comm").read_text().rstrip()
-            if name == mark[:15] or mark.encode() in (path / "environ").read_bytes():
-                found.append(int(path.name))
-    return found
 
 
 def check_failed(ended: Ended, code: int, message: str) -> None:
@@ -160,7 +149,7 @@ def check_failed(ended: Ended, code: int, message: str) -> None:
     assert ended.code == (code if ended.job.launcher == "mpirun" else 1)  # horovodrun returns 1 for every failure
     assert len(ended.messages()) == 1, ended.stderr
     assert re.match(message, ended.messages()[0]), ended.messages()
-    assert ended.left == []
+    assert ended.left == set()
 
 
 def check_stopped(ended: Ended, stopped_by: str) -> int:
@@ -175,5 +164,5 @@ def check_stopped(ended: Ended, stopped_by: str) -> int:
     )
     assert found, message
     assert ended.checkpoints()[-1] == int(found[1])
-    assert ended.left == []
+    assert ended.left == set()
     return int(found[1])

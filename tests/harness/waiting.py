@@ -16,11 +16,14 @@ def wait_until(condition: Callable[[], object], seconds: float = BOUND, what: Ca
     """Return when `condition()` is true, and fail after `seconds`.
 
     Args:
-        condition: Called every 20 ms.
+        condition: Called every 20 ms; less often if it takes long, so that waiting leaves the processor to others.
         seconds: Time limit.
         what: Describes the state for the failure.
     """
-    end = time.monotonic() + seconds
+    began = time.monotonic()
+    end = began + seconds
     while not condition():
-        assert time.monotonic() < end, what()
-        time.sleep(0.02)
+        now = time.monotonic()
+        assert now < end, what()
+        time.sleep(min(max(0.02, 4 * (now - began)), 0.5))
+        began = time.monotonic()

@@ -112,7 +112,7 @@ def test_a_defect_on_one_rank_ends_the_job_with_a_traceback(ended):
     assert ended.seconds < BOUND_SECONDS
     assert ended.code == 1
     assert ended.codes == {0: 1, 1: 1}
-    assert ended.left == []
+    assert ended.left == set()
     assert ended.stderr.count("Traceback") == ended.stderr.count("RuntimeError: A made-up exception.") == 1
     assert re.search(r"^This was rank 0 of 2 after step 4; all other ranks exit too\.$", ended.stderr, re.M)
 
