@@ -4,7 +4,7 @@ EVENTS is a JSON list; see failure_events.py. ARGUMENTS are the arguments of `di
 this rank's number. The rank writes into FOLDER:
 
     event.RANK    when the last event happened, in seconds of the machine's monotonic clock
-    code.RANK     how the process ended, as its parent saw it, if the environment has DISTRAIN_TEST_CODES
+    code.RANK     how the process ended, as its parent saw it
 """
 
 from __future__ import annotations
@@ -42,8 +42,7 @@ def note_how_it_ends(path: Path) -> None:
 def run(folder: Path, events: list[dict[str, Any]], arguments: list[str]) -> int:
     """Train, with the events of this rank."""
     rank = find_world(os.environ).rank
-    if "DISTRAIN_TEST_CODES" in os.environ:
-        note_how_it_ends(folder / f"code.{rank}")
+    note_how_it_ends(folder / f"code.{rank}")
     open_job = distrain.training.run.open_job
 
     def note_event() -> None:
