@@ -2,7 +2,7 @@
 
     mpirun -n 2 python normalizing_models.py OUT STRATEGY DEVICES        # OUT/MODEL.RANK.npz of each model
 
-Plain Keras trains the layer without synchronization in one process, by `train_on_batch`.
+The strategy "single" also trains the layer without synchronization in plain Keras, by `train_on_batch`.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def main(out: Path, strategy: str, devices: str) -> None:
         )
         found[name] = {f"weights{number}": weight for number, weight in enumerate(last.weights)}
     for name, build in MODELS.items():
-        expected = plain_keras(build, features(name), labels()) if rank == 0 else []
+        expected = plain_keras(build, features(name), labels()) if strategy == "single" else []
         found[name] |= {f"expected{number}": weight for number, weight in enumerate(expected)}
         np.savez(out / f"{name}.{rank}.npz", **found[name])
 
