@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from run_files import summary
 from slurm_cluster import KILL_WAIT, Cluster, running_cluster, why_not
+from stand_in_ranks import make_training_tree
 from waiting import wait_until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -88,7 +89,8 @@ def training(cluster, prepared_data, tmp_path_factory) -> Iterator[Future[tuple[
 
     def train() -> tuple[Path, dict[str, str]]:
         arguments = ["--data", prepared_data, "--run", folder / "run", *words]
-        job = cluster.submit(SCRIPT, *arguments, options=["--output=job.out"], path=[PYTHON], cwd=folder)
+        path = [make_training_tree(folder) / ".venv" / "bin", PYTHON]
+        job = cluster.submit(SCRIPT, *arguments, options=["--output=job.out"], path=path, cwd=folder)
         checkpoints = folder / "run" / "checkpoints"
         cluster.wait_for(job, lambda facts: list(checkpoints.glob("step-*")) or facts["JobState"] == "FAILED")
         cluster.run("scancel", "--signal=USR1", "--batch", job)

@@ -11,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 from commands import ENVIRONMENT
+from preloaded import preloaded_python
 from run_files import events
 from small_datasets import ragged, write_dataset
 from waiting import wait_until
@@ -56,7 +57,7 @@ def test_a_shard_that_is_cut_under_a_run(tmp_path):
     write_dataset(data, [ragged([9] * 4000)], test=[ragged([9] * 40)])
     shard = data / "train-00000.columns.npy"
     content = shard.read_bytes()
-    command = [sys.executable, "-m", "distrain", "train", "--data", data, "--run", run, "--units", "4"]
+    command = [*preloaded_python(), "-m", "distrain", "train", "--data", data, "--run", run, "--units", "4"]
     command += ["--patience", "0", "--epochs"]
     output = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
     process = subprocess.Popen([*command, "100000"], **output, env=ENVIRONMENT)

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from preloaded import preloaded_python
 
 BIN = Path(sys.executable).parent
 
@@ -36,7 +37,8 @@ needs_mpi = pytest.mark.skipif(
 def launcher_command(launcher: str, num_ranks: int) -> list[str]:
     """Return the words that start the command after them on `num_ranks` ranks."""
     program, *words = LAUNCHERS[launcher]
-    return [str(BIN / program), *words, str(num_ranks)]
+    python = preloaded_python() if program == "horovodrun" else []  # its check whether Gloo is built imports TensorFlow
+    return [*python, str(BIN / program), *words, str(num_ranks)]
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:

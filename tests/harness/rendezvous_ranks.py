@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from preloaded import preloaded_python
 
 from distrain.cluster.rendezvous import rendezvous
 from distrain.cluster.world import find_world
@@ -83,12 +84,16 @@ def by_hand(rank, size, port, **more):
 
 @contextmanager
 def starting():
-    """Yield `start(program, environ)`, which starts a process; the end of the context kills all processes."""
+    """Yield `start(program, environ)`, which starts a process; the end of the context kills all processes.
+
+    A program that imports Horovod, and with it TensorFlow, is forked after these imports.
+    """
     started = []
 
     def begin(program, environ):
+        python = preloaded_python() if "import horovod" in program else [sys.executable]
         process = subprocess.Popen(
-            [sys.executable, "-c", program],
+            [*python, "-c", program],
             env={**clean_environment(), **environ},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 from launching import needs_mpi, run_ranks
+from preloaded import preloaded_python
 
 import distrain
 
@@ -21,7 +22,7 @@ PROGRAM = Path(__file__).parent / "programs" / "callback_ranks.py"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("callbacks")
-    ended = run_ranks("mpirun", 2, [sys.executable, str(PROGRAM), str(folder)])
+    ended = run_ranks("mpirun", 2, [*preloaded_python(), str(PROGRAM), str(folder)])
     assert ended.returncode == 0, ended.stderr
     return folder
 
@@ -71,9 +72,14 @@ def test_a_figure_of_unknown_direction_is_refused_on_all_ranks(ranks):
 
 def test_files_are_written_by_the_chief_alone(folder, ranks):
     assert [notes["is_chief"] for notes in ranks] == [True, False]
-    assert [notes["loads_keras"] for notes in ranks] == [False, False]
     assert (folder / "epochs.txt").read_text().split() == ["0", "1", "2", "3"]
     assert list((folder / "one rank").glob("checkpoints/step-*")), "the chief saved"
+
+
+def test_a_rank_knows_whether_it_is_the_chief_before_keras_is_imported():
+    program = "import sys, distrain; print(f'{distrain.is_chief()} {\"keras\" in sys.modules}')"
+    ended = run_ranks("mpirun", 2, [sys.executable, "-c", program])
+    assert sorted(ended.stdout.splitlines()) == ["False False", "True False"], ended.stderr
 
 
 def test_a_stop_that_one_rank_asks_for_ends_all_at_its_batch(ranks):

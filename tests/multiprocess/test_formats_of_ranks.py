@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import sys
 import tarfile
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pyarrow.parquet
 import pytest
 import zarr
 from launching import needs_mpi, run_ranks
+from preloaded import preloaded_python
 
 pytestmark = [pytest.mark.timeout(900), needs_mpi]
 
@@ -50,7 +50,7 @@ def test_formats_go_on_within_an_epoch_in_another_launch(tmp_path):
     write_all(tmp_path)
     env = {"DISTRAIN_CACHE": str(tmp_path / "cache")}
     for part in ("first", "rest"):
-        done = run_ranks("mpirun", 2, [sys.executable, str(PROGRAM), str(tmp_path), part], env=env)
+        done = run_ranks("mpirun", 2, [*preloaded_python(), str(PROGRAM), str(tmp_path), part], env=env)
         assert done.returncode == 0, done.stderr
     own, other = (json.loads((tmp_path / f"found.{rank}.json").read_text()) for rank in range(2))
     assert own == other

@@ -13,16 +13,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import keras
+import numpy as np
+
 import distrain
 from distrain.cluster.world import find_world
 from distrain.errors import ConfigurationError, StopRequested
 
 RANK = find_world(os.environ).rank
 is_chief = distrain.is_chief()
-loads_keras = "keras" in sys.modules
-
-import keras  # noqa: E402 - is_chief() works without it
-import numpy as np  # noqa: E402
 
 folder = Path(sys.argv[1])
 rng = np.random.default_rng(0)
@@ -129,7 +128,6 @@ except ConfigurationError as error:
 results = {"whole": whole, "resumed": resumed, "one rank": one_rank}
 notes = {
     "is_chief": is_chief,
-    "loads_keras": loads_keras,
     "refused": refused,
     "history": {name: result.keras_history.history for name, result in results.items()},
     "weights": {name: [w.tolist() for w in result.model.get_weights()] for name, result in results.items()},
