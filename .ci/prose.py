@@ -1,10 +1,11 @@
-"""Checks the prose of Markdown files and docstrings.
+"""Checks the prose of Markdown files and docstrings, and the length of lines of Markdown.
 
     $ python .ci/prose.py                      # all Markdown and Python files of the repository
     $ python .ci/prose.py README.md distrain   # these only
 
-Decides: where a sentence begins and ends, and which sentences are refused. A refused sentence has more than 25 words,
-or a chain of pronouns without a noun (`CHAINS`). Never: rewrites a sentence, or checks code, tables and headings.
+Decides: where a sentence begins and ends, and which sentences and lines are refused. A refused sentence has more than
+25 words, or a chain of pronouns without a noun (`CHAINS`). A refused line has more than 100 characters, addresses of
+links aside. Never: rewrites a sentence, or checks code, tables and headings.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 MAX_WORDS = 25
+MAX_LINE = 100  # characters of a line of Markdown, as CONTRIBUTING.md asks
 CHAINS = re.compile(r"\b(the one|the ones|(?:that|those) of|what is|which do so|of it)\b(?! hand\b)", re.IGNORECASE)
 ROOT = Path(__file__).resolve().parents[1]
 UNCHECKED = {"LICENSE", "CHANGELOG.md"}  # one is not ours; the other holds lines of earlier releases
@@ -31,7 +33,7 @@ _BULLET = re.compile(r"([-*+]|\d+\.) ")
 
 
 class Finding(NamedTuple):
-    """A refused sentence: where its paragraph begins, and why."""
+    """A refused sentence or line: where its paragraph begins, and why."""
 
     path: Path
     line: int
@@ -52,16 +54,32 @@ def check_text(path: Path, blocks: Iterator[tuple[int, str]]) -> Iterator[Findin
                 yield Finding(path, line, f'"{chain.group(0)}"', " ".join(sentence.split()))
 
 
-def markdown_blocks(text: str) -> Iterator[tuple[int, str]]:
-    """Yield (first line, text) of each paragraph and list item."""
-    block: list[str] = []
-    start, fence = 1, ""
-    for number, line in enumerate([*text.splitlines(), ""], 1):
+def check_lines(path: Path, text: str) -> Iterator[Finding]:
+    """Yield the lines of prose in Markdown that are too long."""
+    for number, line, is_prose in _markdown_lines(text):
+        length = len(_ADDRESS.sub("]", line))
+        if is_prose and length > MAX_LINE:
+            yield Finding(path, number, f"{length} characters", line.strip())
+
+
+def _markdown_lines(text: str) -> Iterator[tuple[int, str, bool]]:
+    """Yield (number, line, whether it is prose) of each line."""
+    fence = ""
+    for number, line in enumerate(text.splitlines(), 1):
         stripped = line.strip()
         opening = re.match(r"(```+|~~~+)", stripped)
         if opening:
             fence = "" if fence else opening.group(1)
-        is_prose = not fence and not opening and stripped and not stripped.startswith(("#", "|", "<", "!!!", "---"))
+        is_prose = bool(stripped) and not (fence or opening or stripped.startswith(("#", "|", "<", "!!!", "---")))
+        yield number, line, is_prose
+
+
+def markdown_blocks(text: str) -> Iterator[tuple[int, str]]:
+    """Yield (first line, text) of each paragraph and list item."""
+    block: list[str] = []
+    start = 1
+    for number, line, is_prose in [*_markdown_lines(text), (0, "", False)]:
+        stripped = line.strip()
         if block and (not is_prose or _BULLET.match(stripped)):
             yield start, " ".join(block)
             block = []
@@ -101,8 +119,9 @@ def _docstring_paragraphs(docstring: str, line: int) -> Iterator[tuple[int, str]
 def check_file(path: Path) -> list[Finding]:
     """All findings of one Markdown or Python file."""
     text = path.read_text(encoding="utf-8")
-    blocks = markdown_blocks(text) if path.suffix == ".md" else docstring_blocks(text)
-    return list(check_text(path, blocks))
+    if path.suffix == ".md":
+        return [*check_lines(path, text), *check_text(path, markdown_blocks(text))]
+    return list(check_text(path, docstring_blocks(text)))
 
 
 def files_of(names: list[str]) -> list[Path]:
@@ -114,12 +133,15 @@ def files_of(names: list[str]) -> list[Path]:
 
 
 def main(names: list[str]) -> int:
-    """Print the refused sentences; return 1 if there are any."""
+    """Print the refused sentences and lines; return 1 if there are any."""
     findings = [finding for path in files_of(names) for finding in check_file(path)]
     for path, line, why, sentence in findings:
         print(f"{path.relative_to(ROOT)}:{line}: {why}: {sentence[:160]}")
     if findings:
-        print(f"{len(findings)} sentences to mend: at most {MAX_WORDS} words, and every pronoun with its noun.")
+        print(
+            f"{len(findings)} places to mend: sentences of at most {MAX_WORDS} words, every pronoun with its noun, "
+            f"and lines of at most {MAX_LINE} characters."
+        )
     return 1 if findings else 0
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from distrain.cli.main import make_parser
 from distrain.cli.options import exit_codes
 from distrain.config import PlanConfig, PrepareConfig, SynthConfig, TrainConfig, settings_of
+from distrain.config.source import PrepareSourceConfig
 
 WIDTH = "80"  # characters of a help text, whatever terminal the site is built in
 
@@ -32,7 +33,13 @@ def commands_markdown() -> str:
 
 def settings_markdown() -> str:
     """Return a table of settings for each command that has settings."""
-    configs = {"train": TrainConfig, "prepare": PrepareConfig, "plan": PlanConfig, "synth": SynthConfig}
+    configs = {
+        "train": TrainConfig,
+        "prepare": PrepareConfig,
+        "prepare --source": PrepareSourceConfig,
+        "plan": PlanConfig,
+        "synth": SynthConfig,
+    }
     parts = []
     for command, config in configs.items():
         rows = [

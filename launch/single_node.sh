@@ -60,8 +60,8 @@ if ! [[ $restarts =~ ^[0-9]{1,6}$ ]]; then
   exit 2
 fi
 
-# Sets `binding`: each rank on CPUs gets an equal number of cores to itself, which makes most steps 5 to 15% shorter.
-# Ranks stay unbound if there are more ranks than cores, or if this script may use only some cores: mpirun does not know
+# Sets `binding`: each rank on CPUs gets an equal number of cores to itself, which makes most steps shorter; figures are
+# in benchmarks/LOG.md. Ranks stay unbound if there are more ranks than cores, or if this script may use only some cores: mpirun does not know
 # which cores other jobs use.
 choose_binding() {
   local cores=0

@@ -113,7 +113,7 @@ class RunSettings:
     )
     resume: str = setting(
         "where to continue: auto takes the newest checkpoint in --run, a path names any checkpoint, "
-        "never refuses a run directory in use, but for restarts of one job",
+        "never refuses a run directory that holds a run already, but for restarts of one job",
         default="auto",
         metavar="auto|never|PATH",
         may_change=True,

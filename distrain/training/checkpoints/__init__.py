@@ -1,1 +1,1 @@
-"""When a run saves, what a save checks, and how little of the processor it takes."""
+"""What a checkpoint of a run holds, which checks precede it, and how little of the processor its writing takes."""

@@ -1,4 +1,4 @@
-"""What a checkpoint of a run holds, and when it is written: in a thread, while training goes on.
+"""What a checkpoint of a run holds, and how it is written: in a thread, while training goes on.
 
 Decides: the content of a checkpoint of a run, which checkpoints are kept, that no step is saved twice. Never: whether
 training goes on.
