@@ -22,6 +22,7 @@ from typing import Any
 
 from distrain.batch import current_batch
 from distrain.errors import ConfigurationError
+from distrain.extras import install_command
 
 TRIED_VERSIONS = {"keras": "3.15", "tensorflow": "2.21"}  # pyproject.toml allows no other minor versions
 COLLECTIVE_KEYS_PER_STRATEGY = 1000  # far more collectives than one strategy makes
@@ -41,8 +42,8 @@ def require_tensorflow() -> None:
                 import keras
         except ImportError as error:
             raise ConfigurationError(
-                f"TensorFlow cannot be imported ({error}). Install one of its builds: pip install 'distrain[cpu]', or "
-                "'distrain[gpu]' for NVIDIA GPUs."
+                f"TensorFlow cannot be imported ({error}). Install one of its builds: {install_command('cpu')}, "
+                "or 'distrain[gpu]' for NVIDIA GPUs."
             ) from None
         backend = keras.backend.backend()  # the program may have imported Keras before, with another backend
     if backend != "tensorflow":

@@ -14,13 +14,14 @@ import numpy as np
 
 from distrain.cluster.process_group import ProcessGroup
 from distrain.errors import ConfigurationError
+from distrain.extras import install_command
 
 try:
     from mpi4py import MPI
 except (ImportError, RuntimeError) as error:  # mpi4py looks for the library of MPI at its import
     raise ConfigurationError(
         f"mpi4py cannot load MPI: {' '.join(str(error).split())}. Install both for this Python: "
-        "pip install 'distrain[mpi]', or name the library of your MPI in MPI4PY_LIBMPI."
+        f"{install_command('mpi')}, or name the library of your MPI in MPI4PY_LIBMPI."
     ) from None
 
 CHUNK_BYTES = 2**30  # MPI 3 counts with 32-bit numbers

@@ -27,6 +27,7 @@ from distrain.config import TrainConfig
 from distrain.distribution.collectives.shared_memory import MAX_RANKS, open_shared_memory
 from distrain.distribution.collectives.shared_memory_all_reduce import SharedMemoryCollectives
 from distrain.errors import ConfigurationError, RankError
+from distrain.extras import install_command
 
 if TYPE_CHECKING:
     from distrain.distribution.base import Distribution
@@ -112,7 +113,7 @@ def _in_one_process(
 def _join(strategy: str, config: TrainConfig, world: World, environ: Mapping[str, str]) -> Distribution:
     package, cure = {
         "horovod": ("horovod", "Build it with distrain install-horovod, or use --strategy mpi."),
-        "mpi": ("mpi4py", "Install it with: pip install 'distrain[mpi]'"),
+        "mpi": ("mpi4py", f"Install it with: {install_command('mpi')}"),
     }[strategy]
     if not _is_installed(package):
         raise ConfigurationError(f"--strategy {strategy} needs {package}, which is not installed. {cure}")

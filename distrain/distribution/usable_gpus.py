@@ -21,6 +21,7 @@ import tensorflow as tf
 from distrain.cluster import nvidia
 from distrain.cluster.placement import grouped
 from distrain.errors import ConfigurationError
+from distrain.extras import install_command
 
 _LOG = logging.getLogger(__name__)
 
@@ -56,8 +57,8 @@ def unusable_reason(environ: Mapping[str, str]) -> str:
     build = tf.sysconfig.get_build_info()
     if not build.get("is_cuda_build"):
         return (
-            f"TensorFlow {tf.__version__} here is a build for CPUs. Install the build for GPUs in a new environment: "
-            "pip install 'distrain[gpu]'."
+            f"TensorFlow {tf.__version__} here is a build for CPUs. Install the build for GPUs in a new environment, "
+            "in a checkout of distrain: pip install '.[gpu]'."
         )
     files = nvidia.device_files()
     if nvidia.withheld_by_rights(files):
@@ -77,7 +78,7 @@ def unusable_reason(environ: Mapping[str, str]) -> str:
         return f"{driver.fault}."
     missing = missing_libraries(wanted)
     if missing:
-        return f"{', '.join(missing)} cannot be loaded. Install the libraries: pip install 'distrain[gpu]'."
+        return f"{', '.join(missing)} cannot be loaded. Install the libraries: {install_command('gpu')}."
     return "TensorFlow does not say why. Look for its reason: TF_CPP_MIN_LOG_LEVEL=0 distrain doctor."
 
 

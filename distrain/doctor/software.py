@@ -23,6 +23,7 @@ from distrain.cluster import nvidia
 from distrain.cluster.other_program import answer_of
 from distrain.cluster.placement import grouped
 from distrain.doctor.finding import Finding
+from distrain.extras import install_command
 from distrain.keras_backend import TRIED_VERSIONS
 
 MPIRUN_SECONDS = 20.0
@@ -35,7 +36,7 @@ def check_tensorflow(facts: Facts) -> Finding:
     if "failure" in facts:
         return Finding.error(
             f"TensorFlow or Keras cannot be loaded ({facts['failure']})",
-            "pip install 'distrain[cpu]', or 'distrain[gpu]' for NVIDIA GPUs",
+            f"{install_command('cpu')}, or 'distrain[gpu]' for NVIDIA GPUs",
         )
     return _tried("tensorflow", facts["version"], facts["tensorflow"])
 
@@ -91,7 +92,7 @@ def check_nccl(facts: Facts) -> Finding:
     if found is not None:
         return Finding.ok(f"NCCL {_version('nvidia-nccl-cu12') or _version('nvidia-nccl-cu13') or ''}".strip())
     if len(facts.get("gpus", [])) > 1:
-        return Finding.warning("NCCL is not installed, so GPUs sum slowly or not at all", "pip install 'distrain[gpu]'")
+        return Finding.warning("NCCL is not installed, so GPUs sum slowly or not at all", install_command("gpu"))
     return Finding.ok("not installed, and only several GPUs need it")
 
 
@@ -126,7 +127,7 @@ def check_mpi(*, needs_mpirun: bool) -> Finding:
     Args:
         needs_mpirun: whether training on other hosts was asked about.
     """
-    cure = "pip install 'distrain[mpi]'"
+    cure = install_command("mpi")
     judge = Finding.error if needs_mpirun else Finding.warning
     program = shutil.which(str(Path(sys.executable).with_name("mpirun"))) or shutil.which("mpirun")
     if program is None:

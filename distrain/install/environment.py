@@ -20,6 +20,7 @@ from pathlib import Path
 
 from distrain.cluster import nvidia
 from distrain.errors import ConfigurationError
+from distrain.extras import install_command
 
 CONDA = (
     "conda-forge has Horovod built for TensorFlow 2.21, for CPUs and for CUDA 12.9 and 13.0: "
@@ -68,7 +69,7 @@ def find_tensorflow() -> TensorFlow:
     spec = find_spec("tensorflow")
     if spec is None or not spec.submodule_search_locations:
         raise ConfigurationError(
-            f"{sys.prefix} has no TensorFlow, for which Horovod is built: pip install 'distrain[cpu]', or "
+            f"{sys.prefix} has no TensorFlow, for which Horovod is built: {install_command('cpu')}, or "
             "'distrain[gpu]' for NVIDIA GPUs."
         )
     folder = Path(next(iter(spec.submodule_search_locations)))
@@ -90,8 +91,7 @@ def find_cuda_libraries(tensorflow: TensorFlow) -> CudaLibraries:
     if not tensorflow.cuda:
         raise ConfigurationError(
             "--gpu needs TensorFlow's build for GPUs, but this environment has the build for CPUs. The two must not be "
-            "mixed: make a new environment with 'distrain[gpu]' (in a checkout: rm -r .venv; "
-            "launch/install_horovod.sh --gpu)."
+            "mixed. Make a new environment, in a checkout of distrain: rm -r .venv; launch/install_horovod.sh --gpu."
         )
     major = tensorflow.cuda.partition(".")[0]
     packages = tensorflow.folder.parent / "nvidia"
@@ -108,7 +108,7 @@ def find_cuda_libraries(tensorflow: TensorFlow) -> CudaLibraries:
     if missing:
         raise ConfigurationError(
             f"--gpu needs the CUDA libraries that TensorFlow's packages bring, but {packages.parent} has no "
-            f"{', '.join(missing)}. Install them: pip install 'distrain[gpu]'. Or use conda: {CONDA}."
+            f"{', '.join(missing)}. Install them: {install_command('gpu')}. Or use conda: {CONDA}."
         )
     return CudaLibraries(runtime, nccl, _version(f"nvidia-nccl-cu{major}"), tuple(headers))
 

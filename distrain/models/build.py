@@ -50,6 +50,8 @@ def _shipped_model(kind: str, num_features: int, num_classes: int, config: Train
         return NgramMLP(
             num_features, num_classes, units=config.units, seed=config.seed, dropout=dropout, **head.config()
         )
+    if kind != "sequence":
+        raise ValueError(f"No shipped model reads rows of the kind {kind!r}.")
     from distrain.models.sepcnn import SepCNN
 
     return SepCNN(

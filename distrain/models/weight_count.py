@@ -35,6 +35,8 @@ def count_weights(
     outputs = num_outputs(task, num_classes)
     if kind == "ngram":
         return (num_features + 1) * config.units + (config.units + 1) * outputs
+    if kind != "sequence":
+        raise ValueError(f"No shipped model reads rows of the kind {kind!r}.")
     weights = num_features * config.embedding
     width = config.embedding
     for block in range(config.blocks):

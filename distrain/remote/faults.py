@@ -25,12 +25,13 @@ _CREDENTIALS = {
     "hf": "Set HF_TOKEN to a token that may read the repository",
 }
 _WEB_CREDENTIALS = "Give a URL that may be read, or the login in ~/.netrc"
+_INSTALL = "pip install 'distrain[remote]'"  # `extras` stands on the same line of rooms, so it is out of reach
 _LIBRARIES = {
-    "s3": ("s3fs", "pip install 'distrain[remote]'"),
-    "https": ("aiohttp", "pip install 'distrain[remote]'"),
-    "http": ("aiohttp", "pip install 'distrain[remote]'"),
-    "gs": ("gcsfs", "pip install 'distrain[remote]' gcsfs"),
-    "hf": ("huggingface_hub", "pip install 'distrain[remote]' huggingface_hub"),
+    "s3": ("s3fs", _INSTALL),
+    "https": ("aiohttp", _INSTALL),
+    "http": ("aiohttp", _INSTALL),
+    "gs": ("gcsfs", f"{_INSTALL} gcsfs"),
+    "hf": ("huggingface_hub", f"{_INSTALL} huggingface_hub"),
 }
 _NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "DefaultCredentialsError")
 _TLS = ("ClientConnectorCertificateError", "ClientConnectorSSLError", "SSLError")

@@ -70,7 +70,7 @@ def test_gpus_that_tensorflow_cannot_use_are_an_error_wherever_it_computes(machi
     message = str(caught.value)
     assert "has 4 x NVIDIA H200, but TensorFlow can use no GPU" in message
     assert "a build for CPUs" in message
-    assert "pip install 'distrain[gpu]'" in message
+    assert "in a checkout of distrain: pip install '.[gpu]'" in message
     assert "--devices cpu" in message
     start({}, "cpu")
     start({"CUDA_VISIBLE_DEVICES": ""}, None)
