@@ -182,7 +182,7 @@ class _Unreduced:
         return getattr(self._distribution, name)
 
     def sum(self, gradients: Any, metrics: Any) -> Any:
-        from distrain.distribution.gradients import dense
+        from distrain.distribution.indexed_slices import dense
 
         return [dense(gradient) for gradient in gradients], list(metrics)
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from distrain.cluster.process_group import ProcessGroup, SingleProcess
 from distrain.distribution.forward_sums import step_graph
-from distrain.distribution.gradients import dense
+from distrain.distribution.indexed_slices import dense
 from distrain.distribution.step_loop import compile_step_loop
 from distrain.distribution.zero_copy import compile_zero_copy
 

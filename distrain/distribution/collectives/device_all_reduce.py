@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from distrain.distribution.buckets import buckets, dense_bytes
-from distrain.distribution.gradients import dense
+from distrain.distribution.indexed_slices import dense
 
 Sums = tuple[list[Any], list[Any]]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from distrain.distribution.gradients import dense
+from distrain.distribution.indexed_slices import dense
 
 
 @pytest.mark.parametrize("shape", [(7,), (7, 3), (7, 2, 5)])
