@@ -100,10 +100,10 @@ def add_plan(commands: Any) -> None:
 def _plan(options: argparse.Namespace) -> None:
     from distrain.data.dataset_index import open_dataset
     from distrain.planning.audit import audit
+    from distrain.planning.epoch_time import plan_time
     from distrain.planning.outlook import outlook
     from distrain.planning.run_plan import plan_run
     from distrain.planning.scale_out import verdict
-    from distrain.planning.step_time import plan_time
     from distrain.planning.table import outlook_table, plan_table
     from distrain.reporting.console import open_console
 
@@ -149,8 +149,8 @@ def _measured_step(asked: PlanConfig, batch_size: int) -> MeasuredStep | None:
         asked: what the command asks for.
         batch_size: examples per replica of the plan.
     """
+    from distrain.planning.epoch_time import measured_step_seconds
     from distrain.planning.scale_out import FLOOR_SECONDS, MeasuredStep
-    from distrain.planning.step_time import measured_step_seconds
     from distrain.runs.manifest import check_files
 
     floor = FLOOR_SECONDS if asked.floor_ms is None else asked.floor_ms / 1000

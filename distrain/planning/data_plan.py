@@ -19,7 +19,7 @@ from distrain.data.batches import sample_batch
 from distrain.data.examples import Examples
 from distrain.data.nests import leaves
 from distrain.planning.batch_plan import BatchPlan, plan_batches
-from distrain.planning.step_time import plan_time
+from distrain.planning.epoch_time import plan_time
 from distrain.planning.table import add_batches, add_epoch_time, new_table, size
 
 

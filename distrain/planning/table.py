@@ -14,9 +14,9 @@ from rich.table import Table
 from distrain.data.dataset_index import Dataset
 from distrain.data.plan import examples_per_replica
 from distrain.planning.batch_plan import BatchPlan
+from distrain.planning.epoch_time import TimePlan
 from distrain.planning.run_plan import RunPlan
 from distrain.planning.scale_out import ScaledStep
-from distrain.planning.step_time import TimePlan
 
 
 def plan_table(plan: RunPlan, dataset: Dataset, time: TimePlan | None = None) -> Table:

@@ -1,6 +1,6 @@
-"""Predicts the duration of a planned run from a measured step.
+"""Predicts the duration of an epoch of a planned run from a measured step.
 
-Decides: how to derive a step time from a run directory, and what it makes of an epoch. Never: measures anything.
+Decides: how a measured step becomes an epoch, and which step of a run directory counts. Never: measures anything.
 
     time = plan_time(epoch, step_seconds=0.0031, all_reduce_seconds=0.0004)
     time.epoch_seconds

@@ -8,7 +8,7 @@ import pytest
 
 from distrain.data.plan import EpochPlan
 from distrain.errors import CheckpointError, ConfigurationError
-from distrain.planning.step_time import measured_step_seconds, plan_time
+from distrain.planning.epoch_time import measured_step_seconds, plan_time
 from distrain.planning.traffic import ring_seconds
 
 EPOCH = EpochPlan(num_examples=51_000, num_replicas=4, batch_size=128)  # 100 steps
