@@ -101,7 +101,7 @@ def _replay(options: argparse.Namespace) -> None:
 def _as_rank(options: argparse.Namespace) -> Iterator[None]:
     """End a process among many at once if the block raises."""
     from distrain.cluster.signals import ignore_stop
-    from distrain.training.uncaught import end_at_once
+    from distrain.training.process_end import end_at_once
 
     try:
         yield
@@ -115,7 +115,7 @@ def _as_rank(options: argparse.Namespace) -> Iterator[None]:
 
 
 def _end_rank() -> None:
-    from distrain.training.uncaught import end_rank
+    from distrain.training.process_end import end_rank
 
     if world_or_alone().size > 1:
         end_rank(0)

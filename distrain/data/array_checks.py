@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
-from distrain.data.lost_pages import report_lost_pages
+from distrain.data.bus_errors import report_lost_pages
 from distrain.data.nests import children, is_nest, leaves, map_children, map_nest
 from distrain.errors import ConfigurationError
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from distrain.data.lost_pages import report_lost_pages
+from distrain.data.bus_errors import report_lost_pages
 
 _LENGTH = struct.Struct("<Q")
 _ALIGNMENT = 64  # bytes

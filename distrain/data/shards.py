@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from distrain.batch import Memory
+from distrain.data.bus_errors import report_lost_pages
 from distrain.data.fetched_folder import FetchedFolder
-from distrain.data.lost_pages import report_lost_pages
 from distrain.data.readahead import read_ahead, read_on_request
 from distrain.data.rows import Rows, RowSpan, concatenate_rows, pick_rows, span_lengths
 from distrain.errors import DataError

@@ -18,7 +18,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from distrain.distribution.placed_batches import HOST, device_of_each, is_placed
+from distrain.distribution.device_prefetch import HOST, device_of_each, is_placed
 from distrain.distribution.zero_copy import as_tensor
 
 _numbers = itertools.count()

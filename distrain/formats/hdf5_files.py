@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from distrain.data.lost_pages import report_lost_pages
+from distrain.data.bus_errors import report_lost_pages
 from distrain.extras import require_extra
 from distrain.formats.columns import NUMBERS, OBJECTS, Column, Names
 from distrain.formats.file_list import Paths, listed

@@ -26,7 +26,7 @@ from typing import IO, Any, cast
 
 import numpy as np
 
-from distrain.data.lost_pages import report_lost_pages
+from distrain.data.bus_errors import report_lost_pages
 from distrain.errors import DataError
 from distrain.formats.columns import NUMBERS, Column, Names
 from distrain.formats.file_list import Paths, listed

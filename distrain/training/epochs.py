@@ -19,7 +19,6 @@ from distrain.cluster.signals import StopRequest
 from distrain.errors import DivergenceError, StopRequested
 from distrain.reporting.reporter import Reporter
 from distrain.runs.progress import Progress
-from distrain.training.bad_steps import make_skip, where_of
 from distrain.training.callbacks.keras_callbacks import KerasCallbacks
 from distrain.training.checkpoints.saving import Saver
 from distrain.training.feed import open_epoch
@@ -31,6 +30,7 @@ from distrain.training.loop.limits import Limits
 from distrain.training.loop.loop import TrainingLoop, run_epochs
 from distrain.training.loop.step_flags import StepFlags
 from distrain.training.loop.throughput import StartupTime, Throughput
+from distrain.training.nonfinite_steps import make_skip, where_of
 from distrain.training.setup import CompiledSteps, RunSetup
 
 

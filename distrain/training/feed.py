@@ -57,7 +57,7 @@ def _ready(
     setup: RunSetup, batches: Iterator[list[Batch]], depth: int
 ) -> AbstractContextManager[Iterator[list[Batch]]]:
     """Make batches ahead, at least `depth` of them, and place them on the devices of GPUs."""
-    from distrain.distribution.placed_batches import placed_ahead
+    from distrain.distribution.device_prefetch import placed_ahead
 
     ready = prefetched(batches, depth=depth, in_thread=setup.distribution.prefetches)
     devices = setup.distribution.batch_devices

@@ -32,8 +32,8 @@ from distrain.training.callbacks.rules import flat_callbacks
 from distrain.training.jobs.fit_arguments import VERBOSE, examples_of, named_data, refuse_arguments, transforms_of
 from distrain.training.jobs.given_data import class_names_of
 from distrain.training.jobs.job import TrainingJob, named_classes, refuse_given_model
+from distrain.training.process_end import end_script_by_exit_code
 from distrain.training.run import Result, run_job
-from distrain.training.uncaught import end_script_by_exit_code
 
 CACHE_LINE_SECONDS = 10.0  # between two lines about the examples that are written to a cache
 

@@ -30,7 +30,6 @@ from distrain.runs.checkpoint import Checkpoint, list_checkpoints, load_checkpoi
 from distrain.runs.directory import config_of, read_settings
 from distrain.runs.manifest import check_files
 from distrain.runs.progress import Progress, Sums
-from distrain.training.bad_steps import examples_of, where_of
 from distrain.training.checkpoints.state_check import StateCheck
 from distrain.training.feed import open_epoch
 from distrain.training.jobs.agreement import agree_on_job
@@ -39,6 +38,7 @@ from distrain.training.jobs.named_data import names_function
 from distrain.training.loop.events import Decision, NotFinite, StepEvent
 from distrain.training.loop.loop import TrainingLoop, run_epochs
 from distrain.training.loop.step_flags import StepFlags
+from distrain.training.nonfinite_steps import examples_of, where_of
 from distrain.training.ranks import on_ranks
 from distrain.training.setup import RunSetup, broadcast_checkpoint, build_setup, compile_steps
 

@@ -25,9 +25,9 @@ from distrain.data.workers.pool import WorkerPool
 from distrain.errors import StopRequested
 from distrain.keras_backend import require_tensorflow
 from distrain.reporting.boot_clock import boot_clock
+from distrain.reporting.kubeflow_status import sent_trainer_status
 from distrain.reporting.metrics_server import served_metrics
 from distrain.reporting.reporter import Reporter, RunReporter
-from distrain.reporting.trainer_status import sent_trainer_status
 from distrain.training.epochs import make_actions, train_epochs
 from distrain.training.jobs.agreement import agree_on_job
 from distrain.training.jobs.job import TrainingJob, open_job, refuse_given_model

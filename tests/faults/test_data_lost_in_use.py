@@ -21,7 +21,7 @@ from waiting import wait_until
 READER = """
 import os, sys
 import numpy as np
-from distrain.data.lost_pages import report_lost_pages
+from distrain.data.bus_errors import report_lost_pages
 from distrain.data.sources import array_examples
 if sys.argv[1] == "gone":
     report_lost_pages(np.lib.format.open_memmap(sys.argv[2], mode="r"))

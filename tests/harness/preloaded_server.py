@@ -36,7 +36,7 @@ MODULES = [
     *(
         "distrain.training.steps.step",
         "distrain.training.steps.task",
-        "distrain.training.uncaught",
+        "distrain.training.process_end",
         "distrain.models.build",
     ),
     *("distrain.models.ngram_mlp", "distrain.models.sepcnn", "distrain.distribution", "distrain.reporting.html"),

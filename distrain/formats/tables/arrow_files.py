@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from distrain.data.lost_pages import report_lost_pages
+from distrain.data.bus_errors import report_lost_pages
 from distrain.errors import DataError
 from distrain.extras import require_extra
 from distrain.formats.columns import Names

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from waiting import wait_until
 
-from distrain.reporting import trainer_status as module
-from distrain.reporting.trainer_status import sent_trainer_status, trainer_status
+from distrain.reporting import kubeflow_status as module
+from distrain.reporting.kubeflow_status import sent_trainer_status, trainer_status
 
 STATUS = {"state": "training", "time": 0.0, "step": 30, "steps_per_epoch": 20, "epoch": 2, "epochs": 3, "loss": 0.25}
 STATUS |= {"boot_id": "x", "boot_seconds": 7.0, "last_step_time": 5.0}

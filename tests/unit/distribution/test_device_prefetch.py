@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from distrain.batch import Batch, step_flags
-from distrain.distribution.placed_batches import placed, placed_ahead
+from distrain.distribution.device_prefetch import placed, placed_ahead
 
 
 def batch(number):
