@@ -98,5 +98,10 @@ class Examples:
     def order(self, *, seed: int, epoch: int, shuffle: bool = True) -> ShuffledOrder:
         """Return the order of one epoch; see `shuffle.epoch_order`."""
         return epoch_order(
-            self.num_examples, seed=seed, epoch=epoch, block=self.window_size, run=self.span_size, shuffle=shuffle
+            self.num_examples,
+            seed=seed,
+            epoch=epoch,
+            window_size=self.window_size,
+            span_size=self.span_size,
+            shuffle=shuffle,
         )

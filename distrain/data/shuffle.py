@@ -136,32 +136,32 @@ def epoch_order(
     *,
     seed: int,
     epoch: int,
-    block: int = SHUFFLE_WINDOW,
-    run: int = SHUFFLE_SPAN,
+    window_size: int = SHUFFLE_WINDOW,
+    span_size: int = SHUFFLE_SPAN,
     shuffle: bool = True,
 ) -> ShuffledOrder:
     """The order of one epoch, a function of the arguments alone.
 
     `distrain.fit` has this order; examples larger than 4 KiB have smaller windows there, see `shuffle_sizes`.
 
-    At most `block` examples are shuffled without any structure. Random bits are the raw output of Philox, which NumPy
-    keeps stable between releases. A stable sort of these bits gives the permutation.
+    At most `window_size` examples are shuffled without any structure. Random bits are the raw output of Philox, which
+    NumPy keeps stable between releases. A stable sort of these bits gives the permutation.
 
     Args:
         num_examples: examples in the epoch.
         seed: 0 .. 2**64 - 1.
         epoch: epoch number from 0.
-        block: examples in a shuffle window.
-        run: neighbouring examples in a span, which are read together.
+        window_size: examples in a shuffle window.
+        span_size: neighbouring examples in a span, which are read together.
         shuffle: False gives the order of the data.
 
     Raises:
         ConfigurationError: a number is out of its range.
     """
     smallest = {"num_examples": (num_examples, 0), "seed": (seed, 0), "epoch": (epoch, 0)}
-    for name, (value, least) in {**smallest, "block": (block, 1), "run": (run, 1)}.items():
+    for name, (value, least) in {**smallest, "window_size": (window_size, 1), "span_size": (span_size, 1)}.items():
         require(least <= value < 2**64, name, value, f"at least {least} and below 2^64")
-    return ShuffledOrder(num_examples, seed, epoch, window_size=block, span_size=run, shuffle=shuffle)
+    return ShuffledOrder(num_examples, seed, epoch, window_size=window_size, span_size=span_size, shuffle=shuffle)
 
 
 def shuffle_sizes(row_bytes: int) -> tuple[int, int]:

@@ -33,7 +33,7 @@ def dense_of(rows, num_rows, num_columns):
 def test_each_example_is_fed_once_with_its_own_weight(n, num_replicas, batch_size, seed, weighted):
     weights = np.random.default_rng(0).uniform(0.5, 2, n).astype(np.float32) if weighted else None
     plan = EpochPlan(n, num_replicas, batch_size)
-    steps = fed(numbered(n, weights), plan, seed=seed, epoch=5, block=40, run=4)
+    steps = fed(numbered(n, weights), plan, seed=seed, epoch=5, window_size=40, span_size=4)
     assert len(steps) == plan.num_steps
     seen = {}
     for step, batches in enumerate(steps):
@@ -78,7 +78,9 @@ def test_a_process_with_some_replicas_feeds_the_plans_positions(n, num_replicas,
     first, last = sorted(data.draw(st.tuples(*2 * [st.integers(0, num_replicas - 1)])))
     replicas = range(first, last + 1)
     plan = EpochPlan(n, num_replicas, batch_size, first_position=data.draw(st.integers(0, n - 1)))
-    order = epoch_order(n, seed=2, epoch=0, block=data.draw(st.integers(1, 60)), run=data.draw(st.integers(1, 12)))
+    order = epoch_order(
+        n, seed=2, epoch=0, window_size=data.draw(st.integers(1, 60)), span_size=data.draw(st.integers(1, 12))
+    )
     steps = list(epoch_batches(numbered(n), plan, order, replicas=replicas))
     assert len(steps) == plan.num_steps
     for step, batches in enumerate(steps):
@@ -91,8 +93,8 @@ def test_first_entry_counts_the_entries_of_all_earlier_rows():
     """Also for two sparse inputs and several windows; the entry that pads an empty last row does not count."""
     matrix = scipy.sparse.random(60, 7, density=0.2, format="csr", dtype=np.float32, rng=5)
     examples = array_examples({"a": matrix, "b": matrix[:, :3].tocsr()}, np.arange(60))
-    order = epoch_order(60, seed=4, epoch=1, block=16, run=4).examples(range(60))
-    for batch in itertools.chain(*fed(examples, EpochPlan(60, 2, 7), seed=4, epoch=1, block=16, run=4)):
+    order = epoch_order(60, seed=4, epoch=1, window_size=16, span_size=4).examples(range(60))
+    for batch in itertools.chain(*fed(examples, EpochPlan(60, 2, 7), seed=4, epoch=1, window_size=16, span_size=4)):
         if not batch.num_rows:
             continue  # the example of an idle replica
         before = order[: batch.first_position]
@@ -106,7 +108,9 @@ def test_sparse_batches_equal_scipys_rows(seed, num_replicas, batch_size):
     matrix = scipy.sparse.random(37, 11, density=0.15, format="csr", dtype=np.float32, rng=seed)  # with empty rows
     examples = array_examples(matrix, np.arange(37))
     assert dict(examples.num_columns) == {"": 11}
-    for batch in itertools.chain(*fed(examples, EpochPlan(37, num_replicas, batch_size), seed=seed, block=8, run=2)):
+    for batch in itertools.chain(
+        *fed(examples, EpochPlan(37, num_replicas, batch_size), seed=seed, window_size=8, span_size=2)
+    ):
         rows, size = batch.features, len(batch.labels)
         assert isinstance(rows, SparseRows)
         assert np.array_equal(dense_of(rows, size, 11), matrix[batch.labels].toarray())
@@ -125,7 +129,7 @@ def test_inputs_of_a_dict_stay_aligned():
     inputs = {"image": np.arange(30 * 4, dtype=np.uint8).reshape(30, 2, 2), "words": matrix}
     examples = array_examples(inputs, np.arange(30))
     assert dict(examples.num_columns) == {"words": 5}
-    for batch in itertools.chain(*fed(examples, EpochPlan(30, 2, 4), block=7, run=3)):
+    for batch in itertools.chain(*fed(examples, EpochPlan(30, 2, 4), window_size=7, span_size=3)):
         assert set(batch.features) == {"image", "words"}
         assert np.array_equal(batch.features["image"], inputs["image"][batch.labels])
         assert np.array_equal(dense_of(batch.features["words"], len(batch.labels), 5), matrix[batch.labels].toarray())
@@ -139,7 +143,7 @@ def test_batches_keep_their_values_when_the_next_window_is_loaded(kind):
     rows = Rows(matrix.indptr.astype(np.int64), matrix.indices + 1, values, np.arange(90, dtype=np.int32))
     layout = {"kind": "ngram" if kind == "ngram" else "sequence", "pad_multiple": 2 if kind == "packed" else None}
     examples = rows_examples(rows, num_features=31, length=30, **layout)
-    for batch in itertools.chain(*fed(examples, EpochPlan(90, 2, 4), block=20, run=5)):
+    for batch in itertools.chain(*fed(examples, EpochPlan(90, 2, 4), window_size=20, span_size=5)):
         features, expected = batch.features, matrix[batch.labels]
         if kind == "ngram":
             assert np.array_equal(dense_of(features, len(batch.labels), 31)[:, 1:], expected.toarray())

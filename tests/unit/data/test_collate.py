@@ -74,10 +74,10 @@ def examples(tmp_path_factory):
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
-@pytest.mark.parametrize("block", [40, 64, 1000])
-def test_the_offset_of_a_row_is_the_sum_of_earlier_sizes(examples, shuffle, block):
+@pytest.mark.parametrize("window_size", [40, 64, 1000])
+def test_the_offset_of_a_row_is_the_sum_of_earlier_sizes(examples, shuffle, window_size):
     def order():
-        return epoch_order(331, seed=5, epoch=2, block=block, run=8, shuffle=shuffle)
+        return epoch_order(331, seed=5, epoch=2, window_size=window_size, span_size=8, shuffle=shuffle)
 
     num_tokens = chunks_of_rows(np.diff(sequences(331).row_splits)[order().examples(range(331))], 3) * 3
     expected = np.cumsum(num_tokens) - num_tokens
@@ -90,7 +90,7 @@ def test_the_offset_of_a_row_is_the_sum_of_earlier_sizes(examples, shuffle, bloc
 @given(st.integers(1, 5), st.integers(1, 50), st.integers(0, 331))
 @settings(max_examples=40, deadline=None)
 def test_the_batches_of_any_plan_make_up_one_stream(examples, num_replicas, batch_size, first_position):
-    order = epoch_order(331, seed=5, epoch=2, block=64, run=8)
+    order = epoch_order(331, seed=5, epoch=2, window_size=64, span_size=8)
     plan = EpochPlan(331, num_replicas, batch_size, first_position)
     words = []
     for batches in epoch_batches(examples, plan, order, replicas=range(num_replicas), epoch=2):

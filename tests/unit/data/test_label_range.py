@@ -19,7 +19,7 @@ from distrain.errors import DataError
 def labels_fed(labels, ranges, *, shuffle=True):
     n = len(next(iter(labels.values())) if isinstance(labels, dict) else labels)
     examples = with_label_ranges(array_examples(np.zeros((n, 1)), labels), ranges)
-    order = epoch_order(n, seed=1, epoch=0, block=20, run=4, shuffle=shuffle)
+    order = epoch_order(n, seed=1, epoch=0, window_size=20, span_size=4, shuffle=shuffle)
     steps = epoch_batches(examples, EpochPlan(n, 3, 5), order, replicas=range(3))
     return [batch.labels for step in steps for batch in step if batch.num_rows]
 

@@ -67,7 +67,9 @@ def test_each_example_is_fed_once_with_its_own_values(features, labels, weighted
         wanted_weights = map_nest(lambda value, name: weights, y)
     num_replicas, batch_size = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 20))
     plan = EpochPlan(n, num_replicas, batch_size)
-    order = epoch_order(n, seed=5, epoch=1, block=data.draw(st.integers(2, 40)), run=data.draw(st.integers(1, 8)))
+    order = epoch_order(
+        n, seed=5, epoch=1, window_size=data.draw(st.integers(2, 40)), span_size=data.draw(st.integers(1, 8))
+    )
     examples = array_examples(x, y, weights)
     seen = []
     for step, batches in enumerate(epoch_batches(examples, plan, order, replicas=range(num_replicas), epoch=1)):
@@ -88,7 +90,7 @@ def test_sparse_inputs_of_a_list_are_named_by_their_position():
     matrix = scipy.sparse.random(20, 7, density=0.3, format="csr", dtype=np.float32, rng=1)
     examples = array_examples((np.arange(20.0), {"words": matrix}), np.arange(20))
     assert dict(examples.num_columns) == {"1/words": 7}
-    order = epoch_order(20, seed=0, epoch=0, block=8, run=2)
+    order = epoch_order(20, seed=0, epoch=0, window_size=8, span_size=2)
     for batches in epoch_batches(examples, EpochPlan(20, 2, 3), order, replicas=range(2)):
         for batch in batches:
             rows = batch.features[1]["words"]

@@ -98,9 +98,9 @@ def test_examples_per_replica_are_a_walks_counts(plan):
 
 
 @given(plans(), seeds, epochs, st.integers(1, 50), st.integers(1, 12))
-def test_each_example_is_read_exactly_once(plan, seed, epoch, block, run):
+def test_each_example_is_read_exactly_once(plan, seed, epoch, window_size, span_size):
     plan = EpochPlan(plan.num_examples, plan.num_replicas, plan.batch_size)
-    order = epoch_order(plan.num_examples, seed=seed, epoch=epoch, block=block, run=run)
+    order = epoch_order(plan.num_examples, seed=seed, epoch=epoch, window_size=window_size, span_size=span_size)
     read = [
         example
         for step in range(plan.num_steps)

@@ -141,7 +141,7 @@ def test_each_window_is_announced_before_it_is_loaded():
         return examples.load(spans, indices)
 
     watched = type(examples)(100, load, {}, "", will_need=lambda spans: calls.append(("will_need", spans.tolist())))
-    order = epoch_order(100, seed=0, epoch=0, block=30, run=5)
+    order = epoch_order(100, seed=0, epoch=0, window_size=30, span_size=5)
     plan = EpochPlan(100, 2, 5, first_position=37)
     list(epoch_batches(watched, plan, order, replicas=range(2)))
     windows = [order.window_of(position).spans.tolist() for position in (30, 60, 90)]

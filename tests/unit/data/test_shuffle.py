@@ -30,8 +30,8 @@ def test_stable_order_sorts_equal_keys_stably(keys):
 
 
 @given(counts, seeds, epochs, st.integers(1, 60), st.integers(1, 12), st.data())
-def test_any_slices_of_the_order_agree(n, seed, epoch, block, run, data):
-    settings = {"seed": seed, "epoch": epoch, "block": block, "run": run}
+def test_any_slices_of_the_order_agree(n, seed, epoch, window_size, span_size, data):
+    settings = {"seed": seed, "epoch": epoch, "window_size": window_size, "span_size": span_size}
     whole = epoch_order(n, **settings).examples(range(n)).tolist()
     order = epoch_order(n, **settings)
     for _ in range(4):
@@ -47,7 +47,7 @@ def test_epochs_and_seeds_differ_and_repeat():
 
 def test_the_order_never_changes_between_releases():
     assert order_of(12, seed=7, epoch=2) == [1, 9, 10, 3, 8, 0, 11, 6, 4, 7, 5, 2]
-    assert order_of(12, seed=7, epoch=2, block=4, run=2) == [9, 1, 8, 0, 10, 11, 3, 2, 5, 6, 7, 4]
+    assert order_of(12, seed=7, epoch=2, window_size=4, span_size=2) == [9, 1, 8, 0, 10, 11, 3, 2, 5, 6, 7, 4]
     assert order_of(5, seed=7, epoch=2, shuffle=False) == [0, 1, 2, 3, 4]
 
 
@@ -62,10 +62,10 @@ def test_small_data_is_shuffled_in_one_window():
 @given(st.integers(1, 2000), seeds)
 def test_a_window_has_few_spans(n, seed):
     window_size, span_size = 64, 8
-    order = order_of(n, seed=seed, block=window_size, run=span_size)
+    order = order_of(n, seed=seed, window_size=window_size, span_size=span_size)
     for part in pieces_of(order, 32):  # half as long as a window, so in at most two windows
         assert len({example // span_size for example in part}) <= 2 * (window_size // span_size)
-    whole = epoch_order(n, seed=seed, epoch=0, block=window_size, run=span_size)
+    whole = epoch_order(n, seed=seed, epoch=0, window_size=window_size, span_size=span_size)
     for start in range(0, n, window_size):
         window = whole.window_of(start)
         assert window.size <= window_size
@@ -73,13 +73,15 @@ def test_a_window_has_few_spans(n, seed):
 
 
 def test_windows_mix_distant_parts_of_the_data():
-    order = order_of(6_400, seed=5, block=640, run=64)
+    order = order_of(6_400, seed=5, window_size=640, span_size=64)
     halves = [sum(example < 3_200 for example in part) / 640 for part in pieces_of(order, 640)]
     assert len({round(half, 3) for half in halves}) > 1
     assert all(0 < half < 1 for half in halves)
 
 
-@pytest.mark.parametrize("wrong", [{"run": 0}, {"block": 0}, {"seed": -1}, {"seed": 2**64}, {"epoch": -1}, {"run": -3}])
+@pytest.mark.parametrize(
+    "wrong", [{"span_size": 0}, {"window_size": 0}, {"seed": -1}, {"seed": 2**64}, {"epoch": -1}, {"span_size": -3}]
+)
 def test_numbers_out_of_range_are_refused(wrong):
     (name,) = wrong
     with pytest.raises(ConfigurationError, match=f"{name} is {wrong[name]}, but it must be at least"):

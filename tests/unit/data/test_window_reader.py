@@ -23,7 +23,7 @@ def test_each_window_is_loaded_once_and_alone():
         return examples.load(spans, indices)
 
     watched = type(examples)(100, load, {}, "")
-    order = epoch_order(100, seed=0, epoch=0, block=20, run=5)
+    order = epoch_order(100, seed=0, epoch=0, window_size=20, span_size=5)
     list(epoch_batches(watched, EpochPlan(100, 3, 7), order, replicas=range(3)))
     assert loaded == [(20, 20)] * 5
 
@@ -38,7 +38,7 @@ def test_a_replica_loads_only_its_own_rows():
         return examples.load(spans, indices)
 
     watched = type(examples)(99, load, {}, "")
-    order = epoch_order(99, seed=3, epoch=0, block=20, run=5)
+    order = epoch_order(99, seed=3, epoch=0, window_size=20, span_size=5)
     own = [order.examples(plan.positions(step, 1)).tolist() for step in range(plan.num_steps)]
     labels = [batch.labels.tolist() for (batch,) in epoch_batches(watched, plan, order, replicas=range(1, 2))]
     assert labels == own
@@ -64,7 +64,7 @@ def test_all_replicas_load_a_window_in_the_same_step(batch_size, first_position)
                 steps.append(len(walked))
             return examples.load(spans, indices)
 
-        order = epoch_order(1990, seed=3, epoch=0, block=window_size, run=5)
+        order = epoch_order(1990, seed=3, epoch=0, window_size=window_size, span_size=5)
         watched = type(examples)(1990, load, {}, "")
         for batches in epoch_batches(watched, plan, order, replicas=range(replica, replica + 1)):
             walked.append(batches)

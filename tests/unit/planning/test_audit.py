@@ -44,7 +44,7 @@ def test_only_a_terminal_shows_progress(is_terminal):
 def small_windows(monkeypatch):
     """Several windows in 90 examples; the last window is short."""
     epoch_order = auditing.epoch_order
-    monkeypatch.setattr(auditing, "epoch_order", lambda *a, **k: epoch_order(*a, **k, block=20, run=5))
+    monkeypatch.setattr(auditing, "epoch_order", lambda *a, **k: epoch_order(*a, **k, window_size=20, span_size=5))
 
 
 def test_windows_shorter_than_a_step_pass(small_windows):
