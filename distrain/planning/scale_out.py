@@ -6,7 +6,7 @@ Decides: the formulas of step time on n replicas, and from where on more replica
     >>> fast, step = Link(100e9, 0.0), MeasuredStep(seconds=0.1, batch_size=256, floor_seconds=0.0)
     >>> size = Size(num_replicas=8, batch_size=256, bytes_per_step=400_000_000, largest_bytes=1_000_000)
     >>> round(step_on(size, step, fast).exposed_seconds, 6)  # of 7 ms, all but the last bucket hides under backward
-    0.000438
+    0.000459
 
 The step of a replica is a floor, which does not shrink with the batch, and computation in proportion to the batch. The
 sum of gradients travels in buckets. Every bucket but the last travels while the backward pass computes.
@@ -18,10 +18,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from distrain.distribution.buckets import BUCKET_BYTES
 from distrain.planning.links import Link
 from distrain.planning.traffic import ring_seconds
 
-BUCKET_BYTES = 25e6  # PyTorch's DistributedDataParallel uses 25 MiB; distrain's buckets are about as large
 BACKWARD = 2 / 3  # of the computation: a layer computes two products backward and one forward
 LEAST_GAIN = 0.25  # of the speed that added replicas have ideally: twice as many must be 1.25 times as fast
 FLOOR_SECONDS = 2.5e-3  # Python and the launches of 75 to 140 kernels; the lower end of an estimate, not measured

@@ -36,10 +36,10 @@ def test_a_sum_of_one_bucket_hides_nothing():
 
 
 def test_all_but_the_last_bucket_hides_under_the_backward_pass():
-    """2 * 3/4 * 125 MB at 10 GB/s are 18.75 ms, of which the last bucket of 25 MB takes 3.75 ms."""
+    """2 * 3/4 * 125 MB at 10 GB/s are 18.75 ms, of which the last bucket of 25 MiB takes 3.93 ms."""
     step = step_on(Size(4, 64, 125e6, 1e6), STEP, LINK)
     assert step.all_reduce_seconds == pytest.approx(0.01875 + 0.002)
-    assert step.exposed_seconds == pytest.approx(0.00375 + 0.002)
+    assert step.exposed_seconds == pytest.approx(0.00393216 + 0.002)
 
 
 def test_a_sum_longer_than_the_backward_pass_is_exposed():
