@@ -20,7 +20,7 @@ from distrain.data.examples import Examples
 from distrain.data.nests import leaves
 from distrain.planning.batch_plan import BatchPlan, plan_batches
 from distrain.planning.epoch_time import plan_time
-from distrain.planning.table import add_batches, add_epoch_time, new_table, size
+from distrain.planning.table import add_batches, add_epoch_time, format_bytes, new_table
 
 
 @dataclass(frozen=True)
@@ -85,11 +85,11 @@ def data_table(name: str, plan: BatchPlan, model: ModelSize | None = None, step_
         table.add_row("weights", "those of your model: name it with --model")
     else:
         table.add_row("weights", f"{model.num_weights:,}")
-        table.add_row("model, gradients, optimizer, per replica", size(model.model_bytes))
+        table.add_row("model, gradients, optimizer, per replica", format_bytes(model.model_bytes))
         num_bytes = model.gradient_bytes if plan.epoch.num_replicas > 1 else 0
-        table.add_row("all-reduced per step and replica", size(num_bytes))
-    table.add_row("batch, per replica", size(plan.batch_bytes))
-    table.add_row("host memory for data, per process, at most", size(plan.host_bytes))
+        table.add_row("all-reduced per step and replica", format_bytes(num_bytes))
+    table.add_row("batch, per replica", format_bytes(plan.batch_bytes))
+    table.add_row("host memory for data, per process, at most", format_bytes(plan.host_bytes))
     if step_seconds is not None:
         table.add_section()
         add_epoch_time(table, plan_time(plan.epoch, step_seconds=step_seconds))

@@ -25,14 +25,14 @@ def plan_table(plan: RunPlan, dataset: Dataset, time: TimePlan | None = None) ->
     table.add_row("model", "n-gram MLP" if dataset.kind == "ngram" else "sepCNN")
     add_batches(table, plan.batches)
     table.add_row("weights", f"{plan.num_weights:,}")
-    table.add_row("model, gradients, Adam, per replica", size(plan.model_bytes))
-    table.add_row("batch, per replica", size(plan.batches.batch_bytes))
-    table.add_row("host memory for data, per process", size(plan.batches.host_bytes))
-    table.add_row("all-reduced per step and replica", size(plan.all_reduce_bytes))
+    table.add_row("model, gradients, Adam, per replica", format_bytes(plan.model_bytes))
+    table.add_row("batch, per replica", format_bytes(plan.batches.batch_bytes))
+    table.add_row("host memory for data, per process", format_bytes(plan.batches.host_bytes))
+    table.add_row("all-reduced per step and replica", format_bytes(plan.all_reduce_bytes))
     if not is_single:
         rows = "n-grams" if dataset.kind == "ngram" else "words"
         table.add_row(f"{rows} in a global batch, estimated", f"{plan.touched_rows:,.0f} of {plan.num_rows:,}")
-        table.add_row("all-reduced between CPUs, these rows alone", size(plan.touched_bytes))
+        table.add_row("all-reduced between CPUs, these rows alone", format_bytes(plan.touched_bytes))
     if time is not None:
         table.add_section()
         _add_time(table, time, is_single=is_single)
@@ -106,7 +106,7 @@ def _spread(counts: Sequence[int]) -> str:
     return f"{high:,}" if low == high else f"{low:,} to {high:,}"
 
 
-def size(num_bytes: int) -> str:
+def format_bytes(num_bytes: int) -> str:
     """Format a number of bytes."""
     return f"{num_bytes / 2**20:,.1f} MiB" if num_bytes >= 2**20 else f"{num_bytes / 2**10:,.1f} KiB"
 
