@@ -29,7 +29,13 @@ from distrain.errors import ConfigurationError
 from distrain.reporting.console import open_console, print_line
 from distrain.reporting.reporter import Reporter, RunReporter
 from distrain.training.callbacks.rules import flat_callbacks
-from distrain.training.jobs.fit_arguments import VERBOSE, examples_of, named_data, refuse_arguments, transforms_of
+from distrain.training.jobs.fit_arguments import (
+    VERBOSE,
+    examples_of,
+    refuse_arguments,
+    train_and_validation,
+    transforms_of,
+)
 from distrain.training.jobs.given_data import class_names_of
 from distrain.training.jobs.job import TrainingJob, named_classes, refuse_given_model
 from distrain.training.process_end import end_script_by_exit_code
@@ -106,7 +112,7 @@ def fit(
     settings = _checked(settings, shuffle, verbose)
     is_model = _is_model(build_model, settings.get("devices"))
     build = _builder(build_model, is_model, (optimizer, loss, metrics, loss_weights, weighted_metrics))
-    data = named_data(train, validation, x, y, validation_data)
+    data = train_and_validation(train, validation, x, y, validation_data)
     workers = WorkerPool(settings.get("data_workers", 0))
     maps = transforms_of(map, validation_map, seed=settings.get("seed", 0), validates=data[1] is not None)
     options: dict[str, Any] = {**maps, "workers": workers, "cache": cache, "progress": _cache_progress(verbose)}

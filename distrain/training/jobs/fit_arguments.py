@@ -49,7 +49,7 @@ def refuse_arguments(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name not in REFUSED}
 
 
-def named_data(train: Any, validation: Any, x: Any, y: Any, validation_data: Any) -> tuple[Any, Any]:
+def train_and_validation(train: Any, validation: Any, x: Any, y: Any, validation_data: Any) -> tuple[Any, Any]:
     """Return `train` and `validation`, given by these names or by Keras' names x, y and validation_data.
 
     Raises:

@@ -11,7 +11,7 @@ import pytest
 from distrain.config import TrainConfig
 from distrain.errors import ConfigurationError
 from distrain.training.fit import _cache_progress, fit
-from distrain.training.jobs.fit_arguments import REFUSED, examples_of, named_data, refuse_arguments
+from distrain.training.jobs.fit_arguments import REFUSED, examples_of, refuse_arguments, train_and_validation
 
 X, Y = np.arange(40, dtype="f4").reshape(20, 2), np.arange(20) % 3
 
@@ -122,14 +122,14 @@ def test_a_cache_tells_now_and_then_how_much_is_written(tmp_path, capsys, monkey
 
 
 def test_data_by_the_names_of_keras():
-    assert named_data(None, None, X, Y, (X, Y)) == ((X, Y), (X, Y))
+    assert train_and_validation(None, None, X, Y, (X, Y)) == ((X, Y), (X, Y))
     with pytest.raises(ConfigurationError, match=r"has length 1.*without labels, y is None"):
         examples_of((X,), None)
     for given in [(None, None, None, None, None), ((X, Y), None, X, None, None), ((X, Y), None, None, Y, None)]:
         with pytest.raises(ConfigurationError, match="give the training data once"):
-            named_data(*given)
+            train_and_validation(*given)
     with pytest.raises(ConfigurationError, match="two names of one argument"):
-        named_data((X, Y), (X, Y), None, None, (X, Y))
+        train_and_validation((X, Y), (X, Y), None, None, (X, Y))
 
 
 @pytest.mark.parametrize("name", ["addam", {"class_name": "Nothing"}])
