@@ -33,7 +33,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from distrain.cluster.exit_process import exit_process
-from distrain.cluster.heartbeat import Frame, Kind, Link, connect_ranks
+from distrain.cluster.heartbeat import Frame, Kind, RankConnection, connect_ranks
 from distrain.cluster.process_group import ProcessGroup
 from distrain.errors import DistrainError, RankError, StopRequested
 
@@ -146,7 +146,7 @@ class _Verdict:
 class _HeartbeatDetector(FailureDetector):
     """A failure detector with a thread, whose event loop runs `_run` and everything that `_run` schedules."""
 
-    def __init__(self, rank: int, links: dict[int, Link], exit_process: Exit, silence_seconds: float) -> None:
+    def __init__(self, rank: int, links: dict[int, RankConnection], exit_process: Exit, silence_seconds: float) -> None:
         self._rank = rank
         self._links = links
         self._exit_process = exit_process
@@ -206,7 +206,7 @@ class _HeartbeatDetector(FailureDetector):
                 self._judge_lost(link, f"no sign of life for {silence:g} s; it is stopped or its network is down")
             link.silent_beats += 1
 
-    def _receive(self, link: Link) -> None:
+    def _receive(self, link: RankConnection) -> None:
         for frame in link.receive():
             link.silent_beats = 0
             if frame.kind is Kind.BEAT:
@@ -223,7 +223,7 @@ class _HeartbeatDetector(FailureDetector):
             if self._verdict and self._verdict.message is None and self._verdict.rank == link.rank:
                 self._exit_in(0, self._verdict.code, None, link.rank)
 
-    def _follow(self, link: Link, frame: Frame) -> None:
+    def _follow(self, link: RankConnection, frame: Frame) -> None:
         """Exit as another rank asks, unless the verdict is final. A failure explains a loss that is not yet final."""
         if self._may_print.is_set() or (self._verdict and self._verdict.message is None):
             return
@@ -234,7 +234,7 @@ class _HeartbeatDetector(FailureDetector):
             return
         self._exit_in(PRINT_SECONDS, frame.code, None, link.rank)
 
-    def _judge_lost(self, link: Link, reason: str) -> None:
+    def _judge_lost(self, link: RankConnection, reason: str) -> None:
         """Schedule the exit for a lost rank, unless another verdict stands."""
         if self._verdict or self._is_parting or self._may_print.is_set():
             return
@@ -280,7 +280,7 @@ class _HeartbeatDetector(FailureDetector):
         for link in self._links.values():
             link.send(frame)
 
-    def _remove(self, link: Link) -> None:
+    def _remove(self, link: RankConnection) -> None:
         self._loop.remove_reader(link)
         del self._links[link.rank]
         link.close()

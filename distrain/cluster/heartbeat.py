@@ -49,7 +49,7 @@ class Frame(NamedTuple):
     step: int = -1
 
 
-class Link:
+class RankConnection:
     """A trusted connection to another rank.
 
     Attributes:
@@ -104,7 +104,7 @@ class Link:
         self._connection.close()
 
 
-def connect_ranks(group: ProcessGroup) -> dict[int, Link]:
+def connect_ranks(group: ProcessGroup) -> dict[int, RankConnection]:
     """Connect rank 0 with all other ranks. Every rank must call this; it takes at most about 20 s.
 
     Args:
@@ -135,7 +135,7 @@ def connect_ranks(group: ProcessGroup) -> dict[int, Link]:
     hosts = [answer["host"] for answer in answers]
     failed = [rank for rank, answer in enumerate(answers) if answer["error"]]
     if not failed:
-        return {rank: Link(rank, hosts[rank], connection) for rank, connection in connections.items()}
+        return {rank: RankConnection(rank, hosts[rank], connection) for rank, connection in connections.items()}
     for connection in connections.values():
         connection.close()
     first, others = failed[0], f" {len(failed) - 1} more ranks could not either." if len(failed) > 1 else ""

@@ -36,7 +36,7 @@ from distrain.prepare.targets import LearntTargets, RowTargets, header_hint
 from distrain.remote.path import text_of, to_path
 from distrain.text.ragged import RaggedFile
 from distrain.text.readers.blocks import LabelledBlock
-from distrain.text.readers.columns import Layout
+from distrain.text.readers.columns import ColumnLayout
 from distrain.text.readers.input_files import InputFiles, find_files
 from distrain.text.readers.label_lists import is_list
 from distrain.text.readers.labels import KNOWN_SETS
@@ -247,10 +247,10 @@ def read_test(
         raise _no_weight(inputs.test, "test on")
 
 
-def _layout(config: PrepareConfig) -> Layout:
+def _layout(config: PrepareConfig) -> ColumnLayout:
     escaped = config.dataset is not None and KNOWN_SETS[config.dataset].escaped_newlines
     has_numbers = config.task == "regression"
-    return Layout(config.label_column, config.text_columns, escaped, config.weight_column, has_numbers)
+    return ColumnLayout(config.label_column, config.text_columns, escaped, config.weight_column, has_numbers)
 
 
 def bounds_of(config: PrepareConfig) -> Bounds:

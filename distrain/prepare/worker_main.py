@@ -2,7 +2,7 @@
 
 Decides: how a worker starts and ends. Never: what it works on, as rank 0 sends the configuration.
 
-    python -m distrain.prepare.worker_main SOCKET PIPE    # descriptors that a `WorkerPool` leaves open
+    python -m distrain.prepare.worker_main SOCKET PIPE    # descriptors that a `WorkerGroup` leaves open
 
 Rank 0 never writes to `PIPE`. When rank 0 ends, the system closes the pipe and the worker ends too.
 """
@@ -18,7 +18,7 @@ import threading
 from distrain.cluster.error_relay import ErrorRelay
 from distrain.config import PrepareConfig
 from distrain.errors import DistrainError, RankError
-from distrain.prepare.worker_pool import Worker, receive_frame
+from distrain.prepare.worker_group import Worker, receive_frame
 
 
 def main(descriptor: int, pipe: int) -> int:

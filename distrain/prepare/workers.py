@@ -24,7 +24,7 @@ from distrain.cluster.world import find_world
 from distrain.config import MAX_DEFAULT_WORKERS, MIN_BYTES_PER_WORKER, PrepareConfig
 from distrain.errors import ConfigurationError
 from distrain.prepare.staging import staged
-from distrain.prepare.worker_pool import WorkerPool
+from distrain.prepare.worker_group import WorkerGroup
 from distrain.text.readers.input_files import find_files
 
 
@@ -52,10 +52,10 @@ def gathered_group(config: PrepareConfig) -> Iterator[ProcessGroup]:
         yield SingleProcess()
         return
     with ExitStack() as stack:
-        pool = WorkerPool(config, workers)
-        stack.callback(pool.end)
-        yield ErrorRelay(pool, end_peers=pool.end, reporting_rank=0)
-        pool.wait()
+        group = WorkerGroup(config, workers)
+        stack.callback(group.end)
+        yield ErrorRelay(group, end_peers=group.end, reporting_rank=0)
+        group.wait()
 
 
 def _num_workers(config: PrepareConfig) -> int:

@@ -59,7 +59,7 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, address: tuple[str, int], run: Path) -> None:
         self.run = run
-        super().__init__(address, _Requests)
+        super().__init__(address, _MetricsRequests)
 
     def verify_request(self, request: object, client_address: object) -> bool:
         """Refuse a connection while too many are open."""
@@ -69,7 +69,7 @@ class _Server(ThreadingHTTPServer):
         """Print nothing: a client that breaks off is no error of the run."""
 
 
-class _Requests(BaseHTTPRequestHandler):
+class _MetricsRequests(BaseHTTPRequestHandler):
     timeout = REQUEST_SECONDS
     server: _Server
 

@@ -30,7 +30,7 @@ from distrain.files import json_bytes, read_json_object
 from distrain.fingerprints import digest_of, fingerprint_of
 from distrain.runs.checkpoint import load_checkpoint, save_checkpoint
 from distrain.runs.progress import Progress, progress_arrays, progress_state, read_progress
-from distrain.text.readers.columns import Layout
+from distrain.text.readers.columns import ColumnLayout
 from distrain.text.readers.sources import read_blocks, read_rows
 from distrain.text.readers.tally import Bounds, Tally
 from distrain.text.vectorizers.load_vectorizer import load_vectorizer
@@ -139,7 +139,7 @@ def _texts(folder: Path) -> list[FuzzSubject]:
 
 
 def _read_text(path: Path) -> None:
-    layout = Layout()
+    layout = ColumnLayout()
     for _ in read_blocks(path, layout, Tally(bounds=BOUNDS), max_row_bytes=2**20):
         pass
     for row in read_rows(path, layout, Tally(bounds=BOUNDS), max_row_bytes=2**20):

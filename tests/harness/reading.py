@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from distrain.errors import DataError
-from distrain.text.readers.columns import Layout
+from distrain.text.readers.columns import ColumnLayout
 from distrain.text.readers.sources import read_rows
 from distrain.text.readers.tally import Bounds, Tally
 
-PLAIN = Layout()
+PLAIN = ColumnLayout()
 NO_BOUNDS = Bounds()
 
 

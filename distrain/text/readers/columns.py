@@ -2,7 +2,7 @@
 
 Decides: how columns are named, and how messages name the location of a row. Never: reads anything.
 
-    layout = Layout(label="class", texts=("title", "2"))
+    layout = ColumnLayout(label="class", texts=("title", "2"))
     layout.has_names                                                       # True: "class" is no number
     LabelledText("4", "Linux ...", Path("a.csv"), row=7, line=9).location     # "a.csv, row 7 (line 9)"
 """
@@ -25,7 +25,7 @@ class NoRowsError(DataError):
 
 
 @dataclass(frozen=True)
-class Layout:
+class ColumnLayout:
     """Which columns hold what.
 
     Attributes:

@@ -2,8 +2,8 @@
 
 Decides: which dialects are read, where a row ends, which rows are refused. Never: how bytes become text.
 
-    rows = delimited_rows(Path("train.csv"), Layout(), Tally(), 2**26, tabs=False)
-    blocks = delimited_blocks(Path("train.csv"), Layout(), Tally(), 2**26, tabs=False)     # the same, faster
+    rows = delimited_rows(Path("train.csv"), ColumnLayout(), Tally(), 2**26, tabs=False)
+    blocks = delimited_blocks(Path("train.csv"), ColumnLayout(), Tally(), 2**26, tabs=False)     # the same, faster
 
 CSV follows RFC 4180: fields may be quoted, a quote inside is doubled. TSV has no quotes, as IANA registered
 the format: a field holds neither tab nor line end. If a column is selected by name, the first row must be a header.
@@ -23,7 +23,7 @@ import numpy as np
 
 from distrain.errors import DataError
 from distrain.text.readers.blocks import LabelledBlock, grouped
-from distrain.text.readers.columns import LabelledText, Layout, NoRowsError, location
+from distrain.text.readers.columns import ColumnLayout, LabelledText, NoRowsError, location
 from distrain.text.readers.delimited_columns import DelimitedColumns, columns_of
 from distrain.text.readers.delimited_kernel import VISIBLE, PlainRows, short_codes, split_rows
 from distrain.text.readers.lines import num_newlines, read_chunks, read_lines, split_lines
@@ -34,7 +34,7 @@ _TOO_LONG = "row too long"
 
 
 def delimited_rows(
-    path: Path, layout: Layout, tally: Tally, max_row_bytes: int, *, tabs: bool
+    path: Path, layout: ColumnLayout, tally: Tally, max_row_bytes: int, *, tabs: bool
 ) -> Iterator[LabelledText]:
     """Yield the rows of a CSV file, or of a TSV file if `tabs`; see `sources.read_rows`."""
     lines = read_lines(path, tally, max_bytes=max_row_bytes)
@@ -42,7 +42,7 @@ def delimited_rows(
 
 
 def delimited_blocks(
-    path: Path, layout: Layout, tally: Tally, max_row_bytes: int, *, tabs: bool
+    path: Path, layout: ColumnLayout, tally: Tally, max_row_bytes: int, *, tabs: bool
 ) -> Iterator[LabelledBlock]:
     """Yield the rows of `delimited_rows` in blocks; see `sources.read_blocks`.
 
@@ -79,12 +79,12 @@ def first_fields(path: Path, max_row_bytes: int, *, tabs: bool) -> list[str] | N
     return None
 
 
-def text_columns(path: Path, layout: Layout, fields: list[str], *, tabs: bool) -> list[str]:
+def text_columns(path: Path, layout: ColumnLayout, fields: list[str], *, tabs: bool) -> list[str]:
     """Return the name of each text column, empty if the columns have no names; `fields` is the first row."""
     return [fields[at].strip() if layout.has_names else "" for at in columns_of(path, layout, fields, tabs).texts]
 
 
-def _first_row(path: Path, layout: Layout, head: bytes, tabs: bool) -> tuple[int, DelimitedColumns | None]:
+def _first_row(path: Path, layout: ColumnLayout, head: bytes, tabs: bool) -> tuple[int, DelimitedColumns | None]:
     """Return the index of the first row in a file's first chunk, and the columns.
 
     The columns are None if the csv module cannot read the first row from the chunk alone.
@@ -136,7 +136,7 @@ def _unquoted(field: str) -> str:
 
 
 def _plain_block(
-    raw: bytes, found: PlainRows, path: Path, number: int, line: int, layout: Layout, tabs: bool
+    raw: bytes, found: PlainRows, path: Path, number: int, line: int, layout: ColumnLayout, tabs: bool
 ) -> LabelledBlock:
     num_rows = len(found.lines)
     # An escaped newline belongs to no word. Two spaces replace it, so that all offsets stay valid.
@@ -164,7 +164,7 @@ def _reader(lines: Iterable[str], tabs: bool) -> Any:
 
 def _parsed(
     path: Path,
-    layout: Layout,
+    layout: ColumnLayout,
     lines: Iterator[str],
     max_row_bytes: int,
     tabs: bool,

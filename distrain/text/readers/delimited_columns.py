@@ -2,7 +2,7 @@
 
 Decides: which field of a row holds label, texts and weight. Never: opens or parses a file.
 
-    columns = columns_of(Path("a.csv"), Layout(label="class"), ["class", "title", "body"], tabs=False)
+    columns = columns_of(Path("a.csv"), ColumnLayout(label="class"), ["class", "title", "body"], tabs=False)
     columns.label, columns.texts                             # 0, [1, 2]
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from distrain.errors import ConfigurationError, DataError
-from distrain.text.readers.columns import Layout, no_column, shown_names
+from distrain.text.readers.columns import ColumnLayout, no_column, shown_names
 
 
 class DelimitedColumns(NamedTuple):
@@ -36,7 +36,7 @@ class DelimitedColumns(NamedTuple):
         return self.texts == [*range(self.texts[0], self.texts[-1] + 1)]
 
 
-def columns_of(path: Path, layout: Layout, fields: list[str], tabs: bool) -> DelimitedColumns:
+def columns_of(path: Path, layout: ColumnLayout, fields: list[str], tabs: bool) -> DelimitedColumns:
     """Return the columns of a file.
 
     Args:

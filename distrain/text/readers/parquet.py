@@ -3,7 +3,7 @@
 Decides: which columns can hold labels and texts, and how much memory pyarrow may use. Never: which values make a row
 (`records.py` does).
 
-    rows = parquet_rows(Path("train.parquet"), Layout(texts=("title", "body")), Tally(), 2**26)
+    rows = parquet_rows(Path("train.parquet"), ColumnLayout(texts=("title", "body")), Tally(), 2**26)
 
 A few bytes of Parquet can stand for any number of rows, and for any number of bytes in a row. So the declared rows are
 checked before reading, decoded bytes are counted, and memory is bounded while pyarrow decodes a batch.
@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from distrain.errors import ConfigurationError, DataError
 from distrain.extras import require_extra
 from distrain.remote.path import RemotePath
-from distrain.text.readers.columns import LabelledText, Layout, no_column, shown_names
+from distrain.text.readers.columns import ColumnLayout, LabelledText, no_column, shown_names
 from distrain.text.readers.memory_bound import memory_bound
 from distrain.text.readers.records import MEMORY_ROWS, labelled_text
 from distrain.text.readers.tally import Tally
@@ -31,7 +31,7 @@ _ROW_BYTES = 64  # what a row costs besides its text: `prepare` stores its label
 _Result = TypeVar("_Result")
 
 
-def parquet_rows(path: Path, layout: Layout, tally: Tally, max_row_bytes: int) -> Iterator[LabelledText]:
+def parquet_rows(path: Path, layout: ColumnLayout, tally: Tally, max_row_bytes: int) -> Iterator[LabelledText]:
     """Yield the rows of a Parquet file, read in batches; see `sources.read_rows`."""
     require_extra("pyarrow", extra="parquet", what=f"Reading {path}")
     import pyarrow

@@ -2,7 +2,7 @@
 
 Decides: which keys and values make a row. Never: how bytes become text (`lines.py`).
 
-    rows = json_rows(Path("train.jsonl"), Layout(texts=("title", "body")), Tally(), 2**26)
+    rows = json_rows(Path("train.jsonl"), ColumnLayout(texts=("title", "body")), Tally(), 2**26)
 
 By default the key "label" holds the label, and the key "text" the text. Null and NaN become an empty text. A whole
 number is written without a decimal point.
@@ -20,7 +20,7 @@ from typing import Any
 
 from distrain.errors import DataError
 from distrain.files import unique_names
-from distrain.text.readers.columns import LabelledText, Layout, location, shown_names
+from distrain.text.readers.columns import ColumnLayout, LabelledText, location, shown_names
 from distrain.text.readers.label_lists import joined_labels
 from distrain.text.readers.lines import read_lines
 from distrain.text.readers.memory_bound import memory_bound
@@ -31,7 +31,7 @@ MAX_EXACT = 2**53  # whole numbers from here on share one floating number with t
 _SMALL_LINE = 2**20  # bytes; the values of a line take 30 times as much memory at most
 
 
-def json_rows(path: Path, layout: Layout, tally: Tally, max_row_bytes: int) -> Iterator[LabelledText]:
+def json_rows(path: Path, layout: ColumnLayout, tally: Tally, max_row_bytes: int) -> Iterator[LabelledText]:
     """Yield the rows of a JSON Lines file, numbered by line; see `sources.read_rows`."""
     keys = layout.keys
     for number, line in enumerate(read_lines(path, tally, max_bytes=max_row_bytes), start=1):
@@ -73,7 +73,7 @@ def _clean(value: Any, tally: Tally, path: Path, row: int) -> Any:
     return value
 
 
-def labelled_text(record: Mapping[str, Any], layout: Layout, path: Path, row: int) -> LabelledText:
+def labelled_text(record: Mapping[str, Any], layout: ColumnLayout, path: Path, row: int) -> LabelledText:
     """Return one row.
 
     Args:
@@ -119,7 +119,7 @@ def labelled_text(record: Mapping[str, Any], layout: Layout, path: Path, row: in
     return LabelledText(written, text, path, row, 0, weight)
 
 
-def _check_number(number: Any, label_key: str, layout: Layout, path: Path, row: int) -> None:
+def _check_number(number: Any, label_key: str, layout: ColumnLayout, path: Path, row: int) -> None:
     """Raise DataError if a label is a number that others may share."""
     if layout.has_numbers or not isinstance(number, float):
         return

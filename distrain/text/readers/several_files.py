@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from distrain.errors import DataError
 from distrain.text.readers.blocks import LabelledBlock
-from distrain.text.readers.columns import Layout, NoRowsError, shown_names
+from distrain.text.readers.columns import ColumnLayout, NoRowsError, shown_names
 from distrain.text.readers.delimited import first_fields, text_columns
 from distrain.text.readers.sources import read_blocks, reader_of
 from distrain.text.readers.tally import Tally
@@ -45,7 +45,7 @@ class _Columns(NamedTuple):
 
 
 def read_all_blocks(
-    paths: Sequence[Path], layout: Layout, tally: Tally, *, max_row_bytes: int, exact: bool = False
+    paths: Sequence[Path], layout: ColumnLayout, tally: Tally, *, max_row_bytes: int, exact: bool = False
 ) -> Iterator[LabelledBlock]:
     """Yield the rows of all files in blocks; see `sources.read_blocks`.
 
@@ -66,7 +66,7 @@ def read_all_blocks(
         tally.notes.append(f"{len(empty):,} of {len(paths):,} files hold no rows: {shown}.")
 
 
-def check_columns(paths: Sequence[Path], layout: Layout, tally: Tally, *, max_row_bytes: int) -> None:
+def check_columns(paths: Sequence[Path], layout: ColumnLayout, tally: Tally, *, max_row_bytes: int) -> None:
     """Compare the columns of several files by their first rows.
 
     Args:
@@ -100,7 +100,7 @@ def check_columns(paths: Sequence[Path], layout: Layout, tally: Tally, *, max_ro
         )
 
 
-def _columns(path: Path, layout: Layout, max_row_bytes: int) -> _Columns | None:
+def _columns(path: Path, layout: ColumnLayout, max_row_bytes: int) -> _Columns | None:
     """Return the columns of one file, or None if the file has no first row that can be read."""
     reader = reader_of(path)
     if path.is_dir():

@@ -4,7 +4,7 @@ Decides: which reader reads a path, and how a folder of files becomes rows. Neve
 (`labels.py`), or how bytes become text (`lines.py`).
 
     tally = Tally()
-    for row in read_rows(Path("train.csv.gz"), Layout(label="class", texts=("title", "body")), tally):
+    for row in read_rows(Path("train.csv.gz"), ColumnLayout(label="class", texts=("title", "body")), tally):
         row.label, row.text, row.location                       # location: "train.csv.gz, row 7 (line 9)"
     tally.sentences(Path("train.csv.gz"))                    # messages about repaired lines
 
@@ -23,7 +23,7 @@ from pathlib import Path
 from distrain.errors import ConfigurationError, DataError
 from distrain.text.readers.blocks import LabelledBlock, grouped
 from distrain.text.readers.byte_streams import READ_ERRORS, open_bytes, unreadable
-from distrain.text.readers.columns import LabelledText, Layout, NoRowsError
+from distrain.text.readers.columns import ColumnLayout, LabelledText, NoRowsError
 from distrain.text.readers.delimited import delimited_blocks, delimited_rows
 from distrain.text.readers.input_files import entries_of, suffix_of
 from distrain.text.readers.no_text import kind_of, refuse_no_text
@@ -37,7 +37,7 @@ IGNORED_FOLDERS = ("unsup",)  # aclImdb/train/unsup holds reviews without labels
 
 
 def read_rows(
-    path: Path, layout: Layout, tally: Tally, *, max_row_bytes: int = MAX_ROW_BYTES
+    path: Path, layout: ColumnLayout, tally: Tally, *, max_row_bytes: int = MAX_ROW_BYTES
 ) -> Iterator[LabelledText]:
     """Yield the rows of a file, or of a folder with one folder of files per class, in order.
 
@@ -64,7 +64,7 @@ def read_rows(
 
 
 def read_blocks(
-    path: Path, layout: Layout, tally: Tally, *, max_row_bytes: int = MAX_ROW_BYTES, exact: bool = False
+    path: Path, layout: ColumnLayout, tally: Tally, *, max_row_bytes: int = MAX_ROW_BYTES, exact: bool = False
 ) -> Iterator[LabelledBlock]:
     """Yield the rows of `read_rows` in blocks, several times faster if a file is plain CSV or TSV.
 
@@ -87,7 +87,7 @@ def read_blocks(
         raise NoRowsError(f"{path} holds no rows. Each row needs a label and a text.")
 
 
-_Reader = Callable[[Path, Layout, Tally, int], Iterator[LabelledText]]
+_Reader = Callable[[Path, ColumnLayout, Tally, int], Iterator[LabelledText]]
 
 
 def reader_of(path: Path) -> _Reader:
@@ -106,7 +106,7 @@ def reader_of(path: Path) -> _Reader:
     return partial(delimited_rows, tabs=suffix in (".tsv", ".tab"))
 
 
-def _folder_rows(path: Path, layout: Layout, tally: Tally, max_row_bytes: int) -> Iterator[LabelledText]:
+def _folder_rows(path: Path, layout: ColumnLayout, tally: Tally, max_row_bytes: int) -> Iterator[LabelledText]:
     """Yield the files of `path/<class>/`, sorted by class and by name, without hidden files."""
     if layout.weight is not None:
         raise ConfigurationError(f"{path} is a folder of texts without columns, so it has no --weight-column.")

@@ -11,7 +11,7 @@ import pytest
 from threads_as_processes import on_all
 
 from distrain.cluster import heartbeat
-from distrain.cluster.heartbeat import Frame, Kind, Link, connect_ranks
+from distrain.cluster.heartbeat import Frame, Kind, RankConnection, connect_ranks
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -37,7 +37,7 @@ def ends():
     """Return a link and the plain socket of its peer."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         peer = socket.create_connection(listener.getsockname())
-        link = Link(1, "elsewhere", listener.accept()[0])
+        link = RankConnection(1, "elsewhere", listener.accept()[0])
     yield link, peer
     link.close()
     peer.close()

@@ -17,7 +17,7 @@ from distrain.cluster.error_relay import ErrorRelay
 from distrain.config import PrepareConfig
 from distrain.errors import ConfigurationError, DataError
 from distrain.prepare.pipeline import prepare
-from distrain.prepare.worker_pool import WorkerPool
+from distrain.prepare.worker_group import WorkerGroup
 
 
 def joined(folder, table, **settings):
@@ -186,10 +186,10 @@ def test_workers_receive_all_files(tmp_path, monkeypatch):
     table = rows(60)
     expected = joined(tmp_path, table)
     config = PrepareConfig(train=shards_of(tmp_path / "shards", table), out=tmp_path / "out", workers=2)
-    pool = WorkerPool(config, 2)
+    workers = WorkerGroup(config, 2)
     try:
-        prepare(config, console=Console(quiet=True), group=ErrorRelay(pool, end_peers=pool.end, reporting_rank=0))
-        pool.wait()
+        prepare(config, console=Console(quiet=True), group=ErrorRelay(workers, end_peers=workers.end, reporting_rank=0))
+        workers.wait()
     finally:
-        pool.end()
+        workers.end()
     assert tree(tmp_path / "out") == expected

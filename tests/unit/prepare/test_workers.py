@@ -17,7 +17,7 @@ from distrain.config import PrepareConfig
 from distrain.data import dataset_writer
 from distrain.errors import DataError
 from distrain.prepare.pipeline import prepare
-from distrain.prepare.worker_pool import pack, unpack
+from distrain.prepare.worker_group import pack, unpack
 from distrain.text.readers import lines
 from distrain.text.vectorizers import ngram_counts, token_store
 

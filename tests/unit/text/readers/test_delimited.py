@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from reading import read, refused, write
 
 from distrain.errors import ConfigurationError
-from distrain.text.readers.columns import Layout
+from distrain.text.readers.columns import ColumnLayout
 from distrain.text.readers.sources import read_rows
 from distrain.text.readers.tally import Tally
 
@@ -25,7 +25,7 @@ def test_csv_without_header_is_label_then_texts(tmp_path):
 
 def test_locations_count_rows_as_people_do(tmp_path):
     path = write(tmp_path / "a.csv", 'label,text\n1,"a\nb"\n\n2,c\n')
-    rows = list(read_rows(path, Layout(label="label"), Tally()))
+    rows = list(read_rows(path, ColumnLayout(label="label"), Tally()))
     assert [(row.row, row.line) for row in rows] == [(2, 2), (3, 5)]
     assert rows[0].location == f"{path}, row 2"
     assert rows[1].location == f"{path}, row 3 (line 5)"
@@ -47,10 +47,10 @@ def test_csv_reads_what_the_csv_module_wrote(tmp_path_factory, table):
 @pytest.mark.parametrize(
     ("layout", "expected"),
     [
-        (Layout(label="kind"), ("A", "7 t b")),
-        (Layout(label="kind", texts=("body",)), ("A", "b")),
-        (Layout(texts=("body", "title")), ("7", "b t")),
-        (Layout(label="2", texts=("title", "3")), ("A", "t b")),
+        (ColumnLayout(label="kind"), ("A", "7 t b")),
+        (ColumnLayout(label="kind", texts=("body",)), ("A", "b")),
+        (ColumnLayout(texts=("body", "title")), ("7", "b t")),
+        (ColumnLayout(label="2", texts=("title", "3")), ("A", "t b")),
     ],
 )
 def test_columns_by_name_and_number(tmp_path, layout, expected):
@@ -59,19 +59,19 @@ def test_columns_by_name_and_number(tmp_path, layout, expected):
 
 def test_columns_by_number_read_no_header(tmp_path):
     path = write(tmp_path / "a.csv", "a,b,c\nd,e,f\n")
-    assert read(path, Layout(label="2", texts=("0",)))[0] == [("c", "a"), ("f", "d")]
+    assert read(path, ColumnLayout(label="2", texts=("0",)))[0] == [("c", "a"), ("f", "d")]
 
 
 def test_column_named_label_is_the_default_with_a_header(tmp_path):
-    assert read(write(tmp_path / "a.csv", "text,label\nt,x\n"), Layout(texts=("text",)))[0] == [("x", "t")]
+    assert read(write(tmp_path / "a.csv", "text,label\nt,x\n"), ColumnLayout(texts=("text",)))[0] == [("x", "t")]
 
 
 @pytest.mark.parametrize(
     ("layout", "word"),
     [
-        (Layout(label="nix"), "'title'"),
-        (Layout(label="9"), "2 columns"),
-        (Layout(label="title", texts=("title", "id")), "label and text"),
+        (ColumnLayout(label="nix"), "'title'"),
+        (ColumnLayout(label="9"), "2 columns"),
+        (ColumnLayout(label="title", texts=("title", "id")), "label and text"),
     ],
 )
 def test_columns_that_do_not_exist(tmp_path, layout, word):
@@ -79,7 +79,7 @@ def test_columns_that_do_not_exist(tmp_path, layout, word):
 
 
 def test_two_columns_of_one_name(tmp_path):
-    assert "Rename" in refused(write(tmp_path / "a.csv", "x,x,y\n1,2,3\n"), Layout(label="x"), ConfigurationError)
+    assert "Rename" in refused(write(tmp_path / "a.csv", "x,x,y\n1,2,3\n"), ColumnLayout(label="x"), ConfigurationError)
 
 
 def test_tsv_has_no_quotes(tmp_path):
@@ -88,7 +88,7 @@ def test_tsv_has_no_quotes(tmp_path):
 
 def test_escaped_newlines_only_where_asked_for(tmp_path):
     path = write(tmp_path / "a.csv", '1,"good\\nbad"\n')
-    assert read(path, Layout(escaped_newlines=True))[0] == [("1", "good\nbad")]
+    assert read(path, ColumnLayout(escaped_newlines=True))[0] == [("1", "good\nbad")]
     assert read(path)[0] == [("1", "good\\nbad")]
 
 

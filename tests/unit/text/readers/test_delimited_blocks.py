@@ -12,7 +12,7 @@ from reading import PLAIN, write
 
 from distrain.errors import ConfigurationError, DataError
 from distrain.text.readers import lines
-from distrain.text.readers.columns import Layout
+from distrain.text.readers.columns import ColumnLayout
 from distrain.text.readers.sources import read_blocks, read_rows
 from distrain.text.readers.tally import Tally
 from distrain.text.readers.texts import Texts
@@ -73,7 +73,12 @@ fragments = st.sampled_from([*plain_fragments, *hard_fragments, *whole_rows])
 @given(
     st.lists(fragments, min_size=1, max_size=25).map("".join),
     st.sampled_from(
-        [PLAIN, Layout(label="label"), Layout(label="1", texts=("0",), escaped_newlines=True), Layout("2")]
+        [
+            PLAIN,
+            ColumnLayout(label="label"),
+            ColumnLayout(label="1", texts=("0",), escaped_newlines=True),
+            ColumnLayout("2"),
+        ]
     ),
     st.sampled_from(["a.csv", "a.tsv"]),
     st.sampled_from([4, 30, 2**20]),

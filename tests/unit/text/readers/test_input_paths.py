@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from reading import read, refused, write
 
-from distrain.text.readers.columns import Layout
+from distrain.text.readers.columns import ColumnLayout
 
 
 def test_folder_per_class_is_sorted(tmp_path):
@@ -50,7 +50,7 @@ def test_files_that_are_wrong(tmp_path, content, words):
 
 
 def test_a_header_alone(tmp_path):
-    assert "header but no rows" in refused(write(tmp_path / "a.csv", "label,text\n"), Layout(label="label"))
+    assert "header but no rows" in refused(write(tmp_path / "a.csv", "label,text\n"), ColumnLayout(label="label"))
 
 
 def test_paths_that_are_wrong(tmp_path):

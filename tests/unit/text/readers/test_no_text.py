@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from distrain.errors import DataError
-from distrain.text.readers.columns import Layout
+from distrain.text.readers.columns import ColumnLayout
 from distrain.text.readers.input_files import find_files
 from distrain.text.readers.sources import read_blocks, read_rows
 from distrain.text.readers.tally import Tally
@@ -38,7 +38,7 @@ CONTENTS = [(kind, content) for kind, contents in KINDS.items() for content in c
 
 def rows_of(path):
     found = find_files([path], "--train")
-    return [row for one in found.paths for row in read_rows(one, Layout(), Tally())]
+    return [row for one in found.paths for row in read_rows(one, ColumnLayout(), Tally())]
 
 
 @pytest.mark.parametrize(("kind", "content"), CONTENTS)
@@ -49,7 +49,7 @@ def test_the_first_bytes_tell_a_file_that_is_no_text(tmp_path, kind, content):
         with pytest.raises(DataError, match=f"cat/1 is {kind}, no text"):
             rows_of(path)
         with pytest.raises(DataError, match=f"cat/1 is {kind}, no text"):
-            list(read_blocks(path, Layout(), Tally()))
+            list(read_blocks(path, ColumnLayout(), Tally()))
 
 
 @pytest.mark.parametrize("name", ["1.jpg", "1.PNG", "1.wav", "1.mp4", "1.pdf", "1.docx", "1.npy", "1.parquet", "1.tar"])

@@ -11,7 +11,7 @@ import pytest
 from reading import read, refused, write
 
 from distrain.errors import ConfigurationError
-from distrain.text.readers.columns import Layout
+from distrain.text.readers.columns import ColumnLayout
 from distrain.text.readers.tally import Bounds
 
 pyarrow = pytest.importorskip("pyarrow")
@@ -27,8 +27,8 @@ def test_parquet(tmp_path):
     assert rows == [("x", "héllo"), ("y", ""), ("z", "c")] * 3000
     assert tally.empty == 3000
     assert 0.9 * path.stat().st_size < tally.num_bytes <= path.stat().st_size
-    assert read(path, Layout(label="n", texts=("label", "text")))[0][:2] == [("0", "x héllo"), ("1", "y ")]
-    assert "'label', 'text', 'n'" in refused(path, Layout(label="no"), ConfigurationError)
+    assert read(path, ColumnLayout(label="n", texts=("label", "text")))[0][:2] == [("0", "x héllo"), ("1", "y ")]
+    assert "'label', 'text', 'n'" in refused(path, ColumnLayout(label="no"), ConfigurationError)
     assert "Parquet" in refused(write(tmp_path / "cut.parquet", path.read_bytes()[:-100]))
 
 
@@ -96,7 +96,7 @@ def test_a_doubled_column_is_refused_if_it_is_read(tmp_path):
     parquet.write_table(pyarrow.Table.from_arrays(columns, ["label", "text", "text"]), path)
     assert "2 columns named 'text'" in refused(path, error=ConfigurationError)
     parquet.write_table(pyarrow.Table.from_arrays(columns, ["text", "label", "a.b"]), path)
-    assert read(path, Layout(texts=("text", "a.b")))[0] == [("y", "x z")]
+    assert read(path, ColumnLayout(texts=("text", "a.b")))[0] == [("y", "x z")]
 
 
 def repeated(text, rows):
@@ -129,7 +129,7 @@ import resource, sys, threading, time
 from pathlib import Path
 import pyarrow.parquet
 from distrain.errors import DataError
-from distrain.text.readers.columns import Layout
+from distrain.text.readers.columns import ColumnLayout
 from distrain.text.readers.sources import read_rows
 from distrain.text.readers.tally import Bounds, Tally
 
@@ -145,7 +145,8 @@ before, peak = anonymous(), [0]
 threading.Thread(target=watch, daemon=True).start()
 for path in sys.argv[1:]:
     try:
-        for row in read_rows(Path(path), Layout(), Tally(bounds=Bounds(max_expansion=2**20)), max_row_bytes=2**24):
+        tally = Tally(bounds=Bounds(max_expansion=2**20))
+        for row in read_rows(Path(path), ColumnLayout(), tally, max_row_bytes=2**24):
             pass
         print("read")
     except DataError as error:

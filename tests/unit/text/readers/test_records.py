@@ -7,7 +7,7 @@ import json
 import pytest
 from reading import read, refused, write
 
-from distrain.text.readers.columns import Layout
+from distrain.text.readers.columns import ColumnLayout
 
 
 def test_json_lines(tmp_path):
@@ -19,7 +19,7 @@ def test_json_lines(tmp_path):
     ]
     write(path, "\n\n".join(json.dumps(record) for record in records))
     assert read(path)[0] == [("x", "héllo\nworld"), ("3", ""), ("true", "2")]
-    assert read(path, Layout(label="text", texts=("label",)))[0][0] == ("héllo\nworld", "x")
+    assert read(path, ColumnLayout(label="text", texts=("label",)))[0][0] == ("héllo\nworld", "x")
 
 
 @pytest.mark.parametrize(

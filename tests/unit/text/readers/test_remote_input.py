@@ -13,7 +13,7 @@ from web_server import web_server
 from distrain.errors import ConfigurationError, DataError
 from distrain.remote import ranged_file
 from distrain.remote.path import to_path
-from distrain.text.readers.columns import Layout
+from distrain.text.readers.columns import ColumnLayout
 from distrain.text.readers.input_files import find_files
 from distrain.text.readers.sources import read_rows
 from distrain.text.readers.tally import Tally
@@ -22,10 +22,10 @@ pytestmark = pytest.mark.usefixtures("cache_folder")
 
 CSV = b'label,text\na,"one, two"\nb,three\n'
 ROWS = [("a", "one, two"), ("b", "three")]
-NAMED = Layout(label="label", texts=("text",))
+NAMED = ColumnLayout(label="label", texts=("text",))
 
 
-def _rows(path: Path, layout: Layout = NAMED) -> list[tuple[str, str]]:
+def _rows(path: Path, layout: ColumnLayout = NAMED) -> list[tuple[str, str]]:
     return [(row.label, row.text) for row in read_rows(path, layout, Tally())]
 
 
@@ -52,7 +52,7 @@ def test_a_folder_of_classes(store: ObjectStore):
     for name in ("neg/1.txt", "pos/2.txt"):
         store.put(f"classes/{name}", name.encode())
     (path,) = find_files([to_path("s3://bucket/classes")], "--train").paths
-    assert _rows(path, Layout()) == [("neg", "neg/1.txt"), ("pos", "pos/2.txt")]
+    assert _rows(path, ColumnLayout()) == [("neg", "neg/1.txt"), ("pos", "pos/2.txt")]
 
 
 def test_damaged_text_is_named_with_its_url_and_row(store: ObjectStore):

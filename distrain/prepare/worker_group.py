@@ -2,9 +2,9 @@
 
 Decides: how workers start and end, and how bytes travel between them. Never: what they work on.
 
-    pool = WorkerPool(config, size=3)                # in rank 0: starts `worker_main` twice
-    pool.all_gather_bytes(b"mine")                   # [b"mine", b"from rank 1", b"from rank 2"]
-    pool.wait()
+    group = WorkerGroup(config, size=3)                # in rank 0: starts `worker_main` twice
+    group.all_gather_bytes(b"mine")                   # [b"mine", b"from rank 1", b"from rank 2"]
+    group.wait()
 
     Worker(connection, rank=1, size=3)               # the same group in a started process
 
@@ -31,7 +31,7 @@ from distrain.errors import RankError
 from distrain.remote.path import text_of
 
 
-class WorkerPool(ProcessGroup):
+class WorkerGroup(ProcessGroup):
     """Rank 0 of a group, which starts the other ranks.
 
     Args:
@@ -102,7 +102,7 @@ class WorkerPool(ProcessGroup):
 
 
 class Worker(ProcessGroup):
-    """Another rank of the group of a `WorkerPool`.
+    """Another rank of the group of a `WorkerGroup`.
 
     Args:
         connection: the socket that leads to rank 0.
