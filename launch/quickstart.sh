@@ -4,13 +4,14 @@ set -euo pipefail
 
 usage() {
   cat <<'TEXT'
-Usage: launch/quickstart.sh [--np N]
+Usage: launch/quickstart.sh [-n N]
 
 Installs distrain into .venv, writes a demo corpus, prepares it, and trains a text classifier on it with N replicas.
 With GPUs, N is by default their number, and CUDA_VISIBLE_DEVICES selects GPUs. The replicas are processes if
 ./launch/install_horovod.sh --gpu has built Horovod, else one process holds all of them.
 Without N GPUs the replicas are processes on the CPU, 2 by default. They use Horovod if it is built, else MPI.
-The script writes to quickstart/. It needs Python >= 3.11 and, the first time, access to the Python package index.
+The option --np N means the same as -n N. The script writes to quickstart/. It needs Python >= 3.11 and, the first
+time, access to the Python package index.
 TEXT
 }
 
@@ -21,7 +22,7 @@ while [ $# -gt 0 ]; do
       usage
       exit 0
       ;;
-    --np) # the check below refuses a missing number, like a wrong one
+    -n | --np) # the check below refuses a missing number, like a wrong one
       processes=${2:-}
       shift
       ;;
@@ -35,7 +36,7 @@ while [ $# -gt 0 ]; do
   shift || true
 done
 if [ "$processes" != auto ] && ! [[ $processes =~ ^[1-9][0-9]{0,2}$ ]]; then
-  printf 'error: --np is "%s", but it must be a number of processes from 1 to 999\n\n' "$processes" >&2
+  printf 'error: -n is "%s", but it must be a number of processes from 1 to 999\n\n' "$processes" >&2
   usage >&2
   exit 2
 fi
@@ -87,10 +88,10 @@ else
   arguments=(--data "$data" --run "$run" --devices "$devices" --epochs 20)
   # Without NCCL one process for all GPUs is faster than processes, because MPI sums on the host.
   if [ "$devices" != cpu ] && { [ "$processes" -eq 1 ] || ! has_nccl; }; then
-    say "3/3  Training with --np $processes on $where, in one process: $run"
+    say "3/3  Training with -n $processes on $where, in one process: $run"
     "$distrain" train "${arguments[@]}"
   else
-    say "3/3  Training with --np $processes on $where, in $processes processes: $run"
+    say "3/3  Training with -n $processes on $where, in $processes processes: $run"
     launch/single_node.sh -n "$processes" "${arguments[@]}"
   fi
 fi
@@ -104,7 +105,7 @@ summary = json.loads((run / "summary.json").read_text())
 print()
 print(
     f"Accuracy {summary['validation_accuracy']:.4f} on rows not trained on, after {summary['epochs']} epochs "
-    f"with --np {summary['num_replicas']}, strategy {summary['strategy']}, "
+    f"with -n {summary['num_replicas']}, strategy {summary['strategy']}, "
     f"at {summary['samples_per_second']:,.0f} samples/s."
 )
 print(f"Report:   {(run / 'report.html').resolve()}")

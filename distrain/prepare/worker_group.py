@@ -2,8 +2,8 @@
 
 Decides: how workers start and end, and how bytes travel between them. Never: what they work on.
 
-    group = WorkerGroup(config, size=3)                # in rank 0: starts `worker_main` twice
-    group.all_gather_bytes(b"mine")                   # [b"mine", b"from rank 1", b"from rank 2"]
+    group = WorkerGroup(config, size=3)              # in rank 0: starts `worker_main` twice
+    group.all_gather_bytes(b"mine")                  # [b"mine", b"from rank 1", b"from rank 2"]
     group.wait()
 
     Worker(connection, rank=1, size=3)               # the same group in a started process

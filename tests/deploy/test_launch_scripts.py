@@ -60,7 +60,9 @@ def test_scripts_run_and_print_their_usage_from_anywhere(script, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("arguments", [["--what"], ["--np"], ["--np", "0"], ["--np", "two"], ["--np=1000"], ["2"]])
+@pytest.mark.parametrize(
+    "arguments", [["--what"], ["--np"], ["--np", "0"], ["--np", "two"], ["--np=1000"], ["-n"], ["-n", "0"], ["2"]]
+)
 def test_quickstart_refuses_unknown_arguments(arguments, bare_machine):
     done = run("launch/quickstart.sh", *arguments, env={"PATH": str(bare_machine / "bin")})
     assert done.returncode == 2

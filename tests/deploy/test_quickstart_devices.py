@@ -73,7 +73,7 @@ def trained(tree, *arguments, gpus, build, has_nccl=False, visible=None):
             "on 2 of 4 GPU(s)",
         ),
         ([], {"gpus": 4, "build": "gpu", "visible": "2"}, "distrain train quickstart/run-1 --devices gpu:0", "1 of 1"),
-        (["--np", "4"], {"gpus": 2, "build": "gpu"}, "single_node.sh -n 4 quickstart/run-4 --devices cpu", "the CPU"),
+        (["-n", "4"], {"gpus": 2, "build": "gpu"}, "single_node.sh -n 4 quickstart/run-4 --devices cpu", "the CPU"),
         ([], {"gpus": 2, "build": "cpu"}, "single_node.sh -n 2 quickstart/run-2 --devices cpu", "rm -r .venv"),
         ([], {"gpus": 2, "build": "gpu", "visible": ""}, "single_node.sh -n 2 quickstart/run-2 --devices cpu", "CPU"),
     ],
