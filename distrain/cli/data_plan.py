@@ -82,7 +82,7 @@ def _opened(config: TrainConfig, *, verify: bool) -> tuple[Examples, Examples | 
 def _model_size(name: str, train: Examples) -> ModelSize:
     from distrain.config.named_function import find_function
     from distrain.data.batches import sample_batch
-    from distrain.keras_backend import require_tensorflow
+    from distrain.keras_backend.start import require_tensorflow
     from distrain.planning.data_plan import ModelSize
 
     require_tensorflow()

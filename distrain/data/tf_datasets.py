@@ -18,13 +18,9 @@ from typing import Any
 from distrain.data.nests import leaves
 from distrain.data.source_reader import part_of
 from distrain.errors import ConfigurationError, DataError
+from distrain.keras_backend.tf_data import BATCHING, last_operations
 
 _LOG = logging.getLogger(__name__)
-
-_BATCHING = ("Batch", "ParallelBatch", "PaddedBatch", "Rebatch")
-_KEEPING = ("Prefetch", "Options", "Cache", "Shuffle", "Take", "Skip", "Repeat", "AssertCardinality", "Shard", "Filter")
-_CHANGING = ("Map", "ParallelMap")
-_MAX_OPERATIONS = 1000
 
 
 def is_cut(dataset: Any, name: str) -> bool:
@@ -39,8 +35,8 @@ def is_cut(dataset: Any, name: str) -> bool:
     sizes = {shape[0] for shape in shapes}
     if sizes == {None}:
         return True
-    kinds = _last_operations(dataset)
-    if len(sizes) == 1 and kinds and kinds[-1] in _BATCHING:
+    kinds = last_operations(dataset)
+    if len(sizes) == 1 and kinds and kinds[-1] in BATCHING:
         size = sizes.pop()
         what = f"{name}: the data set makes batches of {size} by .batch({size}, drop_remainder=True)"
         if len(kinds) == 1:
@@ -63,22 +59,3 @@ def unbatched(batches: Iterator[Any]) -> Iterator[Any]:
             raise DataError(f"a batch has arrays of {', '.join(map(str, sorted(sizes)))} rows; give .unbatch() data")
         for row in range(sizes.pop()):
             yield part_of(batch, row)
-
-
-def _last_operations(dataset: Any) -> list[str]:
-    """Return the last operations up to a batching one, the last one first, without those that keep elements.
-
-    TensorFlow offers no public way to ask. Where the private one is gone, nothing is known: the list is empty.
-    """
-    found: list[str] = []
-    for _ in range(_MAX_OPERATIONS):
-        kind = type(dataset).__name__.strip("_").removesuffix("Dataset")
-        if kind in _BATCHING or kind in _CHANGING:
-            found.append(kind)
-        if kind in _BATCHING or kind not in _CHANGING + _KEEPING or not hasattr(dataset, "_inputs"):
-            break
-        inputs = dataset._inputs()
-        if len(inputs) != 1:
-            break
-        dataset = inputs[0]
-    return found

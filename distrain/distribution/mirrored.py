@@ -21,7 +21,7 @@ from distrain.distribution.forward_sums import differentiable_sum, step_graph
 from distrain.distribution.indexed_slices import dense
 from distrain.distribution.step_loop import compile_step_loop
 from distrain.distribution.zero_copy import compile_zero_copy
-from distrain.keras_backend import (
+from distrain.keras_backend.private_names import (
     disable_gradient_all_reduce,
     keep_losses_undivided,
     require_private_hooks,

@@ -24,7 +24,7 @@ from distrain.cluster.other_program import answer_of
 from distrain.cluster.placement import grouped
 from distrain.doctor.finding import Finding
 from distrain.extras import install_command
-from distrain.keras_backend import TRIED_VERSIONS
+from distrain.keras_backend.private_names import TRIED_VERSIONS
 
 MPIRUN_SECONDS = 20.0
 

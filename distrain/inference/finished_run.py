@@ -25,7 +25,7 @@ from distrain.data.batches import sample_batch
 from distrain.data.examples import Examples
 from distrain.errors import CheckpointError, ConfigurationError
 from distrain.file_names import CONFIG_NAME
-from distrain.keras_backend import require_tensorflow
+from distrain.keras_backend.start import require_tensorflow
 from distrain.runs.checkpoint import Checkpoint
 from distrain.runs.directory import config_of, read_settings
 from distrain.runs.manifest import check_files

@@ -15,7 +15,7 @@ import keras
 
 from distrain.config import DROPOUT_RATES, TrainConfig
 from distrain.errors import ConfigurationError
-from distrain.keras_backend import compile_arguments, is_under_strategy, made_in_scope
+from distrain.keras_backend.private_names import compile_arguments, is_under_strategy, made_in_scope
 from distrain.models.heads import CLASSES, Head
 from distrain.models.optimizers import ChooseOptimizer, default_optimizer
 from distrain.models.precision import precision

@@ -16,7 +16,7 @@ from functools import partial
 from types import CodeType, FunctionType
 from typing import Any
 
-from distrain.keras_backend import all_layers, compile_arguments
+from distrain.keras_backend.private_names import all_layers, compile_arguments
 
 _NOT_OF_THE_USER = ("keras", "tensorflow", "distrain", "builtins")
 

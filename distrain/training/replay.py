@@ -24,7 +24,7 @@ from distrain.cluster.world import find_world
 from distrain.config import TrainConfig
 from distrain.errors import CheckpointError, ConfigurationError, StopRequested
 from distrain.file_names import CHECKPOINTS_NAME, CONFIG_NAME
-from distrain.keras_backend import require_tensorflow
+from distrain.keras_backend.start import require_tensorflow
 from distrain.reporting.metrics_log import json_scalar
 from distrain.runs.checkpoint import Checkpoint, list_checkpoints, load_checkpoint, step_of
 from distrain.runs.directory import config_of, read_settings

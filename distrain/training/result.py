@@ -17,7 +17,7 @@ from typing import Any
 from distrain.cluster.error_relay import run_on_all_ranks
 from distrain.errors import CheckpointError
 from distrain.file_names import CHECKPOINTS_NAME, MODEL_NAME, SUMMARY_NAME
-from distrain.keras_backend import leave_strategy
+from distrain.keras_backend.private_names import leave_strategy
 from distrain.runs import directory as run_directory
 from distrain.runs.checkpoint import Checkpoint
 from distrain.runs.disk_room import required_write

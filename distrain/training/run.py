@@ -23,7 +23,7 @@ from distrain.cluster.signals import StopRequest
 from distrain.config import TrainConfig
 from distrain.data.workers.pool import WorkerPool
 from distrain.errors import StopRequested
-from distrain.keras_backend import require_tensorflow
+from distrain.keras_backend.start import require_tensorflow
 from distrain.reporting.boot_clock import boot_clock
 from distrain.reporting.kubeflow_status import sent_trainer_status
 from distrain.reporting.metrics_server import served_metrics

@@ -31,7 +31,7 @@ from distrain.data.batches import sample_batch
 from distrain.data.nests import map_nest
 from distrain.data.plan import EpochPlan
 from distrain.errors import CheckpointError, ConfigurationError
-from distrain.keras_backend import state_variables
+from distrain.keras_backend.private_names import state_variables
 from distrain.runs import directory as run_directory
 from distrain.runs.checkpoint import Checkpoint, pack_checkpoint, unpack_checkpoint
 from distrain.runs.opening import open_run

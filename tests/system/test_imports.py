@@ -43,7 +43,8 @@ def test_the_probe_sees_a_heavy_package():
 
 
 def test_another_keras_backend_is_refused_by_name():
-    command = [sys.executable, "-c", "from distrain.keras_backend import require_tensorflow; require_tensorflow()"]
+    code = "from distrain.keras_backend.start import require_tensorflow; require_tensorflow()"
+    command = [sys.executable, "-c", code]
     environment = {**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert "ConfigurationError: Keras is set to run on 'jax'" in done.stderr

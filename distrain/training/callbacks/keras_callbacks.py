@@ -24,7 +24,7 @@ from distrain.cluster.agreement import max_over_ranks
 from distrain.cluster.error_relay import run_on_all_ranks
 from distrain.cluster.process_group import ProcessGroup
 from distrain.errors import CheckpointError, ConfigurationError
-from distrain.keras_backend import knows_direction
+from distrain.keras_backend.private_names import knows_direction
 from distrain.runs.checkpoint import Checkpoint
 from distrain.runs.progress import Progress
 from distrain.training.callbacks.rules import BATCH_HOOKS, flat_callbacks, may_stop_in_batch, overrides, runs_here

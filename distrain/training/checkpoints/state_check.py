@@ -24,7 +24,7 @@ import numpy as np
 from distrain.cluster.placement import own_cores
 from distrain.cluster.world import find_world
 from distrain.errors import DivergenceError, RankError
-from distrain.keras_backend import state_variables
+from distrain.keras_backend.private_names import state_variables
 from distrain.models.state import as_array
 from distrain.training.loop.events import StepEvent
 from distrain.training.loop.loop import CURE

@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from distrain.batch import Batch
 from distrain.data.examples import Examples
-from distrain.keras_backend import all_layers
+from distrain.keras_backend.private_names import all_layers
 from distrain.training.model_checks.shares import NUM_EXAMPLES, SHARE_SIZE, shares_of
 from distrain.training.steps.task import TrainableModel, model_inputs
 

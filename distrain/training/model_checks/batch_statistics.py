@@ -21,7 +21,7 @@ import tensorflow as tf
 from distrain.batch import current_batch
 from distrain.distribution.base import Distribution
 from distrain.errors import ConfigurationError
-from distrain.keras_backend import all_layers, batch_moments, replace_batch_moments
+from distrain.keras_backend.private_names import all_layers, batch_moments, replace_batch_moments
 
 
 def share_batch_statistics(model: Any, distribution: Distribution, accumulation_steps: int) -> str | None:

@@ -16,7 +16,7 @@ import tensorflow as tf
 from distrain.batch import Batch
 from distrain.data.label_range import LabelRange, with_label_ranges
 from distrain.data.nests import leaves
-from distrain.keras_backend import replace_losses
+from distrain.keras_backend.private_names import replace_losses
 from distrain.training.jobs.job import TrainingJob
 from distrain.training.steps.losses import ShareLoss
 from distrain.training.steps.task import TrainableModel, compute_loss, given, model_inputs

@@ -26,7 +26,7 @@ from distrain.data.plan import EpochPlan
 from distrain.data.shuffle import epoch_order
 from distrain.distribution.single import SingleDevice
 from distrain.errors import ConfigurationError
-from distrain.training.steps.losses import mask_of, masked
+from distrain.keras_backend.private_names import mask_of, masked
 from distrain.training.steps.metrics import MetricStates, leaf_metrics
 from distrain.training.steps.step import Step, make_evaluate_step
 from distrain.training.steps.task import TrainableModel, batch_specs

@@ -22,7 +22,7 @@ import keras
 import tensorflow as tf
 
 from distrain.batch import Batch, current_batch
-from distrain.keras_backend import replace_losses
+from distrain.keras_backend.private_names import mask_of, masked, replace_losses
 
 Total = Callable[[Any], Any]  # a share's divisor -> the sum of the divisors of all shares of the step
 
@@ -104,18 +104,6 @@ class _Values(keras.losses.Loss):
 def fraction(batch: Batch, dtype: Any) -> Any:
     """Return the share's part of the examples of its step, b / G, as a scalar; 0 if the step has no examples."""
     return tf.math.divide_no_nan(tf.cast(batch.num_rows, dtype), tf.cast(batch.global_rows, dtype))
-
-
-def mask_of(tensor: Any) -> Any:
-    """Return the mask that Keras attached to a tensor, or None."""
-    return getattr(tensor, "_keras_mask", None)
-
-
-def masked(tensor: Any, mask: Any) -> Any:
-    """Attach a mask to a tensor as Keras does, and return the tensor."""
-    if mask is not None:
-        tensor._keras_mask = mask
-    return tensor
 
 
 def _is_unmasked(tensor: Any) -> bool:

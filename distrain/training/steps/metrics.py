@@ -22,7 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 from distrain.batch import Batch, current_batch
-from distrain.keras_backend import loss_tracker, output_loss_trackers
+from distrain.keras_backend.private_names import loss_tracker, output_loss_trackers
 from distrain.training.steps.losses import fraction
 
 

@@ -20,7 +20,7 @@ import tensorflow as tf
 from distrain.batch import Batch, SparseRows, WordRows
 from distrain.data.nests import leaves
 from distrain.errors import ConfigurationError
-from distrain.keras_backend import all_layers
+from distrain.keras_backend.private_names import all_layers
 from distrain.training.steps.gradients import share_gradients, with_known_shapes
 from distrain.training.steps.losses import Total
 from distrain.training.steps.task import TrainableModel

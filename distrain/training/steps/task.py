@@ -22,7 +22,11 @@ import tensorflow as tf
 from distrain.batch import Batch, SparseRows, feeding
 from distrain.data.nests import is_nest, map_children, map_nest
 from distrain.errors import ConfigurationError
-from distrain.keras_backend import compile_arguments, is_under_strategy, keep_layer_losses_of_threads_apart
+from distrain.keras_backend.private_names import (
+    compile_arguments,
+    is_under_strategy,
+    keep_layer_losses_of_threads_apart,
+)
 from distrain.training.steps.losses import total_divisors, use_share_losses
 from distrain.training.steps.metrics import MetricStates
 

@@ -1,55 +1,26 @@
-"""Keras on TensorFlow: a quiet start, and every private name of both libraries that distrain uses.
+"""Every private name of Keras and TensorFlow that distrain uses; `tf_data.py` has the names of tf.data.
 
-Decides: environment variables of the first import, garbage collection around the import, and private names in use.
-Never: overrides a user's settings.
+Decides: which private names are in use, and what an error says if a release has renamed one. Never: what a caller does
+with them.
 
-    require_tensorflow()                         # before the first import of Keras
     require_private_hooks()                      # before a strategy of TensorFlow trains a Keras model
     replace_batch_moments(layer, moments)        # mean and variance of a batch normalization by other means
 """
 
 from __future__ import annotations
 
-import gc
-import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from copy import copy, deepcopy
 from dataclasses import dataclass
 from typing import Any
 
 from distrain.batch import current_batch
 from distrain.errors import ConfigurationError
-from distrain.extras import install_command
 
 TRIED_VERSIONS = {"keras": "3.15", "tensorflow": "2.21"}  # pyproject.toml allows no other minor versions
 COLLECTIVE_KEYS_PER_STRATEGY = 1000  # far more collectives than one strategy makes
-
-
-def require_tensorflow() -> None:
-    """Import Keras with its TensorFlow backend, and silence TensorFlow's messages about its start.
-
-    Raises:
-        ConfigurationError: the user chose another backend, or TensorFlow is not installed.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    if backend == "tensorflow":
-        try:
-            with _kept_modules():
-                import keras
-        except ImportError as error:
-            raise ConfigurationError(
-                f"TensorFlow cannot be imported ({error}). Install one of its builds: {install_command('cpu')}, "
-                "or 'distrain[gpu]' for NVIDIA GPUs."
-            ) from None
-        backend = keras.backend.backend()  # the program may have imported Keras before, with another backend
-    if backend != "tensorflow":
-        raise ConfigurationError(
-            f"Keras is set to run on {backend!r}; distrain needs TensorFlow. Set KERAS_BACKEND=tensorflow."
-        )
 
 
 def require_private_hooks() -> None:
@@ -111,6 +82,18 @@ def replace_losses(model: Any, replace: Callable[[Any], Any]) -> None:
     if compiled is not None:  # else the model trains on losses that layers add
         losses = _private(compiled, "_flat_losses") or []
         compiled._flat_losses = [entry._replace(loss=replace(entry.loss)) for entry in losses]
+
+
+def mask_of(tensor: Any) -> Any:
+    """Return the mask that Keras attached to a tensor, or None."""
+    return getattr(tensor, "_keras_mask", None)
+
+
+def masked(tensor: Any, mask: Any) -> Any:
+    """Attach a mask to a tensor as Keras does, and return the tensor."""
+    if mask is not None:
+        tensor._keras_mask = mask
+    return tensor
 
 
 def loss_tracker(model: Any) -> Any:
@@ -279,21 +262,3 @@ def _private(owner: Any, name: str, *, library: str = "keras", user: str = "this
             f"pip install '{library}=={TRIED_VERSIONS[library]}.*'{cure}."
         )
     return getattr(owner, name)
-
-
-@contextmanager
-def _kept_modules() -> Iterator[None]:
-    """Import without garbage collection, and exempt the imported objects from later collections.
-
-    TensorFlow makes 600,000 objects, none of them garbage. The collector would walk the objects during the import and
-    at the end of the process, for one second in all.
-    """
-    if "keras" in sys.modules or not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-        gc.freeze()
-    finally:
-        gc.enable()

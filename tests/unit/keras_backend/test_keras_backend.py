@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from distrain.distribution.mirrored import Mirrored
 from distrain.errors import ConfigurationError
-from distrain.keras_backend import _kept_modules
+from distrain.keras_backend.start import _kept_modules
 
 
 @pytest.fixture
