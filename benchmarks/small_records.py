@@ -35,18 +35,20 @@ BATCH = 256
 class Records:
     """Records in a memory-mapped file, which each process opens itself."""
 
-    def __init__(self, path: str) -> None:
-        self.path = path
+    def __init__(self, path: str, *, as_dicts: bool = False) -> None:
+        self.path, self.as_dicts = path, as_dicts
         self._rows: Any = None
         self._length = len(np.load(path, mmap_mode="r"))
 
     def __len__(self) -> int:
         return self._length
 
-    def __getitem__(self, number: int) -> tuple[np.ndarray, int]:
+    def __getitem__(self, number: int) -> Any:
         """Return a record and its label."""
         if self._rows is None:
             self._rows = np.asarray(np.load(self.path, mmap_mode="r"))
+        if self.as_dicts:
+            return {"record": self._rows[number].copy(), "label": number % 10}
         return self._rows[number].copy(), number % 10
 
     def __getstate__(self) -> dict[str, Any]:
@@ -77,8 +79,8 @@ def of_torch(records: Records, workers: int) -> Epoch:
     loader = DataLoader(records, batch_size=BATCH, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
 
     def batches(epoch: int) -> Iterator[int]:
-        for _, labels in loader:
-            yield len(labels)
+        for batch in loader:
+            yield len(_labels_of(batch))
 
     return batches
 
@@ -91,10 +93,14 @@ def of_grain(records: Records, workers: int) -> Epoch:
         data = grain.MapDataset.source(records).shuffle(seed=epoch).batch(BATCH).to_iter_dataset()
         if workers:
             data = data.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
-        for _, labels in data:
-            yield len(labels)
+        for batch in data:
+            yield len(_labels_of(batch))
 
     return batches
+
+
+def _labels_of(batch: Any) -> Any:
+    return batch["label"] if isinstance(batch, dict) else batch[1]
 
 
 def seconds_of(epoch: Iterator[int], count: int) -> float:
@@ -111,11 +117,12 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="distrain,torch,grain")
+    parser.add_argument("--dicts", action="store_true", help="records are dicts in place of tuples")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, WorkerPool(options.workers) as pool:
         path = Path(folder) / "records.npy"
         np.save(path, np.random.default_rng(0).normal(size=(options.records, COLUMNS)).astype("float32"))
-        records = Records(str(path))
+        records = Records(str(path), as_dicts=options.dicts)
         makers: dict[str, Callable[[], Epoch]] = {
             "distrain": partial(of_distrain, records, pool),
             "torch": partial(of_torch, records, options.workers),

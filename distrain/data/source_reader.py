@@ -93,11 +93,12 @@ class SourceReader:
         Args:
             numbers: int64 `[k]`, in any order; ascending for a source that is fast by ranges alone.
         """
-        start, stop = int(numbers[0]), int(numbers[-1]) + 1
-        is_range = stop - start == len(numbers) and bool(np.all(np.diff(numbers) == 1))
-        if self._has("read") and (is_range or (self.reads_ranges_alone and stop - start >= len(numbers))):
-            found = self._checked(lambda: self.source.read(start, stop), range(start, stop))
-            return found if is_range else part_of(found, numbers - start)
+        if self._has("read"):
+            start, stop = int(numbers[0]), int(numbers[-1]) + 1
+            is_range = stop - start == len(numbers) and bool(np.all(np.diff(numbers) == 1))
+            if is_range or (self.reads_ranges_alone and stop - start >= len(numbers)):
+                found = self._checked(lambda: self.source.read(start, stop), range(start, stop))
+                return found if is_range else part_of(found, numbers - start)
         if self._has("__getitems__"):
             return self._checked(lambda: self.source.__getitems__(numbers.tolist()), numbers)
         if self._has("take"):

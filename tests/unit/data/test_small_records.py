@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import numpy as np
 import pytest
 
+from distrain.data.elements import layout_of, stacked
+from distrain.data.nests import concatenated, leaves
 from distrain.data.positional import positional_examples
 from distrain.errors import DataError
 
@@ -80,3 +84,69 @@ def test_the_record_that_fails_is_named(error):
     reader = positional_examples(Failing(np.zeros((60, 2), np.float32))).load(*EACH)
     with pytest.raises(DataError, match=r"the Failing cannot read example 5: .*bad sector"):
         reader(0, 4)
+
+
+class Picture:
+    """An array without a length, as a picture of Pillow is."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array(self.values, dtype)
+
+
+ROWS = np.arange(12, dtype=np.float32).reshape(6, 2)
+FORMS = {
+    "a dict of one input": lambda row, kind: kind({"x": row, "label": row[0]}),
+    "a dict of inputs": lambda row, kind: kind({"x": row, "z": row + 1, "label": row[0], "weight": row[1]}),
+    "a dict without a label": lambda row, kind: kind({"x": row, "z": row + 1}),
+    "a dict in a tuple": lambda row, kind: (kind({"x": row, "z": {"deep": row[1]}}), row[0]),
+    "a dict in a dict": lambda row, kind: kind({"x": kind({"a": row, "b": [row, row]}), "label": row[0]}),
+    "a tuple alone": lambda row, kind: (row,),
+    "three values": lambda row, kind: (row, row[0], row[1]),
+    "no label": lambda row, kind: (row, None, row[1]),
+    "a picture": lambda row, kind: (Picture(row), 1),
+    "a list": lambda row, kind: (row.tolist(), 1),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_records_that_are_read_by_columns_equal_records_that_are_read_alone(form):
+    """A dict of another type, or a batch of one record, takes another way to the same arrays."""
+    at_once, each = (
+        [FORMS[form](row, kind) for row in ROWS] for kind in (dict, lambda named: OrderedDict(reversed(named.items())))
+    )
+    layout = layout_of(at_once[0])
+    found = stacked(layout, at_once)
+    assert [name for name, _ in leaves(found)] == [name for name, _ in leaves(layout.parts)]
+    alone = concatenated([stacked(layout, [element]) for element in each])
+    for (name, value), (other_name, other) in zip(leaves(found), leaves(alone), strict=True):
+        assert name == other_name
+        assert (value.dtype, value.shape) == (other.dtype, other.shape)
+        assert np.array_equal(value, other)
+
+
+@pytest.mark.parametrize(
+    ("form", "other", "words"),
+    [
+        ("a dict of inputs", {"x": ROWS[0], "z": ROWS[0], "label": 1.0}, "example 3 has 'label', 'x', 'z' where"),
+        ("a dict of one input", {"x": ROWS[0], "label": ROWS[0]}, r"example 3 has float32 of shape \(2,\) where"),
+        ("a dict of one input", {"x": ROWS[0], "y": ROWS[0, 0]}, "example 3 has 'x', 'y' where example 0"),
+        ("a dict of one input", (ROWS[0], ROWS[0, 0]), "example 3 has no names where example 0"),
+        ("a dict in a tuple", ({"x": ROWS[0]}, ROWS[0, 0]), "example 3 does not have the names 'x', 'z' alone"),
+        ("a dict in a tuple", (ROWS[0], ROWS[0, 0]), "example 3 does not have the names 'x', 'z' alone"),
+        ("three values", (ROWS[0], ROWS[0, 0]), "example 3 has another structure than example 0"),
+        ("a tuple alone", (ROWS[0], ROWS[0, 0]), "example 3 has another structure than example 0"),
+        ("a list", (1.0, 1), r"example 3 has float64 of shape \(\) where example 0 has float64 of \(2,\)"),
+    ],
+    ids=range(9),
+)
+@pytest.mark.parametrize("alone", [False, True], ids=["one", "all"])
+def test_a_record_of_another_structure_is_named(form, other, words, alone):
+    """Whether one record of a batch differs from the first record of the data, or all of them do."""
+    elements = [FORMS[form](row, dict) for row in ROWS] * 10  # of which a digest reads eight, and not these
+    elements[3:6] = [other] * 3 if alone else [other, *elements[4:6]]
+    read = positional_examples(elements).load(np.array([[0, 6]]), np.arange(3 if alone else 0, 6))
+    with pytest.raises(DataError, match=words):
+        read(0, 3 if alone else 6)
