@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import os
 import signal
+from functools import cache
 
 import keras
 import numpy as np
@@ -105,13 +106,25 @@ def test_every_callback_of_keras_has_its_rule_and_its_case():
     assert (runs_here(orbax, is_chief=True), runs_here(orbax, is_chief=False)) == (True, False)
 
 
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory):
+    """`interrupted(name)` returns what `train` returns of a run that each occasion interrupts, and the run's folder."""
+    folder = tmp_path_factory.mktemp("interrupted")
+
+    @cache
+    def of(name):
+        return *train(name, folder / name, OCCASIONS), folder / name
+
+    return of
+
+
 @pytest.mark.parametrize("name", MAKE)
-def test_an_interrupted_run_ends_as_an_uninterrupted_one(name, tmp_path, monkeypatch):
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(name, interrupted, tmp_path, monkeypatch):
     if importlib.util.find_spec("tensorboard") is None:  # the callback writes by this function of TensorFlow
         summary = keras.callbacks.TensorBoard(tmp_path).summary
         monkeypatch.setattr(summary, "scalar", lambda *arguments, **settings: True)
     whole, one = train(name, tmp_path / "whole")
-    stopped, two = train(name, tmp_path / "stopped", OCCASIONS)
+    stopped, two, folder = interrupted(name)
     for a, b in zip(whole.model.get_weights(), stopped.model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
     assert whole.keras_history.history == stopped.keras_history.history
@@ -119,13 +132,13 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(name, tmp_path, monkeyp
     assert whole.summary["weights_sha256"] == stopped.summary["weights_sha256"]
     for attribute in ("wait", "best", "cooldown_counter", "stopped_epoch", "best_epoch", "min_delta"):
         assert getattr(one, attribute, None) == getattr(two, attribute, None), attribute
-    files = [sorted(path.name for path in (tmp_path / run).glob("*.h5")) for run in ("whole", "stopped")]
+    files = [sorted(path.name for path in of_run.glob("*.h5")) for of_run in (tmp_path / "whole", folder)]
     assert files[0] == files[1]
 
 
 @pytest.mark.parametrize("name", ["EarlyStopping", "LearningRateScheduler", "ReduceLROnPlateau", "SwapEMAWeights"])
-def test_a_resumed_run_has_the_history_of_keras(name, tmp_path):
-    resumed, _ = train(name, tmp_path / "own", OCCASIONS)
+def test_a_resumed_run_has_the_history_of_keras(name, interrupted, tmp_path):
+    resumed, _, _ = interrupted(name)
     model = build()
     model.compile(**compiling(name))
     settings = {"batch_size": BATCH, "epochs": EPOCHS, "validation_data": (X, Y), "shuffle": False, "verbose": 0}
@@ -139,9 +152,9 @@ def test_a_resumed_run_has_the_history_of_keras(name, tmp_path):
         np.testing.assert_allclose(resumed.model.get_weights()[0], model.get_weights()[0], rtol=1e-4)
 
 
-def test_a_log_file_goes_on(tmp_path):
-    train("CSVLogger", tmp_path / "run", OCCASIONS)
-    with (tmp_path / "run" / "log.csv").open() as file:
+def test_a_log_file_goes_on(interrupted):
+    _, _, folder = interrupted("CSVLogger")
+    with (folder / "log.csv").open() as file:
         assert [int(line["epoch"]) for line in csv.DictReader(file)] == list(range(EPOCHS))
 
 

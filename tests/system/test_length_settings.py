@@ -28,7 +28,8 @@ def build():
 
 
 def trained(run, **settings):
-    settings = {"loss": "mse", "epochs": EPOCHS, "global_batch_size": GLOBAL_BATCH, "learning_rate": 0.02, **settings}
+    fixed = {"loss": "mse", "global_batch_size": GLOBAL_BATCH, "learning_rate": 0.02, "jit_compile": False}
+    settings = {**fixed, "epochs": EPOCHS, **settings}
     return distrain.fit(build, TRAIN, VALIDATION, run=run, **settings)
 
 

@@ -31,6 +31,7 @@ def build():
 def test_the_best_epoch_and_the_end_are_those_of_keras(monitor, mode, tmp_path):
     run = tmp_path / "run"
     settings = {"epochs": 12, "patience": 2, "global_batch_size": 16, "monitor": monitor, "mode": mode}
+    settings |= {"jit_compile": False}  # compiling takes longer than the run
     result = distrain.fit(build, *PARTS, run=run, **settings)
     figures = [epoch[monitor] for epoch in result.history]
     callback = keras.callbacks.EarlyStopping(monitor, patience=2, mode=mode)

@@ -17,6 +17,7 @@ X = RNG.normal(size=(NUM_EXAMPLES + NUM_VALIDATION, 6)).astype("float32")
 Y = np.tanh(X @ RNG.normal(size=(6, 1)))[:, 0].astype("float32")
 TRAIN, VALIDATION = (X[:NUM_EXAMPLES], Y[:NUM_EXAMPLES]), (X[NUM_EXAMPLES:], Y[NUM_EXAMPLES:])
 SETTINGS = {"loss": "mse", "epochs": 2, "global_batch_size": 8, "learning_rate": 0.05, "verbose": 0, "seed": 4}
+SETTINGS |= {"jit_compile": False}  # compiling takes longer than the run
 
 
 def build():
