@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from commands import ENVIRONMENT
+from preloaded import preloaded_python
 from waiting import wait_until
 
 PROGRAM = Path(__file__).parent / "programs" / "fit_by_workers.py"
@@ -22,21 +23,21 @@ def _harness_is_importable(monkeypatch):
     monkeypatch.setitem(ENVIRONMENT, "PYTHONPATH", f"{HARNESS}{os.pathsep}{ENVIRONMENT['PYTHONPATH']}")
 
 
-def started_by_python(*arguments):
-    """Run the program to its end by a Python of its own, as workers import the script of their parent."""
-    command = [sys.executable, str(PROGRAM), *map(str, arguments)]
+def trained(*arguments):
+    """Run the program to its end; the runs that are ended early below are Pythons of their own."""
+    command = [*preloaded_python(), str(PROGRAM), *map(str, arguments)]
     return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=240, check=False)
 
 
 def test_weights_and_figures_are_those_without_workers(tmp_path):
-    done = started_by_python(tmp_path / "run", "0,2", 2)
+    done = trained(tmp_path / "run", "0,2", 2)
     assert done.returncode == 0, done.stderr
     without, with_workers = done.stdout.splitlines()
     assert without == with_workers
 
 
 def test_a_script_that_trains_as_it_is_imported_is_refused(tmp_path):
-    done = started_by_python(tmp_path / "run", "unguarded")
+    done = trained(tmp_path / "run", "unguarded")
     assert done.returncode == 2
     assert "fit_by_workers.py calls distrain.fit while a data worker imports the script. Put the call" in done.stderr
     assert "Traceback" not in done.stderr
