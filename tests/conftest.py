@@ -29,6 +29,7 @@ def pytest_collection() -> Iterator[None]:
         return (yield)
     finally:
         gc.freeze()
+        gc.set_threshold(20_000, 20, 20)  # a traced graph makes many objects and little garbage: 5% of the time
         gc.enable()
 
 
