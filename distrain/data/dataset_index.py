@@ -131,7 +131,7 @@ def read_index(directory: Path | RemotePath) -> Dataset:
         raise
     except PermissionError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}. Check your permissions.") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, OverflowError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is damaged ({type(error).__name__}: {error}). {cure}") from None
 
 

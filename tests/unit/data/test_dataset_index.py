@@ -113,6 +113,7 @@ def file(index, name="columns"):
         lambda index: index.update(kind="image"),
         lambda index: index.update(classes=3),
         lambda index: index.update(num_features="many"),
+        lambda index: index.update(num_features=float("inf")),
         lambda index: index.update(max_length=[]),
         lambda index: index.update(vectorizer="../elsewhere"),
         lambda index: index.update(vectorizer=".."),
