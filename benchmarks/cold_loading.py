@@ -31,11 +31,11 @@ from rich.console import Console
 from rich.table import Table
 
 from distrain.config import PrepareConfig, TrainConfig
-from distrain.data import shards
 from distrain.data.batches import epoch_batches, sample_batch
-from distrain.data.dataset_index import open_dataset
 from distrain.data.plan import EpochPlan
 from distrain.data.prefetch import prefetched
+from distrain.data.prepared import shards
+from distrain.data.prepared.dataset_index import open_dataset
 from distrain.data.shuffle import epoch_order
 from distrain.data.sources import part_examples
 from distrain.prepare.pipeline import prepare

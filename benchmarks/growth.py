@@ -27,8 +27,8 @@ from measuring import distrain, run_measured
 from rich.console import Console
 from rich.table import Table
 
-from distrain.data.dataset_writer import DatasetWriter
-from distrain.data.rows import Rows
+from distrain.data.prepared.dataset_writer import DatasetWriter
+from distrain.data.prepared.rows import Rows
 
 START_ROWS = 1_000
 SINGLE_TURN_ROWS = 1_000_000  # such a run takes long enough to measure once

@@ -24,8 +24,8 @@ from measuring import MPIRUN, QUIET, distrain, family
 from rich.console import Console
 from rich.table import Table
 
-from distrain.data.dataset_writer import DatasetWriter
-from distrain.data.rows import Rows
+from distrain.data.prepared.dataset_writer import DatasetWriter
+from distrain.data.prepared.rows import Rows
 
 BATCH_SIZE, COLUMNS = 16, 8
 SHARED_MEMORY = Path("/dev/shm")

@@ -37,9 +37,9 @@ from rich.console import Console
 
 from distrain.config import PrepareConfig, TrainConfig
 from distrain.data.batches import epoch_batches, sample_batch
-from distrain.data.dataset_index import open_dataset
 from distrain.data.plan import EpochPlan
 from distrain.data.prefetch import PREFETCH_STEPS, prefetched
+from distrain.data.prepared.dataset_index import open_dataset
 from distrain.data.shuffle import epoch_order
 from distrain.distribution.single import SingleDevice
 from distrain.prepare.pipeline import prepare

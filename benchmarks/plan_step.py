@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from distrain.config import PlanConfig, TrainConfig
-from distrain.data.dataset_index import open_dataset
+from distrain.data.prepared.dataset_index import open_dataset
 from distrain.planning.links import Link
 from distrain.planning.outlook import outlook
 from distrain.planning.run_plan import plan_run

@@ -188,7 +188,7 @@ def compare(text: Path, out: Path) -> float:
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.feature_selection import SelectKBest, f_classif
 
-    from distrain.data.dataset_index import open_dataset
+    from distrain.data.prepared.dataset_index import open_dataset
     from distrain.text.vectorizers.load_vectorizer import load_vectorizer
 
     texts, labels = read(text / "train.csv")

@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from distrain import formats
-from distrain.data.dataset_index import open_dataset
+from distrain.data.prepared.dataset_index import open_dataset
 from distrain.remote.cache import FOLDER_VARIABLE, find_cache
 from distrain.remote.path import to_path
 

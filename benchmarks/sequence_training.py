@@ -29,12 +29,12 @@ import numpy as np
 from distrain.batch import Batch
 from distrain.config import TrainConfig
 from distrain.data.batches import epoch_batches, sample_batch
-from distrain.data.dataset_index import open_dataset
-from distrain.data.dataset_writer import DatasetWriter
 from distrain.data.plan import EpochPlan
 from distrain.data.prefetch import prefetched
+from distrain.data.prepared.dataset_index import open_dataset
+from distrain.data.prepared.dataset_writer import DatasetWriter
+from distrain.data.prepared.rows import Rows
 from distrain.data.row_kernels import pad_rows
-from distrain.data.rows import Rows
 from distrain.data.shuffle import epoch_order
 from distrain.distribution.single import SingleDevice
 from distrain.training.jobs.job import open_job

@@ -98,7 +98,7 @@ def add_plan(commands: Any) -> None:
 
 
 def _plan(options: argparse.Namespace) -> None:
-    from distrain.data.dataset_index import open_dataset
+    from distrain.data.prepared.dataset_index import open_dataset
     from distrain.planning.audit import audit
     from distrain.planning.epoch_time import plan_time
     from distrain.planning.outlook import outlook

@@ -30,12 +30,12 @@ from typing import Any
 import numpy as np
 
 from distrain.batch import Memory
-from distrain.data.elements import Layout
+from distrain.data.by_position.elements import Layout
+from distrain.data.by_position.source_reader import SourceReader, bytes_of, part_of, sampled_numbers
+from distrain.data.by_position.transforms import Transform
+from distrain.data.by_position.unpacked_source import for_shuffled_spans
 from distrain.data.examples import Examples, RowNests, RowReader
 from distrain.data.shuffle import shuffle_sizes
-from distrain.data.source_reader import SourceReader, bytes_of, part_of, sampled_numbers
-from distrain.data.transforms import Transform
-from distrain.data.unpacked_source import for_shuffled_spans
 from distrain.data.workers.pool import WorkerPool
 from distrain.data.workers.reading import read_by_workers
 

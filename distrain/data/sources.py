@@ -24,10 +24,10 @@ from distrain.batch import Memory
 from distrain.data.array_checks import checked_arrays, num_rows_of
 from distrain.data.examples import CsrRows, Examples, Features, PackedRows, RowNests, RowReader
 from distrain.data.nests import leaves, map_nest
+from distrain.data.prepared.rows import Rows, RowSpan, pick_rows, span_lengths
+from distrain.data.prepared.shards import Part
 from distrain.data.readahead import read_ahead
 from distrain.data.row_kernels import chunks_of_rows, gather_rows, pack_rows, pad_rows, write_row_ids
-from distrain.data.rows import Rows, RowSpan, pick_rows, span_lengths
-from distrain.data.shards import Part
 from distrain.data.shuffle import shuffle_sizes
 from distrain.errors import DataError
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from distrain.batch import Memory
 from distrain.data.examples import Examples, RowReader
-from distrain.data.labels import labels_between
+from distrain.data.labels.labels import labels_between
 
 
 def split_examples(examples: Examples, count: int) -> tuple[Examples, Examples]:

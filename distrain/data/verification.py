@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from distrain.data.array_folders.manifest import MANIFEST_NAME, read_manifest, recorded_files
-from distrain.data.dataset_index import INDEX_NAME, read_index
-from distrain.data.fetched_folder import compared_copy, remote_names
+from distrain.data.prepared.dataset_index import INDEX_NAME, read_index
+from distrain.data.prepared.fetched_folder import compared_copy, remote_names
 from distrain.errors import DataError
 from distrain.fingerprints import Findings, Fingerprint, faults_in
 from distrain.remote.path import RemotePath

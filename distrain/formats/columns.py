@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from distrain.data.elements import LABEL_NAMES, WEIGHT_NAMES
+from distrain.data.by_position.elements import LABEL_NAMES, WEIGHT_NAMES
 from distrain.data.nests import leaves, map_nest
 from distrain.errors import ConfigurationError, DataError
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from distrain.data.batches import epoch_batches, sample_batch
-from distrain.data.label_range import with_label_ranges
+from distrain.data.labels.label_range import with_label_ranges
 from distrain.data.prefetch import prefetched
 from distrain.inference.finished_run import open_on_device
 from distrain.inference.run_data import TO_EVALUATE, open_part

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distrain.data.array_folders.folder import is_array_folder, open_array_folder
-from distrain.data.dataset_index import open_dataset
 from distrain.data.examples import Examples
+from distrain.data.prepared.dataset_index import open_dataset
 from distrain.data.sources import part_examples
 from distrain.errors import ConfigurationError, DataError
 from distrain.inference.finished_run import FinishedRun

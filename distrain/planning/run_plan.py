@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from distrain.config import TrainConfig
-from distrain.data.dataset_index import Dataset
-from distrain.data.shards import Part
+from distrain.data.prepared.dataset_index import Dataset
+from distrain.data.prepared.shards import Part
 from distrain.distribution.collectives.host_all_reduce import MAX_UNION
 from distrain.models.weight_count import COPIES, count_weights
 from distrain.planning.batch_plan import BatchPlan, plan_batches

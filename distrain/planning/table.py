@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from distrain.data.dataset_index import Dataset
 from distrain.data.plan import examples_per_replica
+from distrain.data.prepared.dataset_index import Dataset
 from distrain.planning.batch_plan import BatchPlan
 from distrain.planning.epoch_time import TimePlan
 from distrain.planning.run_plan import RunPlan

@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import gammaln
 
-from distrain.data.shards import Part
+from distrain.data.prepared.shards import Part
 
 SAMPLE_SPANS = 64  # spans in a sample, at equal distances
 SAMPLE_SPAN = 512  # rows in a span; 64 spans take some tenths of a second to read

@@ -25,8 +25,8 @@ from rich.console import Console
 from distrain.cluster.error_relay import relayed_errors
 from distrain.cluster.process_group import ProcessGroup
 from distrain.config import PrepareConfig
-from distrain.data.dataset_writer import DatasetWriter
-from distrain.data.rows import Rows
+from distrain.data.prepared.dataset_writer import DatasetWriter
+from distrain.data.prepared.rows import Rows
 from distrain.errors import DataError
 from distrain.file_names import VECTORIZER_NAME
 from distrain.prepare.display import Display

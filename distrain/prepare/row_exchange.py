@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from distrain.cluster.process_group import ProcessGroup
-from distrain.data.rows import Rows
+from distrain.data.prepared.rows import Rows
 from distrain.text.ragged import map_array
 
 # Fields of rows on disk; labels have the dtype of the data set.

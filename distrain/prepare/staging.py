@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from distrain.data.dataset_index import INDEX_NAME, PARTS
+from distrain.data.prepared.dataset_index import INDEX_NAME, PARTS
 from distrain.errors import ConfigurationError
 from distrain.file_names import VECTORIZER_NAME
 from distrain.files import describe, exclusive_lock, make_folder, swap_folder

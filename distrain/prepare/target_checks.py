@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from distrain.data.rows import Rows
+from distrain.data.prepared.rows import Rows
 from distrain.errors import DataError
 from distrain.prepare.inputs import Training
 from distrain.text.vectorizers.feature_tests import RowGroups, RowNumbers

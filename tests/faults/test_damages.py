@@ -16,7 +16,7 @@ import pytest
 from damages import random_damage
 from prepared_data import Result, rows, write_csv
 
-from distrain.data.dataset_index import open_dataset
+from distrain.data.prepared.dataset_index import open_dataset
 from distrain.data.verification import verify_dataset
 from distrain.errors import CheckpointError, DataError
 from distrain.files import copy_folder

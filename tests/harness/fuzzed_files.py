@@ -24,7 +24,7 @@ import zstandard
 from small_datasets import forge_index, ragged, write_dataset
 
 from distrain.config import train_config
-from distrain.data.dataset_index import open_dataset
+from distrain.data.prepared.dataset_index import open_dataset
 from distrain.errors import DistrainError
 from distrain.files import json_bytes, read_json_object
 from distrain.fingerprints import digest_of, fingerprint_of

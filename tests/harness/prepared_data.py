@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from distrain.config import PrepareConfig
-from distrain.data.dataset_index import open_dataset
+from distrain.data.prepared.dataset_index import open_dataset
 from distrain.prepare.pipeline import prepare
 
 WORDS = {"art": "paint music opera brush", "sport": "goal match player score", "tech": "chip code disk cable"}

@@ -7,9 +7,9 @@ import json
 
 import numpy as np
 
-from distrain.data.dataset_index import open_dataset
-from distrain.data.dataset_writer import DatasetWriter
-from distrain.data.rows import Rows
+from distrain.data.prepared.dataset_index import open_dataset
+from distrain.data.prepared.dataset_writer import DatasetWriter
+from distrain.data.prepared.rows import Rows
 from distrain.data.sources import array_examples
 from distrain.files import json_bytes
 

@@ -18,8 +18,8 @@ from launching import needs_horovod, needs_mpi, run_ranks
 from preloaded import preloaded_python
 from training_jobs import GLOBAL_BATCH, MAX_SECONDS, NUM_ROWS, PROGRAMS, STEPS_PER_EPOCH, event
 
-from distrain.data.dataset_index import open_dataset
-from distrain.data.dataset_writer import DatasetWriter
+from distrain.data.prepared.dataset_index import open_dataset
+from distrain.data.prepared.dataset_writer import DatasetWriter
 from distrain.data.shuffle import epoch_order
 
 pytestmark = pytest.mark.timeout(2 * MAX_SECONDS)

@@ -13,7 +13,7 @@ import pytest
 from launching import environment, launcher_command, needs_horovod, needs_mpi, run_ranks
 from preloaded import preloaded_python
 
-from distrain.data.dataset_index import open_dataset
+from distrain.data.prepared.dataset_index import open_dataset
 
 pytestmark = [pytest.mark.timeout(600), needs_mpi]
 

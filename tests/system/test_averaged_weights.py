@@ -11,7 +11,7 @@ import pytest
 import distrain
 from distrain.config import TrainConfig
 from distrain.data.batches import sample_batch
-from distrain.data.dataset_index import open_dataset
+from distrain.data.prepared.dataset_index import open_dataset
 from distrain.data.shuffle import epoch_order
 from distrain.data.sources import part_examples
 from distrain.inference.finished_run import open_finished_run

@@ -13,7 +13,7 @@ from sklearn.utils.class_weight import compute_class_weight
 import distrain
 from distrain.cli.main import main
 from distrain.config import PrepareConfig, TrainConfig
-from distrain.data.dataset_index import open_dataset
+from distrain.data.prepared.dataset_index import open_dataset
 from distrain.data.sources import part_examples
 from distrain.errors import ConfigurationError
 from distrain.inference.evaluate import evaluate_run

@@ -22,8 +22,8 @@ import distrain
 from distrain import formats
 from distrain.data import shuffle
 from distrain.data.batches import epoch_batches
+from distrain.data.by_position.transforms import Transform
 from distrain.data.plan import EpochPlan
-from distrain.data.transforms import Transform
 from distrain.remote.cache import find_cache
 from distrain.training.jobs.given_data import given_examples
 

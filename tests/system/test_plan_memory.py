@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from distrain.config import TrainConfig
-from distrain.data.dataset_index import open_dataset
-from distrain.data.dataset_writer import DatasetWriter
-from distrain.data.rows import Rows
+from distrain.data.prepared.dataset_index import open_dataset
+from distrain.data.prepared.dataset_writer import DatasetWriter
+from distrain.data.prepared.rows import Rows
 from distrain.planning.run_plan import plan_run
 
 PROGRAM = Path(__file__).parent / "programs" / "loader_memory.py"

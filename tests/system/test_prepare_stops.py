@@ -9,7 +9,7 @@ import sys
 import pytest
 from prepared_data import Result, fails, rows, tree, write_csv
 
-from distrain.data.dataset_index import open_dataset
+from distrain.data.prepared.dataset_index import open_dataset
 from distrain.errors import ConfigurationError, DataError
 
 STOPPED = """

@@ -24,7 +24,7 @@ from typing import Any
 from distrain.data.array_folders.folder import part_arrays
 from distrain.data.array_folders.manifest import MANIFEST_NAME, check_recorded_files, read_manifest
 from distrain.data.array_folders.writer import ArrayWriter
-from distrain.data.element_stream import ElementStream, element_stream
+from distrain.data.by_position.element_stream import ElementStream, element_stream
 from distrain.errors import ConfigurationError
 from distrain.files import describe, exclusive_lock, make_folder, replace_folder
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from distrain.data.array_folders.folder import KINDS
 from distrain.data.array_folders.manifest import write_manifest
-from distrain.data.elements import Layout, Leaf
+from distrain.data.by_position.elements import Layout, Leaf
 from distrain.data.examples import RowNests
 from distrain.data.nests import is_nest, leaves
 from distrain.errors import ConfigurationError

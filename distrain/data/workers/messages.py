@@ -24,10 +24,10 @@ from typing import Any
 import numpy as np
 
 from distrain.aligned_memory import address_of, aligned_empty
-from distrain.data.elements import Layout
+from distrain.data.by_position.elements import Layout
+from distrain.data.by_position.source_reader import SourceReader
 from distrain.data.examples import RowNests
 from distrain.data.nests import leaves, map_nest
-from distrain.data.source_reader import SourceReader
 from distrain.errors import ERROR_BY_EXIT_CODE, ConfigurationError, DataError, DistrainError, cause
 
 _ROWS, _ERROR = b"r", b"e"

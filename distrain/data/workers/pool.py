@@ -28,9 +28,9 @@ from typing import Any
 
 import numpy as np
 
-from distrain.data.elements import Layout
+from distrain.data.by_position.elements import Layout
+from distrain.data.by_position.source_reader import SourceReader
 from distrain.data.examples import RowNests
-from distrain.data.source_reader import SourceReader
 from distrain.data.workers.messages import packed_readers, receive_answer, receive_rows
 from distrain.data.workers.process import WorkerProcess, start_worker, worker_setup
 

@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from distrain.data.rows import Rows
+from distrain.data.prepared.rows import Rows
 from distrain.errors import DataError
 from distrain.text.ragged import RaggedFile
 from distrain.text.readers.texts import Texts

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from distrain.data.rows import Rows
+from distrain.data.prepared.rows import Rows
 from distrain.errors import DataError
 from distrain.text.readers.texts import Texts
 from distrain.text.vectorizers.spilled_words import CountedWords

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from distrain.data.class_weights import balanced_weights, class_counts, class_weighted
 from distrain.data.examples import Examples
+from distrain.data.labels.class_weights import balanced_weights, class_counts, class_weighted
 from distrain.errors import ConfigurationError
 
 MAX_NAMED = 12  # classes in a message

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from distrain.data.array_folders.cache import Progress, cached_arrays
-from distrain.data.class_weights import balanced_weights, class_counts, class_weighted
+from distrain.data.by_position.transforms import Transform
 from distrain.data.examples import Examples
+from distrain.data.labels.class_weights import balanced_weights, class_counts, class_weighted
 from distrain.data.split import split_examples
-from distrain.data.transforms import Transform
 from distrain.data.workers.pool import WorkerPool
 from distrain.errors import ConfigurationError
 from distrain.training.jobs.given_data import given_examples

@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from distrain.data.array_source import ArraySource
-from distrain.data.batch_source import is_py_dataset, py_dataset_source
-from distrain.data.element_stream import is_stream
+from distrain.data.by_position.array_source import ArraySource
+from distrain.data.by_position.batch_source import is_py_dataset, py_dataset_source
+from distrain.data.by_position.element_stream import is_stream
+from distrain.data.by_position.source_reader import is_positional
+from distrain.data.by_position.transforms import Transform
 from distrain.data.examples import Examples
 from distrain.data.positional import positional_examples
-from distrain.data.source_reader import is_positional
 from distrain.data.sources import array_examples
-from distrain.data.transforms import Transform
 from distrain.data.workers.pool import WorkerPool
 from distrain.errors import ConfigurationError
 

@@ -19,8 +19,8 @@ from distrain.config.named_function import find_function
 from distrain.config.text import TASKS
 from distrain.data.array_folders.folder import is_array_folder, open_array_folder
 from distrain.data.array_folders.manifest import recorded_digest
-from distrain.data.dataset_index import open_dataset
 from distrain.data.examples import Examples
+from distrain.data.prepared.dataset_index import open_dataset
 from distrain.data.sources import part_examples
 from distrain.data.workers.pool import WorkerPool
 from distrain.errors import ConfigurationError, DataError

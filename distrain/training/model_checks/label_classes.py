@@ -14,7 +14,7 @@ import keras
 import tensorflow as tf
 
 from distrain.batch import Batch
-from distrain.data.label_range import LabelRange, with_label_ranges
+from distrain.data.labels.label_range import LabelRange, with_label_ranges
 from distrain.data.nests import leaves
 from distrain.keras_backend.private_names import replace_losses
 from distrain.training.jobs.job import TrainingJob

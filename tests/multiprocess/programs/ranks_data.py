@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from distrain.data.dataset_index import open_dataset
+from distrain.data.prepared.dataset_index import open_dataset
 
 NUM_EXAMPLES = 97  # 8 steps of 12 and a step of one example, which leaves all ranks but the first without work
 NUM_VALIDATION = 23

@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 
 from distrain.data.batches import epoch_batches, sample_batch
-from distrain.data.dataset_index import open_dataset
 from distrain.data.plan import EpochPlan
 from distrain.data.prefetch import prefetched
+from distrain.data.prepared.dataset_index import open_dataset
 from distrain.data.shuffle import epoch_order
 from distrain.data.sources import part_examples
 

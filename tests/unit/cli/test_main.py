@@ -136,7 +136,7 @@ def test_an_interrupt_ends_with_a_line(monkeypatch, capsys):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("distrain.data.dataset_index.open_dataset", interrupt)
+    monkeypatch.setattr("distrain.data.prepared.dataset_index.open_dataset", interrupt)
     assert main(["plan", "--data", "data", "--replicas", "2"]) == 130
     assert capsys.readouterr().err == "distrain: interrupted; nothing half-written is left\n"
 
@@ -163,7 +163,7 @@ def fake_plan(*_, **__):
     ],
 )
 def test_the_log_level(monkeypatch, capsys, options, levels):
-    monkeypatch.setattr("distrain.data.dataset_index.open_dataset", fake_plan)
+    monkeypatch.setattr("distrain.data.prepared.dataset_index.open_dataset", fake_plan)
     main(["plan", "--data", "data", "--replicas", "2", *options])
     lines = [line for line in capsys.readouterr().err.splitlines() if "World(" not in line]
     assert lines[:-1] == [f"distrain: {level}: a message" for level in levels]
@@ -172,6 +172,6 @@ def test_the_log_level(monkeypatch, capsys, options, levels):
 def test_another_rank_logs_errors_only(monkeypatch, capsys):
     monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "1")
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
-    monkeypatch.setattr("distrain.data.dataset_index.open_dataset", fake_plan)
+    monkeypatch.setattr("distrain.data.prepared.dataset_index.open_dataset", fake_plan)
     main(["plan", "--data", "data", "--replicas", "2", "--log-level", "debug"])
     assert capsys.readouterr().err.splitlines()[:-1] == ["distrain: error: a message"]

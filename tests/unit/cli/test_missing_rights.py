@@ -10,7 +10,7 @@ from small_datasets import ragged, write_dataset
 from unprivileged import unprivileged
 
 from distrain.cli.main import main
-from distrain.data.dataset_index import open_dataset
+from distrain.data.prepared.dataset_index import open_dataset
 from distrain.errors import DataError
 from distrain.runs.checkpoint import save_checkpoint
 

@@ -14,7 +14,7 @@ from small_datasets import numbered
 from distrain.batch import SparseRows
 from distrain.data.batches import epoch_batches, sample_batch
 from distrain.data.plan import EpochPlan
-from distrain.data.rows import Rows
+from distrain.data.prepared.rows import Rows
 from distrain.data.shuffle import epoch_order
 from distrain.data.sources import array_examples, rows_examples
 

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from distrain.data.batches import epoch_batches
 from distrain.data.collate import RowOffsets, word_rows
-from distrain.data.dataset_index import open_dataset
-from distrain.data.dataset_writer import DatasetWriter
 from distrain.data.examples import PackedRows
 from distrain.data.plan import EpochPlan
+from distrain.data.prepared.dataset_index import open_dataset
+from distrain.data.prepared.dataset_writer import DatasetWriter
+from distrain.data.prepared.rows import Rows
 from distrain.data.row_kernels import chunks_of_rows, pack_rows
-from distrain.data.rows import Rows
 from distrain.data.shuffle import epoch_order
 from distrain.data.sources import part_examples, rows_examples
 

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distrain.data.array_source import ArraySource
-from distrain.data.batch_source import BatchSource
 from distrain.data.batches import epoch_batches
-from distrain.data.labels import labels_between
+from distrain.data.by_position.array_source import ArraySource
+from distrain.data.by_position.batch_source import BatchSource
+from distrain.data.by_position.transforms import Transform, random_generator
+from distrain.data.labels.labels import labels_between
 from distrain.data.plan import EpochPlan
 from distrain.data.positional import positional_examples
 from distrain.data.shuffle import shuffle_sizes
-from distrain.data.transforms import Transform, random_generator
 from distrain.errors import ConfigurationError, DataError
 
 NUM = 53

@@ -13,11 +13,11 @@ import pytest
 
 from distrain.aligned_memory import address_of
 from distrain.data.batches import epoch_batches
-from distrain.data.dataset_index import open_dataset
-from distrain.data.dataset_writer import DatasetWriter
 from distrain.data.plan import EpochPlan
+from distrain.data.prepared.dataset_index import open_dataset
+from distrain.data.prepared.dataset_writer import DatasetWriter
+from distrain.data.prepared.rows import Rows
 from distrain.data.readahead import read_ahead, read_on_request
-from distrain.data.rows import Rows
 from distrain.data.shuffle import epoch_order
 from distrain.data.sources import array_examples
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from distrain.data.dataset_index import open_dataset
-from distrain.data.dataset_writer import DatasetWriter
-from distrain.data.rows import Rows
+from distrain.data.prepared.dataset_index import open_dataset
+from distrain.data.prepared.dataset_writer import DatasetWriter
+from distrain.data.prepared.rows import Rows
 from distrain.data.sources import array_examples, part_examples, rows_examples
 from distrain.errors import ConfigurationError, DataError
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from distrain.data.labels import labels_between
+from distrain.data.labels.labels import labels_between
 from distrain.data.sources import array_examples
 from distrain.data.split import split_examples
 

@@ -7,10 +7,10 @@ import pytest
 
 from distrain.config import PlanConfig, TrainConfig
 from distrain.data.batches import epoch_batches
-from distrain.data.dataset_index import open_dataset
-from distrain.data.dataset_writer import DatasetWriter
 from distrain.data.plan import EpochPlan, examples_per_replica
-from distrain.data.rows import Rows
+from distrain.data.prepared.dataset_index import open_dataset
+from distrain.data.prepared.dataset_writer import DatasetWriter
+from distrain.data.prepared.rows import Rows
 from distrain.data.shuffle import epoch_order
 from distrain.data.sources import part_examples
 from distrain.errors import ConfigurationError

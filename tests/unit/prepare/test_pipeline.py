@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from prepared_data import Result, labels_of, rows, tree, write_csv, write_folder
 
-from distrain.data.dataset_index import open_dataset
+from distrain.data.prepared.dataset_index import open_dataset
 from distrain.text.vectorizers.load_vectorizer import load_vectorizer
 
 DATA = Path(__file__).parents[2] / "data"

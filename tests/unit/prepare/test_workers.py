@@ -14,7 +14,7 @@ from threads_as_processes import on_all
 
 from distrain.cluster.error_relay import ErrorRelay
 from distrain.config import PrepareConfig
-from distrain.data import dataset_writer
+from distrain.data.prepared import dataset_writer
 from distrain.errors import DataError
 from distrain.prepare.pipeline import prepare
 from distrain.prepare.worker_group import pack, unpack

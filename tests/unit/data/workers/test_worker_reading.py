@@ -16,12 +16,12 @@ from written_formats import arrays, write_parquet
 
 from distrain import formats
 from distrain.data import shuffle
-from distrain.data.array_source import ArraySource
 from distrain.data.batches import epoch_batches
+from distrain.data.by_position.array_source import ArraySource
+from distrain.data.by_position.transforms import Transform
 from distrain.data.plan import EpochPlan
 from distrain.data.positional import positional_examples
 from distrain.data.sources import array_examples
-from distrain.data.transforms import Transform
 from distrain.data.workers.messages import _pickled
 from distrain.data.workers.pool import WorkerPool
 from distrain.data.workers.process import WORKER_VARIABLE, refuse_in_worker, worker_setup

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from distrain.data.labels import labels_between
+from distrain.data.labels.labels import labels_between
 from distrain.data.positional import positional_examples
 from distrain.errors import ConfigurationError, DataError
 from distrain.formats import images

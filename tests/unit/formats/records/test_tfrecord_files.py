@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from distrain.data.by_position.transforms import Transform
 from distrain.data.positional import positional_examples
-from distrain.data.transforms import Transform
 from distrain.errors import ConfigurationError, DataError
 from distrain.formats import tfrecord
 from distrain.formats.records.example_proto import NoExampleError, parse_example

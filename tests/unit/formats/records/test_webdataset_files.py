@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from distrain.data.by_position.transforms import Transform
 from distrain.data.positional import positional_examples
-from distrain.data.transforms import Transform
 from distrain.errors import ConfigurationError, DataError
 from distrain.formats import decode_image, webdataset
 

@@ -111,7 +111,7 @@ def test_contradictions_are_refused(train, validation, more, words):
 
 @pytest.mark.parametrize("verbose", [0, 1])
 def test_a_cache_tells_now_and_then_how_much_is_written(tmp_path, capsys, monkeypatch, verbose):
-    monkeypatch.setattr("distrain.data.element_stream.MAX_BLOCK", 100)
+    monkeypatch.setattr("distrain.data.by_position.element_stream.MAX_BLOCK", 100)
     source = [([float(number)], 0) for number in range(250)]
     for interval, lines in ((-1.0, 3), (60.0, 1)):
         monkeypatch.setattr("distrain.training.fit.CACHE_LINE_SECONDS", interval)

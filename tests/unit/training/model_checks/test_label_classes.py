@@ -8,7 +8,7 @@ import pytest
 
 import distrain
 from distrain.data.batches import sample_batch
-from distrain.data.label_range import LabelRange
+from distrain.data.labels.label_range import LabelRange
 from distrain.data.sources import array_examples
 from distrain.distribution.single import SingleDevice
 from distrain.errors import DataError

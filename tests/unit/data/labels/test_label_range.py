@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from distrain.data.batches import epoch_batches
-from distrain.data.label_range import LabelRange, with_label_ranges
+from distrain.data.labels.label_range import LabelRange, with_label_ranges
 from distrain.data.plan import EpochPlan
 from distrain.data.shuffle import epoch_order
 from distrain.data.sources import array_examples

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from small_datasets import ragged, same_rows
 
-from distrain.data.rows import RowSpan, concatenate_rows, pick_rows
+from distrain.data.prepared.rows import RowSpan, concatenate_rows, pick_rows
 
 
 def test_concatenated_slices_are_the_whole():

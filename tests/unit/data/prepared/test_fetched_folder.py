@@ -10,7 +10,7 @@ from object_store import ObjectStore
 from prepared_data import Result, rows, write_csv
 from web_server import web_server
 
-from distrain.data.dataset_index import Dataset, open_dataset
+from distrain.data.prepared.dataset_index import Dataset, open_dataset
 from distrain.data.verification import is_dataset, verify_dataset
 from distrain.errors import ConfigurationError, DataError
 from distrain.remote.cache import find_cache
@@ -25,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.mktemp("prepared")
     out = base / "data"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("distrain.data.dataset_writer.SHARD_BYTES", 12_000, raising=True)
+        patch.setattr("distrain.data.prepared.dataset_writer.SHARD_BYTES", 12_000, raising=True)
         Result(train=(write_csv(base / "train.csv", rows(600)),), out=out)
     return out
 
@@ -68,7 +68,7 @@ def test_one_line_tells_of_a_long_transfer(store: ObjectStore, folder: Path, mon
     url = to_path(store.put_folder(folder, "long"))
     open_dataset(url)
     assert "not in the cache" not in caplog.text
-    monkeypatch.setattr("distrain.data.fetched_folder.TOLD_BYTES", 1)
+    monkeypatch.setattr("distrain.data.prepared.fetched_folder.TOLD_BYTES", 1)
     for part in open_dataset(url).parts.values():
         part.read(0, part.num_rows)
     assert caplog.text.count("GiB are not in the cache") == 1

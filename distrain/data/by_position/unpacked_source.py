@@ -23,8 +23,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from distrain.data.by_position.rows_file import Rows, is_storable, num_bytes_of, open_rows, write_rows
 from distrain.data.nests import concatenated, leaves, map_nest
-from distrain.data.rows_file import Rows, is_storable, num_bytes_of, open_rows, write_rows
 from distrain.errors import ConfigurationError, DataError
 from distrain.remote.cache import FOLDER_VARIABLE, SIZE_VARIABLE, Cache, find_cache, locked, no_room
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_datasets import ragged, write_dataset
 
-from distrain.data.class_weights import balanced_weights, class_counts, class_weighted
-from distrain.data.labels import labels_between
+from distrain.data.labels.class_weights import balanced_weights, class_counts, class_weighted
+from distrain.data.labels.labels import labels_between
 from distrain.data.positional import positional_examples
 from distrain.data.sources import array_examples, part_examples, rows_examples
 from distrain.errors import ConfigurationError
@@ -76,7 +76,7 @@ def test_scikit_learns_figures():
 
 
 def test_prepared_rows_are_counted_and_weighed(tmp_path, monkeypatch):
-    monkeypatch.setattr("distrain.data.class_weights.COUNTED_ROWS", 3)
+    monkeypatch.setattr("distrain.data.labels.class_weights.COUNTED_ROWS", 3)
     rows = ragged([2, 0, 3, 1, 4])
     dataset = write_dataset(tmp_path / "data", [rows, rows], rows_per_shard=4)
     expected = {0: 4, 1: 4, 2: 2}

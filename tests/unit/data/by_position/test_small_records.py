@@ -7,7 +7,7 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 
-from distrain.data.elements import layout_of, stacked
+from distrain.data.by_position.elements import layout_of, stacked
 from distrain.data.nests import concatenated, leaves
 from distrain.data.positional import positional_examples
 from distrain.errors import DataError

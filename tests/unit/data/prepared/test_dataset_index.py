@@ -8,8 +8,8 @@ import os
 import pytest
 from small_datasets import forge_index, ragged, write_dataset
 
-from distrain.data.dataset_index import open_dataset
-from distrain.data.dataset_writer import DatasetWriter
+from distrain.data.prepared.dataset_index import open_dataset
+from distrain.data.prepared.dataset_writer import DatasetWriter
 from distrain.errors import DataError
 
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_datasets import ragged, same_rows, write_dataset
 
-from distrain.data.dataset_index import open_dataset
-from distrain.data.dataset_writer import DatasetWriter
-from distrain.data.rows import Rows
+from distrain.data.prepared.dataset_index import open_dataset
+from distrain.data.prepared.dataset_writer import DatasetWriter
+from distrain.data.prepared.rows import Rows
 
 
 @given(
@@ -37,7 +37,7 @@ def test_any_cut_into_pieces_and_shards_gives_the_same_rows(tmp_path_factory, cu
 
 
 def test_large_rows_close_a_shard_early(tmp_path, monkeypatch):
-    monkeypatch.setattr("distrain.data.dataset_writer.SHARD_BYTES", 100)
+    monkeypatch.setattr("distrain.data.prepared.dataset_writer.SHARD_BYTES", 100)
     dataset = write_dataset(tmp_path, [ragged([5] * 10), ragged([40, 1])])
     counts = [shard.num_rows for shard in dataset.parts["train"].shards]
     assert counts[:4] == [2, 2, 2, 2]
@@ -58,7 +58,7 @@ def test_the_same_rows_give_the_same_bytes_and_digest(tmp_path):
 
 @pytest.mark.parametrize("cuts", [[], [1], [3], [5, 6], [2, 4, 6, 8], list(range(1, 12))])
 def test_shards_do_not_depend_on_the_cut_into_pieces(tmp_path, monkeypatch, cuts):
-    monkeypatch.setattr("distrain.data.dataset_writer.SHARD_BYTES", 64)  # 16 columns of a sequence
+    monkeypatch.setattr("distrain.data.prepared.dataset_writer.SHARD_BYTES", 64)  # 16 columns of a sequence
     lengths = [10, 6, 1, 16, 0, 40, 3, 13, 0, 0, 17, 2]  # some fill a shard exactly, and some are longer than a shard
     splits = np.concatenate([[0], np.cumsum(lengths)])
     rows = Rows(splits, np.arange(splits[-1], dtype=np.int32), None, np.arange(12, dtype=np.int32) % 2)

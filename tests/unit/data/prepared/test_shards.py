@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_datasets import forge_index, ragged, same_rows, write_dataset
 
-from distrain.data.dataset_index import open_dataset
-from distrain.data.rows import concatenate_rows
+from distrain.data.prepared.dataset_index import open_dataset
+from distrain.data.prepared.rows import concatenate_rows
 from distrain.errors import DataError
 
 

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from distrain.config.text import TASKS
-from distrain.data.fetched_folder import FetchedFolder
-from distrain.data.shards import Part, Shard, ShardFile, array_dtypes
+from distrain.data.prepared.fetched_folder import FetchedFolder
+from distrain.data.prepared.shards import Part, Shard, ShardFile, array_dtypes
 from distrain.errors import DataError
 from distrain.files import json_bytes, read_json_object
 from distrain.fingerprints import Fingerprint, digest_of, faults_in, size_fault

@@ -15,8 +15,8 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
+from distrain.data.by_position.source_reader import part_of
 from distrain.data.nests import leaves
-from distrain.data.source_reader import part_of
 from distrain.errors import ConfigurationError, DataError
 from distrain.keras_backend.tf_data import BATCHING, last_operations
 

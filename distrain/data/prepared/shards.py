@@ -22,9 +22,9 @@ import numpy as np
 
 from distrain.batch import Memory
 from distrain.data.bus_errors import report_lost_pages
-from distrain.data.fetched_folder import FetchedFolder
+from distrain.data.prepared.fetched_folder import FetchedFolder
+from distrain.data.prepared.rows import Rows, RowSpan, concatenate_rows, pick_rows, span_lengths
 from distrain.data.readahead import read_ahead, read_on_request
-from distrain.data.rows import Rows, RowSpan, concatenate_rows, pick_rows, span_lengths
 from distrain.errors import DataError
 
 ARRAY_DTYPES = {"row_splits": np.int64, "columns": np.int32, "values": np.float32}

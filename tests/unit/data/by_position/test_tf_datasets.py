@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from distrain.data.element_stream import element_stream
+from distrain.data.by_position.element_stream import element_stream
 from distrain.errors import ConfigurationError
 
 tf = pytest.importorskip("tensorflow")

@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distrain.data import shuffle, unpacked_source
+from distrain.data import shuffle
 from distrain.data.batches import epoch_batches
-from distrain.data.labels import labels_between
+from distrain.data.by_position import unpacked_source
+from distrain.data.by_position.unpacked_source import UnpackedSource, for_shuffled_spans
+from distrain.data.labels.labels import labels_between
 from distrain.data.plan import EpochPlan
 from distrain.data.positional import positional_examples
 from distrain.data.sources import array_examples
-from distrain.data.unpacked_source import UnpackedSource, for_shuffled_spans
 from distrain.errors import ConfigurationError, DataError
 from distrain.remote.cache import find_cache
 

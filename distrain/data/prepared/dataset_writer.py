@@ -21,9 +21,9 @@ import numpy as np
 
 from distrain.array_files import save_npy
 from distrain.cluster.process_group import ProcessGroup, SingleProcess
-from distrain.data.dataset_index import FORMAT_VERSION, INDEX_NAME, KINDS, PARTS, TASK_VERSION
-from distrain.data.rows import Rows, concatenate_rows
-from distrain.data.shards import Shard, ShardFile, array_dtypes
+from distrain.data.prepared.dataset_index import FORMAT_VERSION, INDEX_NAME, KINDS, PARTS, TASK_VERSION
+from distrain.data.prepared.rows import Rows, concatenate_rows
+from distrain.data.prepared.shards import Shard, ShardFile, array_dtypes
 from distrain.files import json_bytes, naming
 from distrain.fingerprints import digest_of, fingerprint_of
 

@@ -24,7 +24,7 @@ import numpy as np
 
 from distrain.batch import Memory
 from distrain.data.examples import Examples, RowNests, RowReader
-from distrain.data.labels import labels_between
+from distrain.data.labels.labels import labels_between
 from distrain.data.nests import is_nest, leaves
 from distrain.errors import ConfigurationError
 

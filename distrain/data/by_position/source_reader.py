@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from distrain.data.elements import TEXT_CURE, Layout, Misfit, layout_of, stacked, stacked_columns
+from distrain.data.by_position.elements import TEXT_CURE, Layout, Misfit, layout_of, stacked, stacked_columns
+from distrain.data.by_position.transforms import Transform
 from distrain.data.examples import RowNests
 from distrain.data.nests import leaves, map_nest
 from distrain.data.shuffle import SPANS_PER_WINDOW
-from distrain.data.transforms import Transform
 from distrain.errors import ConfigurationError, DataError, DistrainError, cause
 
 SAMPLED_EXAMPLES = 8  # examples that identify data: reading all would delay every start

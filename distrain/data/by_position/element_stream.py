@@ -22,19 +22,19 @@ from typing import Any
 
 import numpy as np
 
-from distrain.data.array_source import ArraySource
-from distrain.data.batch_source import is_py_dataset, py_dataset_source
-from distrain.data.elements import PARTS, Layout
-from distrain.data.examples import RowNests
-from distrain.data.nests import leaves
-from distrain.data.source_reader import (
+from distrain.data.by_position.array_source import ArraySource
+from distrain.data.by_position.batch_source import is_py_dataset, py_dataset_source
+from distrain.data.by_position.elements import PARTS, Layout
+from distrain.data.by_position.source_reader import (
     SAMPLED_EXAMPLES,
     SourceReader,
     bytes_of,
     is_positional,
     sampled_numbers,
 )
-from distrain.data.tf_datasets import is_cut, unbatched
+from distrain.data.by_position.tf_datasets import is_cut, unbatched
+from distrain.data.examples import RowNests
+from distrain.data.nests import leaves
 from distrain.errors import ConfigurationError, DataError, DistrainError, cause
 
 _LOG = logging.getLogger(__name__)

@@ -1,0 +1,1 @@
+"""Labels: which values are possible, and which weights classes get."""

@@ -1,0 +1,1 @@
+"""Prepared text on disk: the index of a data set, its shards and their rows."""
