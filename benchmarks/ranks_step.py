@@ -45,6 +45,7 @@ from distrain.text.synthetic.corpus import write_synthetic
 MPIRUN = [str(BIN / "mpirun"), "--bind-to", "core", "-n"]
 WAYS = {
     "single": (1, MPIRUN),
+    "mpi, one rank": (1, MPIRUN),  # packs and unpacks gradients as each of several ranks does
     "mpi": (2, MPIRUN),
     "horovod, mpirun": (2, MPIRUN),
     "horovod, horovodrun --gloo": (2, [str(BIN / "horovodrun"), "--gloo", "-np"]),
