@@ -26,6 +26,7 @@ from distrain.cluster.world import World, find_world
 from distrain.config import TrainConfig
 from distrain.distribution.collectives.shared_memory import MAX_RANKS, open_shared_memory
 from distrain.distribution.collectives.shared_memory_all_reduce import SharedMemoryCollectives
+from distrain.distribution.collectives.shared_memory_group import SharedMemoryGroup
 from distrain.errors import ConfigurationError, RankError
 from distrain.extras import install_command
 
@@ -146,6 +147,8 @@ def _join(strategy: str, config: TrainConfig, world: World, environ: Mapping[str
         if on_gpu:
             run_on_all_ranks(group, collectives.check_gpu_support)
         memory = open_shared_memory(group)
+        if memory and not on_gpu:  # on GPUs the host runs ahead, and sums may use the memory in another thread
+            group = SharedMemoryGroup(memory, group)
     if collectives not in _joined:
         _joined.append(collectives)
     ahead = prefetches(environ, world, on_gpu=on_gpu)
