@@ -117,15 +117,16 @@ static void note_content(int descriptor, FILE *file) {
 }
 
 static void note_sync(int descriptor) {
+  static long num_synced; /* the count of operations also grows by other threads */
   struct stat status;
   char name[32];
   if (!getenv("FAULT_JOURNAL") || fstat(descriptor, &status) != 0) return;
-  snprintf(name, sizeof name, "%ld", count);
+  snprintf(name, sizeof name, "%ld", __atomic_add_fetch(&num_synced, 1, __ATOMIC_RELAXED));
   FILE *file = in_journal(name, "w");
   (S_ISDIR(status.st_mode) ? note_names : note_content)(descriptor, file);
   fclose(file);
   FILE *log = in_journal("log", "a");
-  fprintf(log, "S %ld %lu\n", count, (unsigned long)status.st_ino);
+  fprintf(log, "S %s %lu\n", name, (unsigned long)status.st_ino);
   fclose(log);
 }
 
