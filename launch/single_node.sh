@@ -60,9 +60,9 @@ if ! [[ $restarts =~ ^[0-9]{1,6}$ ]]; then
   exit 2
 fi
 
-# Sets `binding`: each rank on CPUs gets an equal number of cores to itself, which makes most steps shorter; figures are
-# in benchmarks/LOG.md. Ranks stay unbound if there are more ranks than cores, or if this script may use only some cores: mpirun does not know
-# which cores other jobs use.
+# Sets `binding`: each rank on CPUs gets an equal number of cores to itself, which makes most steps shorter
+# (benchmarks/LOG.md has figures). Ranks stay unbound if there are more ranks than cores, or if this script may use only
+# some cores: mpirun does not know which cores other jobs use.
 choose_binding() {
   local cores=0
   binding=(--bind-to none)

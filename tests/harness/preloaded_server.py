@@ -151,9 +151,8 @@ def become(request: dict[str, Any]) -> None:
     os.sched_setaffinity(0, request["processors"])
     os.environ.clear()
     os.environ.update(request["environment"])
-    if mark := os.environ.get(
-        "DISTRAIN_TEST_MARK"
-    ):  # /proc shows the variables of the server, so the name tells (marked_processes.py)
+    # Of a forked process /proc shows the variables of the server, so marked_processes.py looks at the name.
+    if mark := os.environ.get("DISTRAIN_TEST_MARK"):
         Path("/proc/self/comm").write_text(mark[:15])
     is_unbuffered = bool(os.environ.get("PYTHONUNBUFFERED"))
     sys.stdout.reconfigure(line_buffering=os.isatty(1), write_through=is_unbuffered)  # type: ignore[union-attr]

@@ -109,7 +109,7 @@ def _set_margins(figure: Any, axes: Any) -> None:
     Matplotlib's own layouts draw the chart twice more, for the sizes of text in a font that the page does not use.
     """
     longest = max(len(short_number(tick)) for tick in axes.get_yticks())
-    left = longest * _CHARACTER_WIDTH + 8
+    left = longest * _CHARACTER_WIDTH + 12  # a wide font must not be cut
     figure.subplots_adjust(left=left / WIDTH, right=1 - 14 / WIDTH, bottom=22 / HEIGHT, top=1 - 8 / HEIGHT)
 
 
