@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -65,7 +66,7 @@ if rank == int(os.environ.get("FAILS", "1")) and code:
     sys.exit(code)
 if code:
     time.sleep(60)
-sys.stdout.write(f"rank {{rank}} is done\\n")  # in one piece: mpirun mixes the pieces of ranks
+print(f"rank {{rank}} is done")
 """
 
 
@@ -138,6 +139,11 @@ class Job:
         out, err = self.process.communicate(timeout=timeout)
         assert self.processes() == set()
         return self.process.returncode, out, err
+
+
+def done_ranks(out: str) -> list[int]:
+    """Return the ranks that printed that they are done; mpirun may mix the ends of their lines."""
+    return sorted(int(rank) for rank in re.findall(r"rank (\d+) is done", out))
 
 
 def final_messages(err: str) -> list[str]:
