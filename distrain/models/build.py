@@ -16,6 +16,7 @@ import keras
 from distrain.config import DROPOUT_RATES, TrainConfig
 from distrain.errors import ConfigurationError
 from distrain.keras_backend.private_names import compile_arguments, is_under_strategy, made_in_scope
+from distrain.models.adapted_layers import hold_vocabularies
 from distrain.models.heads import CLASSES, Head
 from distrain.models.optimizers import ChooseOptimizer, default_optimizer
 from distrain.models.precision import precision
@@ -98,6 +99,7 @@ def user_model(
                 f"{type(model).__name__} has its own {name}, which distrain does not run. Override compute_loss in its "
                 "place, or train the model by model.fit with distrain.horovod."
             )
+    hold_vocabularies(model)
     arguments = compile_arguments(model)
     given = {name: value for name, value in given.items() if value is not None}
     compiled = arguments.get("optimizer")

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from distrain.errors import CheckpointError
+from distrain.models.adapted_layers import take_variables
 
 
 def as_array(variable: Any) -> np.ndarray:
@@ -80,6 +81,7 @@ class ModelState:
                 )
         for name, variable in self.variables.items():
             variable.assign(checkpoint.arrays[name])
+        take_variables(self._model)
 
     def weights_digest(self) -> str:
         """Return the SHA-256 (hex) of the model's weights, in order."""
