@@ -30,10 +30,12 @@ class DistrainError(Exception):
 
     Attributes:
         exit_code: exit code of the process.
+        meaning: what this exit code tells, for the list of exit codes; no docstring, which `python -OO` would drop.
         reporting_rank: as given.
     """
 
     exit_code = 1
+    meaning = "A defect of distrain."
 
     def __init__(self, *args: object, reporting_rank: int | None = None) -> None:
         super().__init__(*(" ".join(arg.splitlines()) if isinstance(arg, str) else arg for arg in args))
@@ -41,43 +43,49 @@ class DistrainError(Exception):
 
 
 class ConfigurationError(DistrainError, ValueError):
-    """The command, a setting or a combination of settings is wrong."""
+    """Raised for a command line or settings that distrain refuses."""
 
     exit_code = 2
+    meaning = "The command, a setting or a combination of settings is wrong."
 
 
 class DataError(DistrainError):
-    """The input or the prepared data is wrong, missing or damaged."""
+    """Raised for rows, files or folders of data that distrain refuses."""
 
     exit_code = 3
+    meaning = "The input or the prepared data is wrong, missing or damaged."
 
 
 class CheckpointError(DistrainError):
-    """A checkpoint or run directory cannot be used."""
+    """Raised for a run, or for one of its files."""
 
     exit_code = 4
+    meaning = "A checkpoint or run directory cannot be used."
 
 
 class RankError(DistrainError):
-    """The ranks disagree, or the run lost a rank."""
+    """Raised on all ranks that are still there, because they cannot go on together."""
 
     exit_code = 5
+    meaning = "The ranks disagree, or the run lost a rank."
 
 
 class DivergenceError(DistrainError):
-    """Training met a number that is not finite: in a loss, a gradient or a weight."""
+    """Raised on all ranks, before the update that would spread the number."""
 
     exit_code = 6
+    meaning = "Training met a number that is not finite: in a loss, a gradient or a weight."
 
 
 class StopRequested(DistrainError):  # noqa: N818 - not an error: it ends a run that was asked to end
-    """Somebody asked the run to stop; with a run directory, everything is saved and the same command goes on.
+    """Raised at the step after which a run stops.
 
     Attributes:
         result: the `training.result.Result` of the run so far, with the model as trained last; None where no model is.
     """
 
     exit_code = 42
+    meaning = "Somebody asked the run to stop; with a run directory, everything is saved and the same command goes on."
     result: Any = None
 
 

@@ -10,8 +10,7 @@ what a file means.
     {'epochs': 3}
 
 A process may be killed between any two lines, and a full disk may refuse any write. A reader then finds the old
-content or the new content. A temporary file or folder whose name begins with a dot may remain; the next write to the
-same path removes it.
+content or the new content. A hidden temporary file or folder may remain; the next write to the same path removes it.
 """
 
 from __future__ import annotations
@@ -31,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from distrain.errors import DataError
+from distrain.regular_file import open_regular
 
 DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}  # a full or failing disk, no mistake of a user
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux's <fcntl.h> and <linux/fs.h>
@@ -253,10 +253,10 @@ def read_json_object(path: Path, *, max_bytes: int = MAX_JSON_BYTES) -> dict[str
         max_bytes: Size in bytes from which the file is refused; more is not read into memory.
 
     Raises:
-        OSError: the file cannot be read; `FileNotFoundError` if it is absent.
+        OSError: the file cannot be read, or is a pipe or a device; `FileNotFoundError` if it is absent.
         ValueError: the content is not one JSON object; the message gives the reason without the file's name.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         content = file.read(max_bytes + 1)
     if len(content) > max_bytes:
         raise ValueError(f"it has more than {max_bytes:,} bytes")

@@ -27,6 +27,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from distrain.regular_file import open_regular
+
 PIECE_BYTES = 2**20  # a piece fits the cache of a core, so each byte comes from memory once for both checksums
 MAX_THREADS = 8  # enough to read as fast as most disks do
 
@@ -113,7 +115,7 @@ def digest_of(content: Mapping[str, Any]) -> str:
 def fingerprint_of(path: Path, *, with_crc32: bool = False) -> Fingerprint:
     """Return the record of a file, which is read once."""
     digest, crc32, num_bytes = hashlib.sha256(), 0, 0
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while piece := file.read(PIECE_BYTES):
             digest.update(piece)
             crc32 = zlib.crc32(piece, crc32) if with_crc32 else 0
@@ -134,7 +136,7 @@ def fault_of(path: Path, record: Fingerprint, *, fast: bool = False) -> str | No
     by_crc32 = fast and record.crc32 is not None
     digest, crc32, rest = hashlib.sha256(), 0, record.bytes
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             while piece := file.read(min(PIECE_BYTES, rest)):
                 rest -= len(piece)
                 if by_crc32:

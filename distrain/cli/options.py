@@ -111,8 +111,7 @@ def help_text(setting: Setting) -> str:
 
 def exit_codes() -> dict[int, str]:
     """Give the meaning of each exit code, in order."""
-    errors = {code: (kind.__doc__ or "").splitlines()[0] for code, kind in ERROR_BY_EXIT_CODE.items()}
-    return dict(sorted({0: "Done.", **errors}.items()))
+    return dict(sorted({0: "Done.", **{code: kind.meaning for code, kind in ERROR_BY_EXIT_CODE.items()}}.items()))
 
 
 def exit_code_table() -> str:

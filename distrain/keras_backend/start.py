@@ -1,7 +1,7 @@
 """A quiet start of Keras on TensorFlow.
 
-Decides: environment variables of the first import, and garbage collection around the import. Never: overrides a user's
-settings.
+Decides: environment variables of the first import, the folder for temporary files, and garbage collection around the
+import. Never: overrides a user's settings.
 
     require_tensorflow()                         # before the first import of Keras
 """
@@ -11,8 +11,10 @@ from __future__ import annotations
 import gc
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from distrain.errors import ConfigurationError
 from distrain.extras import install_command
@@ -22,8 +24,10 @@ def require_tensorflow() -> None:
     """Import Keras with its TensorFlow backend, and silence TensorFlow's messages about its start.
 
     Raises:
-        ConfigurationError: the user chose another backend, or TensorFlow is not installed.
+        ConfigurationError: the user chose another backend, TensorFlow is not installed, or no folder for temporary
+            files can be written.
     """
+    require_temporary_folder()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     if backend == "tensorflow":
@@ -40,6 +44,18 @@ def require_tensorflow() -> None:
         raise ConfigurationError(
             f"Keras is set to run on {backend!r}; distrain needs TensorFlow. Set KERAS_BACKEND=tensorflow."
         )
+
+
+def require_temporary_folder() -> Path:
+    """Return the folder for temporary files, which the import of Keras and the start of ranks need.
+
+    Raises:
+        ConfigurationError: no such folder can be written.
+    """
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError as error:
+        raise ConfigurationError(f"{error.strerror}. Set TMPDIR to a folder that can be written.") from None
 
 
 @contextmanager

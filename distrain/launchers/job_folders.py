@@ -22,6 +22,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from distrain.keras_backend.start import require_temporary_folder
+
 SHARED_MEMORY = Path("/dev/shm")
 MIN_AGE_SECONDS = 60.0  # a starting job makes its files, and only then locks or maps these
 
@@ -34,7 +36,7 @@ def job_folders() -> Iterator[list[str]]:
     """Yield options of mpirun that name new folders; the end of the context removes the folders."""
     with contextlib.ExitStack() as stack:
         options = []
-        parents = {"btl_vader_backing_directory": SHARED_MEMORY, "orte_tmpdir_base": Path(tempfile.gettempdir())}
+        parents = {"btl_vader_backing_directory": SHARED_MEMORY, "orte_tmpdir_base": require_temporary_folder()}
         for parameter, parent in parents.items():
             with contextlib.suppress(OSError):  # Open MPI then uses its own folder
                 folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
@@ -46,7 +48,7 @@ def job_folders() -> Iterator[list[str]]:
 
 def remove_remains() -> None:
     """Remove folders and segments that killed jobs of this user left behind."""
-    for parent in (SHARED_MEMORY, Path(tempfile.gettempdir())):
+    for parent in (SHARED_MEMORY, require_temporary_folder()):
         for folder in parent.glob(f"{_PREFIX}*"):
             with contextlib.suppress(OSError):  # locked by a running job, or gone
                 if _is_old_and_own(folder):

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from distrain.regular_file import open_regular
 from distrain.reporting.metrics_log import EVENTS, MAX_LINE_BYTES
 
 MAX_STEP = 1 << 53  # a float, and so an axis, cannot count beyond it
@@ -120,7 +121,7 @@ def _read_events(path: Path) -> Iterator[Event | None]:
     """Yield the events of a log; None for each damaged line."""
     if not path.exists():
         return
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while line := file.readline(MAX_LINE_BYTES):
             complete = line.endswith(b"\n")
             if not complete and len(line) == MAX_LINE_BYTES:

@@ -30,7 +30,7 @@ from distrain.array_files import save_safetensors
 from distrain.errors import CheckpointError
 from distrain.file_names import MANIFEST_NAME
 from distrain.files import json_bytes, make_folder, naming, read_json_object, remove, replace_folder
-from distrain.fingerprints import Fingerprint, digest_of, fingerprint_of
+from distrain.fingerprints import Fingerprint, digest_of, fingerprint_of, size_fault
 from distrain.runs.state_rules import odd_value
 
 _LOG = logging.getLogger(__name__)
@@ -116,6 +116,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
         if manifest.get("digest", digest_of(manifest)) != digest_of(manifest):
             raise CheckpointError(f"{path / MANIFEST_NAME} is changed: its digest does not fit.")
         step = manifest["step"] if step_of(path) < 0 else step_of(path)
+        for name in (ARRAYS_NAME, STATE_NAME):
+            if fault := size_fault(path / name, Fingerprint(**manifest["files"][name])):
+                raise CheckpointError(f"{path / name} {fault}.")
         now = _manifest(step, fingerprint_of(path / ARRAYS_NAME), fingerprint_of(path / STATE_NAME))
         for name in (ARRAYS_NAME, STATE_NAME):
             if now["files"][name]["sha256"] != manifest["files"][name]["sha256"]:

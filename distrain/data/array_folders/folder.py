@@ -29,6 +29,7 @@ from distrain.data.array_folders.manifest import check_recorded_files
 from distrain.data.examples import Examples
 from distrain.data.sources import array_examples
 from distrain.errors import ConfigurationError, DataError
+from distrain.regular_file import open_regular
 from distrain.remote.path import RemotePath
 
 PARTS = ("train", "validation", "test")
@@ -106,9 +107,9 @@ def _open_arrays(directory: Path, part: str, kind: str) -> Any:
 
 def _load(path: Path) -> Any:
     try:
-        if path.suffix == ".npz":
-            with path.open("rb") as file:  # SciPy would leave a damaged file open if it got the path
-                return scipy.sparse.load_npz(file)
+        with open_regular(path) as file:
+            if path.suffix == ".npz":
+                return scipy.sparse.load_npz(file)  # SciPy would leave a damaged file open if it got the path
         return np.lib.format.open_memmap(path, mode="r")  # never reads pickle
     except Exception as error:  # for a damaged file NumPy, SciPy, zipfile and zlib raise many types
         reason = str(error) or type(error).__name__

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import tempfile
 
 import keras
 import pytest
@@ -11,7 +12,7 @@ import tensorflow as tf
 
 from distrain.distribution.mirrored import Mirrored
 from distrain.errors import ConfigurationError
-from distrain.keras_backend.start import _kept_modules
+from distrain.keras_backend.start import _kept_modules, require_tensorflow
 
 
 @pytest.fixture
@@ -28,6 +29,13 @@ def test_what_is_imported_is_never_collected(monkeypatch, frozen):
         assert not gc.isenabled()
     assert gc.isenabled()
     assert frozen() > 0
+
+
+def test_a_machine_without_a_folder_for_temporary_files_is_told_the_cure(monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/proc", "/sys"])  # which nobody can write
+    with pytest.raises(ConfigurationError, match=r"No usable temporary directory .*/proc.* Set TMPDIR"):
+        require_tensorflow()
 
 
 def test_a_failed_import_leaves_the_collector_on(monkeypatch, frozen):

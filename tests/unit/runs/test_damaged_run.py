@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ import pytest
 from distrain.config import TrainConfig
 from distrain.errors import CheckpointError, StopRequested
 from distrain.inference.finished_run import open_finished_run
-from distrain.runs.checkpoint import load_checkpoint, remove_checkpoints, save_checkpoint
+from distrain.runs.checkpoint import ARRAYS_NAME, load_checkpoint, remove_checkpoints, save_checkpoint
 from distrain.runs.manifest import check_files, rewriting
 from distrain.runs.opening import open_run
 from distrain.runs.served import load_served
@@ -125,6 +126,28 @@ def test_the_damaged_file_of_a_checkpoint_is_told_from_its_manifest(run):
     (folder / "manifest.json").write_bytes(manifest)
     damage(folder / "state.json")
     assert list(verify_run(run).faults) == ["checkpoints/step-00000005/state.json"]
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "name",
+    ["manifest.json", *(f"checkpoints/step-00000005/{name}" for name in ("manifest.json", "state.json", ARRAYS_NAME))],
+)
+def test_a_pipe_in_place_of_a_file_is_told_without_a_wait(run, name):
+    (run / name).unlink()
+    os.mkfifo(run / name)
+    assert list(verify_run(run).faults) == [name]
+    with pytest.raises(CheckpointError, match=r"(it is no regular|is no) file"):
+        load_served(run)
+
+
+@pytest.mark.timeout(20)
+def test_a_checkpoint_of_another_size_is_refused_before_it_is_read(run):
+    path = run / "checkpoints" / "step-00000005" / ARRAYS_NAME
+    os.truncate(path, 1 << 42)  # a hole of 4 TB, which no test could read in time
+    with pytest.raises(CheckpointError, match=r"has 4,398,046,511,104 bytes instead of"):
+        load_checkpoint(path.parent)
+    assert reopened(run) == 3
 
 
 def test_the_manifest_of_another_checkpoint_is_named(run):
