@@ -112,7 +112,7 @@ class Recorder(keras.callbacks.Callback):
 
 def by_keras(case: Case) -> Trained:
     """Train by `Model.fit` on joined batches."""
-    keras.utils.clear_session()  # else the names of metrics count up from case to case
+    keras.utils.clear_session(free_memory=False)  # else the names of metrics count up from case to case
     recorder = Recorder()
     model = case.compiled()
     if case.builds_optimizer:
@@ -135,7 +135,7 @@ def by_keras(case: Case) -> Trained:
 
 def by_distrain(case: Case, **settings: Any) -> Trained:
     """Train by `distrain.fit`; a refusal is a result."""
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
     recorder = Recorder()
     try:
         with contextlib.redirect_stdout(io.StringIO()):

@@ -10,6 +10,7 @@ Prints "listening" when clients can connect, and ends at the end of standard inp
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import importlib
@@ -21,6 +22,7 @@ import selectors
 import signal
 import socket
 import sys
+import threading
 import types
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -181,8 +183,30 @@ def run(first: str, *others: str) -> None:
     exec(compile(code, name, "exec", dont_inherit=True), module.__dict__)
 
 
+def leave(code: int) -> None:
+    """End this process as Python ends, but free no modules, which would copy all memory that the server shares.
+
+    Returns if standard output cannot be written, for Python to say so.
+    """
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        mpi = getattr(sys.modules.get("mpi4py"), "MPI", None)
+        if mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized():
+            mpi.Finalize()
+        os._exit(code)
+
+
 if __name__ == "__main__":
     import_all()
     asked = serve(sys.argv[1])
     become(asked)
-    run(*asked["arguments"])
+    try:
+        run(*asked["arguments"])
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            leave((end.code or 0) & 0xFF)
+        raise
+    leave(0)

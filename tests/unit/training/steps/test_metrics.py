@@ -44,7 +44,7 @@ class Smoothed(keras.metrics.Metric):
 
 
 def model_of(labels, metrics):
-    keras.utils.clear_session()  # names of metrics count from the start again
+    keras.utils.clear_session(free_memory=False)  # names of metrics count from the start again
     keras.utils.set_random_seed(3)
     units, activation = (1, "sigmoid") if labels is BINARY else (3, "softmax")
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(units, activation=activation)])
