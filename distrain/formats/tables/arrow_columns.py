@@ -68,7 +68,7 @@ def _form(kind: Any) -> tuple[np.dtype[Any], tuple[int, ...] | None, str]:
     from pyarrow import types
 
     if isinstance(kind, pyarrow.FixedShapeTensorType):
-        return np.dtype(kind.value_type.to_pandas_dtype()), tuple(kind.shape), ""
+        return np.dtype(kind.value_type.to_pandas_dtype()), tuple(kind.shape[axis] for axis in _axes(kind)), ""
     if isinstance(kind, pyarrow.BaseExtensionType):
         return _form(kind.storage_type)
     if types.is_dictionary(kind):
@@ -133,9 +133,10 @@ def arrow_values(array: Any) -> np.ndarray:
     from pyarrow import types
 
     if isinstance(array, pyarrow.ExtensionArray):
-        shape = tuple(array.type.shape) if isinstance(array.type, pyarrow.FixedShapeTensorType) else None
-        stored = arrow_values(array.storage)
-        return stored if shape is None else stored.reshape(len(array), *shape)
+        stored, kind = arrow_values(array.storage), array.type
+        if not isinstance(kind, pyarrow.FixedShapeTensorType):
+            return stored
+        return stored.reshape(len(array), *kind.shape).transpose(0, *(axis + 1 for axis in _axes(kind)))
     if array.null_count:
         row = int(np.argmax(array.is_null().to_numpy(zero_copy_only=False)))
         raise Unfit(row, "is null. Fill it with a number, or leave the column out of features=.")
@@ -147,6 +148,11 @@ def arrow_values(array: Any) -> np.ndarray:
         array = array.cast(pyarrow.float64())
     values: np.ndarray = array.to_numpy(zero_copy_only=False)
     return values
+
+
+def _axes(tensor: Any) -> Sequence[int]:
+    """Return the axes of the shape that a type of tensors stores, in the order of the values' axes."""
+    return tensor.permutation or range(len(tensor.shape))
 
 
 def _decoded(array: Any) -> np.ndarray:
