@@ -149,6 +149,24 @@ def expansion(rows: int, num_bytes: int) -> str:
     )
 
 
+def check_counts(path: Path, counts: Sequence[int], num_bytes: int) -> None:
+    """Refuse a file that declares more rows than its bytes can be worth.
+
+    Args:
+        path: the file.
+        counts: rows of each group of rows.
+        num_bytes: bytes of the file.
+
+    Raises:
+        DataError: it does; shuffling alone would take memory for each row.
+    """
+    rows = sum(counts)
+    if min(counts, default=0) < 0:
+        raise DataError(f"{path} declares {min(counts):,} rows; it is damaged. Copy or write it again.")
+    if problem := expansion(rows, num_bytes):
+        raise DataError(f"{path} {problem}")
+
+
 def shown(names: Sequence[str] | Mapping[str, Any]) -> str:
     """Return names for a message."""
     more = len(names) - _MAX_SHOWN

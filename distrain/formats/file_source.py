@@ -26,7 +26,7 @@ import numpy as np
 
 from distrain.data.nests import concatenated, map_nest
 from distrain.errors import ConfigurationError, DataError, DistrainError
-from distrain.formats.columns import Column, Names, assembled, check_row_shape, chosen_parts, expansion, names_of
+from distrain.formats.columns import Column, Names, Parts, assembled, check_row_shape, chosen_parts, names_of
 from distrain.remote.local_copy import local_copy
 from distrain.remote.path import RemotePath
 
@@ -80,14 +80,12 @@ class FileSource:
         self._paths = tuple(paths)
         self._forget_open_files()
         columns = self.opened(0).columns
-        try:
-            self._parts = chosen_parts(columns, features=features, label=label, weight=weight)
-        except ConfigurationError as error:
-            raise ConfigurationError(f"{paths[0]}: {error}") from None
+        chosen = {"features": features, "label": label, "weight": weight}
+        self._parts = _chosen_of(paths[0], columns, chosen)
         self._names = names_of(self._parts)
         self._columns = {name: columns[name] for name in self._names}
         self._shapes: dict[str, tuple[int, ...]] = {}  # of rows; of lists, only reading shows them
-        counts = [self._checked_rows(index) for index in range(len(paths))]
+        counts = [self._checked_rows(index, chosen) for index in range(len(paths))]
         self._starts = np.concatenate([[0], np.cumsum(counts)])
         if not len(self):
             raise DataError(f"{paths[0]} has no rows; training needs at least one example.")
@@ -98,8 +96,7 @@ class FileSource:
 
     def __getitem__(self, number: int) -> Any:
         """Return one example."""
-        index = operator.index(number)
-        index = index + len(self) if index < 0 else index
+        index = operator.index(number) + (len(self) if number < 0 else 0)
         if not 0 <= index < len(self):
             raise IndexError(f"example {number} of {len(self):,}")
         found = self.read(index, index + 1)
@@ -166,13 +163,15 @@ class FileSource:
         except DataError as error:
             raise DataError(f"{path}: {error}") from None
 
-    def _checked_rows(self, index: int) -> int:
-        """Return the number of rows of a file whose columns fit the first file."""
+    def _checked_rows(self, index: int, chosen: Mapping[str, Any]) -> int:
+        """Return the number of rows of a file whose columns fit the first file; `chosen` names columns."""
         path, columns = self._paths[index], self.opened(index).columns
         for name in self._names:
             _check_column(path, name, columns, self._paths[0], self._columns[name])
+        for name in names_of(_chosen_of(path, columns, chosen)):  # such as a column that the first file lacks
+            _check_column(self._paths[0], name, self._columns, path, columns[name])
         counts = {name: columns[name].rows for name in self._names}
-        longest, shortest = (choose(counts, key=lambda name: counts[name]) for choose in (max, min))
+        longest, shortest = (choose(counts, key=counts.__getitem__) for choose in (max, min))
         if counts[longest] != counts[shortest]:
             raise DataError(
                 f"{path} has {counts[longest]:,} rows of {longest!r}, but {counts[shortest]:,} of {shortest!r}. "
@@ -220,9 +219,16 @@ class MappedSource(FileSource):
         return tuple(map_nest(lambda values, name: values[order], concatenated(found)))
 
 
+def _chosen_of(path: Path, columns: Mapping[str, Column], chosen: Mapping[str, Any]) -> Parts:
+    try:
+        return chosen_parts(columns, **chosen)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path}: {error}") from None
+
+
 def _check_column(path: Path, name: str, columns: Mapping[str, Column], first: Path, wanted: Column) -> None:
     if name not in columns:
-        raise DataError(f"{path} has no column {name!r}, unlike {first}. Files that are read together need the same.")
+        raise DataError(f"{path} has no column {name!r}, unlike {first}. Choose columns of all files by features=.")
     column = columns[name]
     if column.problem:
         raise DataError(f"{path}: the column {name!r} {column.problem}")
@@ -253,24 +259,6 @@ def _facts_of(path: Path) -> str:
 def _native(array: np.ndarray) -> np.ndarray:
     """Return the array in the byte order of this machine, because TensorFlow takes no other."""
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
-
-
-def check_counts(path: Path, counts: Sequence[int], num_bytes: int) -> None:
-    """Refuse a file that declares more rows than its bytes can be worth.
-
-    Args:
-        path: the file.
-        counts: rows of each group of rows.
-        num_bytes: bytes of the file.
-
-    Raises:
-        DataError: it does; shuffling alone would take memory for each row.
-    """
-    rows = sum(counts)
-    if min(counts, default=0) < 0:
-        raise DataError(f"{path} declares {min(counts):,} rows; it is damaged. Copy or write it again.")
-    if problem := expansion(rows, num_bytes):
-        raise DataError(f"{path} {problem}")
 
 
 @contextmanager

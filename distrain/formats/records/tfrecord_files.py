@@ -66,7 +66,7 @@ def tfrecord(
     files = listed(paths, suffixes=_SUFFIXES, kind="TFRecord files")
     local_copies(files)  # at once
     columns = _columns(files, shapes or {})
-    make = partial(_Records, columns=columns)
+    make = partial(_Records, columns=columns, takes_all=features is None)
     return MappedSource(make, files, features=features, label=label, weight=weight, max_open=MAX_OPEN_FILES)
 
 
@@ -90,10 +90,10 @@ class _Column:
 
 
 class _Records:
-    """The records of one file."""
+    """The records of one file; if a source `takes_all` features, no record may have others than the columns."""
 
-    def __init__(self, path: Path, columns: Mapping[str, _Column]) -> None:
-        self._path, self._columns = path, columns
+    def __init__(self, path: Path, columns: Mapping[str, _Column], *, takes_all: bool = False) -> None:
+        self._path, self._columns, self._takes_all = path, columns, takes_all
         self._starts = open_index(local_copy(path), "tfrecord", partial(find_records, path)).table[:, 0]
         self._file = RangeFile(local_copy(path))
         self.columns = {name: replace(own.column, rows=len(self)) for name, own in columns.items()}
@@ -129,6 +129,11 @@ class _Records:
         values: dict[str, list] = {name: [] for name in names}
         for row, frame in zip(rows, frames, strict=True):
             found = self._parsed(row, frame)
+            if self._takes_all and (more := found.keys() - self._columns.keys()):
+                raise DataError(
+                    f"{self._path}: record {row:,} has the feature {min(more)!r}, unlike the first record. Name the "
+                    "features that all records have by features= and label=, or write the records again."
+                )
             for name in names:
                 try:
                     values[name].append(_shaped(self._columns[name], found.get(name, [])))

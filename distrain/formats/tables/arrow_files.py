@@ -20,9 +20,9 @@ import numpy as np
 from distrain.data.bus_errors import report_lost_pages
 from distrain.errors import DataError
 from distrain.extras import require_extra
-from distrain.formats.columns import Names
+from distrain.formats.columns import Names, check_counts
 from distrain.formats.file_list import Paths, listed
-from distrain.formats.file_source import FileSource, check_counts, readable
+from distrain.formats.file_source import FileSource, readable
 from distrain.formats.tables.arrow_columns import arrow_columns
 from distrain.formats.tables.arrow_groups import ArrowGroups
 from distrain.remote.local_copy import local_copies, local_copy

@@ -17,9 +17,9 @@ import numpy as np
 
 from distrain.errors import DataError
 from distrain.extras import require_extra
-from distrain.formats.columns import Names
+from distrain.formats.columns import Names, check_counts
 from distrain.formats.file_list import Paths, listed
-from distrain.formats.file_source import FileSource, check_counts, readable
+from distrain.formats.file_source import FileSource, readable
 from distrain.formats.tables.arrow_columns import arrow_columns, flat_fields, is_text_or_bytes
 from distrain.formats.tables.arrow_groups import ArrowGroups
 from distrain.remote.path import is_url

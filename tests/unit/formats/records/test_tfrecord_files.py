@@ -119,6 +119,14 @@ def test_a_record_that_differs_is_named(tmp_path, records, record, message):
             read()
 
 
+def test_a_feature_of_later_records_alone_is_not_lost(tmp_path):
+    write(tmp_path / "a.tfrecord", [example(x=1.5, y=0), example(x=2.5, y=1, weight=3.0)])
+    with pytest.raises(DataError, match=r"record 1 has the feature 'weight', unlike the first record\. Name the"):
+        tfrecord(tmp_path).read(0, 2)
+    features, labels = tfrecord(tmp_path, features="x", label="y").read(0, 2)
+    assert (features.tolist(), labels.tolist()) == ([1.5, 2.5], [0, 1])
+
+
 def test_what_is_asked_for_must_exist(folder):
     with pytest.raises(ConfigurationError, match="names the column 'z'"):
         tfrecord(folder, features="z")

@@ -27,6 +27,10 @@ COLUMNS = {
         pa.ExtensionArray.from_storage(pa.fixed_shape_tensor(pa.int8(), (2, 3)), TENSORS),
         np.arange(12).reshape(2, 2, 3).tolist(),
     ),
+    "turned tensor": (
+        pa.ExtensionArray.from_storage(pa.fixed_shape_tensor(pa.int8(), (2, 3), permutation=[1, 0]), TENSORS),
+        np.arange(12).reshape(2, 2, 3).swapaxes(1, 2).tolist(),
+    ),
     "codes": (pa.array([7, 9] * 5).dictionary_encode(), [7, 9]),
     "text": (["a", "b"] * 5, ["a", "b"]),
     "categories": (pa.array(["a", "b"] * 5).dictionary_encode(), ["a", "b"]),
@@ -86,9 +90,26 @@ def test_files_of_other_columns_are_refused(tmp_path):
     pq.write_table(pa.table({"y": [0], "x": [1]}), tmp_path / "b.parquet")
     with pytest.raises(DataError, match=r"b\.parquet has the column 'x' as int64, and .*a\.parquet as float64"):
         formats.parquet(tmp_path)
-    assert formats.parquet(tmp_path, features="y").read(0, 2)[0].tolist() == [0, 0]
+    assert formats.parquet(tmp_path, features="y", label=()).read(0, 2)[0].tolist() == [0, 0]
     with pytest.raises(ConfigurationError, match=r"a\.parquet: features= names the column 'z', but the columns are"):
         formats.parquet(tmp_path, features=["x", "z"])
+
+
+@pytest.mark.parametrize("more", ["z", "weight"])
+def test_a_column_of_later_files_alone_is_not_lost(tmp_path, more):
+    pq.write_table(pa.table({"x": [1.0], "y": [0]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({more: [2.0], "y": [1], "x": [3.0]}), tmp_path / "b.parquet")
+    with pytest.raises(DataError, match=rf"a\.parquet has no column '{more}', unlike .*b\.parquet\. Choose columns"):
+        formats.parquet(tmp_path)
+    features, labels = formats.parquet(tmp_path, features="x", label="y", weight=()).read(0, 2)
+    assert (features.tolist(), labels.tolist()) == ([1.0, 3.0], [0, 1])
+
+
+def test_a_file_with_two_labels_is_named(tmp_path):
+    pq.write_table(pa.table({"x": [1.0], "y": [0]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"x": [1.0], "y": [0], "label": [1]}), tmp_path / "b.parquet")
+    with pytest.raises(ConfigurationError, match=r"b\.parquet: The columns 'y' and 'label' both look like the label"):
+        formats.parquet(tmp_path)
 
 
 def test_a_row_group_over_the_bound_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
