@@ -58,12 +58,14 @@ def list_images(folder: Path, class_names: Sequence[str] | None = None) -> Image
             folder are an error as well.
         ConfigurationError: `class_names` names a folder twice.
     """
-    present = _class_folders(folder)
+    present = _class_folders(folder, class_names)
     names = tuple(present if class_names is None else class_names)
     if len(set(names)) < len(names):
         raise ConfigurationError(f"class_names has a name twice: {', '.join(map(repr, names))}.")
     if unknown := [name for name in names if name not in present]:
         raise DataError(f"{folder} has no folder {unknown[0]!r}, which class_names names. It has {shown(present)}.")
+    if left_out := [name for name in present if name not in names]:
+        _LOG.warning(f"{folder} has {shown(left_out)}, which class_names does not name; their pictures are left out.")
     files: list[str] = []
     counts: list[int] = []
     others: list[str] = []
@@ -89,7 +91,7 @@ def image_files(folder: Path) -> list[str]:
     return files
 
 
-def _class_folders(folder: Path) -> list[str]:
+def _class_folders(folder: Path, class_names: Sequence[str] | None) -> list[str]:
     if not folder.exists():
         raise DataError(f"{folder} does not exist. Correct the path.")
     if not folder.is_dir():
@@ -106,10 +108,10 @@ def _class_folders(folder: Path) -> list[str]:
         raise DataError(
             f"{beside[0]} lies beside folders of classes, so it has no class. Move it into one of them, or out of here."
         )
-    if len(splits := [name for name in folders if name.lower() in _SPLITS]) > 1 and len(splits) == len(folders):
+    if len(splits := [name for name in folders if name.lower() in _SPLITS]) > 1 and class_names is None:
         raise DataError(
-            f"{folder} has the folders {shown(folders)}, which are parts of the data, not classes. "
-            f"Give one of them: {folder / splits[0]}."
+            f"{folder} has the folders {shown(splits)}, which are parts of the data, not classes. "
+            f"Give one of them, {folder / splits[0]}, or name the classes by class_names=."
         )
     return folders
 

@@ -78,9 +78,11 @@ def test_hidden_files_are_no_pictures(folder):
     assert len(images(folder, size=(4, 4))) == 7
 
 
-def test_class_names_give_the_order(folder):
-    source = images(folder, size=(4, 4), class_names=["dog", "ant"])
+def test_class_names_give_the_order(folder, caplog):
+    with caplog.at_level(logging.WARNING):
+        source = images(folder, size=(4, 4), class_names=["dog", "ant"])
     assert source.take(np.arange(3))[1].tolist() == [0, 0, 1]
+    assert "has 'cat', which class_names does not name; their pictures are left out" in caplog.text
     with pytest.raises(DataError, match="no folder 'bee'"):
         images(folder, class_names=["dog", "bee"])
     with pytest.raises(ConfigurationError, match="name twice"):
@@ -137,6 +139,11 @@ def _parts(folder):
     return folder / "x"
 
 
+def _parts_and_more(folder):
+    (folder / "x" / "raw").mkdir(parents=True)
+    return _parts(folder)
+
+
 def _no_pictures(folder):
     (folder / "x/cat").mkdir(parents=True)
     (folder / "x/cat/1.wav").write_bytes(b"RIFF")
@@ -163,6 +170,7 @@ def _pipe(folder):
     [
         (_move_out, r"1\.png lies beside folders of classes"),
         (_parts, "parts of the data, not classes"),
+        (_parts_and_more, "has the folders 'train', 'val', which are parts of the data, not classes"),
         (_no_pictures, r"no pictures in its folders, but files such as .*1\.wav"),
         (_other_format, r"scan\.tiff has a format that is not read"),
         (_broken_link, r"gone\.png is a link to nothing"),
