@@ -114,18 +114,25 @@ def _folder_rows(path: Path, layout: ColumnLayout, tally: Tally, max_row_bytes: 
     for ignored in (folder for folder in folders if folder.name in IGNORED_FOLDERS):
         tally.notes.append(f"{ignored} is left out: its texts have no label.")
     folders = [folder for folder in folders if folder.name not in IGNORED_FOLDERS]
+    seen: dict[Path, Path] = {}
     if not folders:
         raise DataError(f"{path} is a folder without folders in it. Each class needs one, holding one file per text.")
     for folder in folders:
-        for file in entries_of(folder):
+        if (first := seen.setdefault(folder.resolve(), folder)) is not folder:
+            raise DataError(f"{folder} is a link to {first}, so its texts would count twice. Remove one of the two.")
+        if not (files := entries_of(folder)):
+            tally.notes.append(f"{folder} holds no texts, so {folder.name!r} is no class.")
+        for file in files:
             if file.is_dir():
                 raise DataError(
                     f"{file} is a folder inside that of class {folder.name!r}, which should hold texts only. "
                     "Give the folder that holds the classes, such as aclImdb/train."
                 )
-            if file.is_file():
-                refuse_no_text(file, kind_of(file.name))
-                yield LabelledText(folder.name, _read_text(file, tally, max_row_bytes), file, 0, 0)
+            if not file.is_file():
+                what = "a link to nothing" if file.is_symlink() else "neither a file nor a folder"
+                raise DataError(f"{file} is {what}. Restore the text, or remove the name.")
+            refuse_no_text(file, kind_of(file.name))
+            yield LabelledText(folder.name, _read_text(file, tally, max_row_bytes), file, 0, 0)
 
 
 def _read_text(file: Path, tally: Tally, max_bytes: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,24 @@ def test_folder_per_class_is_sorted(tmp_path):
     assert "unsup" in tally.sentences(tmp_path)[0]
     (tmp_path / "neg" / "deeper").mkdir()
     assert "aclImdb/train" in refused(tmp_path)
+
+
+def test_no_text_of_a_folder_is_lost_or_counted_twice(tmp_path):
+    for name in ("pos", "neg", "none"):
+        (tmp_path / name).mkdir()
+    write(tmp_path / "pos/1.txt", "one")
+    write(tmp_path / "neg/1.txt", "two")
+    rows, tally = read(tmp_path)
+    assert rows == [("neg", "two"), ("pos", "one")]
+    assert tally.sentences(tmp_path) == [f"{tmp_path / 'none'} holds no texts, so 'none' is no class."]
+    (tmp_path / "good").symlink_to(tmp_path / "pos")
+    assert f"{tmp_path / 'pos'} is a link to {tmp_path / 'good'}" in refused(tmp_path)
+    (tmp_path / "good").unlink()
+    (tmp_path / "pos/2.txt").symlink_to("gone.txt")
+    assert "2.txt is a link to nothing. Restore" in refused(tmp_path)
+    (tmp_path / "pos/2.txt").unlink()
+    os.mkfifo(tmp_path / "pos/3.txt")
+    assert "3.txt is neither a file nor a folder. Restore" in refused(tmp_path)
 
 
 @pytest.mark.parametrize(
