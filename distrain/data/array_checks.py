@@ -19,6 +19,7 @@ from distrain.data.nests import children, is_nest, leaves, map_children, map_nes
 from distrain.errors import ConfigurationError
 
 MAX_INT32 = 2**31 - 1
+MAX_ITEM_BYTES = 8  # of a number
 CHECKED_BYTES = 2**24  # weights that are checked at a time, so that a memory map never fills the memory
 
 
@@ -51,9 +52,18 @@ def array_nest(given: Any) -> Any:
         return given
     try:
         array = np.asanyarray(given)
-        return array[:, None] if hasattr(given, "iloc") and array.ndim == 1 else array
     except (ValueError, TypeError) as error:
         raise ConfigurationError(f"A {type(given).__name__} is not an array of numbers: {error}.") from None
+    if isinstance(array, np.ma.MaskedArray):
+        raise ConfigurationError(
+            "A masked array would lose its mask: give numbers for masked values, by .filled(value)."
+        )
+    return array[:, None] if hasattr(given, "iloc") and array.ndim == 1 else array
+
+
+def is_number(dtype: np.dtype[Any]) -> bool:
+    """Whether arrays of a dtype hold numbers or booleans that TensorFlow takes, which have at most 64 bits."""
+    return dtype.kind in "biuf" and dtype.itemsize <= MAX_ITEM_BYTES
 
 
 def _contains_array(given: Any) -> bool:
@@ -93,9 +103,10 @@ def checked_features(given: Any, num_examples: int | None, *, counted: str = "la
         name = name or "x"
         if scipy.sparse.issparse(value):
             value = _checked_matrix(value, name)
-        elif value.dtype.kind not in "biuf" or value.ndim == 0:
+        elif not is_number(value.dtype) or value.ndim == 0:
             raise ConfigurationError(
-                f"Input {name!r} is {value.dtype} of shape {value.shape}; give numbers of shape [examples, ...]."
+                f"Input {name!r} is {value.dtype} of shape {value.shape}; give numbers of at most 64 bits, such as "
+                "float32, of shape [examples, ...]."
             )
         if value.shape[0] != num_examples:
             raise ConfigurationError(
@@ -179,7 +190,7 @@ def _check_numbers(value: Any, what: str, name: str) -> None:
     subject = f"{what.capitalize()} {name!r} is" if name else f"The {what}s are"
     if scipy.sparse.issparse(value):
         raise ConfigurationError(f"{subject} a sparse matrix; give a dense array, as from toarray().")
-    if value.dtype.kind not in "biuf" or value.ndim == 0:
+    if not is_number(value.dtype) or value.ndim == 0:
         kind = value.dtype.type.__name__.rstrip("_")
         raise ConfigurationError(
             f"{subject} {kind} of shape {value.shape}; give numbers or booleans of shape [examples, ...]."

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -35,9 +36,11 @@ from distrain.data.by_position.source_reader import SourceReader, bytes_of, part
 from distrain.data.by_position.transforms import Transform
 from distrain.data.by_position.unpacked_source import for_shuffled_spans
 from distrain.data.examples import Examples, RowNests, RowReader
+from distrain.data.nests import leaves
 from distrain.data.shuffle import shuffle_sizes
 from distrain.data.workers.pool import WorkerPool
 from distrain.data.workers.reading import read_by_workers
+from distrain.errors import DataError
 
 _LOG = logging.getLogger(__name__)
 
@@ -107,13 +110,29 @@ def _digest(reader: SourceReader, layout: Layout, num_examples: int) -> str:
         (_sample(reader, layout, number), _sample(reader, layout, number)) for number in sampled_numbers(num_examples)
     ]
     if all(first == second for first, second in samples):
+        _check_several(reader, layout, num_examples, samples)
         digest.update(b"".join(first for first, _ in samples))
     else:
         _LOG.warning(
             f"{reader.name} gives other values each time it is read, so the model depends on the number of replicas. "
-            "Draw random numbers in map=, from its second argument."
+            "Draw random numbers in map=, from its second argument, and let map= change no array of the source."
         )
     return digest.hexdigest()
+
+
+def _check_several(
+    reader: SourceReader, layout: Layout, num_examples: int, samples: Sequence[tuple[bytes, bytes]]
+) -> None:
+    """Compare the last and the first example, read at once in this order, with `samples`, read one by one."""
+    if num_examples < 2 or reader.reads_ranges_alone:
+        return
+    found = reader.read(layout, np.array([num_examples - 1, 0]), epoch=0)
+    for row, number, (alone, _) in ((0, num_examples - 1, samples[-1]), (1, 0, samples[0])):
+        if b"".join(value[row].tobytes() for part in found for _, value in leaves(part)) != alone:
+            raise DataError(
+                f"{reader.name}: example {number} has other values when it is read together with others. Return a new "
+                "array for each example, and several examples in the order of their numbers."
+            )
 
 
 def _sample(reader: SourceReader, layout: Layout, number: np.int64) -> bytes:

@@ -31,6 +31,8 @@ class ArraySource:
         ConfigurationError: arrays do not fit together, or are sparse.
     """
 
+    returns_arrays = True
+
     def __init__(self, features: Any, labels: Any = None, weights: Any = None) -> None:
         parts = features, labels, weights = checked_arrays(features, labels, weights)
         if any(scipy.sparse.issparse(value) for _, value in leaves(features)):

@@ -29,6 +29,8 @@ class BatchSource:
         ConfigurationError: the data set has no batches, or no end.
     """
 
+    returns_arrays = True
+
     def __init__(self, dataset: Any, name: str) -> None:
         self._dataset, self._name = dataset, name
         self._num_batches = dataset.num_batches

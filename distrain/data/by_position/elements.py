@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from distrain.aligned_memory import aligned_empty
-from distrain.data.array_checks import array_nest
+from distrain.data.array_checks import array_nest, is_number
 from distrain.data.examples import RowNests
 from distrain.data.nests import is_nest, leaves, map_nest
 from distrain.errors import ConfigurationError
@@ -134,14 +134,14 @@ def _leaves(given: Any, part: str, cure: str) -> Any:
         where = f"{part} {name!r}" if name else part
         if value.dtype.kind in "USO":
             raise Misfit(f"has text, or something else that is no number, as {where}: {cure}")
-        if value.dtype.kind not in "biuf":
-            raise Misfit(f"has {value.dtype} as {where}; give numbers")
+        if not is_number(value.dtype):
+            raise Misfit(f"has {value.dtype} as {where}; give numbers of at most 64 bits, such as float32")
         return Leaf(value.shape, value.dtype)
 
     try:
         return map_nest(leaf, _arrays(given))
     except ConfigurationError as error:
-        raise Misfit(f"has no array of numbers as {part}: {error}") from None
+        raise Misfit(f"has no array of numbers as {part}: {str(error).rstrip('.')}") from None
 
 
 def _arrays(given: Any) -> Any:

@@ -191,7 +191,8 @@ class SourceReader:
 
     def _checked(self, read: Callable[[], Any], numbers: Sequence[int] | np.ndarray) -> Any:
         try:
-            found = _as_elements(read())
+            found = read()
+            found = found if getattr(self.source, "returns_arrays", False) else _as_elements(found)
             counts = {len(found)} if isinstance(found, list) else {len(value) for _, value in leaves(found)}
         except DistrainError:
             raise
@@ -244,6 +245,11 @@ def _as_elements(found: Any) -> Any:
     if isinstance(found, Mapping) and any(isinstance(values, list) for values in found.values()):
         return [dict(zip(found, values, strict=True)) for values in zip(*found.values(), strict=True)]
     if isinstance(found, tuple) and any(isinstance(values, list) for values in found):
+        if len(lengths := {len(values) for values in found}) > 1:
+            raise ValueError(
+                f"lists have a value for each example, and these have {', '.join(map(str, sorted(lengths)))} values; "
+                "give several inputs as a tuple or a dict of arrays"
+            )
         return list(zip(*found, strict=True))
     return found
 

@@ -303,6 +303,13 @@ class WrongColumns(ByTake):
         return (X[indices][:5], Y[indices]) if len(indices) > 5 else super().take(indices)
 
 
+class InputsInList(ByNumber):
+    """Two inputs as a list of arrays, where a list stands for the values of examples."""
+
+    def take(self, indices):
+        return [X[indices], X[indices]], Y[indices]
+
+
 class UnequalLists(ByTake):
     """A source whose lists have different lengths."""
 
@@ -320,6 +327,7 @@ class Nothing(ByTake):
 @pytest.mark.parametrize(
     ("source", "words"),
     [
+        (InputsInList(), "cannot read example 0: ValueError: lists have a value for each example, and these have 1, 2"),
         (UnequalLists(), r"the UnequalLists cannot read examples 9 to 0: ValueError: zip\(\) argument 2 is shorter"),
         (Nothing(), r"the Nothing cannot read examples 9 to 0: TypeError"),
         (Failing(), r"the Failing cannot read example 5: OSError: bad sector \(.*test_positional.py, line \d+\)"),
@@ -379,6 +387,46 @@ def test_a_source_that_changes_is_told_and_still_resumes(caplog):
     assert positional_examples(Noisy()).digest == positional_examples(Noisy()).digest
     assert "gives other values each time it is read" in caplog.text
     assert positional_examples(ByNumber()).digest != positional_examples([(X[i], Y[i]) for i in range(50)]).digest
+
+
+class OneBuffer(ByNumber):
+    """Each example in the same array."""
+
+    def __init__(self):
+        super().__init__()
+        self.buffer = np.zeros(3, np.float32)
+
+    def __getitem__(self, number):
+        self.buffer[:] = X[number]
+        return self.buffer, Y[number]
+
+
+class Ascending(ByNumber):
+    """Several examples in another order than asked for."""
+
+    def take(self, indices):
+        return X[np.sort(indices)], Y[np.sort(indices)]
+
+
+@pytest.mark.parametrize("make", [OneBuffer, Ascending])
+def test_examples_that_are_others_when_read_together_are_refused(make):
+    with pytest.raises(DataError, match="example 52 has other values when it is read together with others"):
+        positional_examples(make())
+
+
+def test_inputs_in_a_list_are_read_by_batches_and_from_arrays():
+    class TwoInputs(Batches):
+        def __getitem__(self, number):
+            features, labels = super().__getitem__(number)
+            return [features[:, :1], features[:, 1:]], labels
+
+    batches = BatchSource(TwoInputs(), "batches")
+    for source in (batches, ArraySource([X[:, :1], X[:, 1:]], Y)):
+        for count in (1, 2, 30):  # two examples are as many as there are inputs
+            read = positional_examples(source).load(np.array([[0, count]]), np.arange(count)[::-1])
+            (first, second), labels, _ = read(0, count)
+            assert np.concatenate([first, second], axis=1).tolist() == X[:count][::-1].tolist()
+            assert labels.tolist() == Y[:count][::-1].tolist()
 
 
 def test_empty_sources_are_refused():
