@@ -46,6 +46,8 @@ def array_nest(given: Any) -> Any:
     """
     if given is None:
         return ()
+    if isinstance(given, Mapping) and (odd := [key for key in given if not isinstance(key, str)]):
+        raise ConfigurationError(f"A dict has the name {odd[0]!r}, which is no text. Name each array by a text.")
     if isinstance(given, Mapping) or (isinstance(given, (list, tuple)) and _contains_array(given)):
         return map_children(lambda key, value: array_nest(value), given)
     if scipy.sparse.issparse(given):

@@ -239,7 +239,8 @@ def _stack_leaf(leaf: Leaf, values: Sequence[Any]) -> np.ndarray:
     out = aligned_empty((len(values), *leaf.shape), leaf.dtype)
     try:
         if not leaf.shape:
-            _assign(out, np.array(values))
+            own_forms = any(hasattr(kind, "__array__") for kind in set(map(type, values)))  # such as tensors
+            _assign(out, np.array(list(map(np.asanyarray, values)) if own_forms else values))
             return out
         arrays = values if set(map(type, values)) == {np.ndarray} else list(map(np.asanyarray, values))
         if set(map(len, arrays)) != {leaf.shape[0]}:  # `np.concatenate` checks the other axes

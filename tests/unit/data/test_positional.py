@@ -209,6 +209,22 @@ def test_structures_nest():
     assert weights.tolist() == [[0.5, 2.0]] * 2
 
 
+class OnDevice:
+    """A number in a form of its own, as tensors on a device are."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self.value, dtype)
+
+
+def test_labels_may_be_arrays_in_a_form_of_their_own():
+    examples = positional_examples([(OnDevice([1.5, 2.5]), OnDevice(number)) for number in range(3)])
+    features, labels, _ = examples.load(np.array([[0, 3]]), np.array([2, 0]))(0, 2)
+    assert (features.tolist(), labels.tolist()) == ([[1.5, 2.5]] * 2, [2, 0])
+
+
 def test_random_numbers_depend_on_seed_epoch_and_example_alone():
     def noisy(example, rng):
         return example[0] + rng.normal(size=3).astype("float32"), example[1]

@@ -111,6 +111,7 @@ def test_digests_of_different_data_differ():
         ((np.ones((3, 2)), np.ones(0)), "empty"),
         ((np.ones((3, 2)), np.float32(1)), "empty"),
         (({}, np.ones(3)), "empty dict"),
+        (({0: np.ones(3), "0": np.zeros(3)}, np.ones(3)), "name 0, which is no text"),
         (({"a": np.ones(3), "b": np.ones(2)}, np.ones(3)), "'b' has 2 rows"),
         ((np.array(["a", "b", "c"]), np.ones(3)), "<U1"),
         ((np.array([None] * 3), np.ones(3)), "object"),
