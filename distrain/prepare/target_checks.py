@@ -8,19 +8,23 @@ Decides: which labels are refused, and which are warned of. Never: reads text.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from decimal import Decimal
 
 import numpy as np
 
 from distrain.data.prepared.rows import Rows
 from distrain.errors import DataError
 from distrain.prepare.inputs import Training
+from distrain.text.readers.numbers import parse_number
 from distrain.text.vectorizers.feature_tests import RowGroups, RowNumbers
 from distrain.text.vectorizers.token_store import TokenStore
 
 # A class is rare with less than 1% of the rows, and with less than a tenth of the rows of a mean class.
 RARE_SHARE = 0.01
 RARE_FRACTION = 0.1
+_BOOLEANS = {"true": "1", "false": "0"}  # of another file, which writes them as numbers
 
 
 def check_targets(title: str, training: Training, store: TokenStore) -> None:
@@ -73,6 +77,13 @@ def target_warnings(title: str, training: Training, store: TokenStore, *, has_we
             shown = ", ".join(repr(names[number][:40]) for number in few[:5]) + (", ..." if len(few) > 5 else "")
             hint = training.hint if count == 1 and _may_be_header(training, sizes) else ""
             warnings.append(f"{title}: {len(few):,} of {len(names):,} {things} have {what}: {shown}.{hint}")
+    if not learnt.is_known and (alike := _alike(names)):
+        shown = "; ".join(", ".join(repr(name[:40]) for name in group[:5]) for group in alike[:5])
+        more = "; ..." if len(alike) > 5 else ""
+        warnings.append(
+            f"{title}: {things} that differ in spelling alone are learnt as different {things}: {shown}{more}. Give "
+            "one name to labels that mean one thing."
+        )
     can_weigh = learnt.task == "classification" and not has_weights
     if warning := _rare_classes(sizes, names, store.num_rows, things, can_weigh):
         warnings.append(f"{title}: {warning}")
@@ -82,6 +93,16 @@ def target_warnings(title: str, training: Training, store: TokenStore, *, has_we
             rows = f"{empty:,} of {store.num_rows:,} training {'row has' if empty == 1 else 'rows have'}"
             warnings.append(f"{title}: {rows} no label, which is learnt as such.")
     return warnings
+
+
+def _alike(names: Sequence[str]) -> list[list[str]]:
+    """Return the groups of names that differ in letter case, in Unicode's form, or as written numbers alone."""
+    groups: dict[str | Decimal, list[str]] = {}
+    for name in names:
+        plain = unicodedata.normalize("NFKC", name).casefold()
+        plain = _BOOLEANS.get(plain, plain)
+        groups.setdefault(plain if parse_number(plain) is None else Decimal(plain), []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
 
 
 def with_a_weight(pieces: Iterable[Rows], title: str, rows_of_part: str) -> Iterator[Rows]:

@@ -50,6 +50,27 @@ def test_integer_labels_sort_by_value(tmp_path):
     assert order.tolist() == [0, 1, 2]
 
 
+def test_classes_that_differ_in_spelling_alone_are_named(tmp_path, caplog):
+    labels = [
+        "good",
+        "Good",
+        "1",
+        "1.0",
+        "true",
+        "12345678901234567890",
+        "12345678901234567891",
+        "2",
+        "caf\u00e9",
+        "cafe\u0301",
+    ]
+    write_csv(tmp_path / "a.csv", [(label, "a few words") for label in labels for _ in range(4)])
+    Result(train=tmp_path / "a.csv", test=tmp_path / "a.csv", out=tmp_path / "out")
+    assert (
+        "learnt as different classes: '1', '1.0', 'true'; 'Good', 'good'; 'cafe\u0301', 'caf\u00e9'. Give"
+        in caplog.text
+    )
+
+
 def test_what_is_mended_is_counted(tmp_path, caplog):
     table = "".join(f"{label},{text}\n" for label, text in rows(30)).encode()
     (tmp_path / "a.csv").write_bytes(table + b"art,\xff\nart,\nart,\0\n")
