@@ -1,4 +1,4 @@
-"""The first and the last part of a source of examples.
+"""Parts of a source of examples: the first, the last, and some by their numbers.
 
 Decides: which examples each part holds. Never: copies or reads an example.
 
@@ -40,3 +40,27 @@ def split_examples(examples: Examples, count: int) -> tuple[Examples, Examples]:
         read_labels=lambda start, stop: labels_between(examples, start + count, stop + count),
     )
     return first, last
+
+
+def chosen_examples(examples: Examples, numbers: np.ndarray) -> Examples:
+    """Return the examples of some numbers, in the order of the numbers."""
+
+    def singles(spans: np.ndarray) -> np.ndarray:
+        chosen = np.concatenate([numbers[:0], *(numbers[start:stop] for start, stop in spans)])
+        return np.stack([chosen, chosen + 1], axis=1)
+
+    def load(spans: np.ndarray, indices: np.ndarray, memory: Memory = np.empty, epoch: int = 0) -> RowReader:
+        return examples.load(singles(spans), indices, memory, epoch)
+
+    def of_singles(function: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+        return lambda spans: function(singles(spans))
+
+    return replace(
+        examples,
+        num_examples=len(numbers),
+        load=load,
+        digest=f"{examples.digest}:{numbers.tolist()}",
+        will_need=lambda spans: examples.will_need(singles(spans)),
+        row_sizes={name: of_singles(sizes) for name, sizes in examples.row_sizes.items()},
+        read_labels=None,
+    )

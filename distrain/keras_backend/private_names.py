@@ -218,7 +218,7 @@ def made_in_scope(optimizer: Any) -> Any:
 
 
 def leave_strategy(model: Any) -> None:
-    """Let Keras evaluate a model on one device once several devices of this process have trained the model.
+    """Let Keras evaluate a model on one device, in callbacks and after training on several devices of this process.
 
     Under the strategy, Keras fails on a batch that does not divide by the devices. Its `fit` would sum no gradients.
     """

@@ -17,7 +17,6 @@ from typing import Any
 from distrain.cluster.error_relay import run_on_all_ranks
 from distrain.errors import CheckpointError
 from distrain.file_names import CHECKPOINTS_NAME, MODEL_NAME, SUMMARY_NAME
-from distrain.keras_backend.private_names import leave_strategy
 from distrain.runs import directory as run_directory
 from distrain.runs.checkpoint import Checkpoint
 from distrain.runs.disk_room import required_write
@@ -71,7 +70,6 @@ def finish_run(setup: RunSetup, actions: RunActions, progress: Progress) -> Resu
         ):
             run_directory.write_model(config.run, setup.trainable.model)
             actions.report.finish(summary)
-    leave_strategy(setup.trainable.model)
     summary = json.loads(distribution.group.broadcast(json.dumps(summary).encode()))
     return Result(setup.trainable.model, summary, actions.history, actions.callbacks.history)
 
@@ -88,7 +86,6 @@ def _summary_before(run: Path) -> dict[str, Any] | None:
 
 def result_so_far(setup: RunSetup, actions: RunActions) -> Result:
     """Return the model as trained last, and no summary, for a run that a request to stop ends."""
-    leave_strategy(setup.trainable.model)
     return Result(setup.trainable.model, {}, actions.history, actions.callbacks.history)
 
 

@@ -192,13 +192,13 @@ def build_setup(
     from distrain.training.model_checks.batch_states import batch_states, dependence_on_replicas
     from distrain.training.model_checks.batch_statistics import share_batch_statistics
     from distrain.training.model_checks.label_classes import with_checked_labels
-    from distrain.training.model_checks.shares import check_shares
+    from distrain.training.model_checks.shares import check_shares, probe_of
     from distrain.training.steps.seeding import seeded
     from distrain.training.steps.task import make_task
 
-    sample = sample_batch(job.train)
-    num_replicas = distribution.num_replicas
+    sample, num_replicas = sample_batch(job.train), distribution.num_replicas
     num_steps = total_steps(config, num_replicas, job.train.num_examples)
+    order: dict[str, Any] = {"seed": config.seed, "shuffle": job.shuffle}
 
     def build_on(sample: Batch) -> tuple[TrainableModel, TrainingJob]:
         choice = partial(choose_optimizer, config=config, num_steps=num_steps, num_replicas=num_replicas)
@@ -212,14 +212,15 @@ def build_setup(
                 jit_model=config.jit_model,
             )
             checked_job = with_checked_labels(job, task, sample)
-            return check_shares(task, checked_job.train), checked_job
+            return check_shares(task, probe_of(checked_job.train, **order)), checked_job
 
     def build() -> tuple[TrainableModel, TrainingJob]:
         try:
             return build_on(sample)
         except ConfigurationError:
             # A loss that fails on the first labels may work on zeros. Then reading names a label that is no class.
-            build_on(sample._replace(labels=map_nest(lambda labels, _: np.zeros_like(labels), sample.labels)))
+            zeros = map_nest(lambda labels, _: np.zeros_like(labels), sample.labels)
+            sample_batch(build_on(sample._replace(labels=zeros))[1].train)
             raise
 
     trainable, job = run_on_all_ranks(distribution.group, build)
@@ -227,7 +228,7 @@ def build_setup(
     in_turn = config.accumulation_steps * distribution.replicas_per_device
     share = partial(share_batch_statistics, trainable.model, distribution, in_turn)
     warnings = [run_on_all_ranks(distribution.group, share)]
-    states = run_on_all_ranks(distribution.group, partial(batch_states, trainable, job.train))
+    states = run_on_all_ranks(distribution.group, partial(batch_states, trainable, probe_of(job.train, **order)))
     trainable = replace(trainable, metrics=trainable.metrics.beside(states))
     parts = {"num_replicas": num_replicas, "accumulation_steps": in_turn}
     warnings.append(dependence_on_replicas(states, trainable.model, **parts))

@@ -29,6 +29,12 @@ def test_keras_evaluates_the_trained_model_on_any_number_of_rows(rows, found):
     assert found[f"predict {rows}"] <= 1e-5
 
 
+def test_a_callback_evaluates_the_model_on_any_number_of_rows(found):
+    alone, mirrored = found["in callbacks"]
+    assert alone[0] != alone[1]
+    np.testing.assert_allclose(mirrored, alone, rtol=1e-4)
+
+
 def test_keras_does_not_train_the_model_without_summing_gradients(found):
     assert "distrain.fit again" in found["fit"]
 

@@ -22,7 +22,7 @@ import tensorflow as tf
 from distrain.batch import Batch
 from distrain.data.examples import Examples
 from distrain.keras_backend.private_names import all_layers
-from distrain.training.model_checks.shares import NUM_EXAMPLES, SHARE_SIZE, shares_of
+from distrain.training.model_checks.shares import MIN_EXAMPLES, NUM_EXAMPLES, SHARE_SIZE, shares_of
 from distrain.training.steps.task import TrainableModel, model_inputs
 
 
@@ -31,15 +31,16 @@ def batch_states(task: TrainableModel, examples: Examples) -> list[Any]:
 
     Args:
         task: the model; a synchronized `BatchNormalization` uses the examples of all replicas.
-        examples: the training examples.
+        examples: training examples, of which a few are read.
     """
     metrics = {id(variable) for variable in task.model.metrics_variables}
     shared = {id(v) for layer in _normalizing(task.model) if layer.synchronized for v in layer.non_trainable_variables}
     states = [v for v in task.model.non_trainable_variables if id(v) not in metrics | shared]
-    if not states or examples.num_examples <= SHARE_SIZE:
-        return []
     num_examples = min(NUM_EXAMPLES, examples.num_examples)
-    first, second = (_updated(task, share, states) for share in shares_of(examples, num_examples, SHARE_SIZE))
+    if not states or num_examples < MIN_EXAMPLES:
+        return []
+    shares = shares_of(examples, num_examples, min(SHARE_SIZE, num_examples - 1))
+    first, second = (_updated(task, share, states) for share in shares)
     pairs = zip(states, first, second, strict=True)
     return [state for state, one, other in pairs if not np.array_equal(one, other, equal_nan=one.dtype.kind == "f")]
 

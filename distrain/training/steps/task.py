@@ -26,6 +26,7 @@ from distrain.keras_backend.private_names import (
     compile_arguments,
     is_under_strategy,
     keep_layer_losses_of_threads_apart,
+    leave_strategy,
 )
 from distrain.training.steps.losses import total_divisors, use_share_losses
 from distrain.training.steps.metrics import MetricStates
@@ -121,6 +122,7 @@ def built_model(
         model.optimizer.build(model.trainable_variables)
         if is_under_strategy():
             keep_layer_losses_of_threads_apart(model)
+            leave_strategy(model)
     return model, outputs
 
 

@@ -60,6 +60,19 @@ def scaled() -> Any:
     return keras.optimizers.LossScaleOptimizer(excluding())
 
 
+class Evaluating(keras.callbacks.Callback):
+    """Evaluates and predicts after each epoch, on rows that do not divide by the devices."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[list[float]] = []
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Keep loss, metric and outputs."""
+        outputs = self.model.predict(x[:3], verbose=0)
+        self.seen.append([*self.model.evaluate(x[:3], y[:3], verbose=0), *outputs[:, 0].tolist()])
+
+
 def fit(build: Any, **settings: Any) -> Any:
     """Train two epochs."""
     return distrain.fit(build, (x, y), epochs=2, global_batch_size=12, seed=3, verbose=0, **settings).model
@@ -87,6 +100,10 @@ for make in (excluding, scaled):
     found[f"{make.__name__}, given"] = apart(fit(linear, loss="mse", optimizer=make(), **MIRRORED), alone)
     mirrored = fit(compiled_with(make()), **MIRRORED)
     found[f"{make.__name__}, compiled"] = apart(mirrored, alone)
+callbacks = [Evaluating(), Evaluating()]
+for callback, settings in zip(callbacks, ({"strategy": "single"}, MIRRORED), strict=True):
+    fit(linear, loss="mse", metrics=["mae"], callbacks=[callback], **settings)
+found["in callbacks"] = [callback.seen for callback in callbacks]
 for rows in (1, 3, 25):
     figures = [model.evaluate(x[:rows], y[:rows], verbose=0) for model in (mirrored, alone)]
     found[f"evaluate {rows}"] = float(np.abs(np.subtract(*figures)).max())

@@ -1,4 +1,4 @@
-"""The two parts of a source of examples are slices of its rows, read in place."""
+"""Parts of a source of examples are rows of the source, read in place."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 import scipy.sparse
 
+from distrain.data.batches import epoch_batches
 from distrain.data.labels.labels import labels_between
+from distrain.data.plan import EpochPlan
+from distrain.data.shuffle import epoch_order
 from distrain.data.sources import array_examples
-from distrain.data.split import split_examples
+from distrain.data.split import chosen_examples, split_examples
 
 N = 30
 
@@ -46,3 +49,19 @@ def test_other_parts_have_other_digests(arrays):
     examples = array_examples(*arrays)
     digests = [part.digest for count in (10, 20) for part in split_examples(examples, count)]
     assert len({examples.digest, *digests}) == 5
+
+
+def test_chosen_examples_are_rows_in_the_order_of_their_numbers(arrays):
+    features, labels, weights = arrays
+    numbers = np.array([17, 3, 29, 0, 4])
+    chosen = chosen_examples(array_examples(*arrays), numbers)
+    order = epoch_order(5, seed=0, epoch=0, shuffle=False)
+    found = []
+    for (batch,) in epoch_batches(chosen, EpochPlan(5, 1, 2), order, replicas=range(1)):
+        read = batch.features["sparse"]
+        dense = np.zeros((batch.num_rows, 5), np.float32)
+        np.add.at(dense, (read.row_ids, read.columns), read.values)
+        found.append((batch.features["dense"].copy(), dense, batch.labels[0].copy(), batch.weights[0].copy()))
+    rows = [features["dense"], features["sparse"].toarray(), labels[0], weights.astype("float32")]
+    for parts, right in zip(zip(*found, strict=True), rows, strict=True):
+        np.testing.assert_allclose(np.concatenate(parts), right[numbers], rtol=1e-6)
