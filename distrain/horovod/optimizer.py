@@ -8,6 +8,7 @@ Decides: when ranks communicate in training. Never: how tensors travel (`distrib
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -114,7 +115,8 @@ class BroadcastCallback(keras.callbacks.Callback):
     Raises:
         ConfigurationError: when `fit` begins, if the model is not built or an optimizer is not distributed. Also if the
             loss is no mean over examples.
-        RankError: the ranks have other models, optimizers, epochs or steps per epoch.
+        RankError: the ranks have other models, optimizers, epochs or steps per epoch. Also if an epoch ends with other
+            trainable weights on some rank, as an optimizer inside a part of the model leaves them.
     """
 
     def on_train_begin(self, logs: Any = None) -> None:
@@ -175,6 +177,11 @@ class BroadcastCallback(keras.callbacks.Callback):
                     "exact gradients need once a step. Use compile(steps_per_execution=1)."
                 )
 
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Check that all ranks still hold the same trainable weights."""
+        if init().size > 1:
+            _require_equal_weights(self.model, epoch)
+
 
 def _optimizers(model: Any) -> list[Any]:
     """Return the compiled optimizer, and the optimizers that a model with a `train_step` of its own keeps."""
@@ -232,6 +239,21 @@ def _require_alike(facts: dict[str, Any]) -> None:
                     f"Rank {rank} has {name} {theirs[name]}, rank 0 has {value}. All ranks must build the same "
                     "model and take the same number of steps: run one script with the same arguments on all of them."
                 )
+
+
+def _require_equal_weights(model: Any, epoch: int) -> None:
+    from distrain.distribution.collectives.horovod import HorovodGroup
+
+    digests = [hashlib.sha256(variable.numpy().tobytes()).hexdigest() for variable in model.trainable_variables]
+    of_ranks = [json.loads(content) for content in HorovodGroup().all_gather_bytes(json.dumps(digests).encode())]
+    for variable, own, *of_others in zip(model.trainable_variables, *of_ranks, strict=True):
+        rank = next((rank for rank, other in enumerate(of_others, 1) if other != own), None)
+        if rank is not None:
+            raise RankError(
+                f"Rank {rank} ends epoch {epoch + 1} with other values of {variable.path!r} than rank 0: each rank "
+                "trains a model of its own. Wrap each optimizer that train_step applies in DistributedOptimizer, and "
+                "keep it as an attribute of the model."
+            )
 
 
 def _broadcast(variables: Sequence[Any]) -> None:

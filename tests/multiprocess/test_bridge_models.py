@@ -88,3 +88,11 @@ def test_what_ranks_cannot_join_is_refused_on_all_ranks(folder_of, mistake, mess
         kind, code, text = found[mistake]
         assert (kind, code) == ("ConfigurationError", 2)
         assert re.search(message, text)
+
+
+def test_ranks_that_train_apart_are_found_at_the_end_of_an_epoch(folder_of):
+    for rank in range(2):
+        found = json.loads((folder_of(2) / f"refusals.{rank}.json").read_text())
+        kind, code, text = found["an optimizer in another object"]
+        assert (kind, code) == ("RankError", 5)
+        assert re.search("Rank 1 ends epoch 1 with other values of .*each rank trains a model of its own", text)

@@ -158,6 +158,16 @@ class Adversaries(keras.Model):
         return {"loss": loss}
 
 
+class Hidden:
+    """Holds an optimizer where the bridge does not look for it."""
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+
+    def __getitem__(self, name):
+        return self.optimizer
+
+
 def case_own_step():
     own = bridged(Adversaries(10 * WORLD.rank, hvd.DistributedOptimizer), hvd.RankBatches(X, SIDE, BATCH))
     save("own_step", own, lambda: plain(Adversaries(0, lambda optimizer: optimizer), X, SIDE))
@@ -219,12 +229,18 @@ def write_refusals():
         model.compile(hvd.DistributedOptimizer(model.optimizer))
         model.fit(hvd.RankBatches(X, SIDE, BATCH), shuffle=False, verbose=0, callbacks=[hvd.BroadcastCallback()])
 
+    def fit_hidden():
+        model = Adversaries(0, hvd.DistributedOptimizer)
+        model.optimizer_of = Hidden(keras.optimizers.SGD(0.05))
+        model.fit(hvd.RankBatches(X, SIDE, BATCH), shuffle=False, verbose=0, callbacks=[hvd.BroadcastCallback()])
+
     found = {
         "mean": refusal(lambda: fit("mean")),
         "sum": refusal(lambda: fit("sum")),
         "mean_with_sample_weight": refusal(lambda: fit("mean_with_sample_weight")),
         "applied twice": refusal(fit_twice),
         "one optimizer alone": refusal(fit_half),
+        "an optimizer in another object": refusal(fit_hidden),
         "labels": refusal(lambda: hvd.RankBatches(X, {"a": CLASSES, "b": CLASSES[1:]}, BATCH)),
     }
     (OUT / f"refusals.{WORLD.rank}.json").write_text(json.dumps(found))
