@@ -186,8 +186,12 @@ def unpack_checkpoint(content: bytes) -> Checkpoint:
     return Checkpoint(Path(head["path"]), load(content[first:]), head["state"])
 
 
-def newest_checkpoint(directory: Path) -> Checkpoint | None:
+def newest_checkpoint(directory: Path, load: Callable[[Path], Checkpoint] = load_checkpoint) -> Checkpoint | None:
     """Load the newest checkpoint that is whole, and log a warning for each newer one. Return None if there is none.
+
+    Args:
+        directory: folder of all checkpoints.
+        load: loads a checkpoint, or raises `CheckpointError` if it cannot be used.
 
     Raises:
         CheckpointError: checkpoints exist, but none can be used.
@@ -195,7 +199,7 @@ def newest_checkpoint(directory: Path) -> Checkpoint | None:
     paths = list_checkpoints(directory)
     for path in reversed(paths):
         try:
-            return load_checkpoint(path)
+            return load(path)
         except CheckpointError as error:
             _LOG.warning("%s Trying the checkpoint before it.", error)
     if paths:

@@ -6,7 +6,8 @@ Decides: which files are recorded, and when a record counts. Never: what a file 
         write_json(run / CONFIG_NAME, settings)
     check_files(run, CONFIG_NAME)            # raises CheckpointError if the file is not what was written
 
-`manifest.json` also lists the checkpoints. It holds its own digest, and its bytes must be those that distrain writes.
+`manifest.json` also lists the checkpoints, and records the manifest of each. So a checkpoint of another run is noticed,
+although its own files fit together. The file holds its own digest, and its bytes must be those that distrain writes.
 While a job trains, the record of `metrics.jsonl` covers the bytes up to the last checkpoint. The end of the job adds
 its status and TensorBoard's files.
 """
@@ -35,7 +36,7 @@ from distrain.file_names import (
 )
 from distrain.files import json_bytes, read_json_object, sync, write_json
 from distrain.fingerprints import Fingerprint, GrowingFile, digest_of, fault_of, fingerprint_of
-from distrain.runs.checkpoint import list_checkpoints, step_of
+from distrain.runs.checkpoint import Checkpoint, checkpoint_path, list_checkpoints, load_checkpoint, step_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -104,27 +105,46 @@ def rewriting(run: Path, *names: str, begins: bool = False) -> Iterator[None]:
     Raises:
         OSError: the manifest cannot be written.
     """
+    steps = None if CHECKPOINTS_NAME in names else _steps(run)
+    names = tuple(name for name in names if name != CHECKPOINTS_NAME)  # a job removes or adds whole checkpoints
     before = _known(run)
     if begins:
         before = {name: _growing(name, record) for name, record in before.items() if name != STATUS_NAME}
     kept = {name: record for name, record in before.items() if not _matches(name, names)}
     taken_back = dict.fromkeys(name for name in before if name not in kept)
     if any(before[name] for name in taken_back):  # never in a new run, whose first file is `config.json`
-        steps = None if CHECKPOINTS_NAME in names else _steps(run)
         _write(run, kept | taken_back, checkpoints=steps)
     yield
     _write(run, kept | _records(run, names), checkpoints=_steps(run))
 
 
-def record_growth(run: Path, log: GrowingFile) -> None:
+def take_back_checkpoint(run: Path, step: int) -> None:
+    """Take back the record of a checkpoint, before the job saves the same step once more.
+
+    Raises:
+        OSError: the manifest cannot be written; the records before stay true.
+    """
+    known, name = _known(run), _checkpoint_record(step)
+    if known.get(name):
+        _write(run, known | {name: None}, checkpoints=_steps(run))
+
+
+def record_growth(run: Path, log: GrowingFile, *, saved: int | None = None) -> None:
     """Record what `metrics.jsonl` holds by now, and which checkpoints there are.
+
+    Args:
+        run: Run directory that this process holds.
+        log: The run's `metrics.jsonl`.
+        saved: Step of the checkpoint that the job has just saved.
 
     Raises:
         OSError: the manifest cannot be written; the records before stay true.
     """
     record = log.fingerprint()
     grown = {} if record is None else {METRICS_NAME: record}
-    _write(run, _known(run) | grown, checkpoints=_steps(run))
+    outdated = None if saved is None else _checkpoint_record(saved)
+    known = {name: record for name, record in _known(run).items() if name != outdated}
+    _write(run, known | grown, checkpoints=_steps(run))
 
 
 def record_end(run: Path) -> None:
@@ -168,6 +188,30 @@ def faults_in_run(run: Path, *names: str) -> Iterator[tuple[str, str]]:
                 yield name, fault
             if not fault or (manifest and manifest.files.get(name) == record):
                 break
+
+
+def load_own_checkpoint(path: Path) -> Checkpoint:
+    """Load a checkpoint, and compare it with the record of its run.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be used, or is not the checkpoint that its run saved.
+    """
+    checkpoint = load_checkpoint(path)
+    if _is_foreign(path):
+        raise CheckpointError(
+            f"{path} is not the checkpoint that its run saved: it belongs to another run, or is an older save."
+        )
+    return checkpoint
+
+
+def _is_foreign(path: Path) -> bool:
+    run = path.parent.parent
+    try:
+        has_record = read_manifest(run) is not None
+        faults = list(faults_in_run(run, f"{CHECKPOINTS_NAME}/{path.name}")) if has_record else []
+    except CheckpointError:  # a damaged manifest is told where the run is opened
+        return False
+    return bool(faults) and path.is_dir()  # else the job that trains has removed it meanwhile
 
 
 def cure_of(run: Path, name: str) -> str:
@@ -224,13 +268,23 @@ def _steps(run: Path) -> list[int]:
 
 
 def _write(run: Path, files: Mapping[str, Fingerprint | None], *, checkpoints: list[int] | None) -> None:
+    """Write the manifest. A checkpoint without a record gets one, as it is now."""
+    names = [_checkpoint_record(step) for step in _steps(run)]
+    records = {name: record for name, record in files.items() if not _matches(name, [CHECKPOINTS_NAME])}
+    for name in names:
+        if name in files or (run / name).is_file():
+            records[name] = files[name] if name in files else fingerprint_of(run / name)
     content: dict[str, Any] = {
         "format": "distrain-run",
         "version": FORMAT_VERSION,
         "checkpoints": checkpoints,
-        "files": {name: record and record.as_json() for name, record in sorted(files.items())},
+        "files": {name: record and record.as_json() for name, record in sorted(records.items())},
     }
     write_json(run / MANIFEST_NAME, content | {"digest": digest_of(content)})
+
+
+def _checkpoint_record(step: int) -> str:
+    return (checkpoint_path(Path(CHECKPOINTS_NAME), step) / MANIFEST_NAME).as_posix()
 
 
 def _matches(name: str, names: Iterable[str]) -> bool:
@@ -240,4 +294,4 @@ def _matches(name: str, names: Iterable[str]) -> bool:
 def _is_within(name: str) -> bool:
     """Whether `name` stays within the run, because a hostile manifest must not make distrain read other files."""
     path = PurePosixPath(name)
-    return not path.is_absolute() and ".." not in path.parts and len(path.parts) in (1, 2) and "\0" not in name
+    return not path.is_absolute() and ".." not in path.parts and len(path.parts) <= 3 and "\0" not in name

@@ -42,7 +42,6 @@ from distrain.runs.checkpoint import (
     Checkpoint,
     checkpoint_path,
     list_checkpoints,
-    load_checkpoint,
     newest_checkpoint,
     remove_checkpoints,
     step_of,
@@ -51,7 +50,14 @@ from distrain.runs.checkpoint import (
 from distrain.runs.directory import read_settings
 from distrain.runs.disk_room import unwritable
 from distrain.runs.lock import check_held, hold_run
-from distrain.runs.manifest import cure_of, faults_in_run, missing_checkpoints, record_end, rewriting
+from distrain.runs.manifest import (
+    cure_of,
+    faults_in_run,
+    load_own_checkpoint,
+    missing_checkpoints,
+    record_end,
+    rewriting,
+)
 from distrain.runs.same_run import check_same_run
 from distrain.runs.served import load_best
 
@@ -192,7 +198,7 @@ def _judge(config: TrainConfig, settings: Mapping[str, Any]) -> Checkpoint | Non
         )
     if explicit and has_begun and (is_restart or (is_repeated and not (is_own and explicit.exists()))):
         explicit = None  # the same command started from there before, and now goes on
-    restored = load_checkpoint(explicit) if explicit else newest_checkpoint(checkpoints)
+    restored = load_own_checkpoint(explicit) if explicit else newest_checkpoint(checkpoints, load_own_checkpoint)
     if restored is not None and restored.state.get("data_digest") != settings["data_digest"]:
         raise CheckpointError(f"{restored.path} was trained on other data, so its position does not apply here.")
     return restored

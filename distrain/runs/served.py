@@ -19,20 +19,32 @@ from distrain.runs.checkpoint import (
     checkpoint_path,
     find_checkpoint,
     list_checkpoints,
-    load_checkpoint,
     step_of,
 )
-from distrain.runs.manifest import missing_checkpoints
+from distrain.runs.manifest import load_own_checkpoint, missing_checkpoints
 
+_MAX_TRIES = 5  # a job that trains removes outdated checkpoints, which this process may have begun to read
 _NEWEST = " The newest checkpoint tells which one is the best."
 
 
 def load_served(run: Path, name: str | None = None) -> Checkpoint:
-    """Load the best checkpoint of a run, or the checkpoint of this name or path.
+    """Load the best checkpoint of a run, or the checkpoint of this name or path; a job may train meanwhile.
 
     Raises:
         CheckpointError: the checkpoint is damaged or missing; the message names those that can be used.
     """
+    directory = run / CHECKPOINTS_NAME
+    for _ in range(_MAX_TRIES - 1):
+        before = list_checkpoints(directory)
+        try:
+            return _load_present(run, name)
+        except CheckpointError:
+            if list_checkpoints(directory) == before:
+                raise
+    return _load_present(run, name)
+
+
+def _load_present(run: Path, name: str | None) -> Checkpoint:
     directory = run / CHECKPOINTS_NAME
     if name is not None:
         found = re.fullmatch(r"step-(\d+)", name)
@@ -74,7 +86,7 @@ def load_best_step(directory: Path, step: int) -> Checkpoint:
 
 def _load(path: Path, directory: Path, meaning: str) -> Checkpoint:
     try:
-        return load_checkpoint(path)
+        return load_own_checkpoint(path)
     except CheckpointError as error:
         raise CheckpointError(f"{error}{meaning} {_choice(directory, path)}") from None
 
@@ -91,7 +103,7 @@ def _choice(directory: Path, damaged: Path) -> str:
 
 def _is_usable(path: Path) -> bool:
     try:
-        load_checkpoint(path)
+        load_own_checkpoint(path)
     except CheckpointError:
         return False
     return True

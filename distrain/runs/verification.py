@@ -27,10 +27,9 @@ from distrain.runs.checkpoint import (
     STATE_NAME,
     checkpoint_path,
     list_checkpoints,
-    load_checkpoint,
     step_of,
 )
-from distrain.runs.manifest import Manifest, faults_in_run, missing_checkpoints, read_manifest
+from distrain.runs.manifest import Manifest, faults_in_run, load_own_checkpoint, missing_checkpoints, read_manifest
 
 _WITHOUT_RECORD = {
     EVENTS_NAME: "it is recorded when its job ends",
@@ -50,17 +49,18 @@ def is_run(directory: Path) -> bool:
 def verify_run(run: Path) -> Findings:
     """Return what differs from the manifests of a run and of its checkpoints."""
     faults, checked = {}, [MANIFEST_NAME]
-    manifest = None
+    manifest, recorded = None, dict[str, Fingerprint | None]()
     try:
         manifest = read_manifest(run)
         if manifest is None:
             faults[MANIFEST_NAME] = "is missing: an earlier distrain made the run, or somebody removed the file"
-        faults |= dict(faults_in_run(run, *manifest.files)) if manifest else {}
+        recorded = {name: record for name, record in (manifest.files if manifest else {}).items() if _is_of_run(name)}
+        faults |= dict(faults_in_run(run, *recorded)) if recorded else {}
         for step in missing_checkpoints(run):
             faults[checkpoint_path(Path(CHECKPOINTS_NAME), step).as_posix()] = "is missing"
     except CheckpointError as error:
         faults[MANIFEST_NAME] = str(error)
-    checked += [name for name, record in (manifest or Manifest((), {})).files.items() if record]
+    checked += [name for name, record in recorded.items() if record]
     for path in list_checkpoints(run / CHECKPOINTS_NAME):
         folder = path.relative_to(run).as_posix()
         checked += [f"{folder}/{name}" for name in (MANIFEST_NAME, ARRAYS_NAME, STATE_NAME)]
@@ -78,12 +78,28 @@ def verify_run(run: Path) -> Findings:
     )
 
 
+def _is_of_run(name: str) -> bool:
+    """Whether a record is not of a checkpoint, which is compared with its own manifest too."""
+    return not name.startswith(f"{CHECKPOINTS_NAME}/")
+
+
 def _replaced(manifest: Manifest | None) -> set[str]:
     return {name for name, record in manifest.files.items() if record is None} if manifest else set()
 
 
 def _faults_of_checkpoint(path: Path) -> dict[str, str]:
     """Return the fault of each damaged file of a checkpoint."""
+    faults = _faults_of_files(path)
+    if not faults:
+        try:
+            load_own_checkpoint(path)
+        except CheckpointError as error:
+            faults = {MANIFEST_NAME: f"does not fit: {error}"}
+    return faults if path.is_dir() else {}  # else the job that trains has removed it meanwhile
+
+
+def _faults_of_files(path: Path) -> dict[str, str]:
+    """Return the fault of each file that differs from the checkpoint's own manifest."""
     try:
         content = read_json_object(path / MANIFEST_NAME)
         if content.get("digest", digest_of(content)) != digest_of(content):
@@ -96,13 +112,4 @@ def _faults_of_checkpoint(path: Path) -> dict[str, str]:
         return {MANIFEST_NAME: "is missing"}
     except (OSError, ValueError, KeyError, TypeError) as error:
         return {MANIFEST_NAME: f"is damaged ({type(error).__name__}: {error})"}
-    faults = {name: fault for name, record in files.items() if (fault := fault_of(path / name, record))}
-    if not path.is_dir():  # the job that trains has removed it meanwhile
-        return {}
-    if faults:
-        return faults
-    try:
-        load_checkpoint(path)
-    except CheckpointError as error:
-        return {MANIFEST_NAME: f"does not fit: {error}"}
-    return {}
+    return {name: fault for name, record in files.items() if (fault := fault_of(path / name, record))}

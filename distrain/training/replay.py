@@ -26,9 +26,9 @@ from distrain.errors import CheckpointError, ConfigurationError, StopRequested
 from distrain.file_names import CHECKPOINTS_NAME, CONFIG_NAME
 from distrain.keras_backend.start import require_tensorflow
 from distrain.reporting.metrics_log import json_scalar
-from distrain.runs.checkpoint import Checkpoint, list_checkpoints, load_checkpoint, step_of
+from distrain.runs.checkpoint import Checkpoint, list_checkpoints, step_of
 from distrain.runs.directory import config_of, read_settings
-from distrain.runs.manifest import check_files
+from distrain.runs.manifest import check_files, load_own_checkpoint
 from distrain.runs.progress import Progress, Sums
 from distrain.training.checkpoints.state_check import StateCheck
 from distrain.training.feed import open_epoch
@@ -129,7 +129,7 @@ def _start(run: Path, step: int, data_digest: str) -> Checkpoint | None:
         raise CheckpointError(f"{run} was trained on other data. Name that data with --data.")
     for path in reversed([path for path in checkpoints if step_of(path) < step]):
         try:
-            return load_checkpoint(path)
+            return load_own_checkpoint(path)
         except CheckpointError as error:
             _LOG.warning("%s Trying the checkpoint before it.", error)
     if settings.get("resume", "auto") not in ("auto", "never"):

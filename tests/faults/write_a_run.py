@@ -24,7 +24,7 @@ from distrain.runs.checkpoint import checkpoint_path, retain_checkpoints, save_c
 from distrain.runs.directory import write_model
 from distrain.runs.disk_room import required_write
 from distrain.runs.lock import check_held
-from distrain.runs.manifest import record_growth, rewriting
+from distrain.runs.manifest import record_growth, rewriting, take_back_checkpoint
 from distrain.runs.opening import open_run
 
 RESOLVED = {"data_digest": "abc", "strategy": "single", "num_replicas": 1, "replica_batch_size": 128}
@@ -71,6 +71,10 @@ def _write_run(run: Path, vectorizer: Path) -> None:
             weights = weights * 0.5 + step
             check_held(run)
             state = {"global_step": step, "data_digest": "abc"}
+            try:
+                take_back_checkpoint(run, step)
+            except OSError as error:
+                warn_of_manifest(describe(error))
             with required_write(checkpoint_path(checkpoints, step), run=run):
                 save_checkpoint(checkpoints, step, {"weights": weights}, state)
                 if step == LAST_STEP:  # the end of an epoch replaces the checkpoint of its last step
@@ -85,7 +89,7 @@ def _write_run(run: Path, vectorizer: Path) -> None:
             print("logged", step, flush=True)
             status.update({"step": step}, time=1.0)
             try:
-                record_growth(run, grown)
+                record_growth(run, grown, saved=step)
             except OSError as error:
                 warn_of_manifest(describe(error))
         with required_write(run / "summary.json", run=run), rewriting(run, "model.keras", "summary.json"):

@@ -19,7 +19,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ from distrain.reporting.write_warning import WriteWarning
 from distrain.runs.checkpoint import checkpoint_path, list_checkpoints, retain_checkpoints, save_checkpoint
 from distrain.runs.disk_room import check_room, required_write
 from distrain.runs.lock import check_held
-from distrain.runs.manifest import record_growth
+from distrain.runs.manifest import record_growth, take_back_checkpoint
 from distrain.runs.progress import Progress, progress_arrays, progress_state
 from distrain.training.callbacks.keras_callbacks import KerasCallbacks
 from distrain.training.checkpoints.pace import Pace
@@ -169,6 +169,7 @@ class Saver:
             "run_seconds": self._limits.seconds(),
             "data_digest": self._setup.job.data_digest,
         }
+        self._record(lambda run: take_back_checkpoint(run, progress.global_step))
         self._pace.calm()
         written = self._thread.submit(self._write, progress.global_step, arrays, deepcopy(state), best_step)
         self._running = _Save(epoch + 1, progress.global_step, best_step == progress.global_step, written)
@@ -190,8 +191,12 @@ class Saver:
         self._pace.hurry()
         path, seconds = save.written.result()
         self._report.checkpoint(epoch=save.epoch, step=save.step, path=path, seconds=seconds, best=save.best)
+        self._record(lambda run: record_growth(run, self._log, saved=save.step))
+
+    def _record(self, record: Callable[[Path], None]) -> None:
+        """Call `record` with the run directory, and warn if the manifest cannot be written."""
         try:
-            record_growth(self._setup.config.run, self._log)
+            record(self._setup.config.run)
         except OSError as error:
             self._warn_of_manifest(describe(error))
 

@@ -11,8 +11,16 @@ import pytest
 
 from distrain.errors import CheckpointError
 from distrain.fingerprints import GrowingFile
-from distrain.runs.checkpoint import save_checkpoint
-from distrain.runs.manifest import check_files, read_manifest, record_end, record_growth, rewriting
+from distrain.runs.checkpoint import newest_checkpoint, save_checkpoint
+from distrain.runs.manifest import (
+    check_files,
+    load_own_checkpoint,
+    read_manifest,
+    record_end,
+    record_growth,
+    rewriting,
+    take_back_checkpoint,
+)
 from distrain.runs.served import load_served
 from distrain.runs.verification import verify_run
 
@@ -137,6 +145,42 @@ def test_the_end_of_a_job_records_what_it_wrote_all_the_time(run):
         with (run / name).open("a") as file:
             file.write("{}")
     assert verify_run(run).faults == {}
+
+
+def save_elsewhere(folder, step):
+    """Return a whole checkpoint of another run."""
+    return save_checkpoint(folder / "checkpoints", step, {"weight": np.zeros(3)}, {"global_step": step})
+
+
+def test_the_checkpoint_of_another_run_is_noticed(run, tmp_path_factory, caplog):
+    own = save(run, 5)
+    record_growth(run, GrowingFile(run / "metrics.jsonl"), saved=5)
+    other = save_elsewhere(tmp_path_factory.mktemp("other"), 5)
+    shutil.rmtree(own)
+    shutil.copytree(other, own)
+    words = r"step-00000005 is not the checkpoint that its run saved: it belongs to another run"
+    with pytest.raises(CheckpointError, match=words):
+        load_served(run)
+    assert list(verify_run(run).faults) == ["checkpoints/step-00000005/manifest.json"]
+    for begins in (True, False):  # a later job does not take the strange checkpoint for its own
+        with rewriting(run, "config.json", "checkpoints", begins=begins):
+            pass
+    newest = newest_checkpoint(run / "checkpoints", load_own_checkpoint)
+    assert newest.state["global_step"] == 3
+    assert "it belongs to another run" in caplog.text
+
+
+def test_a_kill_while_a_checkpoint_is_saved_again_leaves_a_run_that_opens(run):
+    take_back_checkpoint(run, 3)
+    assert verify_run(run).faults == {}
+    save_elsewhere(run, 3)  # and the job is killed
+    assert load_served(run).arrays["weight"].sum() == 0
+    assert verify_run(run).faults == {}
+    save(run, 3)
+    record_growth(run, GrowingFile(run / "metrics.jsonl"), saved=3)
+    save_elsewhere(run, 3)
+    with pytest.raises(CheckpointError, match="is not the checkpoint that its run saved"):
+        load_served(run)
 
 
 def test_a_missing_older_checkpoint_is_noticed(run):

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from distrain.errors import CheckpointError
-from distrain.runs.checkpoint import save_checkpoint
+from distrain.runs import served, verification
+from distrain.runs.checkpoint import remove_checkpoints, save_checkpoint
+from distrain.runs.manifest import load_own_checkpoint
 from distrain.runs.served import load_best_step, load_served
 
 FILES = ("arrays.safetensors", "state.json", "manifest.json")
@@ -79,3 +81,22 @@ def test_without_another_checkpoint_the_error_says_so(run):
     shutil.rmtree(run / "checkpoints" / "step-00000005")
     with pytest.raises(CheckpointError, match=r"No other checkpoint of the run can be used"):
         load_best_step(run / "checkpoints", 5)
+
+
+def test_a_checkpoint_that_a_job_removes_meanwhile_is_no_fault(run, monkeypatch):
+    """The job saves step 7, the new best, and removes step 5 after the reader has read step 6."""
+
+    def load_slowly(path):
+        checkpoint = load_own_checkpoint(path)
+        if path.name == "step-00000006":
+            save(run, 7, best_step=7)
+            remove_checkpoints([run / "checkpoints" / "step-00000005", path])
+        return checkpoint
+
+    monkeypatch.setattr(served, "load_own_checkpoint", load_slowly)
+    assert step_of(load_served(run)) == 7
+
+
+def test_a_checkpoint_that_a_job_removes_is_not_damaged(run, monkeypatch):
+    monkeypatch.setattr(verification, "read_json_object", lambda path: remove_checkpoints([path.parent]) or {})
+    assert list(verification.verify_run(run).faults) == ["manifest.json"]  # which this run never had

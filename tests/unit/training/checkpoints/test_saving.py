@@ -13,6 +13,7 @@ from distrain.cluster.process_group import SingleProcess
 from distrain.errors import CheckpointError, DivergenceError
 from distrain.runs.checkpoint import load_checkpoint, save_checkpoint
 from distrain.runs.lock import hold_run
+from distrain.runs.manifest import load_own_checkpoint, read_manifest
 from distrain.runs.progress import Progress
 from distrain.training.checkpoints import saving
 from distrain.training.checkpoints.saving import Saver
@@ -98,6 +99,24 @@ def test_each_save_waits_for_the_save_before_and_the_end_for_the_last(run):
         second.join(20)
         assert run.reports.steps == [1]
     assert run.reports.steps == [1, 2]
+
+
+def test_a_step_that_is_saved_again_has_no_record_until_it_is_whole(run, tmp_path):
+    record, records = "checkpoints/step-00000001/manifest.json", []
+    run.may_write.set()
+    with run.saver as saver:
+        for weight in (1, 2):
+            run.weights[:] = weight
+            run.may_write.clear()
+            run.save(1)
+            manifest = read_manifest(tmp_path / "run")
+            records.append(manifest and manifest.files[record])
+            run.may_write.set()
+            saver.wait()
+            assert read_manifest(tmp_path / "run").files[record]
+            saved = load_own_checkpoint(tmp_path / "run" / "checkpoints" / "step-00000001")
+            assert saved.arrays["model/0000"][0] == weight
+    assert records == [None, None]  # at first no manifest, then no record in it
 
 
 def test_old_checkpoints_are_removed_after_each_save(run, tmp_path):
