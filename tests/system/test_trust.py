@@ -12,6 +12,7 @@ from distrain.errors import ConfigurationError
 from distrain.inference.evaluate import evaluate_run
 from distrain.inference.predict import predict_lines
 from distrain.runs.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from distrain.runs.manifest import take_back_checkpoint
 from distrain.training.run import train
 
 # Keras reads variables by a way that NumPy will drop.
@@ -79,6 +80,7 @@ def test_a_model_with_code_is_refused_unless_trusted(trained, tmp_path):
     (path,) = list_checkpoints(run / "checkpoints")[-1:]
     before = load_checkpoint(path)
     forged = {name: value for name, value in before.state.items() if name != "architecture"}
+    take_back_checkpoint(run, before.state["global_step"])  # a stranger's run would record the forged checkpoint
     save_checkpoint(run / "checkpoints", before.state["global_step"], before.arrays, forged)
     with pytest.raises(ConfigurationError, match=r"holds nothing that Keras could save"):
         list(predict_lines(run, TEXTS, checkpoint=path.name))
