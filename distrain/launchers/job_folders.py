@@ -3,7 +3,7 @@
 Decides: where a job on one host keeps segments and session files, and which remains belong to nobody. Never: starts a
 process.
 
-    with job_folders() as options:
+    with job_folders(num_ranks=2) as options:
         start(["mpirun", *options, "-n", "2", "distrain", "train"], signal_at_death=signal.SIGTERM)
     remove_remains()                             # of jobs of this user, all of whose processes were killed
 
@@ -25,6 +25,7 @@ from pathlib import Path
 from distrain.keras_backend.start import require_temporary_folder
 
 SHARED_MEMORY = Path("/dev/shm")
+SEGMENT_BYTES = 1 << 22  # Open MPI's btl_vader_segment_size, for each rank
 MIN_AGE_SECONDS = 60.0  # a starting job makes its files, and only then locks or maps these
 
 _PREFIX = "distrain-job-"
@@ -32,11 +33,16 @@ _SEGMENT_PREFIX = "vader_segment."  # Open MPI 4: vader_segment.HOST.UID.JOB.RAN
 
 
 @contextlib.contextmanager
-def job_folders() -> Iterator[list[str]]:
-    """Yield options of mpirun that name new folders; the end of the context removes the folders."""
+def job_folders(num_ranks: int) -> Iterator[list[str]]:
+    """Yield options of mpirun that name new folders; the end of the context removes the folders.
+
+    Without room in `/dev/shm`, Open MPI would end. Then the segments of the ranks lie among the temporary files.
+    """
     with contextlib.ExitStack() as stack:
         options = []
-        parents = {"btl_vader_backing_directory": SHARED_MEMORY, "orte_tmpdir_base": require_temporary_folder()}
+        temporary = require_temporary_folder()
+        segments = SHARED_MEMORY if _has_room(num_ranks) else temporary
+        parents = {"btl_vader_backing_directory": segments, "orte_tmpdir_base": temporary}
         for parameter, parent in parents.items():
             with contextlib.suppress(OSError):  # Open MPI then uses its own folder
                 folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
@@ -44,6 +50,14 @@ def job_folders() -> Iterator[list[str]]:
                 stack.callback(os.close, _locked(folder))
                 options += ["--mca", parameter, str(folder)]
         yield options
+
+
+def _has_room(num_ranks: int) -> bool:
+    try:
+        room = os.statvfs(SHARED_MEMORY)
+    except OSError:
+        return False
+    return os.access(SHARED_MEMORY, os.W_OK) and room.f_bavail * room.f_frsize >= num_ranks * SEGMENT_BYTES
 
 
 def remove_remains() -> None:

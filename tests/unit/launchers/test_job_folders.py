@@ -37,7 +37,7 @@ def segment(folder: Path, name: str, *, old: bool = True) -> Path:
 
 
 def test_a_job_has_folders_until_its_end(folders):
-    with job_folders() as options:
+    with job_folders(2) as options:
         made = [Path(options[2]), Path(options[5])]
         assert [path.parent for path in made] == list(folders)
         (made[0] / "segment").touch()
@@ -46,6 +46,18 @@ def test_a_job_has_folders_until_its_end(folders):
         remove_remains()
         assert all(path.is_dir() for path in made), "a running job holds a lock"
     assert not any(path.exists() for path in made)
+
+
+def test_without_room_in_shared_memory_segments_lie_among_temporary_files(folders, monkeypatch):
+    memory, temporary = folders
+    free = os.statvfs(memory).f_bavail * os.statvfs(memory).f_frsize
+    monkeypatch.setattr(module, "SEGMENT_BYTES", free // 4)
+    for num_ranks, parent in ((2, memory), (5, temporary)):
+        with job_folders(num_ranks) as options:
+            assert Path(options[2]).parent == parent
+    monkeypatch.setattr(module, "SHARED_MEMORY", memory / "absent")
+    with job_folders(2) as options:
+        assert Path(options[2]).parent == temporary
 
 
 def test_remains_of_killed_jobs_are_removed(folders):
