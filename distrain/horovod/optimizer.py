@@ -21,6 +21,8 @@ from distrain.errors import ConfigurationError, RankError
 from distrain.horovod import init
 from distrain.horovod.batches import fitted_batches, forget_fitted_batches
 
+ROUNDING = 1e-4  # of a variable's largest value; ranks on other processors may round the same update in another way
+
 
 def DistributedOptimizer(optimizer: Any, *, compression: str = "none") -> Any:  # noqa: N802 - scripts use Horovod's name
     """Make an optimizer average its gradients over all ranks before it does anything else with them.
@@ -242,18 +244,25 @@ def _require_alike(facts: dict[str, Any]) -> None:
 
 
 def _require_equal_weights(model: Any, epoch: int) -> None:
+    """Raise a `RankError` if some rank's trainable weights differ from the chief's by more than rounding."""
     from distrain.distribution.collectives.horovod import HorovodGroup
 
-    digests = [hashlib.sha256(variable.numpy().tobytes()).hexdigest() for variable in model.trainable_variables]
-    of_ranks = [json.loads(content) for content in HorovodGroup().all_gather_bytes(json.dumps(digests).encode())]
-    for variable, own, *of_others in zip(model.trainable_variables, *of_ranks, strict=True):
-        rank = next((rank for rank, other in enumerate(of_others, 1) if other != own), None)
-        if rank is not None:
-            raise RankError(
-                f"Rank {rank} ends epoch {epoch + 1} with other values of {variable.path!r} than rank 0: each rank "
-                "trains a model of its own. Wrap each optimizer that train_step applies in DistributedOptimizer, and "
-                "keep it as an attribute of the model."
-            )
+    group, variables = HorovodGroup(), model.trainable_variables
+    digests = [hashlib.sha256(variable.numpy().tobytes()).hexdigest() for variable in variables]
+    of_ranks = [json.loads(content) for content in group.all_gather_bytes(json.dumps(digests).encode())]
+    for variable, *of_variable in zip(variables, *of_ranks, strict=True):
+        if len(set(of_variable)) == 1:
+            continue
+        own = variable.numpy()
+        of_chief = np.frombuffer(group.broadcast(own.tobytes()), own.dtype).reshape(own.shape).astype(np.float64)
+        difference = float(np.abs(own - of_chief).max() / max(np.abs(of_chief).max(), np.finfo(np.float32).tiny))
+        for rank, content in enumerate(group.all_gather_bytes(json.dumps(difference).encode())):
+            if not json.loads(content) <= ROUNDING:  # also for NaN
+                raise RankError(
+                    f"Rank {rank} ends epoch {epoch + 1} with other values of {variable.path!r} than rank 0: each "
+                    "rank trains a model of its own. Wrap each optimizer that train_step applies in "
+                    "DistributedOptimizer, and keep it as an attribute of the model."
+                )
 
 
 def _broadcast(variables: Sequence[Any]) -> None:
