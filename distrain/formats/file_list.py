@@ -14,12 +14,15 @@ The files of one folder or one pattern come in the order of their names, and the
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from distrain.errors import ConfigurationError, DataError
 from distrain.remote.path import RemotePath, is_pattern, is_url, matching, text_of, to_path
+
+_LOG = logging.getLogger(__name__)
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
@@ -49,6 +52,9 @@ def listed(paths: Paths, *, suffixes: tuple[str, ...], kind: str, folders: bool 
     found = [file for path in given for file in _expanded(path, suffixes, kind, folders)]
     if not found:
         raise ConfigurationError(f"The list of {kind} is empty; name at least one.")
+    for path in given:
+        if path.is_dir() and not folders:
+            _warn_of_files_below(path, suffixes, kind, found)
     seen: set[str] = set()
     for file in found:
         resolved = text_of(file) if is_url(file) else os.path.realpath(file)
@@ -60,7 +66,7 @@ def listed(paths: Paths, *, suffixes: tuple[str, ...], kind: str, folders: bool 
 
 def _expanded(path: Path, suffixes: tuple[str, ...], kind: str, folders: bool) -> list[Path]:
     if path.is_dir() and not folders:
-        found = sorted(file for file in path.iterdir() if _is_data(file) and file.name.lower().endswith(suffixes))
+        found = _files_in(path, suffixes)
         if not found:
             raise DataError(f"{path} is a folder without {kind}, which end in {', '.join(suffixes)}.")
         return found
@@ -72,6 +78,16 @@ def _expanded(path: Path, suffixes: tuple[str, ...], kind: str, folders: bool) -
             raise DataError(f"{path} fits no file. Correct the pattern.")
         return [file for match in matches for file in _expanded(match, suffixes, kind, folders)]
     raise DataError(f"{path} does not exist. Correct the path.")
+
+
+def _files_in(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    return sorted(file for file in folder.iterdir() if _is_data(file) and file.name.lower().endswith(suffixes))
+
+
+def _warn_of_files_below(folder: Path, suffixes: tuple[str, ...], kind: str, found: list[Path]) -> None:
+    for below in sorted(path for path in folder.iterdir() if _is_data(path) and path not in found and path.is_dir()):
+        if not set(found).issuperset(_files_in(below, suffixes)):
+            _LOG.warning(f"{below} holds {kind} too, which are not read. To read both folders, give both in a list.")
 
 
 def _is_data(path: Path) -> bool:
