@@ -198,7 +198,7 @@ def build_setup(
 
     sample, num_replicas = sample_batch(job.train), distribution.num_replicas
     num_steps = total_steps(config, num_replicas, job.train.num_examples)
-    order: dict[str, Any] = {"seed": config.seed, "shuffle": job.shuffle}
+    probing = partial(probe_of, seed=config.seed, shuffle=job.shuffle)
 
     def build_on(sample: Batch) -> tuple[TrainableModel, TrainingJob]:
         choice = partial(choose_optimizer, config=config, num_steps=num_steps, num_replicas=num_replicas)
@@ -212,7 +212,7 @@ def build_setup(
                 jit_model=config.jit_model,
             )
             checked_job = with_checked_labels(job, task, sample)
-            return check_shares(task, probe_of(checked_job.train, **order)), checked_job
+            return check_shares(task, probing(checked_job.train)), checked_job
 
     def build() -> tuple[TrainableModel, TrainingJob]:
         try:
@@ -228,10 +228,10 @@ def build_setup(
     in_turn = config.accumulation_steps * distribution.replicas_per_device
     share = partial(share_batch_statistics, trainable.model, distribution, in_turn)
     warnings = [run_on_all_ranks(distribution.group, share)]
-    states = run_on_all_ranks(distribution.group, partial(batch_states, trainable, probe_of(job.train, **order)))
+    states = run_on_all_ranks(distribution.group, partial(batch_states, trainable, probing(job.train)))
     trainable = replace(trainable, metrics=trainable.metrics.beside(states))
-    parts = {"num_replicas": num_replicas, "accumulation_steps": in_turn}
-    warnings.append(dependence_on_replicas(states, trainable.model, **parts))
+    depends = partial(dependence_on_replicas, states, trainable, probing(job.train), num_replicas=num_replicas)
+    warnings.append(run_on_all_ranks(distribution.group, partial(depends, accumulation_steps=in_turn)))
     if distribution.group.is_chief:
         for warning in filter(None, warnings):
             _LOG.warning(warning)

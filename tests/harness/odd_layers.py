@@ -39,6 +39,13 @@ class RunningMean(LAYERS.Layer):
         return x - self.mean
 
 
+class Centred(LAYERS.Layer):
+    """Subtracts the mean of the batch while it trains."""
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        return x - OPS.mean(x, axis=0, keepdims=True) if training else x
+
+
 class Watching(LAYERS.Layer):
     """Holds a metric of its own, which counts its inputs."""
 

@@ -3,8 +3,8 @@
 Decides: which variables these are, and what a run says about them. Never: averages them; `Distribution.synchronize`
 does.
 
-    states = batch_states(task, examples)                    # [<Variable path=running_mean/mean>]
-    warning = dependence_on_replicas(states, task.model, num_replicas=2, accumulation_steps=1)
+    states = batch_states(task, probe)                       # [<Variable path=running_mean/mean>]
+    warning = dependence_on_replicas(states, task, probe, num_replicas=2, accumulation_steps=1)
 
 Two small batches are called from the same state. A variable that both set to one value is a counter or a seed, and
 follows no example.
@@ -22,6 +22,7 @@ import tensorflow as tf
 from distrain.batch import Batch
 from distrain.data.examples import Examples
 from distrain.keras_backend.private_names import all_layers
+from distrain.training.model_checks.mixed_examples import mixes_examples
 from distrain.training.model_checks.shares import MIN_EXAMPLES, NUM_EXAMPLES, SHARE_SIZE, shares_of
 from distrain.training.steps.task import TrainableModel, model_inputs
 
@@ -46,12 +47,21 @@ def batch_states(task: TrainableModel, examples: Examples) -> list[Any]:
 
 
 def dependence_on_replicas(
-    states: Sequence[Any], model: Any, *, num_replicas: int, accumulation_steps: int
+    states: Sequence[Any], task: TrainableModel, probe: Examples, *, num_replicas: int, accumulation_steps: int
 ) -> str | None:
-    """Return a sentence for the user if states of other layers than Keras' own depend on N, else None."""
-    of_keras = {id(v) for layer in _normalizing(model) for v in layer.non_trainable_variables}
+    """Return a sentence for the user if other layers than Keras' batch normalization depend on N, else None."""
+    if num_replicas * accumulation_steps == 1:
+        return None
+    normalizing = _normalizing(task.model)
+    of_keras = {id(v) for layer in normalizing for v in layer.non_trainable_variables}
     own = [state.path for state in states if id(state) not in of_keras]
-    if not own or num_replicas * accumulation_steps == 1:
+    if not own and not normalizing and mixes_examples(task, probe):
+        return (
+            "In training, the outputs of an example depend on other examples of its microbatch: the model depends on "
+            f"the number of replicas ({num_replicas}) and of accumulation steps ({accumulation_steps}). Train on one "
+            "replica for the values of plain Keras."
+        )
+    if not own:
         return None
     others = f" (and {len(own) - 1} more)" if len(own) > 1 else ""
     return (

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 import keras
 import numpy as np
 import pytest
-from odd_layers import Counter, RunningMean, Watching
+from odd_layers import Centred, Counter, RunningMean, Watching
 
 from distrain.batch import feeding
 from distrain.data.sources import array_examples
@@ -71,8 +71,28 @@ def test_a_run_names_the_state_of_a_users_layer_where_a_batch_is_divided():
     task = task_of(RunningMean(name="running"), LAYERS.BatchNormalization())
     states = batch_states(task, EXAMPLES)
     assert len(states) == 3
-    said = dependence_on_replicas(states, task.model, num_replicas=3, accumulation_steps=1)
+    said = dependence_on_replicas(states, task, EXAMPLES, num_replicas=3, accumulation_steps=1)
     assert "running/mean' follows" in said
     assert "replicas (3)" in said
-    assert dependence_on_replicas(states, task.model, num_replicas=1, accumulation_steps=1) is None
-    assert dependence_on_replicas(states[1:], task.model, num_replicas=3, accumulation_steps=1) is None
+    assert dependence_on_replicas(states, task, EXAMPLES, num_replicas=1, accumulation_steps=1) is None
+    assert dependence_on_replicas(states[1:], task, EXAMPLES, num_replicas=3, accumulation_steps=1) is None
+
+
+@pytest.mark.parametrize(
+    ("layers", "mixes"),
+    [
+        ([Centred], True),
+        ([Centred, lambda: LAYERS.Dropout(0.5, seed=1)], True),  # the draws of both calls are the same
+        ([Centred, LAYERS.BatchNormalization], False),  # of which the run speaks anyway
+        ([lambda: LAYERS.Dropout(0.5)], False),
+        ([LAYERS.LayerNormalization], False),
+        ([lambda: LAYERS.GaussianNoise(1.0)], False),
+        ([lambda: LAYERS.Dense(2)], False),
+    ],
+    ids=["centred", "centred, dropout", "centred, normalization", "dropout", "layer normalization", "noise", "dense"],
+)
+def test_a_run_says_that_a_users_layer_mixes_the_examples_of_a_microbatch(layers, mixes):
+    task = task_of(*(layer() for layer in layers))
+    said = dependence_on_replicas([], task, EXAMPLES, num_replicas=2, accumulation_steps=3)
+    assert (said is not None and "outputs of an example depend on other examples" in said) == mixes
+    assert dependence_on_replicas([], task, EXAMPLES, num_replicas=1, accumulation_steps=1) is None
