@@ -91,8 +91,12 @@ fi
 
 setup_venv dev
 if [ -z "$fast" ]; then
+  set -m # a process group of its own, to end the whole group
+  setup_manifest_checks >"$venv/manifests.log" 2>&1 </dev/null & # half a minute, beside the next steps
+  manifest_checks=$!
+  set +m
+  trap 'kill -- "-$manifest_checks" 2>/dev/null || true' EXIT
   "$repository/launch/install_horovod.sh"
-  setup_manifest_checks
 fi
 python=$venv/bin/python
 
@@ -110,6 +114,10 @@ say "prose"
 "$python" .ci/prose.py
 say "mkdocs build --strict"
 NO_MKDOCS_2_WARNING=1 "$python" -m mkdocs build --quiet --strict --site-dir "$venv/site"
+if [ -z "$fast" ] && ! wait "$manifest_checks"; then
+  cat "$venv/manifests.log" >&2
+  exit 2
+fi
 say "pytest"
 # The odd form: an empty array is an unset variable to bash 3.2, which macOS ships.
 exec "$python" -m pytest ${arguments[@]+"${arguments[@]}"}

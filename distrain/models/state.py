@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from distrain.errors import CheckpointError
-from distrain.models.adapted_layers import take_variables
 
 
 def as_array(variable: Any) -> np.ndarray:
@@ -71,6 +70,8 @@ class ModelState:
         Raises:
             CheckpointError: the checkpoint belongs to another model or optimizer; no variable has changed.
         """
+        from distrain.models.adapted_layers import take_variables
+
         for name, variable in self.variables.items():
             array = checkpoint.arrays.get(name)
             if array is None or tuple(array.shape) != tuple(variable.shape):

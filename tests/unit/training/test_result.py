@@ -98,5 +98,5 @@ def test_a_damaged_summary_is_told_and_written_again(tmp_path, caplog):
 
 
 def test_a_damaged_best_checkpoint_is_an_error_that_names_the_other(tmp_path):
-    with pytest.raises(CheckpointError, match=r"step-00000004/state\.json is cut.* best checkpoint.*: step-00000008\."):
+    with pytest.raises(CheckpointError, match=r"step-00000004/state\.json has 1 bytes.* best .*: step-00000008\."):
         finish(tmp_path, best_step=4, damaged_step=4)
