@@ -226,12 +226,12 @@ def build_setup(
     trainable, job = run_on_all_ranks(distribution.group, build)
     distribution.disable_keras_all_reduce(trainable.optimizer)
     in_turn = config.accumulation_steps * distribution.replicas_per_device
-    share = partial(share_batch_statistics, trainable.model, distribution, in_turn)
-    warnings = [run_on_all_ranks(distribution.group, share)]
     states = run_on_all_ranks(distribution.group, partial(batch_states, trainable, probing(job.train)))
     trainable = replace(trainable, metrics=trainable.metrics.beside(states))
     depends = partial(dependence_on_replicas, states, trainable, probing(job.train), num_replicas=num_replicas)
-    warnings.append(run_on_all_ranks(distribution.group, partial(depends, accumulation_steps=in_turn)))
+    warnings = [run_on_all_ranks(distribution.group, partial(depends, accumulation_steps=in_turn))]
+    share = partial(share_batch_statistics, trainable.model, distribution, in_turn)  # the layers then need all replicas
+    warnings.append(run_on_all_ranks(distribution.group, share))
     if distribution.group.is_chief:
         for warning in filter(None, warnings):
             _LOG.warning(warning)

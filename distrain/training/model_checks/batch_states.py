@@ -24,7 +24,7 @@ from distrain.data.examples import Examples
 from distrain.keras_backend.private_names import all_layers
 from distrain.training.model_checks.mixed_examples import mixes_examples
 from distrain.training.model_checks.shares import MIN_EXAMPLES, NUM_EXAMPLES, SHARE_SIZE, shares_of
-from distrain.training.steps.task import TrainableModel, model_inputs
+from distrain.training.steps.task import TrainableModel, training_call
 
 
 def batch_states(task: TrainableModel, examples: Examples) -> list[Any]:
@@ -77,8 +77,7 @@ def _normalizing(model: Any) -> list[Any]:
 
 def _updated(task: TrainableModel, batch: Batch, states: Sequence[Any]) -> list[np.ndarray]:
     """Return the values that a training call on a batch would give to the states; no variable changes."""
-    features = tf.nest.map_structure(tf.constant, batch.features)
     with keras.StatelessScope(collect_losses=True) as scope:
-        task.model(model_inputs(task.model, features, task.num_columns), training=True)
+        training_call(task, batch)
     values = [(scope.get_current_value(state), state) for state in states]
     return [tf.convert_to_tensor(state if value is None else value).numpy() for value, state in values]

@@ -14,12 +14,11 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from distrain.data.examples import Examples
 from distrain.data.split import chosen_examples
 from distrain.training.model_checks.shares import MIN_EXAMPLES, shares_of
-from distrain.training.steps.task import TrainableModel, model_inputs
+from distrain.training.steps.task import TrainableModel, training_call
 
 TOLERANCE = 1e-3  # of the largest output; the batches have one shape, so rounding is far smaller
 
@@ -42,9 +41,8 @@ def mixes_examples(task: TrainableModel, probe: Examples) -> bool:
 def _outputs(task: TrainableModel, examples: Examples) -> list[np.ndarray]:
     """Return the outputs of a training call for all examples but the last."""
     (batch,) = shares_of(examples, examples.num_examples, examples.num_examples)
-    features = tf.nest.map_structure(tf.constant, batch.features)
     with keras.StatelessScope(collect_losses=True):
-        outputs = task.model(model_inputs(task.model, features, task.num_columns), training=True)
+        outputs = training_call(task, batch)
     arrays: list[Any] = [keras.ops.convert_to_numpy(output) for output in keras.tree.flatten(outputs)]
     return [array[:-1] for array in arrays if array.shape[:1] == (batch.num_rows,)]
 

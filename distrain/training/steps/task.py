@@ -141,6 +141,13 @@ def first_call(model: Any, sample: Batch, num_columns: Mapping[str, int]) -> Any
         ) from error
 
 
+def training_call(task: TrainableModel, batch: Batch) -> Any:
+    """Return a model's outputs for a batch, called as a training step calls the model."""
+    features = tf.nest.map_structure(tf.constant, batch.features)
+    with feeding(batch):  # of which some layers take positions
+        return task.model(model_inputs(task.model, features, task.num_columns), training=True)
+
+
 def _reason(error: Exception) -> str:
     """Return what an error of Keras or TensorFlow says, in one line without names of nodes."""
     told = _OF_KERAS.search(str(error))

@@ -11,6 +11,7 @@ from odd_layers import Centred, Counter, RunningMean, Watching
 
 from distrain.batch import feeding
 from distrain.data.sources import array_examples
+from distrain.models.layers import PositionalDropout
 from distrain.training.model_checks.batch_states import batch_states, dependence_on_replicas
 from distrain.training.model_checks.shares import shares_of
 from distrain.training.steps.task import make_task
@@ -42,6 +43,7 @@ def task_of(*layers):
         (lambda: LAYERS.Dropout(0.5, seed=1), set()),
         (lambda: LAYERS.SpectralNormalization(LAYERS.Dense(2)), set()),  # its state follows the kernel alone
         (lambda: LAYERS.Dense(2, trainable=False), set()),
+        (lambda: keras.Sequential([RunningMean(), PositionalDropout(0.5, seed=1, stream=0)]), {"mean"}),
     ],
 )
 def test_a_state_is_found_by_what_examples_change(layer, names):
@@ -85,11 +87,21 @@ def test_a_run_names_the_state_of_a_users_layer_where_a_batch_is_divided():
         ([Centred, lambda: LAYERS.Dropout(0.5, seed=1)], True),  # the draws of both calls are the same
         ([Centred, LAYERS.BatchNormalization], False),  # of which the run speaks anyway
         ([lambda: LAYERS.Dropout(0.5)], False),
+        ([lambda: PositionalDropout(0.5, seed=1, stream=0)], False),
         ([LAYERS.LayerNormalization], False),
         ([lambda: LAYERS.GaussianNoise(1.0)], False),
         ([lambda: LAYERS.Dense(2)], False),
     ],
-    ids=["centred", "centred, dropout", "centred, normalization", "dropout", "layer normalization", "noise", "dense"],
+    ids=[
+        "centred",
+        "centred, dropout",
+        "centred, normalization",
+        "dropout",
+        "positional",
+        "layer normalization",
+        "noise",
+        "dense",
+    ],
 )
 def test_a_run_says_that_a_users_layer_mixes_the_examples_of_a_microbatch(layers, mixes):
     task = task_of(*(layer() for layer in layers))
