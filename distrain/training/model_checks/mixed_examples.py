@@ -4,7 +4,7 @@ Decides: when the outputs of an example depend on other examples of its batch. N
 
     mixes_examples(task, probe)         # True for a layer that subtracts the mean of the batch while it trains
 
-The examples are called twice, the second time with another last example, from the same state of each random generator.
+A few examples are called twice, the second time with another last one, from one state of each random generator.
 The outputs of the other examples must stay. `shares.py` compares losses without training, which such a layer passes.
 """
 
@@ -30,11 +30,11 @@ def mixes_examples(task: TrainableModel, probe: Examples) -> bool:
         task: the model; no variable changes.
         probe: a few examples.
     """
-    numbers = np.arange(probe.num_examples)
-    if len(numbers) < MIN_EXAMPLES:
+    if probe.num_examples < MIN_EXAMPLES:
         return False
-    other = chosen_examples(probe, np.append(numbers[:-1], 0))
-    before, again, after = (_outputs(task, examples) for examples in (probe, probe, other))
+    *others, last, new = range(probe.num_examples)
+    first, second = (chosen_examples(probe, np.array([*others, number])) for number in (last, new))
+    before, again, after = (_outputs(task, examples) for examples in (first, first, second))
     return _agree(before, again) and not _agree(before, after)
 
 
