@@ -107,8 +107,9 @@ def run_job(command: Sequence[str], stop: StopRequest, *, is_one_host: bool) -> 
     remove_remains()
     with contextlib.ExitStack() as stack:
         program, *rest = command
-        num_ranks = int(rest[rest.index("-n") + 1]) if "-n" in rest else 1
-        options = stack.enter_context(job_folders(num_ranks)) if is_one_host else []
+        options = []
+        if is_one_host:  # a job of single_node.sh, which gives -n to mpirun
+            options = stack.enter_context(job_folders(int(rest[rest.index("-n") + 1])))
         mpirun = start([program, *options, *rest], signal_at_death=signal.SIGTERM, stderr=relay, start_new_session=True)
         guard = _start_guard(mpirun.pid)
         relay.begin()

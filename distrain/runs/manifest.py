@@ -269,11 +269,12 @@ def _steps(run: Path) -> list[int]:
 
 def _write(run: Path, files: Mapping[str, Fingerprint | None], *, checkpoints: list[int] | None) -> None:
     """Write the manifest. A checkpoint without a record gets one, as it is now."""
-    names = [_checkpoint_record(step) for step in _steps(run)]
     records = {name: record for name, record in files.items() if not _matches(name, [CHECKPOINTS_NAME])}
-    for name in names:
-        if name in files or (run / name).is_file():
-            records[name] = files[name] if name in files else fingerprint_of(run / name)
+    for name in map(_checkpoint_record, _steps(run)):
+        if name in files:
+            records[name] = files[name]
+        elif (run / name).is_file():
+            records[name] = fingerprint_of(run / name)
     content: dict[str, Any] = {
         "format": "distrain-run",
         "version": FORMAT_VERSION,

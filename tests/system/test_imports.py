@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import distrain
+from distrain.errors import ERROR_BY_EXIT_CODE
 
 ROOT = Path(distrain.__file__).parents[1]
 HEAVY = ("tensorflow", "keras")
@@ -48,3 +49,10 @@ def test_another_keras_backend_is_refused_by_name():
     environment = {**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert "ConfigurationError: Keras is set to run on 'jax'" in done.stderr
+
+
+def test_python_without_docstrings_and_assertions_runs_commands():
+    run = subprocess.run([sys.executable, "-OO", "-m", "distrain", "--help"], capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (0, "")
+    for code, kind in ERROR_BY_EXIT_CODE.items():
+        assert f"  {code:<4}{kind.meaning[:40]}" in run.stdout

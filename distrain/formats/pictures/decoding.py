@@ -129,7 +129,7 @@ def pillow() -> Any:
         ConfigurationError: Pillow is not installed.
     """
     require_extra("PIL", package="Pillow", extra="images", what="Reading pictures")
-    from PIL import (  # noqa: F401 - each import registers a decoder, which is no work for several threads
+    from PIL import (  # noqa: F401 - each import registers a decoder, here once, before threads decode
         BmpImagePlugin,
         GifImagePlugin,
         Image,

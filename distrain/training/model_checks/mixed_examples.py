@@ -15,6 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from distrain.batch import Batch
 from distrain.data.examples import Examples
 from distrain.data.split import chosen_examples
 from distrain.training.model_checks.shares import MIN_EXAMPLES, shares_of
@@ -33,14 +34,14 @@ def mixes_examples(task: TrainableModel, probe: Examples) -> bool:
     if probe.num_examples < MIN_EXAMPLES:
         return False
     *others, last, new = range(probe.num_examples)
-    first, second = (chosen_examples(probe, np.array([*others, number])) for number in (last, new))
-    before, again, after = (_outputs(task, examples) for examples in (first, first, second))
+    parts = [chosen_examples(probe, np.array([*others, number])) for number in (last, new)]
+    first, second = (batch for part in parts for batch in shares_of(part, part.num_examples, part.num_examples))
+    before, again, after = (_outputs(task, batch) for batch in (first, first, second))
     return _agree(before, again) and not _agree(before, after)
 
 
-def _outputs(task: TrainableModel, examples: Examples) -> list[np.ndarray]:
-    """Return the outputs of a training call for all examples but the last."""
-    (batch,) = shares_of(examples, examples.num_examples, examples.num_examples)
+def _outputs(task: TrainableModel, batch: Batch) -> list[np.ndarray]:
+    """Return the outputs of a training call for all examples of a batch but the last."""
     with keras.StatelessScope(collect_losses=True):
         outputs = training_call(task, batch)
     arrays: list[Any] = [keras.ops.convert_to_numpy(output) for output in keras.tree.flatten(outputs)]
