@@ -145,17 +145,12 @@ def _install(folder: Path, log: Path) -> None:
 
 def _try(folder: Path, log: Path, *, with_nccl: bool) -> None:
     """Try the installed build, and remove it if it does not work."""
-    commands = _trials(with_nccl=with_nccl and has_gpu())
-    libraries = ["TensorFlow", "Gloo", "MPI", *(["NCCL"] if with_nccl else [])]
+    commands = _trials(["Gloo", "MPI", *(["NCCL"] if with_nccl else [])], on_gpu=with_nccl and has_gpu())
     environ = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "HOROVOD_GLOO_IFACE": "lo"}
     environ["PATH"] = f"{Path(sys.prefix) / 'bin'}{os.pathsep}{environ.get('PATH', os.defpath)}"
     if os.geteuid() == 0:
         environ |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    works = not any(
-        run_step(f"5/5  Trying it: {title}", command, log=log, environ=environ) for title, command in commands.items()
-    )
-    report = log.read_text(encoding="utf-8", errors="replace")
-    if not works or not all(f"[X] {name}" in report for name in libraries):
+    if any(run_step(f"5/5  Trying it: {title}", words, log=log, environ=environ) for title, words in commands.items()):
         show_tail(log)
         subprocess.run([sys.executable, "-m", "pip", "uninstall", "--quiet", "--yes", "horovod"], check=False)
         raise ConfigurationError(
@@ -166,17 +161,17 @@ def _try(folder: Path, log: Path, *, with_nccl: bool) -> None:
         print("     There is no GPU here, so no sum was tried on one.")
 
 
-def _trials(*, with_nccl: bool) -> dict[str, Sequence[str]]:
+def _trials(libraries: Sequence[str], *, on_gpu: bool) -> dict[str, Sequence[str]]:
     """Return commands by what they try. Each has a time limit, no shell, and listens on the loopback device alone."""
     trial = [sys.executable, "-m", "distrain.install.trial"]
+    on_two = [*trial, "2", *libraries]
     mpirun = ["mpirun", "--mca", "plm", "isolated", "--oversubscribe", "--bind-to", "none", "-n"]
     commands: dict[str, Sequence[str]] = {
-        "horovodrun --check-build": ["horovodrun", "--check-build"],
-        "a sum over two processes by MPI": [*mpirun, "2", *trial, "2"],
+        "a sum over two processes by MPI": [*mpirun, "2", *on_two],
         # Without an interface, Gloo crashes where the name of this machine does not resolve, as in builds of images.
-        "a sum over two processes by Gloo": ["horovodrun", "--gloo", "-np", "2", "-H", "localhost:2", *trial, "2"],
+        "a sum over two processes by Gloo": ["horovodrun", "--gloo", "-np", "2", "-H", "localhost:2", *on_two],
     }
-    if with_nccl:
-        commands["a sum on one GPU by NCCL"] = [*mpirun, "1", *trial, "1", "gpu"]
+    if on_gpu:
+        commands["a sum on one GPU by NCCL"] = [*mpirun, "1", *trial, "1", "NCCL", "gpu"]
     limit = ["timeout", "--foreground", str(TRIAL_SECONDS)]
     return {title: [*limit, *words] for title, words in commands.items()}

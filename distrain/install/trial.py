@@ -2,29 +2,34 @@
 
 Decides: what must come out. Never: starts processes.
 
-    $ mpirun -n 2 python -m distrain.install.trial 2       # two ranks, on two GPUs if there are two
-    $ mpirun -n 1 python -m distrain.install.trial 1 gpu   # one rank, which must have a GPU: NCCL carries its sum
+    $ mpirun -n 2 python -m distrain.install.trial 2 MPI Gloo  # two ranks, on two GPUs if there are two
+    $ mpirun -n 1 python -m distrain.install.trial 1 NCCL gpu  # one rank, which must have a GPU: NCCL carries its sum
     2.21.0 sums over 1 rank(s) on a GPU
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 
-def sum_over_ranks(size: int, *, needs_gpu: bool = False) -> str:
+def sum_over_ranks(size: int, libraries: Sequence[str], *, needs_gpu: bool = False) -> str:
     """Sum a tensor over all ranks, and return where it was.
 
     Args:
         size: number of ranks that must be there.
+        libraries: "Gloo", "MPI" or "NCCL", with which Horovod must have been built.
         needs_gpu: whether a sum on the CPU is a failure.
 
     Raises:
-        SystemExit: another sum came out, or another number of ranks, or the sum was elsewhere.
+        SystemExit: another sum came out, or another number of ranks, or the sum was elsewhere, or a library is missing.
     """
     import horovod.tensorflow as hvd  # imported here, because the documentation imports this module without them
     import tensorflow as tf
 
+    is_built = {"Gloo": hvd.gloo_built, "MPI": hvd.mpi_built, "NCCL": hvd.nccl_built}
+    if missing := [name for name in libraries if not is_built[name]()]:
+        sys.exit(f"Horovod was built without {', '.join(missing)}")
     hvd.init()
     gpus = tf.config.list_physical_devices("GPU")
     own = gpus[hvd.local_rank() : hvd.local_rank() + 1] if len(gpus) >= size else []  # NCCL needs a GPU for each rank
@@ -44,4 +49,5 @@ def sum_over_ranks(size: int, *, needs_gpu: bool = False) -> str:
 
 
 if __name__ == "__main__":
-    print(sum_over_ranks(int(sys.argv[1]), needs_gpu=sys.argv[2:] == ["gpu"]))
+    size, *words = sys.argv[1:]
+    print(sum_over_ranks(int(size), [word for word in words if word != "gpu"], needs_gpu="gpu" in words))

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import pytest
 from launching import needs_horovod
+from preloaded import preloaded_python
 
 from distrain.install.environment import find_tensorflow
 from distrain.install.horovod_build import wheel_name
@@ -262,7 +263,7 @@ def test_the_wheel_does_not_name_the_environment_it_was_built_in():
 def test_gloo_works_where_the_name_of_the_machine_does_not_resolve():
     """Builds of images with the network of their host have such names."""
     launcher = [Path(sys.executable).with_name("horovodrun"), "--gloo", "-np", "2", "-H", "localhost:2"]
-    trial = [sys.executable, "-m", "distrain.install.trial", "2"]
+    trial = [sys.executable, "-m", "distrain.install.trial", "2", "Gloo"]
     renamed = ["unshare", "--uts", "sh", "-c", 'hostname nobody.invalid && exec "$@"', "sh"]
     environ = {**os.environ, "HOROVOD_GLOO_IFACE": "lo", "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run(
@@ -270,3 +271,19 @@ def test_gloo_works_where_the_name_of_the_machine_does_not_resolve():
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("sums over 2 rank(s) on the CPU") == 2
+
+
+@needs_horovod
+def test_a_trial_names_what_a_build_lacks():
+    build = (REPOSITORY / ".venv" / "horovod-installed").read_text()
+    if not build.startswith("cpu-"):
+        pytest.skip("this build holds NCCL")
+    done = subprocess.run(
+        [*preloaded_python(), "-m", "distrain.install.trial", "1", "MPI", "NCCL"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "Horovod was built without NCCL\n" in done.stderr

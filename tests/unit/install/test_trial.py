@@ -18,6 +18,8 @@ def hvd(monkeypatch):
     module.Sum = object()
     module.factor = 1.0
     module.init = lambda: None
+    module.gloo_built = module.mpi_built = lambda: True
+    module.nccl_built = lambda: 0
     module.rank = module.local_rank = lambda: 0
     module.size = lambda: 1
     module.allreduce = lambda tensor, op: tensor * module.factor
@@ -30,20 +32,25 @@ def hvd(monkeypatch):
 
 
 def test_a_right_sum_says_where_it_was(hvd):
-    assert sum_over_ranks(1).endswith("sums over 1 rank(s) on the CPU")
+    assert sum_over_ranks(1, ["Gloo", "MPI"]).endswith("sums over 1 rank(s) on the CPU")
 
 
 def test_a_wrong_sum_is_refused(hvd):
     hvd.factor = 2.0
     with pytest.raises(SystemExit, match=r"must be 1\.0 everywhere"):
-        sum_over_ranks(1)
+        sum_over_ranks(1, [])
 
 
 def test_another_number_of_ranks_is_refused(hvd):
     with pytest.raises(SystemExit, match="but 1 found"):
-        sum_over_ranks(2)
+        sum_over_ranks(2, [])
 
 
 def test_a_sum_on_the_cpu_is_no_trial_of_nccl(hvd):
     with pytest.raises(SystemExit, match="sees no GPU"):
-        sum_over_ranks(1, needs_gpu=True)
+        sum_over_ranks(1, [], needs_gpu=True)
+
+
+def test_a_library_that_a_build_lacks_is_named(hvd):
+    with pytest.raises(SystemExit, match="built without NCCL"):
+        sum_over_ranks(1, ["MPI", "NCCL"])
