@@ -31,7 +31,8 @@ from distrain.training.loop.loop import TrainingLoop, run_epochs
 from distrain.training.loop.step_flags import StepFlags
 from distrain.training.loop.throughput import StartupTime, Throughput
 from distrain.training.nonfinite_steps import make_skip, where_of
-from distrain.training.setup import CompiledSteps, RunSetup
+from distrain.training.run_setup import RunSetup
+from distrain.training.setup import CompiledSteps
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from distrain.runs.progress import Progress
 from distrain.training.loop.loop import EpochSteps
 from distrain.training.loop.step_flags import StepFlags
 from distrain.training.run_length import limited_examples
-from distrain.training.setup import RunSetup
+from distrain.training.run_setup import RunSetup
 
 
 def open_epoch(setup: RunSetup, step_flags: StepFlags, progress: Progress) -> EpochSteps:

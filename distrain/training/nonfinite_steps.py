@@ -20,7 +20,7 @@ from distrain.reporting.reporter import Reporter
 from distrain.runs.progress import Progress
 from distrain.training.loop.events import NotFinite
 from distrain.training.loop.loop import CURE, refuse_step
-from distrain.training.setup import RunSetup
+from distrain.training.run_setup import RunSetup
 
 MAX_NAMED = 5  # ranks or examples that one message names
 

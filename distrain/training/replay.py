@@ -40,7 +40,8 @@ from distrain.training.loop.loop import TrainingLoop, run_epochs
 from distrain.training.loop.step_flags import StepFlags
 from distrain.training.nonfinite_steps import examples_of, where_of
 from distrain.training.ranks import on_ranks
-from distrain.training.setup import RunSetup, broadcast_checkpoint, build_setup, compile_steps
+from distrain.training.run_setup import RunSetup
+from distrain.training.setup import broadcast_checkpoint, build_setup, compile_steps
 
 if TYPE_CHECKING:
     from distrain.distribution.base import Distribution

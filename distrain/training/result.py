@@ -25,7 +25,8 @@ from distrain.runs.progress import Progress
 from distrain.runs.served import load_best_step
 from distrain.training.epochs import RunActions
 from distrain.training.figures.class_counts import validation_figures
-from distrain.training.setup import RunSetup, broadcast_checkpoint
+from distrain.training.run_setup import RunSetup
+from distrain.training.setup import broadcast_checkpoint
 
 _LOG = logging.getLogger(__name__)
 

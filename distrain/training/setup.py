@@ -1,4 +1,4 @@
-"""What a run consists of before its first step, equal on all ranks: data, run directory, model, compiled steps.
+"""Builds a run before its first step, equal on all ranks: run directory, model, compiled steps.
 
 Decides: which variables training starts from. Never: trains.
 
@@ -12,12 +12,10 @@ All ranks call each function here; the chief alone, rank 0, touches the run dire
 from __future__ import annotations
 
 import json
-import logging
-import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,105 +26,20 @@ from distrain.cluster.agreement import check_alike
 from distrain.cluster.error_relay import run_on_all_ranks
 from distrain.config import TrainConfig
 from distrain.data.batches import sample_batch
+from distrain.data.examples import Examples
 from distrain.data.nests import map_nest
-from distrain.data.plan import EpochPlan
 from distrain.errors import CheckpointError, ConfigurationError
-from distrain.keras_backend.private_names import state_variables
-from distrain.runs import directory as run_directory
 from distrain.runs.checkpoint import Checkpoint, pack_checkpoint, unpack_checkpoint
 from distrain.runs.opening import open_run
-from distrain.runs.progress import Progress, read_progress
+from distrain.runs.progress import read_progress
 from distrain.training.jobs.job import TrainingJob
-from distrain.training.run_length import epoch_plan, schedule_values, total_steps
+from distrain.training.run_length import schedule_values, total_steps
+from distrain.training.run_setup import RunSetup
 
 if TYPE_CHECKING:
     from distrain.distribution.base import Distribution
-    from distrain.models.state import ModelState
     from distrain.training.steps.step import Step, Steps
     from distrain.training.steps.task import TrainableModel
-
-_LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class RunSetup:
-    """A run that is ready to train.
-
-    Attributes:
-        config: the settings.
-        distribution: the replicas of all ranks.
-        job: model, data and callbacks.
-        restored: the checkpoint to resume from; None at the start of training.
-        progress: the progress of `restored`.
-        trainable: model, optimizer, loss and metrics, with the variables of `restored`.
-        model_state: the variables of model and optimizer.
-        sample: a batch of one or two training examples.
-        description: what the model consists of and how it is compiled.
-        architecture: configuration from which Keras makes a model of the user's own again; None for a shipped model.
-    """
-
-    config: TrainConfig
-    distribution: Distribution
-    job: TrainingJob
-    restored: Checkpoint | None
-    progress: Progress
-    trainable: TrainableModel
-    model_state: ModelState
-    sample: Batch
-    description: dict[str, Any]
-    architecture: dict[str, Any] | None = None
-
-    @cached_property
-    def validation_sample(self) -> Batch:
-        """A batch of one or two validation examples, which may lack the weights of training examples."""
-        return self.sample if self.job.validation is None else sample_batch(self.job.validation)
-
-    @property
-    def was_complete(self) -> bool:
-        """Whether training was complete before this process started."""
-        return self.restored is not None and run_directory.is_finished(self.config, self.restored)
-
-    @property
-    def batch_size(self) -> int:
-        """Examples per microbatch, B."""
-        return self.config.replica_batch_size(self.distribution.num_replicas)
-
-    @property
-    def local_microbatches(self) -> range:
-        """Numbers of the microbatches of a step that this process feeds."""
-        local, per_replica = self.distribution.local_replicas, self.config.accumulation_steps
-        return range(local.start * per_replica, local.stop * per_replica)
-
-    def epoch_plan(self, position: int = 0) -> EpochPlan:
-        """Return the plan of a training epoch from `position`, in examples."""
-        return epoch_plan(self.config, self.distribution.num_replicas, self.job.train.num_examples, position)
-
-    def metrics_of(self, sums: Any) -> dict[str, Any]:
-        """Return loss and metrics of the sums of a step."""
-        if not sums:  # each step of the epoch so far was skipped
-            return dict.fromkeys(self.trainable.metrics.initial_results(), math.nan)
-        return self.trainable.metrics.results(sums)
-
-    def restore_variables(self) -> None:
-        """Set the variables of model and optimizer from the checkpoint to resume from, if there is one."""
-        if self.restored is not None:
-            self.model_state.restore(self.restored)
-
-    def learning_rate(self) -> float:
-        """Return the learning rate of the next step; of a `MultiOptimizer`, the rate of its first optimizer."""
-        import keras
-
-        optimizer = next(iter(getattr(self.trainable.optimizer, "optimizers", [self.trainable.optimizer])))
-        return float(keras.ops.convert_to_numpy(optimizer.learning_rate))
-
-    def finalize_weights(self) -> None:
-        """Give the model the averages of its weights if the optimizer keeps averages, as Keras does after training."""
-        with self.distribution.scope():
-            self.trainable.optimizer.finalize_variable_values(self.trainable.model.trainable_variables)
-
-    def synchronize(self) -> None:
-        """Average over all ranks the variables that each rank updates by itself, such as moving averages."""
-        self.distribution.synchronize(state_variables(self.trainable.model))
 
 
 @dataclass(frozen=True)
@@ -189,18 +102,16 @@ def build_setup(
     from distrain.models.description import describe
     from distrain.models.optimizers import choose_optimizer
     from distrain.models.state import ModelState
-    from distrain.training.model_checks.batch_states import batch_states, dependence_on_replicas
-    from distrain.training.model_checks.batch_statistics import share_batch_statistics
     from distrain.training.model_checks.label_classes import with_checked_labels
+    from distrain.training.model_checks.replicas import fitted_to_replicas
     from distrain.training.model_checks.shares import check_shares, probe_of
     from distrain.training.steps.seeding import seeded
     from distrain.training.steps.task import make_task
 
     sample, num_replicas = sample_batch(job.train), distribution.num_replicas
     num_steps = total_steps(config, num_replicas, job.train.num_examples)
-    probing = partial(probe_of, seed=config.seed, shuffle=job.shuffle)
 
-    def build_on(sample: Batch) -> tuple[TrainableModel, TrainingJob]:
+    def build_on(sample: Batch) -> tuple[TrainableModel, TrainingJob, Examples]:
         choice = partial(choose_optimizer, config=config, num_steps=num_steps, num_replicas=num_replicas)
         with seeded(config.seed):
             task = make_task(
@@ -212,9 +123,10 @@ def build_setup(
                 jit_model=config.jit_model,
             )
             checked_job = with_checked_labels(job, task, sample)
-            return check_shares(task, probing(checked_job.train)), checked_job
+            probe = probe_of(checked_job.train, seed=config.seed, shuffle=job.shuffle)
+            return check_shares(task, probe), checked_job, probe
 
-    def build() -> tuple[TrainableModel, TrainingJob]:
+    def build() -> tuple[TrainableModel, TrainingJob, Examples]:
         try:
             return build_on(sample)
         except ConfigurationError:
@@ -223,18 +135,9 @@ def build_setup(
             sample_batch(build_on(sample._replace(labels=zeros))[1].train)
             raise
 
-    trainable, job = run_on_all_ranks(distribution.group, build)
+    trainable, job, probe = run_on_all_ranks(distribution.group, build)
     distribution.disable_keras_all_reduce(trainable.optimizer)
-    in_turn = config.accumulation_steps * distribution.replicas_per_device
-    states = run_on_all_ranks(distribution.group, partial(batch_states, trainable, probing(job.train)))
-    trainable = replace(trainable, metrics=trainable.metrics.beside(states))
-    depends = partial(dependence_on_replicas, states, trainable, probing(job.train), num_replicas=num_replicas)
-    warnings = [run_on_all_ranks(distribution.group, partial(depends, accumulation_steps=in_turn))]
-    share = partial(share_batch_statistics, trainable.model, distribution, in_turn)  # the layers then need all replicas
-    warnings.append(run_on_all_ranks(distribution.group, share))
-    if distribution.group.is_chief:
-        for warning in filter(None, warnings):
-            _LOG.warning(warning)
+    trainable = fitted_to_replicas(trainable, probe, distribution, accumulation_steps=config.accumulation_steps)
     model_state = ModelState(trainable.model, trainable.optimizer)
     description = describe(trainable.model)
     check_alike(distribution.group, {"the model": json.dumps([model_state.layout(), description])})

@@ -48,7 +48,7 @@ from distrain.training.checkpoints.state_check import StateCheck
 from distrain.training.loop.early_stopping import EarlyStopping
 from distrain.training.loop.events import Decision, StepEvent
 from distrain.training.loop.limits import Limits
-from distrain.training.setup import RunSetup
+from distrain.training.run_setup import RunSetup
 
 _LOG = logging.getLogger(__name__)
 

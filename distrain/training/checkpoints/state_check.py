@@ -28,7 +28,7 @@ from distrain.keras_backend.private_names import state_variables
 from distrain.models.state import as_array
 from distrain.training.loop.events import StepEvent
 from distrain.training.loop.loop import CURE
-from distrain.training.setup import RunSetup
+from distrain.training.run_setup import RunSetup
 
 MAX_THREADS = 8  # read memory as fast as it goes
 MAX_NAMED = 3  # variables or ranks that one message names

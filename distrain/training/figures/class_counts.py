@@ -22,7 +22,7 @@ from distrain.training.figures.class_figures import MAX_CONFUSION_CLASSES, class
 from distrain.training.figures.evaluation import evaluate_all
 from distrain.training.jobs.job import class_names
 from distrain.training.loop.step_flags import StepFlags
-from distrain.training.setup import RunSetup
+from distrain.training.run_setup import RunSetup
 
 if TYPE_CHECKING:
     from distrain.training.steps.step import Replicas, Step

@@ -21,7 +21,7 @@ from distrain.runs.progress import Sums
 from distrain.training.feed import open_evaluation
 from distrain.training.loop.events import Action, Decision, StepEvent
 from distrain.training.loop.step_flags import StepFlags
-from distrain.training.setup import RunSetup
+from distrain.training.run_setup import RunSetup
 
 if TYPE_CHECKING:
     from distrain.training.steps.step import Step
