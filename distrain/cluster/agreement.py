@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 from distrain.cluster.process_group import ProcessGroup
@@ -51,6 +52,7 @@ def max_over_ranks(group: ProcessGroup, value: int) -> int:
     return max(int(content) for content in group.all_gather_bytes(str(value).encode()))
 
 
+@cache
 def code_digest() -> str:
     """Return the SHA-256 (hex) of distrain's source files, which differs between two checkouts of one version."""
     package = Path(__file__).parents[1]
