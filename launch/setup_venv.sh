@@ -107,4 +107,7 @@ setup_venv() { # extras with commas between them, or ""
   install_packages "$venv" "Installing distrain[$extras] into .venv, the first time with some minutes of downloads" \
     --editable "${repository}[$extras]"
   printf '%s\n' "$wanted" | tee "$venv/installed-$build" >"$stamp"
+  if [ "$1" = dev ]; then # dev holds horovod, which holds mpi
+    printf '%s\n' "$wanted" | tee "$venv/installed-$build-horovod" >"$venv/installed-$build-mpi"
+  fi
 }

@@ -65,6 +65,7 @@ fi
 [ -z "$fast" ] || [ -n "$chosen" ] || arguments+=(tests/unit)
 export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-2} # TensorFlow's own notes would drown a failure
 unset PYTHONDONTWRITEBYTECODE # to compile all tests takes each test process 6 s; the next run reads them compiled
+export PIP_COMPILE=0 # of all installed modules a third is ever imported; the first import compiles each
 
 # What checks k8s/, in an environment of its own: it pins packages of which .venv has other versions.
 setup_manifest_checks() {
@@ -73,7 +74,7 @@ setup_manifest_checks() {
   if [ -e "$checks/installed" ] && [ "$(cat "$checks/installed")" = "$wanted" ]; then
     return
   fi
-  "$venv/bin/python" -m venv --clear "$checks" || fail 2 "making .venv-manifests failed; the message above says why."
+  "$(find_python)" -m venv --clear "$checks" || fail 2 "making .venv-manifests failed; the message above says why."
   install_packages "$checks" "Installing what checks the Kubernetes manifests into .venv-manifests" \
     --requirement "$requirements"
   printf '%s\n' "$wanted" >"$checks/installed"
@@ -89,34 +90,51 @@ if [ -n "$gpu_build" ]; then
   exec "$gpu_build_venv/bin/python" -m pytest tests/gpu_build ${arguments[@]+"${arguments[@]}"}
 fi
 
-setup_venv dev
-if [ -z "$fast" ]; then
-  set -m # a process group of its own, to end the whole group
-  setup_manifest_checks >"$venv/manifests.log" 2>&1 </dev/null & # half a minute, beside the next steps
-  manifest_checks=$!
-  set +m
-  trap 'kill -- "-$manifest_checks" 2>/dev/null || true' EXIT
-  "$repository/launch/install_horovod.sh"
-fi
-python=$venv/bin/python
+# Lint, format, types, prose and documentation; types take half of the time.
+check_text() {
+  local imports
+  say "ruff check"
+  "$python" -m ruff check --quiet .
+  say "ruff format --check"
+  "$python" -m ruff format --quiet --check . ||
+    fail 1 "some files are not formatted; run .venv/bin/ruff format"
+  say "mypy"
+  "$python" -m mypy --no-error-summary
+  say "lint-imports"
+  imports=$("$venv/bin/lint-imports" --no-cache) ||
+    { printf '%s\n' "$imports" >&2; fail 1 "an import breaks a contract in pyproject.toml"; }
+  say "prose"
+  "$python" .ci/prose.py
+  say "mkdocs build --strict"
+  NO_MKDOCS_2_WARNING=1 "$python" -m mkdocs build --quiet --strict --site-dir "$venv/site"
+}
 
-say "ruff check"
-"$python" -m ruff check --quiet .
-say "ruff format --check"
-"$python" -m ruff format --quiet --check . ||
-  fail 1 "some files are not formatted; run .venv/bin/ruff format"
-say "mypy"
-"$python" -m mypy --no-error-summary
-say "lint-imports"
-imports=$("$venv/bin/lint-imports" --no-cache) ||
-  { printf '%s\n' "$imports" >&2; fail 1 "an import breaks a contract in pyproject.toml"; }
-say "prose"
-"$python" .ci/prose.py
-say "mkdocs build --strict"
-NO_MKDOCS_2_WARNING=1 "$python" -m mkdocs build --quiet --strict --site-dir "$venv/site"
-if [ -z "$fast" ] && ! wait "$manifest_checks"; then
-  cat "$venv/manifests.log" >&2
-  exit 2
+# Starts a function beside the next steps, as process $!. The end of this script ends all its processes.
+start_beside() { # function, file for its output
+  set -m # a process group of its own
+  "$1" >"$2" 2>&1 </dev/null &
+  set +m
+  groups_beside+=("-$!")
+  trap 'kill -- "${groups_beside[@]}" 2>/dev/null || true' EXIT
+}
+
+python=$venv/bin/python
+if [ -n "$fast" ]; then
+  setup_venv dev
+  check_text
+else
+  groups_beside=()
+  start_beside setup_manifest_checks "$repository/.venv-manifests.log"
+  manifest_checks=$!
+  setup_venv dev
+  start_beside check_text "$venv/check-text.log"
+  text_checks=$!
+  "$repository/launch/install_horovod.sh"
+  status=0
+  wait "$text_checks" || status=$?
+  cat "$venv/check-text.log"
+  [ "$status" -eq 0 ] || exit "$status"
+  wait "$manifest_checks" || { cat "$repository/.venv-manifests.log" >&2; exit 2; }
 fi
 say "pytest"
 # The odd form: an empty array is an unset variable to bash 3.2, which macOS ships.
