@@ -1,4 +1,4 @@
-"""Launches that start before the tests that read them, two at a time.
+"""Launches that start before the tests that read them.
 
 for (job,) in selected_parameters(request.session.items, "job"):
     pool.submit(launch, job)
@@ -6,12 +6,14 @@ for (job,) in selected_parameters(request.session.items, "job"):
 
 from __future__ import annotations
 
+import os
 from collections.abc import Hashable, Iterable
 from typing import Any
 
 import pytest
 
-MAX_LAUNCHES = 2  # on two cores, more launches at once would only wait for each other
+# On two cores, more launches at once would only wait for each other. Other test processes keep the cores busy.
+MAX_LAUNCHES = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
 
 
 def selected_parameters(items: Iterable[pytest.Item], *names: str) -> list[tuple[Hashable, ...]]:

@@ -1,4 +1,4 @@
-"""Starts `oracle_runs.py` by programs of one rank and of many, two at a time.
+"""Starts `oracle_runs.py` by programs of one rank and of many.
 
 Decides: how a way is started. Never: which cases a source has.
 
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from concurrent_launches import MAX_LAUNCHES
 from launching import environment, launcher_command
 from preloaded import preloaded_python
 
@@ -45,5 +46,5 @@ def train_ways(folder: Path, ways: Sequence[str], floatx: str, source: str, *, t
         )
         assert done.returncode == 0, f"{way}: {done.stdout[-1000:]}{done.stderr[-4000:]}"
 
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(MAX_LAUNCHES) as pool:
         list(pool.map(train, ways))

@@ -12,6 +12,7 @@ import dataclasses
 import shlex
 import shutil
 import sys
+import sysconfig
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +86,8 @@ def _image() -> list[Mount]:
     if prefix not in package.parents:  # an editable installation
         mounts += [Mount(str(package), package)]
     mounts += [Mount("/opt/distrain/launch", _REPOSITORY / "launch")]
+    packages = Path(sysconfig.get_path("purelib")).relative_to(prefix)
+    mounts += [Mount(f"/opt/venv/{packages}/sklearn")]  # no part of the image; Keras would import it
     return [dataclasses.replace(mount, read_only=True) for mount in mounts]
 
 

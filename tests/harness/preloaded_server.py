@@ -1,11 +1,11 @@
 """Imports TensorFlow, Keras and distrain once, then forks for each client.
 
-$ python -P preloaded_server.py SOCKET
+$ python -P preloaded_server.py DESCRIPTOR
 
 Decides: modules that are imported beforehand, and properties that a fork takes from its client. Never: starts a
 thread or TensorFlow's runtime before a fork.
 
-Prints "listening" when clients can connect, and ends at the end of standard input.
+The descriptor is of a socket that listens. The server ends at the end of standard input.
 """
 
 from __future__ import annotations
@@ -67,14 +67,11 @@ class Client(NamedTuple):
     pidfd: int
 
 
-def serve(path: str) -> dict[str, Any]:
+def serve(descriptor: int) -> dict[str, Any]:
     """Fork for each client; return in each forked process, with what its client asked for."""
-    with selectors.DefaultSelector() as selector, socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(path)
-        listener.listen(64)
+    with selectors.DefaultSelector() as selector, socket.socket(fileno=descriptor) as listener:
         selector.register(listener, selectors.EVENT_READ)
         selector.register(sys.stdin.buffer.raw, selectors.EVENT_READ)
-        print("listening", flush=True)
         while True:
             for key, _ in selector.select():
                 if key.fileobj is sys.stdin.buffer.raw:
@@ -201,7 +198,7 @@ def leave(code: int) -> None:
 
 if __name__ == "__main__":
     import_all()
-    asked = serve(sys.argv[1])
+    asked = serve(int(sys.argv[1]))
     become(asked)
     try:
         run(*asked["arguments"])

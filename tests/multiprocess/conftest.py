@@ -64,7 +64,7 @@ def launched(
     """`launched(launcher, strategy, size)`: what the ranks of one launch wrote.
 
     Launchers are the keys of `launching.LAUNCHERS`; "" starts one process without a launcher. The launches of all
-    selected tests are under way, two at a time, while the tests run.
+    selected tests are under way, `MAX_LAUNCHES` at a time, while the tests run.
     """
     launches: dict[Key, Future[Ranks]] = {}
     with ThreadPoolExecutor(MAX_LAUNCHES) as pool:

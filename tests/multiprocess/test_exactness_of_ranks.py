@@ -13,10 +13,10 @@ from ranks_data import DATA, EPOCHS, MOMENTUM, digest_of, examples_of_case, exam
 
 pytestmark = pytest.mark.timeout(900)
 
+HOROVODRUN = [("horovodrun --gloo", 2), ("horovodrun --gloo", 3), ("horovodrun --mpi", 2)]  # which starts mpirun
 LAUNCHES = MPIRUN + [
     pytest.param(launcher, "horovod", size, id=f"{launcher}-{size}", marks=needs_horovod)
-    for launcher in ("horovodrun --gloo", "horovodrun --mpi")
-    for size in (2, 3)
+    for launcher, size in HOROVODRUN
 ]
 TEXT = ("ngram", "sequence")
 CASES = ("weighted", "words", "letters")
