@@ -11,6 +11,7 @@ many ranks run, or where; `single_node.sh` and `multi_node.sh` do.
     a second SIGINT                     mpirun kills the ranks at once
     mpirun is killed                    its ranks are killed
     mpirun outlives its ranks           it is killed, because it waits for a host that no longer answers
+    mpirun misses how its ranks ended   their exit codes count, if all ranks are on this host
     this process is killed              mpirun gets SIGTERM from the kernel; after 10 s all processes left are killed
     a rank is lost, or crashes          with --restarts, the job starts again, from its last checkpoint
     a stranger's connection blocks it   the connection is shut down (connections.py)
@@ -107,14 +108,15 @@ def run_job(command: Sequence[str], stop: StopRequest, *, is_one_host: bool) -> 
     remove_remains()
     with contextlib.ExitStack() as stack:
         program, *rest = command
-        options = []
+        options, num_ranks = [], None
         if is_one_host:  # a job of single_node.sh, which gives -n to mpirun
-            options = stack.enter_context(job_folders(int(rest[rest.index("-n") + 1])))
+            num_ranks = int(rest[rest.index("-n") + 1])
+            options = stack.enter_context(job_folders(num_ranks))
         mpirun = start([program, *options, *rest], signal_at_death=signal.SIGTERM, stderr=relay, start_new_session=True)
         guard = _start_guard(mpirun.pid)
         relay.begin()
         try:
-            codes = watch(mpirun, stop, lambda: relay.has_final_message or bool(reports), is_one_host=is_one_host)
+            code = watch(mpirun, stop, lambda: relay.has_final_message or bool(reports), num_ranks)
         except KeyboardInterrupt:
             ignore_stop()
             mpirun.terminate()
@@ -122,7 +124,7 @@ def run_job(command: Sequence[str], stop: StopRequest, *, is_one_host: bool) -> 
                 mpirun.wait(HURRY_SECONDS)
             if mpirun.returncode not in (0, StopRequested.exit_code):
                 raise
-            codes = None
+            code = None
         finally:
             kill_session(mpirun.pid)
             with contextlib.suppress(ProcessLookupError, ChildProcessError):  # somebody has killed the guard
@@ -130,38 +132,45 @@ def run_job(command: Sequence[str], stop: StopRequest, *, is_one_host: bool) -> 
                 os.waitpid(guard, 0)
             relay.end()
     remove_remains()
-    if codes is None:
+    if code is None:
         code = mpirun.returncode
     elif relay.has_stopped:
         code = StopRequested.exit_code
-    else:
-        code = max([*codes, RankError.exit_code if relay.has_final_message or reports else 0])
     return conclude(code, stop, b"".join(reports), has_final_message=relay.has_final_message)
 
 
 def watch(
-    mpirun: subprocess.Popen[bytes], stop: StopRequest, has_failed: Callable[[], bool], *, is_one_host: bool = False
-) -> list[int] | None:
+    mpirun: subprocess.Popen[bytes], stop: StopRequest, has_failed: Callable[[], bool], num_ranks: int | None = None
+) -> int | None:
     """Relay a request to stop until mpirun ends; kill an mpirun that hangs after its ranks.
 
     Without a message of a failure, an mpirun without local ranks may have ranks on other hosts.
 
+    Args:
+        mpirun: the started program.
+        stop: the request to stop.
+        has_failed: returns whether a message has said that a rank failed.
+        num_ranks: ranks of the job if all run on this host.
+
     Returns:
-        None if mpirun ended by itself; else the exit codes of the ranks that mpirun has not reaped.
+        Exit code of the ranks where mpirun does not know it: mpirun hung, or it was held up when the ranks ended.
+        Open MPI's ranks wait 2 s for an answer to their farewell; mpirun calls an end without it an error.
     """
     evict = StrangerEviction(mpirun.pid)
     relayed: set[int] = set()  # ranks that got the signal from this process, because mpirun relayed nothing
     ranks: set[int] = set()
-    is_sent = False
+    is_sent = has_succeeded = False
     repeat_at = 0.0
     last_busy = time.monotonic()
     for _ in polls([mpirun]):
         now = time.monotonic()
         evict()
         running = set(mpi_ranks(mpirun.pid))
-        if is_one_host and not ranks:
+        if num_ranks and not ranks:
             bind_to_loopback(mpirun.pid)
         ranks |= running
+        if num_ranks and not running:
+            has_succeeded = has_succeeded or exit_codes(ranks) == [0] * num_ranks
         if stop.signal_name and not is_sent:
             is_sent = bool(running)  # False for ranks on other hosts: then the signal is repeated
             if is_sent or now > repeat_at:
@@ -169,14 +178,14 @@ def watch(
                 repeat_at = now + REPEAT_SECONDS
         elif is_sent and now > repeat_at:
             send_once(signal.SIGUSR1, [pid for pid in running if handles(pid, signal.SIGUSR1)], relayed)
-        if running or not (has_failed() or (is_one_host and ranks)):
+        if running or not (has_failed() or (num_ranks and ranks)):
             last_busy = now
         elif now - last_busy > HANG_SECONDS:
-            codes = exit_codes(ranks)
+            code = max([*exit_codes(ranks), RankError.exit_code if has_failed() else 0])
             mpirun.kill()
             mpirun.wait()
-            return codes
-    return None
+            return code
+    return 0 if has_succeeded else None
 
 
 def _start_guard(session: int) -> int:

@@ -10,15 +10,30 @@ import os
 import pty
 import re
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from run_files import distance, last_step, summary
-from stand_in_ranks import Job, final_messages, make_training_tree
+from stand_in_ranks import Job, final_messages, make_training_tree, make_tree
 from waiting import wait_until
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+
+# Leaves without a farewell, which mpirun calls an error whatever the exit code.
+LEAVING_RANK = f"""#!{sys.executable}
+import json, os, time
+from pathlib import Path
+from mpi4py import MPI
+
+notes, rank = Path(os.environ["NOTES"]), MPI.COMM_WORLD.rank
+(notes / f"{{rank}}.part").write_text(json.dumps({{"pid": os.getpid(), "parent": os.getppid()}}))
+(notes / f"{{rank}}.part").rename(notes / f"{{rank}}.json")
+while not (notes / "leave").exists():
+    time.sleep(0.02)
+os._exit(int(os.environ["CODE"]) if rank else 0)
+"""
 
 
 def test_the_job_exits_with_the_code_of_the_ranks_after_their_message(start):
@@ -122,6 +137,21 @@ def test_lost_processes_are_named_and_leave_no_rank(start):
         assert re.search(pattern, message)
 
 
+@pytest.mark.parametrize("code", [0, 3])
+def test_ranks_that_mpirun_did_not_see_end_well_have_ended_well(code, start, tmp_path):
+    job = start(tree=make_tree(tmp_path / "leaving", distrain=LEAVING_RANK), CODE=str(code))
+    ranks = job.ranks()
+    mpirun = ranks[0]["parent"]
+    os.kill(mpirun, signal.SIGSTOP)
+    (job.notes / "leave").touch()
+    wait_until(lambda: all(is_ended(rank["pid"]) for rank in ranks))
+    looks = sleeps(supervisor := parent(mpirun))
+    wait_until(lambda: sleeps(supervisor) > looks + 2)
+    os.kill(mpirun, signal.SIGCONT)
+    ended, _, err = job.end()
+    assert (ended == 0, err == "") == (code == 0, code == 0), (ended, err)
+
+
 def test_a_lost_rank_is_started_again_as_often_as_allowed(start):
     """One job loses a rank once, one fails at each start, one has wrong data, and one is asked to stop."""
     loses, fails, wrong, stops = (
@@ -178,3 +208,23 @@ def test_a_stopped_training_goes_on_to_the_weights_of_one_process(strategy, long
     assert summary(run)["num_replicas"] == 2
     assert distance(run, reference.run) <= 1e-5
     assert abs(summary(run)["validation_loss"] - summary(reference.run)["validation_loss"]) <= 1e-6
+
+
+def is_ended(pid: int) -> bool:
+    """Return whether a process has ended and was not reaped."""
+    return status(pid, "State").startswith("Z")
+
+
+def parent(pid: int) -> int:
+    return int(status(pid, "PPid"))
+
+
+def sleeps(pid: int) -> int:
+    """Return how often a process has slept."""
+    return int(status(pid, "voluntary_ctxt_switches"))
+
+
+def status(pid: int, name: str) -> str:
+    """Return a line of /proc/PID/status."""
+    (found,) = re.findall(rf"^{name}:\s*(.*)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return found

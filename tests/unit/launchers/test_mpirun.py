@@ -113,7 +113,7 @@ def test_an_mpirun_that_outlives_failed_ranks_is_killed(watched):
 def test_an_mpirun_that_outlives_its_ranks_on_one_host_is_killed_without_a_failure(watched):
     assert watch(watched, StopRequest(), lambda: False) is None
     assert watched.signals == []  # it may have ranks on other hosts
-    assert watch(watched, StopRequest(), lambda: False, is_one_host=True) == []
+    assert watch(watched, StopRequest(), lambda: False, num_ranks=1) == 0
     assert watched.signals == [(15 + HANG_SECONDS + 1, signal.SIGKILL)]
 
 
