@@ -182,7 +182,7 @@ show_progress() { # pod
   else
     case $problem in
       *[Ff]orbidden*) say "$1 keeps its progress in /runs/$name/status.json, but you may not execute commands in pods." ;;
-      *) say "$1 reports no progress: it does not run, or has not begun to train." ;;
+      *) say "$1 reports no progress: it does not run, or has not begun to train. kubectl: ${problem##*$'\n'}" ;;
     esac
   fi
 }

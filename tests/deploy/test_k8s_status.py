@@ -192,4 +192,5 @@ def test_status_says_why_a_job_does_not_go_on(cluster, script):
     assert "a-0: FailedScheduling: 0/3 nodes are available: 3 Insufficient nvidia.com/gpu." in lines
     assert 'a: FailedCreate: pods "a-1" is forbidden: exceeded quota' in lines
     assert not any("another job" in line for line in lines)
-    assert "a-1 reports no progress: it does not run, or has not begun to train." in lines
+    why = "kubectl: error: cannot exec into a container in a completed pod; current phase is Failed"
+    assert f"a-1 reports no progress: it does not run, or has not begun to train. {why}" in lines

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from typing import Any
 
 import pytest
 from run_files import summary
-from slurm_cluster import KILL_WAIT, Cluster, running_cluster, why_not
+from slurm_cluster import KILL_WAIT, SYSTEM_PATH, Cluster, running_cluster, why_not
 from stand_in_ranks import make_training_tree
 from waiting import wait_until
 
@@ -39,7 +40,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def environments(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
-    """PATH with a stand-in for distrain, by the program that starts the ranks: mpirun where Python has no mpi4py."""
+    """PATH with a stand-in for distrain, by the program that starts the ranks: mpirun where Python has no mpi4py.
+
+    `scontrol` answers late, as where the controller is busy: SLURM's signals to a requeued job come before its answer.
+    """
     folder = tmp_path_factory.mktemp("environments")
     for name in ("srun", "mpirun"):
         (folder / name).mkdir()
@@ -48,6 +52,9 @@ def environments(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Pat
             f'#!/bin/sh\nexec {sys.executable} {REPOSITORY / "tests" / "harness" / "slurm_rank.py"} "$@"\n'
         )
         distrain.chmod(0o755)
+        scontrol = folder / name / "scontrol"
+        scontrol.write_text(f'#!/bin/sh\n{shutil.which("scontrol", path=SYSTEM_PATH)} "$@" && sleep 1\n')
+        scontrol.chmod(0o755)
     (folder / "mpirun" / "python3").symlink_to("/usr/bin/false")
     return {name: [folder / name, PYTHON] for name in ("srun", "mpirun")}
 

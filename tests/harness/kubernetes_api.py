@@ -18,6 +18,7 @@ import json
 import struct
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -46,6 +47,7 @@ _OPERATORS = {
     "scheduling.volcano.sh/v1beta1": {"podgroups": "PodGroup"},
 }
 _SUCCESS = '{"metadata":{},"status":"Success"}'
+_START_SECONDS = 0.1  # of a command; kubectl discards what comes before it is ready to read, as no cluster is so quick
 _WEBSOCKET = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3
 
 
@@ -252,6 +254,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Sec-WebSocket-Accept", base64.b64encode(key).decode())
         self.send_header("Sec-WebSocket-Protocol", "v5.channel.k8s.io")
         self.end_headers()
+        time.sleep(_START_SECONDS)
         for channel, text in zip((1, 3), self._run() if output == "run" else (output, _SUCCESS), strict=True):
             frame = bytes([channel]) + text.encode()
             self.wfile.write(struct.pack("!BBH", 0x82, 126, len(frame)) + frame)
