@@ -50,6 +50,8 @@ run_installer() { # module, argument ...
 install_packages() { # folder of the environment, sentence, argument of pip ...
   local folder=$1 what=$2
   shift 2
+  # Python 3.11 brings a pip that takes twice as long to choose versions. If the index has no other, that pip serves.
+  "$folder/bin/python" -m pip install --disable-pip-version-check --quiet 'pip>=25' >/dev/null 2>&1 || true
   run_installer progress "$folder/install.log" "$what" \
     "$folder/bin/python" -m pip install --disable-pip-version-check "$@" ||
     fail 2 "installing failed; pip's message above says why. If it was the network, run this script again: pip keeps \

@@ -109,6 +109,18 @@ check_text() {
   NO_MKDOCS_2_WARNING=1 "$python" -m mkdocs build --quiet --strict --site-dir "$venv/site"
 }
 
+# Numba keeps what it compiles. Without this, each test process would compile the kernels of `prepare` for itself.
+compile_kernels() {
+  local folder kind
+  folder=$(mktemp -d)
+  "$python" -m distrain synth --out "$folder" --rows 100
+  for kind in ngram sequence; do
+    "$python" -m distrain prepare --train "$folder/train.csv" --test "$folder/test.csv" --vectorizer "$kind" \
+      --out "$folder/$kind"
+  done
+  rm -r "$folder"
+}
+
 # Starts a function beside the next steps, as process $!. The end of this script ends all its processes.
 start_beside() { # function, file for its output
   set -m # a process group of its own
@@ -129,11 +141,14 @@ else
   setup_venv dev
   start_beside check_text "$venv/check-text.log"
   text_checks=$!
+  start_beside compile_kernels "$venv/compile-kernels.log"
+  kernels=$!
   "$repository/launch/install_horovod.sh"
   status=0
   wait "$text_checks" || status=$?
   cat "$venv/check-text.log"
   [ "$status" -eq 0 ] || exit "$status"
+  wait "$kernels" || { cat "$venv/compile-kernels.log"; exit 1; }
   wait "$manifest_checks" || { cat "$repository/.venv-manifests.log" >&2; exit 2; }
 fi
 say "pytest"

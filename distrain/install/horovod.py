@@ -4,8 +4,8 @@ Decides: the order of the steps, and when a build is already there. Never: insta
 
     install_horovod("gpu")
 
-The wheel stays in a cache, so that another environment needs no compiler. `horovod-installed` in the environment names
-the installed wheel, after its trial.
+The wheel stays in a cache, so that another environment needs no compiler, and no second trial of Gloo. After
+the trial, `horovod-installed` in the environment names the wheel.
 """
 
 from __future__ import annotations
@@ -74,7 +74,9 @@ def install_horovod(kind: str | None = None) -> None:
             shutil.rmtree(cache / wheel, ignore_errors=True)
             built.replace(cache / wheel)  # a rename, so that a wheel in the cache is complete
         _install(cache / wheel, log)
-        _try(cache / wheel, log, with_nccl=cuda is not None)
+        tried = cache / wheel / "tried"
+        _try(cache / wheel, log, with_nccl=cuda is not None, with_gloo=not tried.exists())
+        tried.touch()
     _INSTALLED.write_text(f"{wheel}\n", encoding="utf-8")
     print(f"Horovod {VERSION} is in {sys.prefix} ({wheel}).")
 
@@ -143,9 +145,10 @@ def _install(folder: Path, log: Path) -> None:
         raise ConfigurationError(f"pip could not install the wheel, see above. To build it anew: rm -r {folder}")
 
 
-def _try(folder: Path, log: Path, *, with_nccl: bool) -> None:
+def _try(folder: Path, log: Path, *, with_nccl: bool, with_gloo: bool) -> None:
     """Try the installed build, and remove it if it does not work."""
-    commands = _trials(["Gloo", "MPI", *(["NCCL"] if with_nccl else [])], on_gpu=with_nccl and has_gpu())
+    libraries = ["Gloo", "MPI", *(["NCCL"] if with_nccl else [])]
+    commands = _trials(libraries, with_gloo=with_gloo, on_gpu=with_nccl and has_gpu())
     environ = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "HOROVOD_GLOO_IFACE": "lo"}
     environ["PATH"] = f"{Path(sys.prefix) / 'bin'}{os.pathsep}{environ.get('PATH', os.defpath)}"
     if os.geteuid() == 0:
@@ -161,16 +164,16 @@ def _try(folder: Path, log: Path, *, with_nccl: bool) -> None:
         print("     There is no GPU here, so no sum was tried on one.")
 
 
-def _trials(libraries: Sequence[str], *, on_gpu: bool) -> dict[str, Sequence[str]]:
+def _trials(libraries: Sequence[str], *, with_gloo: bool, on_gpu: bool) -> dict[str, Sequence[str]]:
     """Return commands by what they try. Each has a time limit, no shell, and listens on the loopback device alone."""
     trial = [sys.executable, "-m", "distrain.install.trial"]
     on_two = [*trial, "2", *libraries]
     mpirun = ["mpirun", "--mca", "plm", "isolated", "--oversubscribe", "--bind-to", "none", "-n"]
-    commands: dict[str, Sequence[str]] = {
-        "a sum over two processes by MPI": [*mpirun, "2", *on_two],
+    commands: dict[str, Sequence[str]] = {"a sum over two processes by MPI": [*mpirun, "2", *on_two]}
+    if with_gloo:
         # Without an interface, Gloo crashes where the name of this machine does not resolve, as in builds of images.
-        "a sum over two processes by Gloo": ["horovodrun", "--gloo", "-np", "2", "-H", "localhost:2", *on_two],
-    }
+        horovodrun = ["horovodrun", "--gloo", "-np", "2", "-H", "localhost:2"]
+        commands["a sum over two processes by Gloo"] = [*horovodrun, *on_two]
     if on_gpu:
         commands["a sum on one GPU by NCCL"] = [*mpirun, "1", *trial, "1", "NCCL", "gpu"]
     limit = ["timeout", "--foreground", str(TRIAL_SECONDS)]
