@@ -17,7 +17,7 @@ unless the run skips such steps. After a failure of a process, all steps of a ca
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import keras
@@ -33,6 +33,7 @@ from distrain.training.steps.gradients import (
     make_update_if,
     over_replicas,
     present,
+    with_known_shapes,
 )
 from distrain.training.steps.losses import Total
 from distrain.training.steps.model_jit import make_share_gradients
@@ -121,41 +122,49 @@ def make_train_steps(
 
 def _own_gradients(task: TrainableModel, replicas: Replicas, batches: Sequence[Batch]) -> tuple[list[Any], list[Any]]:
     """Return the gradients and the sums of the microbatches of a replica, one computed after the other."""
-    totals, own_gradients = _totals(task, replicas, batches), make_share_gradients(task)
-    gradients, sums = own_gradients(task, batches[0], next(totals))
+    total, share_gradients = _total(task, replicas, batches), make_share_gradients(task)
+    own_gradients = _traced_once(lambda batch: share_gradients(task, batch, total), replicas, batches)
+    gradients, sums = own_gradients(batches[0])
     for batch in batches[1:]:
         with tf.control_dependencies(sums + present(gradients)):  # parallel microbatches would save no memory
-            more_gradients, more_sums = own_gradients(task, batch, next(totals))
+            more_gradients, more_sums = own_gradients(batch)
         gradients = list(map(added, gradients, more_gradients))
         sums = list(map(added, sums, more_sums))
-    return gradients, sums
+    return with_known_shapes(task, gradients), sums
 
 
-def _totals(task: TrainableModel, replicas: Replicas, batches: Sequence[Batch]) -> Iterator[Total]:
-    """Yield, for each microbatch of a replica, the function that sums a divisor of its losses over all microbatches."""
+def _traced_once(function: Callable[[Batch], Any], replicas: Replicas, batches: Sequence[Batch]) -> Callable[..., Any]:
+    """Return a function of a microbatch that costs one tracing for all microbatches of a replica.
+
+    A strategy of several devices updates moving averages across devices, which no inner function may do.
+    """
+    return (
+        tf.function(function, autograph=False, experimental_attributes={"_noinline": True})
+        if len(batches) > 1 and replicas.local_update
+        else function
+    )
+
+
+def _total(task: TrainableModel, replicas: Replicas, batches: Sequence[Batch]) -> Total:
+    """Return the function that sums a divisor of the losses of a microbatch over all microbatches of the step."""
     is_inside = len(batches) == 1 and not (task.jit_model and replicas.num_replicas > 1)  # XLA calls no collective
     if is_inside or not task.has_divisors:
-        for _ in batches:
-            yield lambda divisor: replicas.forward_sum([divisor])[0]
-        return
+        return lambda divisor: replicas.forward_sum([divisor])[0]
+
     # The first microbatch needs the divisors of the last, so all of them are computed beforehand.
-    divisors: list[list[Any]] = []
+    def own_divisors(batch: Batch) -> list[Any]:
+        divisors: list[Any] = []
 
-    def record(divisor: Any) -> Any:
-        divisors[-1].append(divisor)
-        return divisor
+        def record(divisor: Any) -> Any:
+            divisors.append(divisor)
+            return divisor
 
-    for batch in batches:
-        divisors.append([])
         forward_pass(task, batch, training=False, total=record)
-    own = [tf.add_n(of_loss) for of_loss in zip(*divisors, strict=True)]
-    totals = replicas.forward_sum(own)
-    for _ in batches:
-        yield _in_turn(totals)
+        return divisors
 
-
-def _in_turn(totals: Sequence[Any]) -> Total:
-    following = itertools.cycle(totals)  # a function that XLA compiles may be traced twice
+    of_batches = map(_traced_once(own_divisors, replicas, batches), batches)
+    totals = replicas.forward_sum([tf.add_n(of_loss) for of_loss in zip(*of_batches, strict=True)])
+    following = itertools.cycle(totals)  # each microbatch asks for all of them in turn
     return lambda divisor: next(following)
 
 
@@ -178,9 +187,13 @@ def make_evaluate_step(
     """
 
     def replica_step(batches: Sequence[Batch]) -> list[Any]:
-        totals = _totals(task, replicas, batches)
-        passes = [forward_pass(task, b, training=False, total=next(totals), of_outputs=of_outputs) for b in batches]
-        own = [tf.add_n(values) for values in zip(*(share.sums for share in passes), strict=True)]
+        total = _total(task, replicas, batches)
+
+        def sums_of(batch: Batch) -> list[Any]:
+            return forward_pass(task, batch, training=False, total=total, of_outputs=of_outputs).sums
+
+        of_batches = map(_traced_once(sums_of, replicas, batches), batches)
+        own = [tf.add_n(values) for values in zip(*of_batches, strict=True)]
         return replicas.sum([], [*own, summed_flags(replicas, batches, own[0])])[1]
 
     num_batches = accumulation_steps * replicas.replicas_per_device

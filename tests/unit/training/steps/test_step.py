@@ -167,6 +167,35 @@ def test_accumulated_batches_make_one_step_of_their_union(features, accumulation
     assert ends[0][-1] == 2
 
 
+@pytest.mark.parametrize("is_masked", [False, True])
+def test_more_accumulated_batches_cost_no_more_tracing(is_masked):
+    """The model of 32 microbatches would else be traced 32 times before the first step, for minutes."""
+    traced = []
+
+    def noted(x):
+        traced.append(x)
+        return x
+
+    def model():
+        inputs = keras.Input((7,), dtype="int32")
+        words = keras.layers.Embedding(6, 3, mask_zero=is_masked)(inputs)  # the loss divides by the words with weight
+        last = keras.layers.LSTM(2, return_sequences=True)(words)
+        return keras.Model(inputs, keras.layers.Lambda(noted, mask=lambda _, mask: mask)(last))
+
+    labels = np.repeat(Y[:, None], 7, axis=1)
+    examples = array_examples(np.random.default_rng(3).integers(0, 6, (11, 7)).astype(np.int32), labels)
+    counts = []
+    for parts in (2, 6):
+        task, specs = task_of(examples, model=model, metrics=())
+        assert task.has_divisors == is_masked
+        batches = batches_of(examples, parts, 6 // parts)[0]
+        traced.clear()
+        make_train_step(task, SingleDevice(), specs, accumulation_steps=parts)(batches)
+        make_evaluate_step(task, SingleDevice(), specs, accumulation_steps=parts)(batches)
+        counts.append(len(traced))
+    assert counts[0] == counts[1] > 0
+
+
 @pytest.mark.parametrize("accumulation_steps", [1, 2])
 def test_several_steps_in_a_call_are_those_steps(accumulation_steps):
     """Five steps in calls of 1, 2 or 4: each step starts from the weights of the step before."""
