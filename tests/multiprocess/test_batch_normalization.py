@@ -17,11 +17,10 @@ SECONDS = 400
 pytestmark = pytest.mark.timeout(SECONDS + 60)
 
 SINGLE = ("", "single", "cpu:1", 1)  # this launch trains plain Keras, too
-LAUNCHES = [
-    pytest.param(SINGLE, id="single"),
-    pytest.param(("", "mirrored", "cpu:3", 1), id="mirrored 3"),
-    pytest.param(("mpirun", "mpi", "cpu:1", 2), id="mpi 2", marks=needs_mpi),
-    pytest.param(("mpirun", "horovod", "cpu:1", 3), id="horovod 3", marks=needs_horovod),
+REPLICAS = [
+    pytest.param(("", "mirrored", "cpu:3", 1), 3, id="mirrored 3"),
+    pytest.param(("mpirun", "mpi", "cpu:1", 2), 2, id="mpi 2", marks=needs_mpi),
+    pytest.param(("mpirun", "horovod", "cpu:1", 3), 3, id="horovod 3", marks=needs_horovod),
 ]
 
 
@@ -52,12 +51,20 @@ def arrays(path, kind):
 
 
 @pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("launch", LAUNCHES)
-def test_weights_and_moving_statistics_are_those_of_one_process(launch, model, launched):
+@pytest.mark.parametrize(("launch", "num_replicas"), [pytest.param(SINGLE, 1, id="single"), *REPLICAS])
+def test_weights_and_moving_statistics_are_those_of_one_process(launch, num_replicas, model, launched):
     """After 3 epochs, whose last step is ragged and leaves one replica idle."""
-    folder, size = launched(launch), launch[-1]
+    check_weights(launched(launch), launch[-1], model, arrays(launched(SINGLE) / f"{model}.0.npz", "expected"))
+
+
+@pytest.mark.parametrize(("launch", "num_replicas"), REPLICAS)
+def test_a_microbatch_has_the_statistics_of_all_replicas(launch, num_replicas, launched):
+    expected = arrays(launched(SINGLE) / f"accumulated by {num_replicas}.0.npz", "expected")
+    check_weights(launched(launch), launch[-1], "accumulated", expected)
+
+
+def check_weights(folder, size, model, expected):
     weights = [arrays(folder / f"{model}.{rank}.npz", "weights") for rank in range(size)]
-    expected = arrays(launched(SINGLE) / f"{model}.0.npz", "expected")
     assert len(expected) == len(weights[0]) > 4
     for number, wanted in enumerate(expected):
         for of_rank in weights:

@@ -25,6 +25,7 @@ import tensorflow as tf
 
 from distrain.batch import Batch
 from distrain.errors import ConfigurationError
+from distrain.keras_backend.private_names import all_layers
 from distrain.training.steps.finite import BAD_GRADIENT, all_finite
 from distrain.training.steps.forward import forward_pass
 from distrain.training.steps.gradients import (
@@ -123,7 +124,7 @@ def make_train_steps(
 def _own_gradients(task: TrainableModel, replicas: Replicas, batches: Sequence[Batch]) -> tuple[list[Any], list[Any]]:
     """Return the gradients and the sums of the microbatches of a replica, one computed after the other."""
     total, share_gradients = _total(task, replicas, batches), make_share_gradients(task)
-    own_gradients = _traced_once(lambda batch: share_gradients(task, batch, total), replicas, batches)
+    own_gradients = _traced_once(lambda batch: share_gradients(task, batch, total), task, replicas, batches)
     gradients, sums = own_gradients(batches[0])
     for batch in batches[1:]:
         with tf.control_dependencies(sums + present(gradients)):  # parallel microbatches would save no memory
@@ -133,16 +134,18 @@ def _own_gradients(task: TrainableModel, replicas: Replicas, batches: Sequence[B
     return with_known_shapes(task, gradients), sums
 
 
-def _traced_once(function: Callable[[Batch], Any], replicas: Replicas, batches: Sequence[Batch]) -> Callable[..., Any]:
+def _traced_once(
+    function: Callable[[Batch], Any], task: TrainableModel, replicas: Replicas, batches: Sequence[Batch]
+) -> Callable[..., Any]:
     """Return a function of a microbatch that costs one tracing for all microbatches of a replica.
 
-    A strategy of several devices updates moving averages across devices, which no inner function may do.
+    No inner function may sum over replicas, as synchronized layers do, or update an average across devices, as a
+    strategy of several devices does. TensorFlow then optimizes one function, in place of a copy for each microbatch.
     """
-    return (
-        tf.function(function, autograph=False, experimental_attributes={"_noinline": True})
-        if len(batches) > 1 and replicas.local_update
-        else function
-    )
+    is_joined = any(getattr(layer, "synchronized", False) for layer in all_layers(task.model))
+    if len(batches) == 1 or is_joined or not replicas.local_update:
+        return function
+    return tf.function(function, autograph=False, experimental_attributes={"_noinline": True})
 
 
 def _total(task: TrainableModel, replicas: Replicas, batches: Sequence[Batch]) -> Total:
@@ -162,7 +165,7 @@ def _total(task: TrainableModel, replicas: Replicas, batches: Sequence[Batch]) -
         forward_pass(task, batch, training=False, total=record)
         return divisors
 
-    of_batches = map(_traced_once(own_divisors, replicas, batches), batches)
+    of_batches = map(_traced_once(own_divisors, task, replicas, batches), batches)
     totals = replicas.forward_sum([tf.add_n(of_loss) for of_loss in zip(*of_batches, strict=True)])
     following = itertools.cycle(totals)  # each microbatch asks for all of them in turn
     return lambda divisor: next(following)
@@ -192,7 +195,7 @@ def make_evaluate_step(
         def sums_of(batch: Batch) -> list[Any]:
             return forward_pass(task, batch, training=False, total=total, of_outputs=of_outputs).sums
 
-        of_batches = map(_traced_once(sums_of, replicas, batches), batches)
+        of_batches = map(_traced_once(sums_of, task, replicas, batches), batches)
         own = [tf.add_n(values) for values in zip(*of_batches, strict=True)]
         return replicas.sum([], [*own, summed_flags(replicas, batches, own[0])])[1]
 

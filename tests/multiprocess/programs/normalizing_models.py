@@ -2,7 +2,9 @@
 
     mpirun -n 2 python normalizing_models.py OUT STRATEGY DEVICES        # OUT/MODEL.RANK.npz of each model
 
-The strategy "single" also trains the layer without synchronization in plain Keras, by `train_on_batch`.
+The strategy "single" also trains the layer without synchronization in plain Keras, by `train_on_batch`. The
+model "accumulated" is `rows` in two microbatches, each with the statistics of all replicas. One process also writes
+the weights to expect with 2 and 3 replicas.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 import distrain
 from distrain.cluster.world import find_world
@@ -22,7 +25,7 @@ from distrain.data.shuffle import epoch_order
 
 EPOCHS, SEED, GLOBAL_BATCH = 3, 3, 12
 NUM_EXAMPLES = 101  # 8 steps of 12, and a step of 5 examples, which leaves one replica of two or three idle
-WORDS = 6
+WORDS, MICROBATCHES = 6, 2
 LAYERS = keras.layers
 
 
@@ -111,6 +114,27 @@ def plain_keras(build: Callable[[bool], keras.Model], x: np.ndarray, y: np.ndarr
     return [np.array(weight) for weight in model.get_weights()]
 
 
+def accumulated_by_keras(num_replicas: int, x: np.ndarray, y: np.ndarray) -> list[np.ndarray]:
+    """Return the weights of `rows`, if microbatch k of a step joins the microbatches k of all replicas."""
+    model = compiled(rows(False))
+    size = GLOBAL_BATCH // (num_replicas * MICROBATCHES)
+    for epoch in range(EPOCHS):
+        order = epoch_order(NUM_EXAMPLES, seed=SEED, epoch=epoch)
+        for start in range(0, NUM_EXAMPLES, GLOBAL_BATCH):
+            chosen = order.examples(range(start, min(start + GLOBAL_BATCH, NUM_EXAMPLES)))
+            parts = [chosen[first : first + size] for first in range(0, GLOBAL_BATCH, size)]
+            joined = [np.concatenate(parts[number::MICROBATCHES]) for number in range(MICROBATCHES)]
+            gradients = [0.0] * len(model.trainable_variables)
+            for part in joined:
+                if len(part):
+                    with tf.GradientTape() as tape:
+                        loss = model.compute_loss(x[part], y[part], model(x[part], training=True))
+                    own = tape.gradient(loss, [variable.value for variable in model.trainable_variables])
+                    gradients = [g + o * (len(part) / len(chosen)) for g, o in zip(gradients, own, strict=True)]
+            model.optimizer.apply(gradients, model.trainable_variables)
+    return [np.array(weight) for weight in model.get_weights()]
+
+
 class _LastWeights(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self.weights = [np.array(weight) for weight in self.model.get_weights()]
@@ -123,7 +147,7 @@ def main(out: Path, strategy: str, devices: str) -> None:
     """Train all models in both ways, and write the weights."""
     rank = find_world(os.environ).rank
     found = {}
-    for name, build in MODELS.items():
+    for name, build in [*MODELS.items(), ("accumulated", rows)]:
         last = _LastWeights()
         distrain.fit(
             lambda build=build: compiled(build(True)),
@@ -135,13 +159,19 @@ def main(out: Path, strategy: str, devices: str) -> None:
             epochs=EPOCHS,
             global_batch_size=GLOBAL_BATCH,
             steps_per_execution=2,
+            accumulation_steps=MICROBATCHES if name == "accumulated" else 1,
             run=None if rank == 0 else out / "not the chief's",
         )
         found[name] = {f"weights{number}": weight for number, weight in enumerate(last.weights)}
     for name, build in MODELS.items():
         expected = plain_keras(build, features(name), labels()) if strategy == "single" else []
         found[name] |= {f"expected{number}": weight for number, weight in enumerate(expected)}
-        np.savez(out / f"{name}.{rank}.npz", **found[name])
+    if strategy == "single":
+        for size in (2, 3):
+            expected = accumulated_by_keras(size, features("rows"), labels())
+            found[f"accumulated by {size}"] = {f"expected{number}": weight for number, weight in enumerate(expected)}
+    for name, arrays in found.items():
+        np.savez(out / f"{name}.{rank}.npz", **arrays)
 
 
 if __name__ == "__main__":
