@@ -153,7 +153,7 @@ def watch(
         num_ranks: ranks of the job if all run on this host.
 
     Returns:
-        Exit code of the ranks where mpirun does not know it: mpirun hung, or it was held up when the ranks ended.
+        None if mpirun knows the exit code of the ranks; else this code: mpirun hung, or was held up at their end.
         Open MPI's ranks wait 2 s for an answer to their farewell; mpirun calls an end without it an error.
     """
     evict = StrangerEviction(mpirun.pid)

@@ -71,11 +71,11 @@ def share_gradients(task: TrainableModel, batch: Batch, total: Total) -> tuple[l
     gradients = tape.gradient(loss, [v.value for v in variables])
     if not present(gradients):
         raise ConfigurationError("The loss depends on no trainable weight of the model; there is nothing to train.")
-    return with_known_shapes(task, gradients), share.sums
+    return gradients, share.sums
 
 
 def with_known_shapes(task: TrainableModel, gradients: Sequence[Any]) -> list[Any]:
-    """Return the gradients of the trainable weights with the shapes of the weights."""
+    """Return the gradients of the trainable weights with the shapes of the weights, which compiled functions forget."""
     return [_of_known_shape(g, v) for g, v in zip(gradients, task.model.trainable_variables, strict=True)]
 
 

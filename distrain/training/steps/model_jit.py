@@ -21,7 +21,7 @@ from distrain.batch import Batch, SparseRows, WordRows
 from distrain.data.nests import leaves
 from distrain.errors import ConfigurationError
 from distrain.keras_backend.private_names import all_layers
-from distrain.training.steps.gradients import share_gradients, with_known_shapes
+from distrain.training.steps.gradients import share_gradients
 from distrain.training.steps.losses import Total
 from distrain.training.steps.task import TrainableModel
 
@@ -48,8 +48,8 @@ def make_share_gradients(task: TrainableModel) -> ShareGradients:
     for_all = _compiled(task, lambda divisor: divisor)
 
     def compiled(task: TrainableModel, batch: Batch, total: Total) -> tuple[list[Any], list[Any]]:
-        gradients, sums = (_compiled(task, total) if task.has_divisors else for_all)(batch)
-        return with_known_shapes(task, gradients), sums
+        own: tuple[list[Any], list[Any]] = (_compiled(task, total) if task.has_divisors else for_all)(batch)
+        return own
 
     return compiled
 

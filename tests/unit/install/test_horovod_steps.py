@@ -14,7 +14,7 @@ from distrain.install.horovod_build import wheel_name
 
 @pytest.fixture
 def ran(monkeypatch, tmp_path):
-    """Titles of the steps that ran; a step whose title holds a word of `ran.failing` fails."""
+    """Titles of the steps that ran; a step whose title holds `ran.failing` fails."""
 
     class Ran(list):
         failing = "nothing"
