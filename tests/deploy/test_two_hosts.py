@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from launching import environment
 from run_files import distance, events, summary
+from stand_in_ranks import make_training_tree
 from two_hosts import Host, missing, two_hosts
 from waiting import BOUND, wait_until
 
@@ -22,11 +23,10 @@ pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a checkout, whose .venv is the environment of these tests."""
+    """A folder with a checkout, whose ranks start in a Python that has imported TensorFlow beforehand."""
     folder = tmp_path_factory.mktemp("hosts")
-    (folder / "checkout").mkdir()
-    (folder / "checkout" / "launch").symlink_to(REPOSITORY / "launch")
-    (folder / "checkout" / ".venv").symlink_to(Path(sys.executable).parents[1])
+    checkout = make_training_tree(folder).rename(folder / "checkout")  # multi_node.sh takes no space in its path
+    (checkout / ".venv" / "bin" / "orted").symlink_to(Path(sys.executable).with_name("orted"))
     return folder
 
 

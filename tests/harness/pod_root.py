@@ -3,7 +3,7 @@
     script = root_script("train-0", folder, [Mount("/tmp"), Mount("/data", data, read_only=True)])
     subprocess.run(["unshare", *ISOLATED, "/bin/sh", "-ec", script, "/tmp", "python", "--version"])
 
-Pods mount everything of the image read-only.
+Pods mount everything of the image read-only. Their ranks are forked from the server of imports (forked_ranks.py).
 """
 
 from __future__ import annotations
@@ -17,13 +17,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from forked_ranks import SOCKET
+from preloaded import open_server
+
 import distrain
 
 USER = 1000
 AS_USER = ["setpriv", "--reuid", str(USER), "--regid", str(USER), "--clear-groups", "--no-new-privs"]
 AS_USER += ["--inh-caps=-all", "--bounding-set=-all", "--"]
 ISOLATED = ["--uts", "--ipc", "--mount", "--pid", "--fork"]
-_REPOSITORY = Path(__file__).resolve().parents[2]
+_HARNESS = Path(__file__).resolve().parent
+_REPOSITORY = _HARNESS.parents[1]
 _ETC = {
     "passwd": f"root:x:0:0::/:/usr/sbin/nologin\nmpiuser:x:{USER}:{USER}::/home/mpiuser:/bin/sh\n",
     "group": f"root:x:0:\nmpiuser:x:{USER}:\n",
@@ -73,6 +77,7 @@ def root_script(name: str, own: Path, mounts: Sequence[Mount]) -> str:
     lines += ["ln -s /proc/self/fd dev/fd", "mkdir dev/shm", "mount -t tmpfs -o mode=1777,size=64m tmpfs dev/shm"]
     for mount in [*mounts, *_image()]:  # in this order, because the checkout may be below /tmp
         lines += _mount(mount)
+    lines += _forked_ranks(own)
     lines += ["mount -o remount,bind,ro etc", "mount -o remount,bind,ro ."]
     lines += [f'exec /usr/sbin/chroot . {shlex.join(AS_USER)} /bin/sh -c \'cd "$0" && exec "$@"\' "$0" "$@"']
     return "\n".join(lines)
@@ -89,6 +94,20 @@ def _image() -> list[Mount]:
     packages = Path(sysconfig.get_path("purelib")).relative_to(prefix)
     mounts += [Mount(f"/opt/venv/{packages}/sklearn")]  # no part of the image; Keras would import it
     return [dataclasses.replace(mount, read_only=True) for mount in mounts]
+
+
+def _forked_ranks(own: Path) -> list[str]:
+    """Return shell lines that let `distrain train` be forked from the server of imports (forked_ranks.py)."""
+    lines = _mount(Mount(str(Path(SOCKET).parent), open_server(USER), read_only=True))
+    lines += _mount(Mount(str(_HARNESS), _HARNESS, read_only=True))
+    packages = Path(sysconfig.get_path("purelib"))
+    (setting,) = packages.glob("__editable__.distrain-*.pth")  # Python executes its line at each start
+    own_setting = own / setting.name
+    fork = f"import sys; sys.path.append({str(_HARNESS)!r}); import forked_ranks; sys.path.pop(); forked_ranks.main()"
+    own_setting.write_text(f"{setting.read_text()}; {fork}\n")
+    for path in (setting, "/opt/venv" / setting.relative_to(sys.prefix)):
+        lines += [f"mount --bind {shlex.quote(str(own_setting))} {shlex.quote(f'.{path}')}"]
+    return lines
 
 
 def _mount(mount: Mount) -> list[str]:

@@ -40,6 +40,14 @@ def share_server() -> None:
     os.environ[_SHARED] = _start_server()
 
 
+def open_server(user: int) -> Path:
+    """Return the folder of the server's socket, which now forks processes for this user too, with the user's rights."""
+    path = Path(preloaded_python()[-1])
+    path.parent.chmod(0o711)
+    os.chown(path, user, -1)
+    return path.parent
+
+
 def _start_server() -> str:
     """Start a server, and return the socket at which it listens already, although it imports for some seconds."""
     folder = Path(tempfile.mkdtemp(prefix="preloaded-"))  # the path of a socket has at most 107 characters

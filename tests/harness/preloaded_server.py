@@ -5,6 +5,8 @@ $ python -P preloaded_server.py DESCRIPTOR
 Decides: modules that are imported beforehand, and properties that a fork takes from its client. Never: starts a
 thread or TensorFlow's runtime before a fork.
 
+A client in other namespaces, as in a pod, gets a process in these namespaces, with its root and user.
+
 The descriptor is of a socket that listens. The server ends at the end of standard input.
 """
 
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import ctypes
 import gc
 import importlib
 import importlib.util
@@ -21,6 +24,7 @@ import runpy
 import selectors
 import signal
 import socket
+import struct
 import sys
 import threading
 import types
@@ -32,6 +36,7 @@ import numpy as np
 
 from distrain.reporting.html.svg import Series, line_chart
 
+_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38  # prctl(2)
 MODULES = [
     *("keras", "tensorflow", "scipy.sparse", "safetensors.numpy", "jinja2", "_cffi_backend", "encodings.ascii"),
     *("distrain.cli.main", "distrain.prepare.pipeline", "distrain.inference.evaluate", "distrain.training.run"),
@@ -100,9 +105,12 @@ def _accepted(listener: socket.socket, selector: selectors.BaseSelector) -> dict
             request: dict[str, Any] = json.loads(lines.readline() or "null")
         pid = os.fork() if request else -1
         if pid == 0:
-            connection.close()
+            _join(connection)
             for standard, stream in enumerate(streams):
                 os.dup2(stream, standard)
+            with contextlib.suppress(BrokenPipeError):
+                connection.sendall(b"%d\n" % os.getpid())
+            connection.close()
             return request
     finally:
         for stream in streams:
@@ -111,11 +119,40 @@ def _accepted(listener: socket.socket, selector: selectors.BaseSelector) -> dict
         connection.close()
         return None
     client = Client(connection, pid, os.pidfd_open(pid))
-    with contextlib.suppress(BrokenPipeError):
-        connection.sendall(b"%d\n" % pid)
     selector.register(connection, selectors.EVENT_READ, client)
     selector.register(client.pidfd, selectors.EVENT_READ, client)
     return None
+
+
+def _join(connection: socket.socket) -> None:
+    """Enter the namespaces, the root and the user of a client, which differ if the client is in a pod."""
+    pid, user, group = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    others = [
+        os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY)
+        for kind in ("net", "uts", "ipc", "pid", "mnt")
+        if Path(f"/proc/{pid}/ns/{kind}").readlink() != Path(f"/proc/self/ns/{kind}").readlink()
+    ]
+    if not others:
+        return
+    root = os.open(f"/proc/{pid}/root", os.O_RDONLY)
+    libc = ctypes.CDLL(None, use_errno=True)
+    for namespace in others:
+        assert libc.setns(namespace, 0) == 0, os.strerror(ctypes.get_errno())
+        os.close(namespace)
+    os.fchdir(root)
+    os.chroot(".")
+    os.close(root)
+    if child := os.fork():  # a process cannot enter a namespace of process ids, but its children are there
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        with contextlib.suppress(BrokenPipeError):
+            connection.sendall(b"%d\n" % code)
+        os._exit(0)
+    if user != os.geteuid():
+        os.setgroups([])
+        os.setresgid(group, group, group)
+        os.setresuid(user, user, user)
+        libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # the server kills the parent
 
 
 def _kill(client: Client) -> None:
