@@ -108,6 +108,7 @@ def _compiled(model: Any, sample: Batch, num_columns: Any) -> Callable[[Any], An
     return tf.function(
         lambda features: model(model_inputs(model, features, num_columns), training=False),
         input_signature=[batch_specs(sample).features],
+        autograph=False,  # as in training
     )
 
 

@@ -130,7 +130,7 @@ def _sums(distribution: Distribution, name: str, notes: Notes, collectives: Any)
 def _sums_in_bfloat16(collectives: Any, rank: int) -> dict[str, np.ndarray]:
     """A sum and a gather of tensors in bfloat16, as of gradients under Keras' policy of that name."""
 
-    @tf.function
+    @tf.function(autograph=False)
     def step() -> list[Any]:
         own = tf.fill([3], tf.cast(rank + 1, tf.bfloat16))
         reduced = [*collectives.grouped_sum([own, tf.ones(2)]), collectives.gather(own)]
