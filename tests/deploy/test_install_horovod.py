@@ -21,7 +21,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from launching import needs_horovod
+from launching import launcher_command, needs_horovod
 from preloaded import preloaded_python
 
 from distrain.install.environment import find_tensorflow
@@ -262,8 +262,8 @@ def test_the_wheel_does_not_name_the_environment_it_was_built_in():
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a namespace another host name")
 def test_gloo_works_where_the_name_of_the_machine_does_not_resolve():
     """Builds of images with the network of their host have such names."""
-    launcher = [Path(sys.executable).with_name("horovodrun"), "--gloo", "-np", "2", "-H", "localhost:2"]
-    trial = [sys.executable, "-m", "distrain.install.trial", "2", "Gloo"]
+    launcher = [*launcher_command("horovodrun --gloo", 2), "-H", "localhost:2"]
+    trial = [*preloaded_python(), "-m", "distrain.install.trial", "2", "Gloo"]
     renamed = ["unshare", "--uts", "sh", "-c", 'hostname nobody.invalid && exec "$@"', "sh"]
     environ = {**os.environ, "HOROVOD_GLOO_IFACE": "lo", "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run(
