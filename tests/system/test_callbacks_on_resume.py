@@ -19,8 +19,6 @@ from distrain.training.callbacks.rules import RULES, runs_here
 pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # Keras reads variables so
     pytest.mark.filterwarnings("ignore:Could not reach RemoteMonitor:UserWarning"),  # nobody listens
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # a callback's file, open where the run stopped
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
 rng = np.random.default_rng(0)
@@ -51,6 +49,27 @@ MAKE = {
 }
 
 
+class Counts(keras.callbacks.Callback):
+    """Numbers of the batches that it saw, and values of every kind that a checkpoint holds."""
+
+    seen = ()  # a tuple stays with its process
+
+    def on_train_begin(self, logs=None):
+        self.batches, self.figures, self.total, self.sums = [], {}, np.zeros(2), [np.zeros(1)]
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.batches.append(batch)
+        self.figures[str(len(self.batches))] = logs["loss"]
+        self.total = self.total + 1
+        self.sums[0] += batch
+
+
+# Callbacks that change neither training nor each other, so all of them watch the same runs.
+STEERING = {"EarlyStopping", "LearningRateScheduler", "ReduceLROnPlateau", "SwapEMAWeights"}
+WATCHING = {name: make for name, make in MAKE.items() if name not in STEERING}
+WATCHING["Counts"] = lambda folder: Counts()
+
+
 def build():
     return keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, kernel_initializer="ones")])
 
@@ -74,28 +93,25 @@ def interruption(occasion, number):
     return type("Interruption", (keras.callbacks.Callback,), {hooks[occasion]: lambda self, *_, **__: send()})()
 
 
-def train(name, folder, occasions=()):
-    """Train until the end, interrupted at each occasion; return the result and the callback of the last process."""
+def train(make, folder, compiled, occasions=()):
+    """Train until the end, interrupted at each occasion; return the result and the callbacks of the last process.
+
+    `make` has functions that make a callback for a folder, by name.
+    """
     folder.mkdir()
+    settings = {"run": folder / "run", "epochs": EPOCHS, "global_batch_size": BATCH, "strategy": "single"}
+    settings |= {"shuffle": False, "jit_compile": False}
     for occasion in [*occasions, None]:
-        callback = MAKE[name](folder)
-        callbacks = [callback, *([interruption(*occasion)] if occasion else [])]
-        settings = {"run": folder / "run", "epochs": EPOCHS, "global_batch_size": BATCH, "strategy": "single"}
+        made = {name: make_one(folder) for name, make_one in make.items()}
+        callbacks = [*made.values(), *([interruption(*occasion)] if occasion else [])]
         try:
-            result = distrain.fit(
-                build,
-                (X, Y),
-                (X, Y),
-                callbacks=callbacks,
-                shuffle=False,
-                jit_compile=False,
-                **compiling(name),
-                **settings,
-            )
+            result = distrain.fit(build, (X, Y), (X, Y), callbacks=callbacks, **compiling(compiled), **settings)
         except StopRequested:
+            if "CSVLogger" in made:
+                made["CSVLogger"].csv_file.close()  # as the end of a process does; TensorBoard holds its neighbours
             continue
         assert occasion is None, "the run was not interrupted"
-    return result, callback
+    return result, made
 
 
 def test_every_callback_of_keras_has_its_rule_and_its_case():
@@ -107,24 +123,35 @@ def test_every_callback_of_keras_has_its_rule_and_its_case():
 
 
 @pytest.fixture(scope="module")
-def interrupted(tmp_path_factory):
-    """`interrupted(name)` returns what `train` returns of a run that each occasion interrupts, and the run's folder."""
-    folder = tmp_path_factory.mktemp("interrupted")
+def ran(tmp_path_factory):
+    """`ran(name, "whole")` returns the result of a run, the callback of that name, and the run's folder.
+
+    Each occasion interrupts the run `ran(name, "stopped")`.
+    """
+    folder = tmp_path_factory.mktemp("ran")
 
     @cache
-    def of(name):
-        return *train(name, folder / name, OCCASIONS), folder / name
+    def group(names, way):
+        of_run = folder / f"{names[0]}-{way}"
+        make = {**MAKE, **WATCHING}
+        occasions = OCCASIONS if way == "stopped" else ()
+        return *train({name: make[name] for name in names}, of_run, names[0], occasions), of_run
 
-    return of
+    def of(name, way):
+        result, made, of_run = group(tuple(WATCHING) if name in WATCHING else (name,), way)
+        return result, made[name], of_run
+
+    with pytest.MonkeyPatch.context() as patch:
+        if importlib.util.find_spec("tensorboard") is None:  # the callback writes by this function of TensorFlow
+            summary = keras.callbacks.TensorBoard(folder).summary
+            patch.setattr(summary, "scalar", lambda *arguments, **settings: True)
+        yield of
 
 
 @pytest.mark.parametrize("name", MAKE)
-def test_an_interrupted_run_ends_as_an_uninterrupted_one(name, interrupted, tmp_path, monkeypatch):
-    if importlib.util.find_spec("tensorboard") is None:  # the callback writes by this function of TensorFlow
-        summary = keras.callbacks.TensorBoard(tmp_path).summary
-        monkeypatch.setattr(summary, "scalar", lambda *arguments, **settings: True)
-    whole, one = train(name, tmp_path / "whole")
-    stopped, two, folder = interrupted(name)
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(name, ran):
+    whole, one, folder_of_one = ran(name, "whole")
+    stopped, two, folder_of_two = ran(name, "stopped")
     for a, b in zip(whole.model.get_weights(), stopped.model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
     assert whole.keras_history.history == stopped.keras_history.history
@@ -132,13 +159,13 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(name, interrupted, tmp_
     assert whole.summary["weights_sha256"] == stopped.summary["weights_sha256"]
     for attribute in ("wait", "best", "cooldown_counter", "stopped_epoch", "best_epoch", "min_delta"):
         assert getattr(one, attribute, None) == getattr(two, attribute, None), attribute
-    files = [sorted(path.name for path in of_run.glob("*.h5")) for of_run in (tmp_path / "whole", folder)]
+    files = [sorted(path.name for path in of_run.glob("*.h5")) for of_run in (folder_of_one, folder_of_two)]
     assert files[0] == files[1]
 
 
 @pytest.mark.parametrize("name", ["EarlyStopping", "LearningRateScheduler", "ReduceLROnPlateau", "SwapEMAWeights"])
-def test_a_resumed_run_has_the_history_of_keras(name, interrupted, tmp_path):
-    resumed, _, _ = interrupted(name)
+def test_a_resumed_run_has_the_history_of_keras(name, ran, tmp_path):
+    resumed, _, _ = ran(name, "stopped")
     model = build()
     model.compile(**compiling(name))
     settings = {"batch_size": BATCH, "epochs": EPOCHS, "validation_data": (X, Y), "shuffle": False, "verbose": 0}
@@ -152,31 +179,15 @@ def test_a_resumed_run_has_the_history_of_keras(name, interrupted, tmp_path):
         np.testing.assert_allclose(resumed.model.get_weights()[0], model.get_weights()[0], rtol=1e-4)
 
 
-def test_a_log_file_goes_on(interrupted):
-    _, _, folder = interrupted("CSVLogger")
+def test_a_log_file_goes_on(ran):
+    _, _, folder = ran("CSVLogger", "stopped")
     with (folder / "log.csv").open() as file:
         assert [int(line["epoch"]) for line in csv.DictReader(file)] == list(range(EPOCHS))
 
 
-class Counts(keras.callbacks.Callback):
-    """Numbers of the batches that it saw, and values of every kind that a checkpoint holds."""
-
-    seen = ()  # a tuple stays with its process
-
-    def on_train_begin(self, logs=None):
-        self.batches, self.figures, self.total, self.sums = [], {}, np.zeros(2), [np.zeros(1)]
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.batches.append(batch)
-        self.figures[str(len(self.batches))] = logs["loss"]
-        self.total = self.total + 1
-        self.sums[0] += batch
-
-
-def test_batches_keep_their_numbers_and_a_callback_of_ones_own_its_state(tmp_path, monkeypatch):
-    monkeypatch.setitem(MAKE, "Counts", lambda folder: Counts())
-    _, counts = train("Counts", tmp_path / "own", OCCASIONS)
-    _, witness = train("Counts", tmp_path / "whole")
+def test_batches_keep_their_numbers_and_a_callback_of_ones_own_its_state(ran):
+    _, counts, _ = ran("Counts", "stopped")
+    _, witness, _ = ran("Counts", "whole")
     assert counts.batches == list(range(5)) * EPOCHS
     assert counts.figures == witness.figures
     assert (counts.total.tolist(), counts.sums[0].tolist()) == ([25.0, 25.0], [50.0])
@@ -192,14 +203,19 @@ class EndsInBatch(keras.callbacks.Callback):
         self.model.stop_training = (self.epoch, batch) == (1, 2)
 
 
-@pytest.mark.parametrize("occasions", [[], [("batch", 2)], [("batch", 7)]])
-def test_a_stop_in_a_batch_is_that_of_keras_wherever_the_run_was_interrupted(occasions, tmp_path, monkeypatch):
-    monkeypatch.setitem(MAKE, "Ends", lambda folder: EndsInBatch())
-    result, _ = train("Ends", tmp_path / "own", occasions)
+@pytest.fixture(scope="module")
+def ended_by_keras():
+    """The model that Keras trains until a callback ends training in a batch, and its history."""
     model = build()
     model.compile(**compiling("Ends"))
     settings = {"batch_size": BATCH, "epochs": EPOCHS, "validation_data": (X, Y), "shuffle": False, "verbose": 0}
-    history = model.fit(X, Y, callbacks=[EndsInBatch()], **settings)
+    return model, model.fit(X, Y, callbacks=[EndsInBatch()], **settings)
+
+
+@pytest.mark.parametrize("occasions", [[], [("batch", 2)], [("batch", 7)]])
+def test_a_stop_in_a_batch_is_that_of_keras_wherever_the_run_was_interrupted(occasions, tmp_path, ended_by_keras):
+    result, _ = train({"Ends": lambda folder: EndsInBatch()}, tmp_path / "own", "Ends", occasions)
+    model, history = ended_by_keras
     assert result.summary["global_steps"] == model.optimizer.iterations.numpy() == 8
     assert result.keras_history.epoch == history.epoch == [0, 1]
     np.testing.assert_allclose(result.keras_history.history["val_loss"], history.history["val_loss"], rtol=1e-4)

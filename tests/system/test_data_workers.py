@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from commands import ENVIRONMENT
+from marked_processes import MARK, marked_processes, new_mark
 from preloaded import preloaded_python
 from waiting import wait_until
 
@@ -24,7 +24,7 @@ def _harness_is_importable(monkeypatch):
 
 
 def trained(*arguments):
-    """Run the program to its end; the runs that are ended early below are Pythons of their own."""
+    """Run the program to its end."""
     command = [*preloaded_python(), str(PROGRAM), *map(str, arguments)]
     return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=240, check=False)
 
@@ -53,9 +53,11 @@ def test_a_script_that_trains_as_it_is_imported_is_refused(tmp_path):
 )
 def test_no_worker_outlives_its_run(tmp_path, end, code, words):
     metrics = tmp_path / "run-2" / "metrics.jsonl"
+    python = [sys.executable] if end == "kill the run" else preloaded_python()  # here workers lose their parent
+    mark = new_mark()
     with subprocess.Popen(
-        [sys.executable, str(PROGRAM), str(tmp_path / "run"), "2", "100000"],
-        env=ENVIRONMENT,
+        [*python, str(PROGRAM), str(tmp_path / "run"), "2", "100000"],
+        env={**ENVIRONMENT, MARK: mark},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -63,17 +65,19 @@ def test_no_worker_outlives_its_run(tmp_path, end, code, words):
     ) as job:
         try:
             wait_until(lambda: metrics.exists() and '"step"' in metrics.read_text(), 120)
-            workers = workers_of(job.pid)
+            workers = workers_of(mark)
             assert len(workers) == 2
+            (run,) = {int(fields_of(worker)[1]) for worker in workers}  # their parent
             assert not any("tensorflow" in Path("/proc", str(worker), "maps").read_text() for worker in workers)
             if end == "interrupt":
-                os.killpg(job.pid, signal.SIGINT)  # as a terminal does
+                os.killpg(run, signal.SIGINT)  # as a terminal does
             elif end == "kill a worker":
                 os.kill(workers[1], signal.SIGKILL)
             else:  # while map= does not return, for which the other worker may wait
                 (tmp_path / "run-stall").touch()
                 wait_until(lambda: any((tmp_path / f"run-stall-{worker}").exists() for worker in workers))
-                job.kill()
+                assert run == job.pid
+                os.kill(run, signal.SIGKILL)
             _, stderr = job.communicate(timeout=60)
         finally:
             job.kill()
@@ -83,19 +87,19 @@ def test_no_worker_outlives_its_run(tmp_path, end, code, words):
     wait_until(lambda: not any(map(lives, workers)), 10)
 
 
-def workers_of(pid: int) -> list[int]:
-    """Data workers that a process started, the first one first."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == pid and b"distrain.data.workers.main" in (folder / "cmdline").read_bytes():
-                found.append(int(folder.name))
-    return sorted(found)
+def workers_of(mark: str) -> list[int]:
+    """Data workers of the run that has a mark, the first one first."""
+    name = b"distrain.data.workers.main"
+    return sorted(pid for pid in marked_processes(mark) if name in Path(f"/proc/{pid}/cmdline").read_bytes())
+
+
+def fields_of(pid: int) -> list[str]:
+    """State, parent and further fields of a process."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 def lives(pid: int) -> bool:
     try:
-        return Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return fields_of(pid)[0] != "Z"
     except OSError:
         return False

@@ -27,7 +27,9 @@ def text(tmp_path_factory):
     folder = tmp_path_factory.mktemp("text")
     names = np.array([f"w{number}" for number in range(5000)])
     numbers = (rng.random((40_000, 40)) ** 3 * 5000).astype(int)
-    write_csv(folder / "a.csv", [(str(n % 3), " ".join(row)) for n, row in enumerate(names[numbers])])
+    table = [(str(n % 3), " ".join(row)) for n, row in enumerate(names[numbers])]
+    write_csv(folder / "few.csv", table[:100])
+    write_csv(folder / "a.csv", table)
     return folder / "a.csv"
 
 
@@ -119,5 +121,6 @@ def test_a_stopped_process_ends_all_and_leaves_nothing(text, tmp_path, target, n
     assert b"Traceback" not in errors
     if (target, number) != ("chief", signal.SIGKILL):
         assert [*tmp_path.iterdir()] == []
-    prepare(PrepareConfig(train=text, out=out, workers=1), console=Console(quiet=True))
+    few = text.with_name("few.csv")  # whatever the stopped process left, the next one prepares a folder
+    prepare(PrepareConfig(train=few, out=out, workers=1), console=Console(quiet=True))
     assert [*tmp_path.iterdir()] == [out]
