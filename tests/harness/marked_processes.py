@@ -38,3 +38,8 @@ def marked_processes(mark: str) -> set[int]:
         if is_marked and int(path.name) != os.getpid():
             found.add(int(path.name))
     return found
+
+
+def workers_of(mark: str, module: str) -> list[int]:
+    """Return the processes with a mark that run a module, the first one first."""
+    return sorted(pid for pid in marked_processes(mark) if module.encode() in Path(f"/proc/{pid}/cmdline").read_bytes())

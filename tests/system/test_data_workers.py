@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from commands import ENVIRONMENT
-from marked_processes import MARK, marked_processes, new_mark
+from marked_processes import MARK, new_mark, workers_of
 from preloaded import preloaded_python
 from waiting import wait_until
 
@@ -65,7 +65,7 @@ def test_no_worker_outlives_its_run(tmp_path, end, code, words):
     ) as job:
         try:
             wait_until(lambda: metrics.exists() and '"step"' in metrics.read_text(), 120)
-            workers = workers_of(mark)
+            workers = workers_of(mark, "distrain.data.workers.main")
             assert len(workers) == 2
             (run,) = {int(fields_of(worker)[1]) for worker in workers}  # their parent
             assert not any("tensorflow" in Path("/proc", str(worker), "maps").read_text() for worker in workers)
@@ -85,12 +85,6 @@ def test_no_worker_outlives_its_run(tmp_path, end, code, words):
     assert words in stderr
     assert "Traceback" not in stderr
     wait_until(lambda: not any(map(lives, workers)), 10)
-
-
-def workers_of(mark: str) -> list[int]:
-    """Data workers of the run that has a mark, the first one first."""
-    name = b"distrain.data.workers.main"
-    return sorted(pid for pid in marked_processes(mark) if name in Path(f"/proc/{pid}/cmdline").read_bytes())
 
 
 def fields_of(pid: int) -> list[str]:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from marked_processes import MARK, new_mark, workers_of
+from preloaded import preloaded_python
 from prepared_data import tree, write_csv
 from rich.console import Console
 
@@ -33,8 +35,9 @@ def text(tmp_path_factory):
     return folder / "a.csv"
 
 
-def command(train, out, *options):
-    return [sys.executable, "-m", "distrain", "prepare", "--train", str(train), "--out", str(out), *options]
+def command(train, out, *options, python=None):
+    python = python or preloaded_python()
+    return [*python, "-m", "distrain", "prepare", "--train", str(train), "--out", str(out), *options]
 
 
 def run(arguments, **environ):
@@ -76,10 +79,6 @@ def test_an_error_with_two_processes_is_printed_once(tmp_path):
     assert sorted(tmp_path.iterdir()) == [train]
 
 
-def children(pid):
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
 def wait_for(condition, seconds=30.0):
     end = time.monotonic() + seconds
     while not (result := condition()):
@@ -106,11 +105,15 @@ def is_gone(pid):
 )
 def test_a_stopped_process_ends_all_and_leaves_nothing(text, tmp_path, target, number, code):
     out = tmp_path / "out"
-    process = subprocess.Popen(command(text, out, "--workers", "3"), stderr=subprocess.PIPE, stdout=subprocess.PIPE)
-    with process:
+    python = (
+        [sys.executable] if (target, number) == ("chief", signal.SIGKILL) else None
+    )  # here workers lose their parent
+    arguments = command(text, out, "--workers", "3", python=python)
+    environ = {**os.environ, MARK: (mark := new_mark())}
+    with subprocess.Popen(arguments, stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=environ) as process:
         scratch = tmp_path / ".out.preparing" / "scratch"
         wait_for(lambda: scratch.is_dir() and len([*scratch.glob("labels-*")]) == 3)
-        workers = children(process.pid)
+        workers = workers_of(mark, "distrain.prepare.worker_main")
         assert len(workers) == 2
         os.kill(workers[1] if target == "worker" else process.pid, number)
         _, errors = process.communicate(timeout=60)
