@@ -34,12 +34,13 @@ RNG = np.random.default_rng(7)
 X = RNG.normal(size=(NUM_EXAMPLES, 6)).astype("float32")
 Y = np.tanh(X @ RNG.normal(size=(6, 1)))[:, 0].astype("float32")
 STARTS = (0, 20, 40)  # files of 20 examples, the last of 13
-SETTINGS = {"loss": "mse", "epochs": 2, "global_batch_size": 8, "learning_rate": 0.05, "verbose": 0, "seed": 4}
+SETTINGS = {"loss": "mse", "epochs": 2, "global_batch_size": 8, "verbose": 0, "seed": 4}
+SETTINGS |= {"optimizer": lambda: keras.optimizers.SGD(0.1)}  # so fast that the last weights are the best
 SETTINGS |= {"jit_compile": False}  # compiling takes longer than the run
 
 
 def build():
-    return keras.Sequential([keras.Input((6,)), keras.layers.Dense(4, "tanh"), keras.layers.Dense(1)])
+    return keras.Sequential([keras.Input((6,)), keras.layers.Dense(1, "tanh")])
 
 
 class HuggingFaceRows:

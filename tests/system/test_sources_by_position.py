@@ -16,12 +16,13 @@ RNG = np.random.default_rng(7)
 X = RNG.normal(size=(NUM_EXAMPLES + NUM_VALIDATION, 6)).astype("float32")
 Y = np.tanh(X @ RNG.normal(size=(6, 1)))[:, 0].astype("float32")
 TRAIN, VALIDATION = (X[:NUM_EXAMPLES], Y[:NUM_EXAMPLES]), (X[NUM_EXAMPLES:], Y[NUM_EXAMPLES:])
-SETTINGS = {"loss": "mse", "epochs": 2, "global_batch_size": 8, "learning_rate": 0.05, "verbose": 0, "seed": 4}
+SETTINGS = {"loss": "mse", "epochs": 2, "global_batch_size": 8, "verbose": 0, "seed": 4}
+SETTINGS |= {"optimizer": lambda: keras.optimizers.SGD(0.1)}  # so fast that the last weights are the best
 SETTINGS |= {"jit_compile": False}  # compiling takes longer than the run
 
 
 def build():
-    return keras.Sequential([keras.Input((6,)), keras.layers.Dense(4, "tanh"), keras.layers.Dense(1)])
+    return keras.Sequential([keras.Input((6,)), keras.layers.Dense(1, "tanh")])
 
 
 def digest(train, validation=None, **settings):
@@ -96,7 +97,9 @@ def test_an_augmented_example_does_not_depend_on_the_number_of_replicas():
     assert max(np.abs(own - other).max() for own, other in zip(alone, plain, strict=True)) > 1e-4
 
 
-def test_each_epoch_is_augmented_by_its_own_random_numbers():
+@pytest.fixture(scope="module")
+def augmented():
+    """The weights that augmented examples train, and the label and the first number of each example as it was seen."""
     seen = []
 
     def noted(example, rng):
@@ -104,27 +107,30 @@ def test_each_epoch_is_augmented_by_its_own_random_numbers():
         seen.append((float(example[1]), float(changed[0][0])))
         return changed
 
-    digest(Rows(*TRAIN), map=noted)
+    return digest(Rows(*TRAIN), map=noted), seen
+
+
+def test_each_epoch_is_augmented_by_its_own_random_numbers(augmented):
+    _, seen = augmented
     of_first = {drawn for label, drawn in seen if label == float(TRAIN[1][0])}
     assert len(of_first) == 2, "one number in each epoch; the first epoch's is also drawn to look at the data"
 
 
 @pytest.mark.parametrize("form", [Rows, Spans])
-def test_a_resume_within_an_epoch_goes_on_at_the_position(form, tmp_path):
+def test_a_resume_within_an_epoch_goes_on_at_the_position(form, augmented, tmp_path):
     run = tmp_path / "run"
     digest(form(*TRAIN), map=noisy, run=run, max_steps=10)
-    assert digest(form(*TRAIN), map=noisy, run=run) == digest(form(*TRAIN), map=noisy)
+    assert digest(form(*TRAIN), map=noisy, run=run) == augmented[0]
 
 
 def test_a_function_of_an_example_changes_arrays_and_validation_data_too():
     doubled = (2 * TRAIN[0], TRAIN[1]), (2 * VALIDATION[0], VALIDATION[1])
     twice = {"map": lambda example: (2 * example[0], example[1])}
-    assert digest(TRAIN, VALIDATION, **twice) == digest(*doubled)
     changed, given = (
-        distrain.fit(build, *data, **more, **SETTINGS).history
-        for data, more in (((TRAIN, VALIDATION), twice), (doubled, {}))
+        distrain.fit(build, *data, **more, **SETTINGS) for data, more in (((TRAIN, VALIDATION), twice), (doubled, {}))
     )
-    assert changed == given
+    assert changed.summary["weights_sha256"] == given.summary["weights_sha256"]
+    assert changed.history == given.history
     halved = {"validation_map": lambda example: (example[0] / 2, example[1])}
     found = distrain.fit(build, TRAIN, (2 * VALIDATION[0], VALIDATION[1]), map=noisy, **halved, **SETTINGS)
     fixed = distrain.fit(build, TRAIN, VALIDATION, map=noisy, validation_map=lambda example: example, **SETTINGS)
