@@ -18,12 +18,8 @@ SETTINGS = {"global_batch_size": 64, "epochs": 3, "jit_compile": False}
 def runs(many_runs, tmp_path_factory):
     """A folder of runs CASE-REPLICAS."""
     out = tmp_path_factory.mktemp("any-model")
-    many_runs(
-        *(
-            [{**SETTINGS, "devices": f"cpu:{n}", "case": case, "run": out / f"{case}-{n}"} for case in CASES]
-            for n in (1, 2, 4)
-        )
-    )
+    each = ((case, n) for case in CASES for n in (1, 2, 4))
+    many_runs([{**SETTINGS, "devices": f"cpu:{n}", "case": case, "run": out / f"{case}-{n}"} for case, n in each])
     return out
 
 

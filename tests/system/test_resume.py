@@ -19,6 +19,7 @@ from distrain.reporting.status import read_status
 
 SETTINGS = {"global_batch_size": 64, "epochs": 3, "patience": 0}  # 6 steps an epoch
 OCCASIONS = [["step", 1], ["step", 3], ["step", 6], ["evaluation", 0], ["epoch", 0], ["step", 8], ["step", 18]]
+MOVED_AT = ["step", 8]
 
 
 def digest(run: Path) -> str:
@@ -27,9 +28,13 @@ def digest(run: Path) -> str:
 
 @pytest.fixture(scope="module")
 def runs(many_runs, text, tmp_path_factory):
-    """A folder of runs at 1 and 2 replicas, interrupted or not; the "moved" runs start at 1 and end at 2 replicas."""
+    """A folder of runs at 1 and 2 replicas, interrupted or not; the "moved" runs start at 1 and end at 2 replicas.
+
+    A "moved" run goes on with a copy of the "stopped" run.
+    """
     out = tmp_path_factory.mktemp("resume")
     kinds = {name: {"data": text[name], **SMALL_MODEL} for name in ("ngram", "sequence")}
+    kinds["sequence"]["blocks"] = 1  # further blocks have the same states, and pooling has none
     kinds |= {"dropout": {"case": "stock_dropout"}, "seen": {"case": "seen"}}
     whole = ("ngram", "sequence", "dropout")
 
@@ -39,9 +44,9 @@ def runs(many_runs, text, tmp_path_factory):
 
     def single(kind: str) -> list[dict[str, object]]:
         runs = [settings(kind, "whole", "cpu:1")] if kind in whole else []
-        runs += [settings(kind, "stopped", "cpu:1", stops=OCCASIONS if kind in whole else OCCASIONS[:3])]
-        moved = settings(kind, "moved", "cpu:1", stops=[["step", 8]], leave=True)
-        return runs + [moved] * (kind != "dropout")
+        stops = OCCASIONS if kind in whole else [*OCCASIONS[:3], MOVED_AT]
+        copy = {"copy": [MOVED_AT, out / kind / "moved"]} if kind != "dropout" else {}
+        return [*runs, settings(kind, "stopped", "cpu:1", stops=stops, **copy)]
 
     def mirrored(kind: str) -> list[dict[str, object]]:
         runs = [settings(kind, "moved", "cpu:2")] * (kind != "dropout")

@@ -1,17 +1,18 @@
 """Trains many runs in one process: standard input is a JSON list of objects of settings.
 
-All runs have the same `devices`. Each run has `run`, and `data` (prepared text) or `case` (arrays, see `cases.py`).
+Each run has `devices`, `run`, and `data` (prepared text) or `case` (arrays, see `cases.py`).
 Further keys, besides the settings of a run:
 
     floatx      type of all weights, "float32" or "float64"
     stops       [["step", 3], ["evaluation", 1], ...]: send this process SIGTERM there, then start the run again
-    leave       true: do not start the run again after the last stop
+    copy        [["step", 8], FOLDER]: after this stop, copy the run to a folder
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 from dataclasses import replace
@@ -71,7 +72,7 @@ def train(settings: dict[str, Any], callbacks: list[Any]) -> None:
 def main() -> None:
     """Train all runs."""
     runs = json.load(sys.stdin)
-    (replicas,) = {int(settings["devices"].removeprefix("cpu:")) for settings in runs}
+    replicas = max(int(settings["devices"].removeprefix("cpu:")) for settings in runs)
     if replicas > 1:  # before the first optimizer or metric, which initializes the devices
         (cpu,) = tf.config.list_physical_devices("CPU")
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * replicas)
@@ -80,15 +81,16 @@ def main() -> None:
         keras.config.set_floatx(floatx)
         keras.config.set_dtype_policy(floatx)  # else the first layer fixes the policy
         stops = settings.pop("stops", [])
-        leave = settings.pop("leave", False)
+        copied_at, folder = settings.pop("copy", (None, None))
         for occasion, number in stops:
             try:
                 train(dict(settings), [Interrupt(occasion, number)])
             except StopRequested:
+                if [occasion, number] == copied_at:
+                    shutil.copytree(settings["run"], folder)
                 continue
             raise AssertionError(f"{settings['run']} was not stopped at {occasion} {number}")
-        if not leave:
-            train(dict(settings), [])
+        train(dict(settings), [])
 
 
 if __name__ == "__main__":
