@@ -64,7 +64,8 @@ def test_nothing_that_is_not_finite_is_saved(folder):
 
 def test_a_skipped_step_leaves_the_weights_of_a_run_without_the_step(ends):
     x = np.random.default_rng(0).normal(size=(24, 3)).astype("f4")
-    dense = [keras.layers.Dense(4, "relu", kernel_initializer="ones"), keras.layers.Dense(1, kernel_initializer="ones")]
+    layers = [("relu", 4), (None, 1)]
+    dense = [keras.layers.Dense(units, kind, use_bias=False, kernel_initializer="ones") for kind, units in layers]
     model = keras.Sequential([keras.Input((3,)), *dense])
     model.compile(keras.optimizers.Adam(0.01), "mse", jit_compile=False)
     for first in (0, 16):

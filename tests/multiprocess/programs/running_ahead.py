@@ -81,12 +81,13 @@ def note_placement() -> None:
 
 def words() -> keras.Model:
     """Return a model whose gradients hold rows of an embedding."""
-    layers = [keras.layers.Embedding(6, 4), keras.layers.Flatten(), keras.layers.Dense(1)]
+    layers = [keras.layers.Embedding(6, 4), keras.layers.Flatten(), keras.layers.Dense(1, use_bias=False)]
     return keras.Sequential([keras.Input((3,)), *layers])
 
 
 def dense() -> keras.Model:
-    return keras.Sequential([keras.Input((3,)), keras.layers.Dense(4, "tanh"), keras.layers.Dense(1)])
+    layers = [keras.layers.Dense(4, "tanh", use_bias=False), keras.layers.Dense(1, use_bias=False)]
+    return keras.Sequential([keras.Input((3,)), *layers])
 
 
 def adam() -> keras.Optimizer:
@@ -115,6 +116,7 @@ def fit(run: str, train: Any = (X, Y), *, build: Any = dense, **settings: Any) -
 def ends() -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield name and end of each run."""
     in_loop = {"steps_per_execution": 4}  # of 6 steps of an epoch
+    plain = {"jit_compile": False}  # XLA's compilation takes long, and nobody looks at the weights of these runs
     ids = (np.floor(np.abs(X) * 2).clip(0, 5), Y)
     yield "read at once", fit("read at once")
     yield "loop", fit("loop", **in_loop)
@@ -132,11 +134,11 @@ def ends() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "ahead", fit("ahead", checkpoint_every=4)
     yield "stopped", fit("stopped", callbacks=[Stop()])
     yield "resumed", fit("stopped")
-    yield "not finite", fit("not finite", (bad, Y), checkpoint_every=1)
-    yield "not finite loop", fit("not finite loop", (bad, Y), steps_per_execution=5)
+    yield "not finite", fit("not finite", (bad, Y), checkpoint_every=1, **plain)
+    yield "not finite loop", fit("not finite loop", (bad, Y), steps_per_execution=5, **plain)
     (FOLDER / f"placed.{RANK}.json").write_text(json.dumps(sorted(placed_on)), encoding="utf-8")
-    yield "damaged", fit("damaged", Rows())
-    yield "damaged loop", fit("damaged loop", Rows(), **in_loop)
+    yield "damaged", fit("damaged", Rows(), **plain)
+    yield "damaged loop", fit("damaged loop", Rows(), **in_loop, **plain)
 
 
 (FOLDER / f"ends.{RANK}.json").write_text(json.dumps(dict(ends())), encoding="utf-8")
