@@ -2,8 +2,8 @@
 
 $ LD_PRELOAD=failing_disk.so python fork_server.py MODULES WARM_UPS
 
-MODULES is a JSON list of what to import. WARM_UPS is a JSON list of commands of `distrain`, as lists of words, that the
-process itself runs beforehand. Their kernels need no compilation later.
+MODULES is a JSON list of what to import. WARM_UPS is a JSON list of commands, as lists of words, that the process
+itself runs beforehand. Kernels, patterns and the parser of `distrain` are ready then.
 
 Each line of standard input is a JSON object with the words of a command, variables and a file for its output. Each line
 of standard output is the exit code, negative for a signal. The first word "write_a_run" stands for that program, and
@@ -13,6 +13,8 @@ other words stand for `distrain`.
 from __future__ import annotations
 
 import contextlib
+import functools
+import gc
 import importlib
 import json
 import os
@@ -23,8 +25,17 @@ import traceback
 import write_a_run
 
 from distrain.__main__ import main as run_distrain
+from distrain.cli import main as cli
 
 TIMEOUT_SECONDS = 120
+
+
+def run_words(words: list[str]) -> int:
+    """Run a command, and return its exit code."""
+    if words[0] == "write_a_run":
+        return write_a_run.main(*words[1:])
+    sys.argv = ["distrain", *words]
+    return run_distrain()
 
 
 def run(words: list[str], variables: dict[str, str], output: str) -> int:
@@ -34,10 +45,7 @@ def run(words: list[str], variables: dict[str, str], output: str) -> int:
         os.dup2(descriptor, standard)
     os.environ.update(variables)
     try:
-        if words[0] == "write_a_run":
-            return write_a_run.main(*words[1:])
-        sys.argv = ["distrain", *words]
-        return run_distrain()
+        return run_words(words)
     except SystemExit as error:
         return int(error.code or 0)
     except BaseException:
@@ -62,8 +70,10 @@ if __name__ == "__main__":
     modules, warm_ups = map(json.loads, sys.argv[1:])
     for module in modules:
         importlib.import_module(module)
+    cli.make_parser = functools.cache(cli.make_parser)
     for words in warm_ups:
         with contextlib.redirect_stdout(sys.stderr):
-            sys.argv = ["distrain", *words]
-            assert run_distrain() == 0, words
+            assert run_words(words) == 0, words
+    gc.collect()
+    gc.freeze()  # else a collection in a fork would copy all pages
     serve()

@@ -43,11 +43,10 @@ def train_subject(data: Path) -> Subject:
 
 
 def warm_ups(subjects: Mapping[str, Subject], folder: Path) -> list[list[str]]:
-    """Return the commands of distrain among `subjects`, for folders of their own."""
-    commands = (subject.words for subject in subjects.values() if subject.words[0] != "write_a_run")
+    """Return the commands of `subjects`, for folders of their own."""
     return [
-        [word.replace("{place}", str(folder / f"warm-up-{number}")) for word in words]
-        for number, words in enumerate(commands)
+        [word.replace("{place}", str(folder / f"warm-up-{number}")) for word in subject.words]
+        for number, subject in enumerate(subjects.values())
     ]
 
 

@@ -116,7 +116,7 @@ def _launch(run: Path, data: Path, *, target: str = "", after: float = 0) -> tup
     num_killed = 0
     mark = new_mark()
     settings = ["--strategy", "mpi", "--global-batch-size", "16", "--epochs", "3", "--checkpoint-every", "2"]
-    words = ["train", "--data", str(data), "--run", str(run), *settings]
+    words = ["train", "--data", str(data), "--run", str(run), *settings, "--no-jit"]
     command = [*preloaded_python(), "-m", "distrain", *words]
     process = start_ranks("mpirun", 2, command, env={MARK: mark})
     try:
