@@ -24,7 +24,9 @@ pytestmark = [needs_horovod, pytest.mark.timeout(SECONDS + 60)]
 ALONE = ("clipping", "figures")
 FEW = (*ALONE, "adam")
 ALL = (*FEW, "average_of_weights", "accumulation", "eager", "xla", "loss_scale", "compression", "refusals", "stock")
-NUM_EXAMPLES = {"clipping": 109, "adam": 101}  # the cases that note what they are fed
+WITHOUT_REFERENCE = ("loss_scale", "refusals", "stock")
+JOINT_BATCH = 24
+NUM_EXAMPLES = {"clipping": 157, "adam": 149}  # the cases that note what they are fed
 LAUNCHES = {  # name: launcher, ranks, cases
     "one process": (None, 1, ALONE),
     "mpirun 2": ("mpirun", 2, ALL),
@@ -39,6 +41,7 @@ class Ranks:
 
     folder: Path
     size: int
+    reference: Path
 
     def facts(self, case):
         """Each rank's facts."""
@@ -55,12 +58,12 @@ class Ranks:
 
     def expected(self, case):
         """The arrays of the reference."""
-        with np.load(self.folder / f"{case}.expected.npz") as archive:
+        with np.load(self.reference / f"{case}.expected.npz") as archive:
             return [archive[f"expected{number}"] for number in range(len(archive.files))]
 
     def expected_history(self, case):
         """The figures of the reference."""
-        return json.loads((self.folder / f"{case}.expected.json").read_text())["history"]
+        return json.loads((self.reference / f"{case}.expected.json").read_text())["history"]
 
     def weights_are_equal(self, case):
         """Whether all ranks hold bitwise the same."""
@@ -75,7 +78,15 @@ class Ranks:
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory):
+def reference(tmp_path_factory):
+    """The folder of what plain Keras in one process leaves behind, with which all launches compare."""
+    folder = tmp_path_factory.mktemp("reference")
+    launch(None, 1, [folder, "expected", *(case for case in ALL if case not in WITHOUT_REFERENCE)])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory, reference):
     """`ranks(launch)`: what its cases left behind; each is launched once."""
     done = {}
 
@@ -83,23 +94,28 @@ def ranks(tmp_path_factory):
         if name not in done:
             launcher, size, cases = LAUNCHES[name]
             folder = tmp_path_factory.mktemp("bridge")
-            command = [*preloaded_python(), str(CASES), str(folder), *cases]
-            if launcher is None:
-                ended = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
-            else:
-                ended = run_ranks(launcher, size, command, timeout=SECONDS)
-            assert ended.returncode == 0, ended.stderr[-4000:]
-            done[name] = Ranks(folder, size)
+            launch(launcher, size, [folder, "trained", *cases])
+            done[name] = Ranks(folder, size, reference)
         return done[name]
 
     return of
+
+
+def launch(launcher, size, arguments):
+    """Run the cases on ranks, or in one process without a launcher."""
+    command = [*preloaded_python(), str(CASES), *map(str, arguments)]
+    if launcher is None:
+        ended = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+    else:
+        ended = run_ranks(launcher, size, command, timeout=SECONDS)
+    assert ended.returncode == 0, ended.stderr[-4000:]
 
 
 TRAINED = [
     (launch, case)
     for launch, (_, _, cases) in LAUNCHES.items()
     for case in cases
-    if case not in ("loss_scale", "compression", "refusals", "stock")
+    if case not in (*WITHOUT_REFERENCE, "compression")
 ]
 
 
@@ -143,7 +159,7 @@ def test_every_example_is_fed_once_an_epoch(launch, case, ranks):
     orders = []
     for epoch in range(3):
         steps = {len(of_rank[epoch]) for of_rank in fed}
-        assert steps == {-(-num_examples // (8 * of_ranks.size))}
+        assert steps == {-(-num_examples // JOINT_BATCH)}
         batches = [batch for step in zip(*(of_rank[epoch] for of_rank in fed), strict=True) for batch in step]
         orders.append([row for batch in batches for row, weight in batch if weight > 0])
         assert sorted(orders[-1]) == list(range(num_examples))

@@ -1,9 +1,9 @@
 """Fit scripts on the bridge, each beside one process on the joint batches; run by every rank of a launcher.
 
-    mpirun -n 2 python bridge_cases.py OUT CASE [CASE ...]     # OUT/CASE.RANK.npz and OUT/CASE.RANK.json
+    mpirun -n 2 python bridge_cases.py OUT trained CASE [CASE ...]     # OUT/CASE.RANK.npz and .json
+    python bridge_cases.py OUT expected CASE [CASE ...]                # OUT/CASE.expected.npz and .json
 
-A reference is plain Keras, and takes part in no collective: one rank trains it after all cases, and writes
-OUT/CASE.expected.npz and OUT/CASE.expected.json.
+Plain Keras trains the references. One, two and three ranks have the same joint batch, so a reference serves them all.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import random
 import sys
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +27,10 @@ import tensorflow as tf  # noqa: E402
 from distrain.data.shuffle import epoch_order  # noqa: E402
 from distrain.errors import DistrainError  # noqa: E402
 
-OUT = Path(sys.argv[1])
+OUT, PART = Path(sys.argv[1]), sys.argv[2]
 EPOCHS = 3
-BATCH = 8
-JOINT_BATCH = BATCH * WORLD.size
+JOINT_BATCH = 24
+BATCH = JOINT_BATCH // WORLD.size
 FEATURES, CLASSES = 7, 3
 
 
@@ -41,9 +41,9 @@ def examples(num_examples, seed=5):
     return x, y.astype(np.int32)
 
 
-# Over 2 ranks: the last step has 8 and 5 examples, or 5 and none. Over 3: 8, 5 and none; or 5 and none, twice.
-NUM_EXAMPLES = 109
-EMPTY_EXAMPLES = 101
+# Over 2 ranks: the last step has 12 and 1 examples, or 5 and none. Over 3: 8, 5 and none; or 5 and none, twice.
+NUM_EXAMPLES = 157
+EMPTY_EXAMPLES = 149
 X, Y = examples(NUM_EXAMPLES)
 HELD_OUT = examples(51, seed=6)
 
@@ -119,24 +119,19 @@ def reference(optimizer, *, x=X, y=Y, build=perceptron, order=None, weights=None
 def save(case, *, weights=(), expected=(), **facts):
     arrays = {f"weights{number}": np.asarray(value) for number, value in enumerate(weights)}
     arrays.update({f"expected{number}": np.asarray(value) for number, value in enumerate(expected)})
-    np.savez(OUT / f"{case}.{WORLD.rank}.npz", **arrays)
-    (OUT / f"{case}.{WORLD.rank}.json").write_text(json.dumps(facts, default=float))
+    of = "expected" if PART == "expected" else WORLD.rank
+    np.savez(OUT / f"{case}.{of}.npz", **arrays)
+    (OUT / f"{case}.{of}.json").write_text(json.dumps(facts, default=float))
 
 
-REFERENCES = {}
-
-
-def save_pair(case, pair, reference, **facts):
-    """Save a model and its history; `reference()` will return the model and the history that these must equal."""
-    model, history = pair
-    save(case, weights=state(model), history=history, **facts)
-    REFERENCES[case] = reference
-
-
-def save_reference(case):
-    model, history = REFERENCES[case]()
-    np.savez(OUT / f"{case}.expected.npz", **{f"expected{n}": value for n, value in enumerate(state(model))})
-    (OUT / f"{case}.expected.json").write_text(json.dumps({"history": history}, default=float))
+def save_pair(case, train, reference, facts=()):
+    """Save what `train()` returns, or what it must equal, which `reference()` returns: a model and its history."""
+    if PART == "expected":
+        model, history = reference()
+        save(case, expected=state(model), history=history)
+    else:
+        model, history = train()
+        save(case, weights=state(model), history=history, **dict(facts))
 
 
 def state(model):
@@ -175,19 +170,18 @@ def sgd_reference():
 
 def case_clipping():
     batches = Fed(X, Y, BATCH)
-    save_pair("clipping", bridged(batches, sgd()), sgd_reference, fed=batches.fed)
+    save_pair("clipping", lambda: bridged(batches, sgd()), sgd_reference, {"fed": batches.fed})
 
 
 def case_adam():
     x, y = X[:EMPTY_EXAMPLES], Y[:EMPTY_EXAMPLES]
     batches = Fed(x, y, BATCH, shuffle=True, seed=9)
     order = lambda epoch: epoch_order(len(y), seed=9, epoch=epoch).examples(range(len(y)))  # noqa: E731
-    expected = partial(reference, x=x, y=y, order=order)
     save_pair(
         "adam",
-        bridged(batches, keras.optimizers.Adam(0.01)),
-        lambda: expected(keras.optimizers.Adam(0.01)),
-        fed=batches.fed,
+        lambda: bridged(batches, keras.optimizers.Adam(0.01)),
+        lambda: reference(keras.optimizers.Adam(0.01), x=x, y=y, order=order),
+        {"fed": batches.fed},
     )
 
 
@@ -197,7 +191,7 @@ def case_accumulation():
 
     weights = np.random.default_rng(3).uniform(0, 2, len(Y)).astype(np.float32)
     batches = hvd.RankBatches(X, Y, BATCH, weights=weights)
-    save_pair("accumulation", bridged(batches, optimizer()), lambda: reference(optimizer(), weights=weights))
+    save_pair("accumulation", lambda: bridged(batches, optimizer()), lambda: reference(optimizer(), weights=weights))
 
 
 def with_dense_gradients(optimizer):
@@ -216,7 +210,7 @@ def case_average_of_weights():
     batches = hvd.RankBatches(x, Y, BATCH)
     save_pair(
         "average_of_weights",
-        bridged(batches, optimizer(), build=embedder),
+        lambda: bridged(batches, optimizer(), build=embedder),
         lambda: reference(with_dense_gradients(optimizer()), x=x, build=embedder),
     )
 
@@ -231,48 +225,51 @@ def case_figures():
 
     batches = hvd.RankBatches(x, y, BATCH)
     validation = hvd.RankBatches(*HELD_OUT, BATCH, training=False)
-    pair = bridged(batches, keras.optimizers.SGD(0.1), callbacks=callbacks(), validation=validation)
-
-    def expected():
-        optimizer = keras.optimizers.SGD(0.1)
-        return reference(optimizer, x=x, y=y, callbacks=callbacks(), validation_data=HELD_OUT)
-
-    save_pair("figures", pair, expected)
+    save_pair(
+        "figures",
+        lambda: bridged(batches, keras.optimizers.SGD(0.1), callbacks=callbacks(), validation=validation),
+        lambda: reference(keras.optimizers.SGD(0.1), x=x, y=y, callbacks=callbacks(), validation_data=HELD_OUT),
+    )
 
 
 def case_eager():
     batches = hvd.RankBatches(X, Y, BATCH)
-    save_pair("eager", bridged(batches, sgd(), run_eagerly=True), sgd_reference)
+    save_pair("eager", lambda: bridged(batches, sgd(), run_eagerly=True), sgd_reference)
 
 
 def case_xla():
     """Keras' default on a GPU, and what the saved file holds."""
     batches = hvd.RankBatches(X, Y, BATCH)
-    pair = bridged(batches, sgd(), jit_compile=True)
-    path = OUT / f"saved.{WORLD.rank}.keras"
-    pair[0].save(path)
-    loaded = keras.models.load_model(path)
-    same = all(np.array_equal(a, b) for a, b in zip(state(pair[0]), state(loaded), strict=True))
-    resumed = hvd.DistributedOptimizer(loaded.optimizer)
-    loaded.fit(batches, shuffle=False, verbose=0, callbacks=[hvd.BroadcastCallback()])
+    facts = {}
+
+    def train():
+        model, history = bridged(batches, sgd(), jit_compile=True)
+        path = OUT / f"saved.{WORLD.rank}.keras"
+        model.save(path)
+        loaded = keras.models.load_model(path)
+        facts["same"] = all(np.array_equal(a, b) for a, b in zip(state(model), state(loaded), strict=True))
+        facts["saved_class"] = type(hvd.DistributedOptimizer(loaded.optimizer)).__name__
+        facts["jit_compile"] = model.jit_compile
+        loaded.fit(batches, shuffle=False, verbose=0, callbacks=[hvd.BroadcastCallback()])
+        return loaded, history
 
     def expected():
         model, history = reference(sgd())
         model.fit(X, Y, batch_size=JOINT_BATCH, shuffle=False, verbose=0)
         return model, history
 
-    facts = {"saved_class": type(resumed).__name__, "same": same, "jit_compile": pair[0].jit_compile}
-    save_pair("xla", (loaded, pair[1]), expected, **facts)
+    save_pair("xla", train, expected, facts)
 
 
 def case_loss_scale():
     """One rank alone has an example whose gradient overflows in half precision: all must skip its step."""
-    heavy = np.ones(len(Y), np.float32)
-    heavy[3 * JOINT_BATCH - 1] = 1e5
+    x, y = examples(109)  # in batches of 8, whose gradients do not overflow
+    heavy = np.ones(len(y), np.float32)
+    heavy[3 * 8 * WORLD.size - 1] = 1e5
     keras.config.set_dtype_policy("mixed_float16")
     try:
         models = [
-            bridged(hvd.RankBatches(X, Y, BATCH, weights=weights), keras.optimizers.SGD(0.01))[0]
+            bridged(hvd.RankBatches(x, y, 8, weights=weights), keras.optimizers.SGD(0.01))[0]
             for weights in (None, heavy)
         ]
     finally:
@@ -285,7 +282,7 @@ def case_loss_scale():
 
 def case_compression():
     batches = hvd.RankBatches(X, Y, BATCH)
-    save_pair("compression", bridged(batches, sgd(), compression="fp16"), sgd_reference)
+    save_pair("compression", lambda: bridged(batches, sgd(), compression="fp16"), sgd_reference)
 
 
 def case_refusals():
@@ -331,10 +328,8 @@ def case_stock():
     save("stock", weights=[v.numpy() for v in model.weights], expected=start)
 
 
-for case in sys.argv[2:]:
+for case in sys.argv[3:]:
     try:
         globals()[f"case_{case}"]()
     except DistrainError as error:
         sys.exit(f"{case}: {error}")
-for case in list(REFERENCES)[WORLD.rank :: WORLD.size]:
-    save_reference(case)

@@ -1,8 +1,11 @@
 """Models with masks, several outputs or a step of their own on the bridge, beside plain Keras on the joint batches.
 
-    mpirun -n 2 python bridge_models.py OUT          # OUT/CASE.RANK.npz, OUT/CASE.expected.npz and both as .json
+    mpirun -n 2 python bridge_models.py OUT trained            # OUT/CASE.RANK.npz and .json
+    python bridge_models.py OUT expected                       # OUT/CASE.expected.npz and .json, by plain Keras
 
-Each rank starts from weights of its own. The references are plain Keras in one process; the ranks share this work.
+Each rank starts from weights of its own. One, two and three ranks have the same joint batch, so that a reference
+serves them all. With masks it depends on the number of ranks: OUT/masked.expected.SIZE.npz.
+Two ranks also note refusals.
 """
 
 from __future__ import annotations
@@ -22,9 +25,9 @@ WORLD = hvd.init()
 import keras  # noqa: E402 - after the devices are settled
 import tensorflow as tf  # noqa: E402
 
-OUT = Path(sys.argv[1])
-EPOCHS, BATCH, NUM_EXAMPLES, WORDS = 3, 8, 101, 6  # the last step leaves one rank of two or three without examples
-JOINT_BATCH = BATCH * WORLD.size
+OUT, PART = Path(sys.argv[1]), sys.argv[2]
+EPOCHS, JOINT_BATCH, NUM_EXAMPLES, WORDS = 3, 24, 149, 6  # the last step leaves a rank of two or three without examples
+BATCH = JOINT_BATCH // WORLD.size
 RNG = np.random.default_rng(2)
 X = RNG.normal(size=(NUM_EXAMPLES, 4)).astype(np.float32)
 SIDE = RNG.normal(size=(NUM_EXAMPLES, 2)).astype(np.float32)
@@ -59,13 +62,12 @@ def write(name, model, history):
     (OUT / f"{name}.json").write_text(json.dumps(history, default=float))
 
 
-def save(case, own, reference):
-    """Write a trained model; `reference()` trains what it must equal, after all cases."""
-    write(f"{case}.{WORLD.rank}", *own)
-    references[case] = reference
-
-
-references = {}
+def save(case, train, reference):
+    """Write what `train()` returns, or what it must equal, which `reference()` returns: a model and its history."""
+    if PART == "expected":
+        write(f"{case}.expected", *reference())
+    else:
+        write(f"{case}.{WORLD.rank}", *train())
 
 
 def two_outputs(seed, optimizer, **settings):
@@ -92,14 +94,16 @@ def case_outputs():
     weights = {"number": WEIGHTS, "kind": np.flip(WEIGHTS)}
     batches = hvd.RankBatches([X, SIDE], y, BATCH, weights=weights)
     held_out = hvd.RankBatches([X, SIDE], y, 5, weights=weights, training=False)
-    model = two_outputs(10 * WORLD.rank, hvd.DistributedOptimizer(keras.optimizers.Adam(0.01)))
-    own = bridged(model, batches, held_out)
+
+    def train():
+        model = two_outputs(10 * WORLD.rank, hvd.DistributedOptimizer(keras.optimizers.Adam(0.01)))
+        return bridged(model, batches, held_out)
 
     def reference():
         model = two_outputs(0, keras.optimizers.Adam(0.01))
         return plain(model, [X, SIDE], y, sample_weight=weights, validation_data=([X, SIDE], y, weights))
 
-    save("outputs", own, reference)
+    save("outputs", train, reference)
 
 
 def classifier(seed, optimizer, **settings):
@@ -110,20 +114,24 @@ def classifier(seed, optimizer, **settings):
 
 def case_class_weight():
     weight = {0: 0.5, 1: 2.0, 2: 1.25}
-    model = classifier(10 * WORLD.rank, hvd.DistributedOptimizer("adam"), weighted_metrics=["accuracy"])
-    own = bridged(model, hvd.RankBatches(X, CLASSES, BATCH), class_weight=weight)
-    reference = partial(classifier, 0, "adam", weighted_metrics=["accuracy"])
-    save("class_weight", own, lambda: plain(reference(), X, CLASSES, class_weight=weight))
+    build = partial(classifier, weighted_metrics=["accuracy"])
+
+    def train():
+        model = build(10 * WORLD.rank, hvd.DistributedOptimizer("adam"))
+        return bridged(model, hvd.RankBatches(X, CLASSES, BATCH), class_weight=weight)
+
+    save("class_weight", train, lambda: plain(build(0, "adam"), X, CLASSES, class_weight=weight))
 
 
 def case_steps_per_execution():
-    """93 examples leave no rank of one, two or three without examples, so the figures are exact as well."""
-    x, y = X[:93], CLASSES[:93]
-    own = bridged(
-        classifier(10 * WORLD.rank, hvd.DistributedOptimizer("adam"), steps_per_execution=3),
-        hvd.RankBatches(x, y, BATCH),
-    )
-    save("steps_per_execution", own, lambda: plain(classifier(0, "adam"), x, y))
+    """7 steps. The last, of 21 examples, leaves no rank without examples, so the figures are exact as well."""
+    x, y = np.concatenate([X, X[:16]]), np.concatenate([CLASSES, CLASSES[:16]])
+
+    def train():
+        model = classifier(10 * WORLD.rank, hvd.DistributedOptimizer("adam"), steps_per_execution=3)
+        return bridged(model, hvd.RankBatches(x, y, BATCH))
+
+    save("steps_per_execution", train, lambda: plain(classifier(0, "adam"), x, y))
 
 
 class Adversaries(keras.Model):
@@ -169,8 +177,10 @@ class Hidden:
 
 
 def case_own_step():
-    own = bridged(Adversaries(10 * WORLD.rank, hvd.DistributedOptimizer), hvd.RankBatches(X, SIDE, BATCH))
-    save("own_step", own, lambda: plain(Adversaries(0, lambda optimizer: optimizer), X, SIDE))
+    def train():
+        return bridged(Adversaries(10 * WORLD.rank, hvd.DistributedOptimizer), hvd.RankBatches(X, SIDE, BATCH))
+
+    save("own_step", train, lambda: plain(Adversaries(0, lambda optimizer: optimizer), X, SIDE))
 
 
 def tagger(seed, optimizer):
@@ -188,11 +198,15 @@ def tagger(seed, optimizer):
 def case_masked():
     """The rule for masks: each rank's mean over unmasked positions weighs as many examples as the rank has."""
     tags = IDS % 3
-    own = bridged(tagger(10 * WORLD.rank, hvd.DistributedOptimizer("sgd")), hvd.RankBatches(IDS, tags, BATCH))
-    save("masked", own, lambda: (masked_reference(tags), {}))
+    if PART == "expected":
+        for size in (1, 2, 3):
+            write(f"masked.expected.{size}", masked_reference(tags, JOINT_BATCH // size), {})
+    else:
+        model = tagger(10 * WORLD.rank, hvd.DistributedOptimizer("sgd"))
+        write(f"masked.{WORLD.rank}", *bridged(model, hvd.RankBatches(IDS, tags, BATCH)))
 
 
-def masked_reference(tags):
+def masked_reference(tags, batch):
     reference = tagger(0, "sgd")
     variables = reference.trainable_variables
     for _ in range(EPOCHS):
@@ -200,8 +214,8 @@ def masked_reference(tags):
             stop = min(start + JOINT_BATCH, NUM_EXAMPLES)
             with tf.GradientTape() as tape:
                 loss = 0.0
-                for first in range(start, stop, BATCH):
-                    rows = slice(first, min(first + BATCH, stop))
+                for first in range(start, stop, batch):
+                    rows = slice(first, min(first + batch, stop))
                     outputs = reference(IDS[rows], training=True)
                     part = reference.compute_loss(y=tf.constant(tags[rows]), y_pred=outputs)
                     loss += part * (rows.stop - rows.start) / (stop - start)
@@ -248,7 +262,5 @@ def write_refusals():
 
 for run in (case_outputs, case_class_weight, case_steps_per_execution, case_own_step, case_masked):
     run()
-if WORLD.size > 1:
+if WORLD.size == 2:
     write_refusals()
-for case in list(references)[WORLD.rank :: WORLD.size]:
-    write(f"{case}.expected", *references[case]())
