@@ -45,26 +45,26 @@ def launched(tmp_path_factory):
     return of
 
 
-def arrays(path, kind):
-    with np.load(path) as archive:
-        return [archive[f"{kind}{number}"] for number in range(sum(name.startswith(kind) for name in archive.files))]
+def arrays(folder, kind, model, rank=0):
+    with np.load(folder / f"{kind} of {model}.{rank}.npz") as archive:
+        return list(archive.values())
 
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize(("launch", "num_replicas"), [pytest.param(SINGLE, 1, id="single"), *REPLICAS])
 def test_weights_and_moving_statistics_are_those_of_one_process(launch, num_replicas, model, launched):
     """After 3 epochs, whose last step is ragged and leaves one replica idle."""
-    check_weights(launched(launch), launch[-1], model, arrays(launched(SINGLE) / f"{model}.0.npz", "expected"))
+    check_weights(launched(launch), launch[-1], model, arrays(launched(SINGLE), "expected", model))
 
 
 @pytest.mark.parametrize(("launch", "num_replicas"), REPLICAS)
 def test_a_microbatch_has_the_statistics_of_all_replicas(launch, num_replicas, launched):
-    expected = arrays(launched(SINGLE) / f"accumulated by {num_replicas}.0.npz", "expected")
+    expected = arrays(launched(SINGLE), "expected", f"accumulated by {num_replicas}")
     check_weights(launched(launch), launch[-1], "accumulated", expected)
 
 
 def check_weights(folder, size, model, expected):
-    weights = [arrays(folder / f"{model}.{rank}.npz", "weights") for rank in range(size)]
+    weights = [arrays(folder, "weights", model, rank) for rank in range(size)]
     assert len(expected) == len(weights[0]) > 4
     for number, wanted in enumerate(expected):
         for of_rank in weights:

@@ -1,10 +1,11 @@
 """Models with `BatchNormalization(synchronized=True)` by `distrain.fit`, each beside plain Keras on the joint batches.
 
-    mpirun -n 2 python normalizing_models.py OUT STRATEGY DEVICES        # OUT/MODEL.RANK.npz of each model
+    mpirun -n 2 python normalizing_models.py OUT STRATEGY DEVICES        # OUT/weights of MODEL.RANK.npz
 
+The models train side by side, as parts of one model. They share no weight, and its loss is the sum of their losses.
 The strategy "single" also trains the layer without synchronization in plain Keras, by `train_on_batch`. The
-model "accumulated" is `rows` in two microbatches, each with the statistics of all replicas. One process also writes
-the weights to expect with 2 and 3 replicas.
+model "accumulated" is `rows` alone in two microbatches, each with the statistics of all replicas. One process also
+writes the weights to expect with 2 and 3 replicas.
 """
 
 from __future__ import annotations
@@ -99,19 +100,35 @@ def labels() -> np.ndarray:
 
 def compiled(model: keras.Model) -> keras.Model:
     """Compile and return the model."""
-    model.compile(keras.optimizers.SGD(0.02, momentum=0.9), "sparse_categorical_crossentropy")
+    loss = "sparse_categorical_crossentropy"
+    losses = dict.fromkeys(model.output, loss) if isinstance(model.output, dict) else loss
+    model.compile(keras.optimizers.SGD(0.02, momentum=0.9), losses)
     return model
 
 
-def plain_keras(build: Callable[[bool], keras.Model], x: np.ndarray, y: np.ndarray) -> list[np.ndarray]:
+def side_by_side(synchronized: bool) -> keras.Model:
+    """Return a model with an input, an output and a part for each of MODELS."""
+    inputs = {name: keras.Input(x.shape[1:], dtype=x.dtype.name, name=f"{name} in") for name, x in X.items()}
+    parts = {name: build(synchronized) for name, build in MODELS.items()}
+    for name, part in parts.items():
+        part.name = name
+    return keras.Model(inputs, {name: part(inputs[name]) for name, part in parts.items()})
+
+
+def weights_of(model: keras.Model) -> dict[str, list[np.ndarray]]:
+    """Return a copy of the weights of each part."""
+    return {name: [np.array(weight) for weight in model.get_layer(name).get_weights()] for name in MODELS}
+
+
+def plain_keras() -> dict[str, list[np.ndarray]]:
     """Return the weights after training without distrain; distrain defines the order of the examples."""
-    model = compiled(build(False))
+    model = compiled(side_by_side(False))
     for epoch in range(EPOCHS):
         order = epoch_order(NUM_EXAMPLES, seed=SEED, epoch=epoch)
         for start in range(0, NUM_EXAMPLES, GLOBAL_BATCH):
             chosen = order.examples(range(start, min(start + GLOBAL_BATCH, NUM_EXAMPLES)))
-            model.train_on_batch(x[chosen], y[chosen])
-    return [np.array(weight) for weight in model.get_weights()]
+            model.train_on_batch({name: x[chosen] for name, x in X.items()}, dict.fromkeys(MODELS, labels()[chosen]))
+    return weights_of(model)
 
 
 def accumulated_by_keras(num_replicas: int, x: np.ndarray, y: np.ndarray) -> list[np.ndarray]:
@@ -137,41 +154,45 @@ def accumulated_by_keras(num_replicas: int, x: np.ndarray, y: np.ndarray) -> lis
 
 class _LastWeights(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self.weights = [np.array(weight) for weight in self.model.get_weights()]
+        is_alone = isinstance(self.model.output, keras.KerasTensor)
+        self.parts = {"accumulated": self.model.get_weights()} if is_alone else weights_of(self.model)
 
 
 MODELS = {model.__name__: model for model in (rows, images, masked, steps_of_time, renormalized)}
+X = {name: features(name) for name in MODELS}
+
+
+def trained(build: Callable[[bool], keras.Model], x: Any, y: Any, **settings: Any) -> dict[str, list[np.ndarray]]:
+    """Return the last weights of each part of a model that `distrain.fit` trains."""
+    last = _LastWeights()
+    distrain.fit(
+        lambda: compiled(build(True)),
+        (x, y),
+        callbacks=[last],
+        seed=SEED,
+        epochs=EPOCHS,
+        global_batch_size=GLOBAL_BATCH,
+        steps_per_execution=2,
+        jit_compile=False,  # XLA would compile the update alone, which no synchronized layer changes
+        **settings,
+    )
+    return last.parts
 
 
 def main(out: Path, strategy: str, devices: str) -> None:
     """Train all models in both ways, and write the weights."""
     rank = find_world(os.environ).rank
-    found = {}
-    for name, build in [*MODELS.items(), ("accumulated", rows)]:
-        last = _LastWeights()
-        distrain.fit(
-            lambda build=build: compiled(build(True)),
-            (features(name), labels()),
-            callbacks=[last],
-            strategy=strategy,
-            devices=devices,
-            seed=SEED,
-            epochs=EPOCHS,
-            global_batch_size=GLOBAL_BATCH,
-            steps_per_execution=2,
-            accumulation_steps=MICROBATCHES if name == "accumulated" else 1,
-            run=None if rank == 0 else out / "not the chief's",
-        )
-        found[name] = {f"weights{number}": weight for number, weight in enumerate(last.weights)}
-    for name, build in MODELS.items():
-        expected = plain_keras(build, features(name), labels()) if strategy == "single" else []
-        found[name] |= {f"expected{number}": weight for number, weight in enumerate(expected)}
+    settings = {"strategy": strategy, "devices": devices, "run": None if rank == 0 else out / "not the chief's"}
+    weights = trained(side_by_side, X, dict.fromkeys(MODELS, labels()), **settings)
+    weights |= trained(rows, X["rows"], labels(), accumulation_steps=MICROBATCHES, **settings)
+    expected = {}
     if strategy == "single":
+        expected = plain_keras()
         for size in (2, 3):
-            expected = accumulated_by_keras(size, features("rows"), labels())
-            found[f"accumulated by {size}"] = {f"expected{number}": weight for number, weight in enumerate(expected)}
-    for name, arrays in found.items():
-        np.savez(out / f"{name}.{rank}.npz", **arrays)
+            expected[f"accumulated by {size}"] = accumulated_by_keras(size, X["rows"], labels())
+    for kind, found in (("weights", weights), ("expected", expected)):
+        for name, arrays in found.items():
+            np.savez(out / f"{kind} of {name}.{rank}.npz", *arrays)
 
 
 if __name__ == "__main__":
