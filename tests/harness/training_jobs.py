@@ -108,6 +108,7 @@ def run_job(job: Job, folder: Path, data: str) -> Ended:
         "--epochs": "3",
         "--patience": "0",
         "--checkpoint-every": "2",
+        "--dropout": "0",
     }
     words = [word for option in options.items() for word in option]
     program = [*preloaded_python(), str(PROGRAMS / "failure_train.py"), str(folder), json.dumps(list(job.events))]
