@@ -129,7 +129,7 @@ def _join(strategy: str, config: TrainConfig, world: World, environ: Mapping[str
 
     own = own_device_or_error(environ, world, config.devices)  # before the backend touches TensorFlow
     on_gpu = isinstance(own, str) and own != CPU
-    for name, value in idle_settings(world, on_gpu=on_gpu).items():
+    for name, value in idle_settings(world, shares_memory=not on_gpu).items():
         os.environ.setdefault(name, value)
     with _alarm(world):
         collectives: Collectives
@@ -162,15 +162,19 @@ def _join(strategy: str, config: TrainConfig, world: World, environ: Mapping[str
     return distribution
 
 
-def idle_settings(world: World, *, on_gpu: bool) -> dict[str, str]:
+def idle_settings(world: World, *, shares_memory: bool) -> dict[str, str]:
     """Return variables that MPI and Horovod read at their start, so that waiting takes no core from the step.
 
     A rank that waits in Open MPI yields its core to the step or the loader. If ranks sum in shared memory, Horovod's
     thread wakes 50 times a second, not a thousand times. Over Gloo, cycles of 10 and 50 ms made steps of two ranks 9 to
     27% shorter (2026-11-21, benchmarks/LOG.md).
+
+    Args:
+        world: the position of this rank.
+        shares_memory: whether ranks of one machine sum in shared memory.
     """
     settings = {"OMPI_MCA_mpi_yield_when_idle": "1"}
-    if world.local_size == world.size <= MAX_RANKS and not on_gpu:
+    if shares_memory and world.local_size == world.size <= MAX_RANKS:
         settings["HOROVOD_CYCLE_TIME"] = "20"  # milliseconds
     return settings
 

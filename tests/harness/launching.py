@@ -48,7 +48,6 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
         "TF_CPP_MIN_LOG_LEVEL": "2",
         "OMPI_ALLOW_RUN_AS_ROOT": "1",
         "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-        "OMPI_MCA_mpi_yield_when_idle": "1",  # as distrain.fit sets it; without it Horovod's thread takes a processor
     }
     return {**os.environ, **own, **(extra or {})}
 
