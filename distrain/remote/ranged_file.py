@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import io
 from typing import Any, BinaryIO, cast
+from uuid import uuid4
 
 from distrain.errors import DataError
 from distrain.remote.cache import SIZE_VARIABLE, Cache, find_cache, no_room
@@ -43,7 +44,7 @@ class _RangedFile(io.RawIOBase):
     def __init__(self, found: RemoteObject, cache: Cache) -> None:
         self._found, self._cache = found, cache
         # Without an identity nobody knows whether the file of another day is the same.
-        salt = "" if found.identity is not None else str(id(self))
+        salt = "" if found.identity is not None else uuid4().hex
         key = f"{found.url}\0{found.size}\0{found.identity}\0{salt}"
         self._entry = hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()
         self._position = 0
