@@ -35,11 +35,13 @@ class Attribute:
         kind: "json", "array" or "arrays" (a list of arrays); "other" for what a checkpoint cannot hold.
         text: the value as JSON, or for "other" something that differs once the value differs.
         arrays: the arrays.
+        held: for "other", the objects behind `text`. While they live, no other object takes their addresses.
     """
 
     kind: str
     text: str = ""
     arrays: tuple[np.ndarray, ...] = ()
+    held: Any = None
 
     def is_same(self, other: Attribute) -> bool:
         """Return whether both hold one value."""
@@ -121,7 +123,15 @@ def _attribute(value: Any) -> Attribute:
         return Attribute("array", arrays=(_copied(value),))
     if type(value) is list and value and all(map(_is_array, value)):
         return Attribute("arrays", arrays=tuple(map(_copied, value)))
-    return Attribute("other", repr(value) if isinstance(value, _CONTAINERS) else f"{type(value)} {id(value)}")
+    text = repr(value) if isinstance(value, _CONTAINERS) else f"{type(value)} {id(value)}"
+    return Attribute("other", text, held=_objects_in(value))
+
+
+def _objects_in(value: Any) -> Any:
+    """Return a list of lists of what containers hold now; anything else is itself."""
+    if not isinstance(value, _CONTAINERS):
+        return value
+    return [_objects_in(each) for each in (value.items() if isinstance(value, dict) else value)]
 
 
 def _is_json(value: Any) -> bool:

@@ -15,6 +15,7 @@ from distrain.errors import CheckpointError, ConfigurationError
 from distrain.runs.checkpoint import Checkpoint
 from distrain.runs.progress import Progress
 from distrain.training.callbacks.keras_callbacks import KerasCallbacks
+from distrain.training.callbacks.state import attributes_of, changed
 from distrain.training.loop.events import Decision
 
 
@@ -226,3 +227,21 @@ def test_a_forged_history_is_refused(forged):
     restored = Checkpoint(Path("step-00000005"), {}, {"callbacks": {"attributes": {"History.0": forged}}})
     with pytest.raises(CheckpointError, match="forged or damaged"):
         callbacks.restore_history(restored)
+
+
+class Helper:
+    """An object that a checkpoint cannot hold."""
+
+
+@pytest.mark.parametrize("of", [lambda one: one, lambda one: [one], lambda one: {"list": [one]}])
+def test_another_object_is_a_change_also_at_the_address_of_the_first(of):
+    callback = keras.callbacks.Callback()
+    callback.helper = of(Helper())
+    baseline = attributes_of(callback)
+    addresses = set()
+    for _ in range(20):
+        callback.helper = None  # the memory is free again
+        callback.helper = of(Helper())
+        addresses.add(id(callback.helper))
+        assert list(changed(baseline, attributes_of(callback))) == ["helper"]
+    assert len(addresses) < 20
