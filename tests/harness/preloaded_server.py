@@ -79,6 +79,8 @@ def serve(descriptor: int) -> dict[str, Any]:
         selector.register(sys.stdin.buffer.raw, selectors.EVENT_READ)
         while True:
             for key, _ in selector.select():
+                if isinstance(key.data, Client) and key.data.connection.fileno() == -1:
+                    continue  # its process ended in the same round
                 if key.fileobj is sys.stdin.buffer.raw:
                     for other in selector.get_map().values():
                         if isinstance(other.data, Client):
