@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+from long_turns import take_long_turns
 from preloaded import share_server
 
 # Processes that tests start inherit ignored signals: SIGHUP from nohup, SIGINT from a shell's background job.
@@ -20,8 +21,9 @@ settings.load_profile("untimed")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let the test processes of `launch/test.sh` share one server of imports."""
+    """Let the test processes of `launch/test.sh` share one server of imports, and take long turns on processors."""
     if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        take_long_turns()
         share_server()
 
 
