@@ -129,8 +129,7 @@ def _join(strategy: str, config: TrainConfig, world: World, environ: Mapping[str
 
     own = own_device_or_error(environ, world, config.devices)  # before the backend touches TensorFlow
     on_gpu = isinstance(own, str) and own != CPU
-    for name, value in idle_settings(world, shares_memory=not on_gpu).items():
-        os.environ.setdefault(name, value)
+    set_idle_variables(world, shares_memory=not on_gpu)
     with _alarm(world):
         collectives: Collectives
         if strategy == "horovod":
@@ -162,8 +161,10 @@ def _join(strategy: str, config: TrainConfig, world: World, environ: Mapping[str
     return distribution
 
 
-def idle_settings(world: World, *, shares_memory: bool) -> dict[str, str]:
-    """Return variables that MPI and Horovod read at their start, so that waiting takes no core from the step.
+def set_idle_variables(world: World, *, shares_memory: bool) -> None:
+    """Set variables that MPI and Horovod read at their start, so that waiting takes no core from the step.
+
+    A variable that is set already stays.
 
     A rank that waits in Open MPI yields its core to the step or the loader. If ranks sum in shared memory, Horovod's
     thread wakes 50 times a second, not a thousand times. Over Gloo, cycles of 10 and 50 ms made steps of two ranks 9 to
@@ -173,10 +174,9 @@ def idle_settings(world: World, *, shares_memory: bool) -> dict[str, str]:
         world: the position of this rank.
         shares_memory: whether ranks of one machine sum in shared memory.
     """
-    settings = {"OMPI_MCA_mpi_yield_when_idle": "1"}
+    os.environ.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")
     if shares_memory and world.local_size == world.size <= MAX_RANKS:
-        settings["HOROVOD_CYCLE_TIME"] = "20"  # milliseconds
-    return settings
+        os.environ.setdefault("HOROVOD_CYCLE_TIME", "20")  # milliseconds
 
 
 @contextmanager

@@ -81,13 +81,12 @@ def _join(devices: str | None) -> World:
 
         local_devices(os.environ, devices)
     else:
-        from distrain.distribution.choose import idle_settings
+        from distrain.distribution.choose import set_idle_variables
         from distrain.distribution.device_agreement import agree_on_devices, own_device_or_error
         from distrain.distribution.devices import CPU
 
         own = own_device_or_error(os.environ, world, devices)  # before Horovod touches TensorFlow
-        for name, value in idle_settings(world, shares_memory=False).items():
-            os.environ.setdefault(name, value)
+        set_idle_variables(world, shares_memory=False)
         try:
             from distrain.distribution.collectives import horovod
         except ImportError as error:

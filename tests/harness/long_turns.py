@@ -3,7 +3,7 @@
 Decides: how long a turn is. Never: which process has priority.
 
 The test processes and their ranks outnumber the processors. With longer turns, six files of such tests took 111 s in
-place of 127 (benchmarks/LOG.md). Linux knows this setting since 6.12; other systems keep their turns.
+place of 125 and 131 (benchmarks/LOG.md). Linux knows this setting since 6.12; other systems keep their turns.
 """
 
 from __future__ import annotations

@@ -105,10 +105,8 @@ def is_gone(pid):
 )
 def test_a_stopped_process_ends_all_and_leaves_nothing(text, tmp_path, target, number, code):
     out = tmp_path / "out"
-    python = (
-        [sys.executable] if (target, number) == ("chief", signal.SIGKILL) else None
-    )  # here workers lose their parent
-    arguments = command(text, out, "--workers", "3", python=python)
+    loses_parent = (target, number) == ("chief", signal.SIGKILL)
+    arguments = command(text, out, "--workers", "3", python=[sys.executable] if loses_parent else None)
     environ = {**os.environ, MARK: (mark := new_mark())}
     with subprocess.Popen(arguments, stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=environ) as process:
         scratch = tmp_path / ".out.preparing" / "scratch"
@@ -122,7 +120,7 @@ def test_a_stopped_process_ends_all_and_leaves_nothing(text, tmp_path, target, n
     if target == "worker":
         assert errors.count(b"worker process 2 of --workers 3 was killed by SIGKILL") == 1
     assert b"Traceback" not in errors
-    if (target, number) != ("chief", signal.SIGKILL):
+    if not loses_parent:
         assert [*tmp_path.iterdir()] == []
     few = text.with_name("few.csv")  # whatever the stopped process left, the next one prepares a folder
     prepare(PrepareConfig(train=few, out=out, workers=1), console=Console(quiet=True))
