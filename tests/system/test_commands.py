@@ -168,7 +168,7 @@ class Refused(NamedTuple):
 
 @pytest.fixture(scope="module")
 def refused(distrain, trained, text, tmp_path_factory):
-    """Commands that fail, two at a time."""
+    """Commands that fail."""
     run, _ = trained
     config = (run / "config.json").read_bytes()
     folder = tmp_path_factory.mktemp("refused")
@@ -180,18 +180,24 @@ def refused(distrain, trained, text, tmp_path_factory):
     diverging = ("--data", text["ngram"], "--learning-rate", 1e30, "--no-jit")
     every_step = ("--global-batch-size", 64, "--checkpoint-every", 1)
     one_step = ("--global-batch-size", 331)  # the loss of the only step is finite
-    commands = {
+    of_the_finished_run = {  # one after the other, because a run has one process at a time
         "seed": ("train", "--run", run, "--data", text["ngram"], *own, "--seed", 1),
         "learning rate": ("train", "--run", run, "--data", text["ngram"], *own[:2], "--learning-rate", 0.02),
         "other data": ("train", "--run", run, "--data", text["sequence"], *own),
         "other data to evaluate": ("evaluate", "--run", run, "--data", text["sequence"]),
+    }
+    of_new_runs = {
         "cut shard": ("train", "--run", folder / "cut shard", "--data", cut),
         "divergence": ("train", "--run", folder / "divergence", *diverging, *every_step),
         "divergence in validation": ("train", "--run", folder / "divergence in validation", *diverging, *one_step),
     }
+
+    def in_turn(commands):
+        return {name: distrain(*command) for name, command in commands.items()}
+
     with ThreadPoolExecutor(2) as pool:
-        ended = pool.map(lambda command: distrain(*command), commands.values())
-        return Refused(folder, shard, config, dict(zip(commands, ended, strict=True)))
+        ended, others = pool.map(in_turn, (of_the_finished_run, of_new_runs))
+    return Refused(folder, shard, config, ended | others)
 
 
 @pytest.mark.parametrize(

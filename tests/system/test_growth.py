@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
+from concurrent.futures.thread import _WorkItem
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from waiting import wait_until
 
 import distrain
 
@@ -19,7 +21,7 @@ import distrain
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 WARM, LAST = 30, 90  # epochs: functions are traced, and all checkpoints that stay are there
-EPOCHS_OF_A_CENSUS = 5  # the fewest objects of a type count, because a thread may be writing a checkpoint in one epoch
+EPOCHS_OF_A_CENSUS = 5  # the fewest objects of a type count
 MAX_LASTING = 30  # objects that hold others; a leak of one for each of the 60 epochs would be more
 CACHES = {"ReferenceType", "builtin_function_or_method"}  # what abstract classes remember of classes that they met
 
@@ -37,11 +39,16 @@ class Census(keras.callbacks.Callback):
         for last in (WARM, LAST):
             if not last - EPOCHS_OF_A_CENSUS <= epoch < last:
                 continue
+            wait_until(_no_checkpoint_is_being_written)  # by a thread of low priority
             gc.collect()
             living = Counter(type(value).__name__ for value in gc.get_objects())
             self.objects[last] = self.objects.get(last, living) & living  # the smaller of two counts
             self.files[last] = _entries("/proc/self/fd")
             self.threads[last] = _entries("/proc/self/task")
+
+
+def _no_checkpoint_is_being_written() -> bool:
+    return not any(isinstance(value, _WorkItem) for value in gc.get_objects())
 
 
 def _entries(folder: str) -> int:
