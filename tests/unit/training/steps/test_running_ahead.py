@@ -115,36 +115,43 @@ class Ahead(SingleDevice):
     runs_ahead = property(lambda self: True, lambda self, value: None)
 
 
-def linear(optimizer=None):
+def linear():
     keras.utils.set_random_seed(1)
     model = keras.Sequential([keras.Input((4,)), keras.layers.BatchNormalization(), keras.layers.Dense(2)])
-    model.compile(optimizer or keras.optimizers.Adam(0.05), "mse")
+    model.compile(keras.optimizers.SGD(0.05, momentum=0.9), "mse")
     return model
 
 
-def steps_of(features, replicas, **settings):
+def steps_of(features, replicas, *, jit_compile=False, **settings):
     """A model, its compiled steps, and the batches of five steps."""
     examples = array_examples(features, Y)
     sample = sample_batch(examples)
-    task = make_task(linear, sample, scope=replicas.scope(), num_columns={})
+    task = make_task(linear, sample, scope=replicas.scope(), num_columns={}, jit_compile=jit_compile)
     order = epoch_order(60, seed=0, epoch=0, shuffle=False)
     batches = list(epoch_batches(examples, EpochPlan(60, 1, 12), order, replicas=range(1)))
     return task, make_train_steps(task, replicas, batch_specs(sample), **settings), batches
 
 
+def variables_of(task):
+    return [*task.model.variables, *task.optimizer.variables]
+
+
 def state_of(task):
-    return [variable.numpy() for variable in [*task.model.variables, *task.optimizer.variables]]
+    return [variable.numpy() for variable in variables_of(task)]
 
 
-@pytest.mark.parametrize("at_once", [1, 2])
-def test_an_update_that_selects_is_the_update_of_a_condition(at_once):
-    states = []
-    for replicas in (SingleDevice(), Ahead()):
-        task, train, batches = steps_of(X, replicas, steps_per_execution=at_once)
-        outcomes = [each for first in (0, 2) for each in train(batches[first : first + at_once])]
-        states.append([*state_of(task), *(sums for outcome in outcomes for sums in outcome.sums)])
-    for own, wanted in zip(*states, strict=True):
-        np.testing.assert_allclose(own, wanted, rtol=1e-6, atol=1e-7)
+def test_an_update_that_selects_is_the_update_of_a_condition():
+    """XLA compiles both; calls of one step and of two end at the weights and sums of the condition."""
+
+    def trained(replicas, at_once):
+        task, train, batches = steps_of(X, replicas, jit_compile=True, steps_per_execution=at_once)
+        outcomes = [each for first in range(0, 4, at_once) for each in train(batches[first : first + at_once])]
+        return [*state_of(task), *(sums for outcome in outcomes for sums in outcome.sums)]
+
+    condition = trained(SingleDevice(), 1)
+    for at_once in (1, 2):
+        for own, wanted in zip(trained(Ahead(), at_once), condition, strict=True):
+            np.testing.assert_allclose(own, wanted, rtol=1e-6, atol=1e-7, err_msg=f"{at_once} at once")
 
 
 def test_no_step_after_a_bad_one_changes_anything_although_nobody_read_its_outcome():
@@ -163,9 +170,11 @@ def test_no_step_after_a_bad_one_changes_anything_although_nobody_read_its_outco
 def test_a_bad_step_that_is_skipped_changes_nothing_and_the_next_step_counts():
     features = X.copy()
     features[13, 0] = np.inf
-    states = []
-    for numbers in ((0, 1, 2), (0, 2)):
-        task, train, batches = steps_of(features, Ahead(), skips=True)
+    task, train, batches = steps_of(features, Ahead(), skips=True)
+    start, states = state_of(task), []
+    for numbers in ((0, 2), (0, 1, 2)):
+        for variable, value in zip(variables_of(task), start, strict=True):
+            variable.assign(value)
         read = [train([batches[number]]) for number in numbers]
         assert [len(list(outcomes)) for outcomes in read] == [1] * len(numbers)
         states.append(state_of(task))
@@ -178,16 +187,23 @@ def ahead(monkeypatch):
     monkeypatch.setattr(SingleDevice, "runs_ahead", Ahead.runs_ahead)
 
 
-def fit(run, features=X, **settings):
+def fit(run, features=X, *, build=linear, **settings):
     fixed = {"global_batch_size": 12, "epochs": 2, "keep": 9, "strategy": "single", "devices": "cpu:1"}
-    return distrain.fit(linear, x=features, y=Y, run=run, **fixed, **settings)
+    return distrain.fit(build, x=features, y=Y, run=run, jit_compile=False, **fixed, **settings)
 
 
-def test_checkpoints_hold_the_weights_of_their_step(tmp_path, monkeypatch):
-    fit(tmp_path / "a", checkpoint_every=3)
-    monkeypatch.setattr(SingleDevice, "runs_ahead", Ahead.runs_ahead)
-    fit(tmp_path / "b", checkpoint_every=3)
-    paths = [list_checkpoints(tmp_path / run / "checkpoints") for run in "ab"]
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run ahead that nothing stops, and its folder."""
+    run = tmp_path_factory.mktemp("ahead") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SingleDevice, "runs_ahead", Ahead.runs_ahead)
+        return fit(run, checkpoint_every=3), run
+
+
+def test_checkpoints_hold_the_weights_of_their_step(tmp_path, whole):
+    fit(tmp_path / "run", checkpoint_every=3)
+    paths = [list_checkpoints(run / "checkpoints") for run in (tmp_path / "run", whole[1])]
     assert [path.name for path in paths[0]] == [path.name for path in paths[1]]
     assert len(paths[0]) == 5  # steps 3, 5, 6, 9, 10
     for own, wanted in zip(*paths, strict=True):
@@ -196,9 +212,7 @@ def test_checkpoints_hold_the_weights_of_their_step(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("ahead")
-def test_a_stop_saves_the_step_that_had_begun_and_a_resume_ends_at_the_same_bits(tmp_path):
-    whole = fit(tmp_path / "whole")
-
+def test_a_stop_saves_the_step_that_had_begun_and_a_resume_ends_at_the_same_bits(tmp_path, whole):
     class Stop(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
             os.kill(os.getpid(), signal.SIGTERM)
@@ -206,7 +220,7 @@ def test_a_stop_saves_the_step_that_had_begun_and_a_resume_ends_at_the_same_bits
     with pytest.raises(StopRequested, match="at step 2,"):
         fit(tmp_path / "halves", callbacks=[Stop()])
     halves = fit(tmp_path / "halves")
-    assert halves.summary["weights_sha256"] == whole.summary["weights_sha256"]
+    assert halves.summary["weights_sha256"] == whole[0].summary["weights_sha256"]
 
 
 @pytest.mark.usefixtures("ahead")
@@ -244,13 +258,12 @@ class Errors(keras.metrics.Metric):
 def test_the_state_of_a_metric_has_the_shape_of_its_variable(tmp_path, monkeypatch):
     def build():
         model = linear()
-        model.compile("adam", "mse", metrics=[Errors()])
+        model.compile("sgd", "mse", metrics=[Errors()])
         return model
 
-    settings = {"x": X, "y": Y, "global_batch_size": 12, "strategy": "single", "devices": "cpu:1"}
-    histories = [distrain.fit(build, run=tmp_path / "a", **settings).history]
+    histories = [fit(tmp_path / "a", build=build).history]
     monkeypatch.setattr(SingleDevice, "runs_ahead", Ahead.runs_ahead)
-    histories.append(distrain.fit(build, run=tmp_path / "b", **settings).history)
+    histories.append(fit(tmp_path / "b", build=build).history)
     own, wanted = ([epoch["errors"] for epoch in history] for history in histories)
     assert min(wanted) > 1
     np.testing.assert_allclose(own, wanted, rtol=1e-5)
