@@ -102,7 +102,7 @@ def test_callbacks_are_called_as_by_fit():
 
     def model():
         model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
-        model.compile("sgd", "mse")
+        model.compile("sgd", "mse", run_eagerly=True)
         return model
 
     diary, witness = Diary(), Diary()
@@ -141,7 +141,7 @@ def test_a_callback_that_stops_in_a_batch_stops_after_it_as_under_fit(hook):
     diary, witness = Diary(), Diary()
     drive(make([Stops(), diary], num_epochs=1), 1, 3)
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
-    model.compile("sgd", "mse")
+    model.compile("sgd", "mse", run_eagerly=True)
     data = keras.ops.ones((3, 1))
     settings = {"batch_size": 1, "epochs": 1, "validation_data": (data, data), "verbose": 0}
     model.fit(data, data, callbacks=[Stops(), witness], **settings)

@@ -33,17 +33,17 @@ def data_of(num_classes, num_rows=61):
     return rng.normal(size=(num_rows, 4)).astype(np.float32), rng.integers(0, num_classes, num_rows).astype(np.int32)
 
 
-def counts_of(task, examples, num_classes, *, num_replicas, batch_size):
-    """Sum the counts of all batches, also of batches for idle replicas."""
+def counts_of(task, examples, num_classes, divisions):
+    """For each number of replicas and batch size, the sum of all batches' counts, also of idle replicas' batches."""
     sample = sample_batch(examples)
     step = make_count_step(task, SingleDevice(), batch_specs(sample), choose_counting(task, sample, num_classes))
-    plan = EpochPlan(examples.num_examples, num_replicas, batch_size)
-    order = epoch_order(plan.num_examples, seed=0, epoch=0, shuffle=False)
-    steps = epoch_batches(examples, plan, order, replicas=range(num_replicas))
-    return sum(step([batch]).sums[0].astype(np.float64) for batches in steps for batch in batches)
+    order = epoch_order(examples.num_examples, seed=0, epoch=0, shuffle=False)
+    for num_replicas, batch_size in divisions:
+        plan = EpochPlan(examples.num_examples, num_replicas, batch_size)
+        steps = epoch_batches(examples, plan, order, replicas=range(num_replicas))
+        yield sum(step([batch]).sums[0].astype(np.float64) for batches in steps for batch in batches)
 
 
-@pytest.mark.parametrize(("num_replicas", "batch_size"), [(1, 61), (1, 8), (3, 15), (4, 20)])
 @pytest.mark.parametrize(
     ("num_classes", "outputs", "activation", "loss"),
     [
@@ -54,21 +54,22 @@ def counts_of(task, examples, num_classes, *, num_replicas, batch_size):
         (MAX_CONFUSION_CLASSES + 1, MAX_CONFUSION_CLASSES + 1, None, "sparse_categorical_crossentropy"),
     ],
 )
-def test_each_example_counts_once(num_classes, outputs, activation, loss, num_replicas, batch_size):
+def test_each_example_counts_once(num_classes, outputs, activation, loss):
     x, y = data_of(num_classes)
     examples = array_examples(x, y)
     task = task_of(examples, outputs, activation, loss)
     assert choose_counting(task, sample_batch(examples), num_classes)
-    counts = counts_of(task, examples, num_classes, num_replicas=num_replicas, batch_size=batch_size)
     found = task.model.predict(x, verbose=0)
     middle = 0.5 if activation else 0.0
     predicted = (found[:, 0] > middle).astype(int) if outputs == 1 else found.argmax(axis=1)
     expected = confusion_matrix(y, predicted, labels=range(num_classes))
     if num_classes > MAX_CONFUSION_CLASSES:
         expected = np.stack([np.diagonal(expected), expected.sum(0), expected.sum(1)])
-    np.testing.assert_array_equal(counts, expected)
     names = [str(number) for number in range(num_classes)]
-    assert sum(row["support"] for row in class_figures(counts, names)["classes"].values()) == len(x)
+    divisions = [(1, 61), (1, 8), (3, 15), (4, 20)]
+    for division, counts in zip(divisions, counts_of(task, examples, num_classes, divisions), strict=True):
+        np.testing.assert_array_equal(counts, expected, err_msg=f"replicas and batch size {division}")
+        assert sum(row["support"] for row in class_figures(counts, names)["classes"].values()) == len(x)
 
 
 def test_models_that_predict_no_class():
@@ -91,7 +92,7 @@ def test_each_label_counts_once(activation, num_replicas, batch_size):
     examples = array_examples(x, y)
     loss = keras.losses.BinaryCrossentropy(from_logits=activation is None)
     task = task_of(examples, 4, activation, loss)
-    counts = counts_of(task, examples, 4, num_replicas=num_replicas, batch_size=batch_size)
+    (counts,) = counts_of(task, examples, 4, [(num_replicas, batch_size)])
     predicted = task.model.predict(x, verbose=0) > (0.5 if activation else 0.0)
     found = label_figures(counts, "abcd")
     expected = precision_recall_fscore_support(y, predicted, zero_division=0)

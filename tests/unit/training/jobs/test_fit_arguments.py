@@ -65,7 +65,7 @@ def test_a_validation_split_takes_the_rows_that_keras_takes(fraction):
             seen.append(logs["loss"])
 
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, kernel_initializer="ones")])
-    model.compile(keras.optimizers.SGD(0.0), "mse")
+    model.compile(keras.optimizers.SGD(0.0), "mse", run_eagerly=True)
     try:
         model.fit(X, Y[:, None], validation_split=fraction, verbose=0, callbacks=[Rows()])
     except ValueError:

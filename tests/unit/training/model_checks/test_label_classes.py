@@ -87,7 +87,7 @@ def test_a_wrong_label_anywhere_is_told_in_one_sentence(row, label):
     labels[row] = label
 
     with pytest.raises(DataError) as caught:
-        distrain.fit(compiled, (X, labels), epochs=1, batch_size=8, devices="cpu:1")
+        distrain.fit(compiled, (X, labels), epochs=1, batch_size=8, devices="cpu:1", jit_compile=False)
     message = str(caught.value)
     assert f"example {row} has {label}, but the model has 3 outputs" in message
     assert "\n" not in message
@@ -96,11 +96,11 @@ def test_a_wrong_label_anywhere_is_told_in_one_sentence(row, label):
 def test_a_wrong_label_of_the_validation_data():
     wrong = np.where(np.arange(40) == 7, 9, Y)
     with pytest.raises(DataError, match="example 7 has 9, but the model has 3 outputs"):
-        distrain.fit(compiled, (X, Y), (X, wrong), epochs=1, batch_size=8, devices="cpu:1")
+        distrain.fit(compiled, (X, Y), (X, wrong), epochs=1, batch_size=8, devices="cpu:1", jit_compile=False)
 
 
 def test_labels_that_a_loss_of_the_user_counts_from_1_train_as_labels_from_0():
-    settings = {"epochs": 1, "global_batch_size": 8, "devices": "cpu:1", "optimizer": "sgd"}
+    settings = {"epochs": 1, "global_batch_size": 8, "devices": "cpu:1", "optimizer": "sgd", "jit_compile": False}
     from_0, from_1 = (
         distrain.fit(one_output, (X, labels), loss=loss, **settings).model.get_weights()
         for labels, loss in ((Y, sparse()), (Y + 1, Shifted()))

@@ -17,7 +17,6 @@ def masked_layers() -> list:
     return [
         keras.Input((5,), dtype="int32"),
         keras.layers.Embedding(7, 3, mask_zero=True),
-        keras.layers.LSTM(2, return_sequences=True),
     ]
 
 

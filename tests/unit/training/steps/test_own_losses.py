@@ -71,9 +71,9 @@ CASES = {
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")  # from within Keras
-@pytest.mark.parametrize("accumulation_steps", [1, 3])
 @pytest.mark.parametrize("name", CASES)
-def test_a_loss_is_that_of_keras(name, accumulation_steps):
+def test_a_loss_is_that_of_keras(name):
+    """With one microbatch in a step, and with three."""
     make, loss = CASES[name]
 
     def build() -> Any:
@@ -81,6 +81,8 @@ def test_a_loss_is_that_of_keras(name, accumulation_steps):
         return make()
 
     case = Case(name, build, lambda: {"optimizer": keras.optimizers.SGD(0.01), "loss": loss}, (X, Y, WEIGHTS), (X, Y))
-    difference = apart(by_keras(case), by_distrain(case, strategy="single", accumulation_steps=accumulation_steps))
-    assert difference.weights <= 1e-5
-    assert difference.metrics <= 2e-6, difference.where
+    witness = by_keras(case)
+    for accumulation_steps in (1, 3):
+        difference = apart(witness, by_distrain(case, strategy="single", accumulation_steps=accumulation_steps))
+        assert difference.weights <= 1e-5, accumulation_steps
+        assert difference.metrics <= 2e-6, (accumulation_steps, difference.where)

@@ -20,9 +20,9 @@ class Ahead(SingleDevice):
 
 
 def words():
-    """A model whose gradients are rows of an embedding, and matrices."""
+    """A model whose gradients are rows of an embedding, and a matrix."""
     keras.utils.set_random_seed(1)
-    layers = [keras.layers.Embedding(6, 4), keras.layers.Flatten(), keras.layers.Dense(3)]
+    layers = [keras.layers.Embedding(6, 4), keras.layers.Flatten(), keras.layers.Dense(3, use_bias=False)]
     return keras.Sequential([keras.Input((5,), dtype="int32"), *layers])
 
 
