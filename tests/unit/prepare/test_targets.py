@@ -9,11 +9,18 @@ import logging
 import numpy as np
 import pytest
 from prepared_data import Result, fails, tree
+from rich.console import Console
 from sklearn.preprocessing import MultiLabelBinarizer
+from threads_as_processes import on_all
 
+from distrain.cluster.error_relay import ErrorRelay
+from distrain.config import PrepareConfig
+from distrain.data.prepared.dataset_index import open_dataset
 from distrain.data.sources import part_examples
 from distrain.errors import ConfigurationError, DataError
 from distrain.prepare import targets
+from distrain.prepare.pipeline import prepare
+from distrain.text.readers import blocks
 
 LABELS = ["art", "sea", "war", "Über"]
 WORDS = {"art": "paint brush", "sea": "ship wave", "war": "gun siege", "Über": "café schön"}
@@ -53,9 +60,9 @@ def write_parquet(path, rows):
     return path
 
 
-def arrays(result, part):
+def arrays(dataset, part):
     """Labels as 0 and 1 or as numbers, and weights, in the order of the rows."""
-    examples = part_examples(result.dataset.parts[part], length=1)
+    examples = part_examples(dataset.parts[part], length=1)
     count = examples.num_examples
     _, labels, weights = examples.load(np.array([[0, count]]), np.arange(count))(0, count)
     return labels, weights
@@ -77,37 +84,51 @@ def test_labels_are_those_of_a_binarizer_in_each_format(tmp_path, write, name, s
     assert result.dataset.classes == tuple(sorted(LABELS))
     binarizer = MultiLabelBinarizer(classes=sorted(LABELS))
     for part, rows in (("train", train), ("test", test)):
-        labels, weights = arrays(result, part)
+        labels, weights = arrays(result.dataset, part)
         np.testing.assert_array_equal(labels, binarizer.fit_transform([row[0] for row in rows]))
         assert weights.tolist() == [row[2] for row in rows]
 
 
+def on_threads(size, monkeypatch, **settings):
+    """Prepare on `size` ranks, which are threads here, each of several blocks of a few rows."""
+    monkeypatch.setattr(blocks, "BLOCK_ROWS", 200)
+
+    config = PrepareConfig(**settings)
+    results = on_all(size, lambda process: prepare(config, console=Console(quiet=True), group=ErrorRelay(process)))
+    assert results == [None] * size, results
+
+
 @pytest.mark.parametrize("task", ["multilabel", "regression"])
 @pytest.mark.parametrize("vectorizer", ["ngram", "sequence"])
-def test_processes_do_not_change_a_byte(tmp_path, task, vectorizer):
+def test_ranks_do_not_change_a_byte(tmp_path, monkeypatch, task, vectorizer):
+    rows = labelled(900)
     column = "label" if task == "multilabel" else "target"
-    path = write_lines(tmp_path / "a.jsonl", labelled(9000))  # three blocks
-    settings = {"train": path, "task": task, "label_column": column, "weight_column": "weight"}
-    one, _ = (
-        Result(**settings, out=tmp_path / str(workers), workers=workers, vectorizer=vectorizer) for workers in (1, 2)
-    )
+    settings = {"train": write_lines(tmp_path / "a.jsonl", rows), "label_column": column, "weight_column": "weight"}
+    for size in (1, 2):
+        on_threads(size, monkeypatch, **settings, out=tmp_path / str(size), task=task, vectorizer=vectorizer)
     assert tree(tmp_path / "1") == tree(tmp_path / "2")
-    assert one.dataset.parts["test"].num_rows > 700
-    rows = labelled(9000)
-    kept = np.concatenate([arrays(one, part)[1] for part in ("train", "test")])
+    dataset = open_dataset(tmp_path / "1")
+    assert dataset.parts["test"].num_rows > 70
+    kept = np.concatenate([arrays(dataset, part)[1] for part in ("train", "test")])
     assert sorted(kept.tolist()) == sorted(row[2] for row in rows)
 
 
 @pytest.mark.parametrize("task", ["classification", "multilabel"])
-def test_processes_do_not_change_a_byte_of_many_groups(tmp_path, task):
-    path = tmp_path / "a.jsonl"
-    with path.open("w", encoding="utf-8") as file:
-        for number, (_, text, *_) in enumerate(labelled(9000)):
-            topic = number % 300
-            label = f"c{topic}" if task == "classification" else [f"c{topic}", f"c{number % 7}"]
-            file.write(json.dumps({"label": label, "text": f"{text} t{topic}"}) + "\n")
+def test_ranks_do_not_change_a_byte_of_many_groups(tmp_path, monkeypatch, task):
+    rows = []
+    for number, (_, text, *rest) in enumerate(labelled(900)):
+        topic = f"t{number % 300}"
+        rows.append((topic if task == "classification" else [topic, f"c{number % 7}"], f"{text} {topic}", *rest))
+    path = write_lines(tmp_path / "a.jsonl", rows)
+    for size in (1, 2):
+        on_threads(size, monkeypatch, train=path, out=tmp_path / str(size), vectorizer="ngram", top_k=100)
+    assert tree(tmp_path / "1") == tree(tmp_path / "2")
+
+
+def test_worker_processes_do_not_change_a_byte(tmp_path):
+    settings = {"train": write_lines(tmp_path / "a.jsonl", labelled(8200)), "weight_column": "weight"}  # three blocks
     for workers in (1, 2):
-        Result(train=path, out=tmp_path / str(workers), workers=workers, vectorizer="ngram", top_k=100)
+        Result(**settings, out=tmp_path / str(workers), workers=workers, task="multilabel", vectorizer="ngram")
     assert tree(tmp_path / "1") == tree(tmp_path / "2")
 
 
@@ -115,7 +136,7 @@ def test_the_first_row_of_each_label_is_never_held_out(tmp_path):
     rows = [([label], f"{label} text", 1.0, 1.0) for label in (*LABELS, *["war"] * 40)]
     path = write_lines(tmp_path / "a.jsonl", rows)
     result = Result(train=path, out=tmp_path / "out", vectorizer="sequence", holdout=0.95)
-    labels, _ = arrays(result, "train")
+    labels, _ = arrays(result.dataset, "train")
     assert len(labels) < 20
     assert labels.any(axis=0).all()
 
@@ -124,7 +145,7 @@ def test_numbers_and_their_scale(tmp_path):
     train = labelled(50)
     path = write_lines(tmp_path / "a.jsonl", train)
     result = Result(train=path, test=path, out=tmp_path / "out", task="regression", label_column="target")
-    labels, weights = arrays(result, "train")
+    labels, weights = arrays(result.dataset, "train")
     expected = np.float32([row[3] for row in train])
     assert labels.dtype == np.float32
     np.testing.assert_array_equal(labels, expected)
@@ -190,7 +211,7 @@ def test_a_weight_is_no_text(tmp_path):
     path.write_text("label,text,w\n" + "a,one thing,77\nb,two things,88\n" * 5)
     result = Result(train=path, test=path, out=tmp_path / "out", weight_column="w", vectorizer="sequence")
     assert result.dataset.num_features == 2 + 4  # one, two, thing, things
-    assert arrays(result, "train")[1].tolist() == [77, 88] * 5
+    assert arrays(result.dataset, "train")[1].tolist() == [77, 88] * 5
 
 
 def test_what_a_label_may_be(tmp_path):
@@ -199,7 +220,7 @@ def test_what_a_label_may_be(tmp_path):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows * 3))
     result = Result(train=path, test=path, out=tmp_path / "out", vectorizer="sequence")
     assert result.dataset.classes == ("2", "a", "b", "true")
-    assert arrays(result, "train")[0].tolist() == [[1, 1, 0, 1], [0, 0, 1, 0], [0, 0, 0, 0]] * 3
+    assert arrays(result.dataset, "train")[0].tolist() == [[1, 1, 0, 1], [0, 0, 1, 0], [0, 0, 0, 0]] * 3
 
 
 @pytest.mark.parametrize(

@@ -184,10 +184,10 @@ def test_a_long_run_stays_a_small_page(tmp_path):
     run = make_run(tmp_path / "run")
     line = '{"event": "%s", "step": %d, "epoch": 9, "steps_per_epoch": 99, "loss": 0.%d, "accuracy": 0.%d}\n'
     with (run / "metrics.jsonl").open("a") as log:
-        for step in range(41, 50_000):
+        for step in range(41, 12_000):
             log.write(line % ("step" if step % 5 else "epoch", step, step * 7919 % 9973, step * 104729 % 9973))
     write_report([run, run, run], tmp_path / "report.html")
-    assert (tmp_path / "report.html").stat().st_size < 1_000_000
+    assert (tmp_path / "report.html").stat().st_size < 150_000  # 690 kB with all points, 190 kB with all rows
 
 
 def test_names_are_as_short_as_tells_runs_apart():

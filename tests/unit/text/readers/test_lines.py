@@ -9,7 +9,8 @@ import pytest
 import zstandard
 from reading import read, refused, write
 
-from distrain.text.readers.tally import FREE_BYTES, Bounds
+from distrain.text.readers import tally
+from distrain.text.readers.tally import Bounds
 
 
 def compressed(name, content):
@@ -114,13 +115,14 @@ def test_a_window_of_zstd_beyond_the_bound_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.csv.gz", "a.csv.zst", "a.jsonl.gz"])
-def test_text_that_expands_too_far_is_refused(tmp_path, name):
+def test_text_that_expands_too_far_is_refused(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(tally, "FREE_BYTES", tally.FREE_BYTES // 16)
     text = b"word " * 10_000
     line = b'{"label": 1, "text": "%b"}\n' % text if "jsonl" in name else b"1,%b\n" % text
-    path = write(tmp_path / name, compressed(name[-3:].strip("."), line * (2**23 // len(line))))
-    assert read(path)[1].text_bytes > 2**22  # the first 64 MiB are free
+    path = write(tmp_path / name, compressed(name[-3:].strip("."), line * (2**19 // len(line))))
+    assert read(path)[1].text_bytes > 2**18  # the first 4 MiB are free
     piece = path.read_bytes()
     path.write_bytes(piece * 12)
     assert "--max-expansion" in refused(path)
-    assert read(path, bounds=Bounds(max_expansion=10_000))[1].text_bytes > FREE_BYTES
-    assert "--max-rows" in refused(path, bounds=Bounds(max_expansion=10_000, max_rows=1000))
+    assert read(path, bounds=Bounds(max_expansion=10_000))[1].text_bytes > tally.FREE_BYTES
+    assert "--max-rows" in refused(path, bounds=Bounds(max_expansion=10_000, max_rows=100))
