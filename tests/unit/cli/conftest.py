@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from distrain.cli.main import main
@@ -15,12 +17,21 @@ def alone(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.fixture
-def data(tmp_path, capsys):
-    """Make prepared text in the folder "data"."""
-    assert main(["synth", "--out", "text", "--rows", "120", "--words-per-row", "8"]) == 0
-    command = ["prepare", "--train", "text/train.csv", "--test", "text/test.csv", "--out", "data"]
+@pytest.fixture(scope="package")
+def made(tmp_path_factory):
+    """The folders "text" and "data", made once for all tests of commands."""
+    folder = tmp_path_factory.mktemp("made")
+    text, data = folder / "text", folder / "data"
+    assert main(["synth", "--out", str(text), "--rows", "120", "--words-per-row", "8"]) == 0
+    command = ["prepare", "--train", str(text / "train.csv"), "--test", str(text / "test.csv"), "--out", str(data)]
     assert main([*command, "--vectorizer", "ngram", "--top-k", "50"]) == 0
+    return folder
+
+
+@pytest.fixture
+def data(made, tmp_path, capsys):
+    """Copy text into the folder "text", and the same prepared into the folder "data"."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
     capsys.readouterr()
     return "data"
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import io
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -16,22 +18,22 @@ CONFIGS = {"synth": SynthConfig, "prepare": PrepareConfig, "train": TrainConfig,
 SETTINGS = [(command, setting) for command, config in CONFIGS.items() for setting in settings_of(config)]
 
 
-@pytest.fixture
-def help_of(capsys, monkeypatch):
-    """`help_of(command)` gives its help text in one line, without wrapping at hyphens."""
-    monkeypatch.setenv("COLUMNS", "1000")
-
-    def show(command):
-        with pytest.raises(SystemExit):
-            main([command, "--help"])
-        return " ".join(capsys.readouterr().out.split())
-
-    return show
+@pytest.fixture(scope="module")
+def help_of():
+    """The help text of each command in one line, without wrapping at hyphens."""
+    shown = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "1000")
+        for command in CONFIGS:
+            with redirect_stdout(io.StringIO()) as output, pytest.raises(SystemExit):
+                main([command, "--help"])
+            shown[command] = " ".join(output.getvalue().split())
+    return shown
 
 
 @pytest.mark.parametrize(("command", "setting"), SETTINGS)
 def test_each_setting_is_in_the_help_with_its_default(help_of, command, setting):
-    shown = help_of(command)
+    shown = help_of[command]
     default = f" (default: {setting.shown_default})" if setting.shown_default else ""
     assert f" {setting.option} " in shown
     assert setting.help + default in shown
@@ -51,7 +53,7 @@ def test_each_setting_is_in_the_help_with_its_default(help_of, command, setting)
     ],
 )
 def test_defaults_that_a_user_knows(help_of, command, option, default):
-    explained = help_of(command).split(f" {option} ")[-1]
+    explained = help_of[command].split(f" {option} ")[-1]
     assert explained.split("(default: ")[1].startswith(f"{default})")
 
 

@@ -105,18 +105,23 @@ SOURCES += [lambda: [(X[i], Y[i]) for i in range(NUM)], lambda: ArraySource(X, Y
 
 
 @pytest.mark.parametrize("make", SOURCES)
-@given(chosen=st.sets(st.integers(0, NUM - 1), min_size=1), data=st.data())
-def test_any_examples_of_a_window_come_in_their_order(make, chosen, data):
-    indices = np.array(data.draw(st.permutations(sorted(chosen))))
-    numbers = np.concatenate([np.arange(*span) for span in SPANS])[indices]
-    read = positional_examples(make()).load(SPANS, indices)
-    middle = data.draw(st.integers(0, len(indices)))
-    for start, stop in {(0, len(indices)), (0, middle), (middle, len(indices))}:
-        if start < stop:
-            features, labels, weights = read(start, stop)
-            np.testing.assert_array_equal(features, X[numbers[start:stop]])
-            np.testing.assert_array_equal(labels, Y[numbers[start:stop]])
-            assert weights == ()
+def test_any_examples_of_a_window_come_in_their_order(make):
+    examples = positional_examples(make())
+
+    @given(chosen=st.sets(st.integers(0, NUM - 1), min_size=1), data=st.data())
+    def check(chosen, data):
+        indices = np.array(data.draw(st.permutations(sorted(chosen))))
+        numbers = np.concatenate([np.arange(*span) for span in SPANS])[indices]
+        read = examples.load(SPANS, indices)
+        middle = data.draw(st.integers(0, len(indices)))
+        for start, stop in {(0, len(indices)), (0, middle), (middle, len(indices))}:
+            if start < stop:
+                features, labels, weights = read(start, stop)
+                np.testing.assert_array_equal(features, X[numbers[start:stop]])
+                np.testing.assert_array_equal(labels, Y[numbers[start:stop]])
+                assert weights == ()
+
+    check()
 
 
 @pytest.mark.parametrize("num_replicas", [1, 2, 3])

@@ -30,14 +30,18 @@ def packages(tmp_path, monkeypatch):
         (tmp_path / name).touch()
     build = tmp_path / "tensorflow/python/platform/build_info.py"
     build.write_text("build_info = collections.OrderedDict([('cuda_version', '12.5.1'), ('is_cuda_build', True)])\n")
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    record = tmp_path / "tensorflow-2.21.0.dist-info"
+    record.mkdir()
+    (record / "METADATA").write_text("Metadata-Version: 2.1\nName: tensorflow\nVersion: 2.21.0\n")
+    (record / "top_level.txt").write_text("tensorflow\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])  # searching all installed packages takes a quarter of a second
     monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
     return tmp_path
 
 
 def test_the_runtime_that_tensorflow_brings_is_found(packages):
     tensorflow = find_tensorflow()
-    assert (tensorflow.folder, tensorflow.cuda) == (packages / "tensorflow", "12.5.1")
+    assert tensorflow == environment.TensorFlow(("tensorflow2.21.0",), packages / "tensorflow", "12.5.1")
     found = find_cuda_libraries(tensorflow)
     assert found.runtime == packages / FILES[0]
     assert found.nccl == packages / FILES[3]

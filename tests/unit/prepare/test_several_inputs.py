@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-import sys
 
 import pytest
 import zstandard
@@ -17,7 +16,6 @@ from distrain.cluster.error_relay import ErrorRelay
 from distrain.config import PrepareConfig
 from distrain.errors import ConfigurationError, DataError
 from distrain.prepare.pipeline import prepare
-from distrain.prepare.worker_group import WorkerGroup
 
 
 def joined(folder, table, **settings):
@@ -179,17 +177,3 @@ def test_a_file_given_twice(tmp_path):
 def test_out_inside_a_folder_of_files(tmp_path):
     shards_of(tmp_path / "shards", rows(30))
     fails(ConfigurationError, "lies inside the input", train=tmp_path / "shards", out=tmp_path / "shards" / "out")
-
-
-def test_workers_receive_all_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    table = rows(60)
-    expected = joined(tmp_path, table)
-    config = PrepareConfig(train=shards_of(tmp_path / "shards", table), out=tmp_path / "out", workers=2)
-    workers = WorkerGroup(config, 2)
-    try:
-        prepare(config, console=Console(quiet=True), group=ErrorRelay(workers, end_peers=workers.end, reporting_rank=0))
-        workers.wait()
-    finally:
-        workers.end()
-    assert tree(tmp_path / "out") == expected

@@ -63,7 +63,7 @@ def test_any_number_of_processes_and_any_memory_give_the_same_bytes(
         train = write_csv(folder / "a.csv", table)
         test = write_csv(folder / "b.csv", table[::-1]) if has_test else None
         given_settings = {"train": train, "test": test, "vectorizer": vectorizer, "top_k": 20, "holdout": 0.3}
-        patch.setattr(dataset_writer, "SHARD_BYTES", 150)
+        patch.setattr(dataset_writer, "SHARD_BYTES", 600)
         # First few blocks of many rows and much memory; then blocks of a few rows and little memory.
         expected = prepared(folder, 1, **given_settings)
         patch.setattr(lines, "CHUNK_BYTES", chunk_bytes)

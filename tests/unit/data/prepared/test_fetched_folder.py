@@ -25,9 +25,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.mktemp("prepared")
     out = base / "data"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("distrain.data.prepared.dataset_writer.SHARD_BYTES", 12_000, raising=True)
+        patch.setattr("distrain.data.prepared.dataset_writer.SHARD_BYTES", 16_000, raising=True)
         Result(train=(write_csv(base / "train.csv", rows(600)),), out=out)
     return out
+
+
+@pytest.fixture(scope="module")
+def url(store: ObjectStore, folder: Path) -> str:
+    """The data set in the store, where no test changes it."""
+    return store.put_folder(folder, "whole")
 
 
 def _same(one: Dataset, other: Dataset) -> bool:
@@ -39,8 +45,8 @@ def _same(one: Dataset, other: Dataset) -> bool:
     return one.digest == other.digest and all(np.array_equal(*pair) for pair in pairs)
 
 
-def test_rows_and_digest_are_those_of_the_local_folder(store: ObjectStore, folder: Path):
-    local, remote = open_dataset(folder), open_dataset(to_path(store.put_folder(folder, "same")))
+def test_rows_and_digest_are_those_of_the_local_folder(url: str, folder: Path):
+    local, remote = open_dataset(folder), open_dataset(to_path(url))
     assert len(local.parts["train"].shards) > 2
     assert _same(local, remote)
     assert remote.vectorizer is not None
@@ -64,25 +70,23 @@ def test_files_come_when_they_are_needed_and_only_once(folder: Path, cache_folde
         assert {path for path, _ in server.requests[before:]} == {"/d/dataset.json"}
 
 
-def test_one_line_tells_of_a_long_transfer(store: ObjectStore, folder: Path, monkeypatch, caplog):
-    url = to_path(store.put_folder(folder, "long"))
-    open_dataset(url)
+def test_one_line_tells_of_a_long_transfer(url: str, monkeypatch, caplog):
+    open_dataset(to_path(url))
     assert "not in the cache" not in caplog.text
     monkeypatch.setattr("distrain.data.prepared.fetched_folder.TOLD_BYTES", 1)
-    for part in open_dataset(url).parts.values():
+    for part in open_dataset(to_path(url)).parts.values():
         part.read(0, part.num_rows)
     assert caplog.text.count("GiB are not in the cache") == 1
-    open_dataset(url)
+    open_dataset(to_path(url))
     assert caplog.text.count("GiB are not in the cache") == 1
 
 
-def test_a_damaged_file_of_the_cache_is_fetched_again(store: ObjectStore, folder: Path, cache_folder: Path):
-    url = to_path(store.put_folder(folder, "torn"))
-    assert _same(open_dataset(folder), open_dataset(url))
+def test_a_damaged_file_of_the_cache_is_fetched_again(url: str, folder: Path, cache_folder: Path):
+    assert _same(open_dataset(folder), open_dataset(to_path(url)))
     for number, path in enumerate(sorted(cache_folder.rglob("train-*.npy"))):
         content = path.read_bytes()
         path.write_bytes(content[:-1] if number % 2 else content[:-1] + bytes([content[-1] ^ 1]))
-    assert _same(open_dataset(folder), open_dataset(url))
+    assert _same(open_dataset(folder), open_dataset(to_path(url)))
 
 
 @pytest.mark.parametrize(
@@ -118,10 +122,7 @@ def test_verify_reads_the_server_and_lists_what_is_unknown(store: ObjectStore, f
     assert findings.bytes == sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def test_a_cache_that_is_too_small_and_a_folder_without_index_are_told(
-    store: ObjectStore, folder: Path, monkeypatch: pytest.MonkeyPatch
-):
-    url = store.put_folder(folder, "small")
+def test_a_cache_that_is_too_small_and_a_folder_without_index_are_told(url: str, monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(DataError, match=f"{url}/vectorizer is not a prepared .*json. Of URLs only prepared"):
         open_dataset(to_path(f"{url}/vectorizer"))
     monkeypatch.setenv("DISTRAIN_CACHE_GIB", "0.00003")
@@ -130,9 +131,7 @@ def test_a_cache_that_is_too_small_and_a_folder_without_index_are_told(
         open_dataset(to_path(url))
 
 
-def test_a_full_disk_is_a_sentence(
-    store: ObjectStore, folder: Path, cache_folder: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_full_disk_is_a_sentence(url: str, cache_folder: Path):
     cache_folder.write_text("in the way")
     with pytest.raises(DataError, match=r"cannot be written: Not a directory\. Free its disk, or name another folder"):
-        open_dataset(to_path(store.put_folder(folder, "disk")))
+        open_dataset(to_path(url))
