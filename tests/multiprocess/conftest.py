@@ -159,9 +159,10 @@ def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
 def _runs(launcher: str, strategy: str, size: int, text: dict[str, Path]) -> list[dict[str, Any]]:
     """Return the runs of one launch; in some of them the ranks share memory, in others they do not."""
     everyone = {"epochs": EPOCHS, "seed": SEED}
+    compiled = launcher != "mpirun"  # XLA would compile each of the many runs there, and compiles "linear"
 
     def ngram(name: str, **more: Any) -> dict[str, Any]:
-        return {"name": name, "data": text["ngram"], **everyone, **NGRAM, **more}
+        return {"name": name, "data": text["ngram"], **everyone, **NGRAM, "jit_compile": compiled, **more}
 
     def case(name: str, of: str, **more: Any) -> dict[str, Any]:
         return {"name": name, "case": of, "apart": True, **everyone, **ARRAYS, **more}

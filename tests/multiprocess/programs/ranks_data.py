@@ -26,7 +26,7 @@ MOMENTUM = 0.8  # of moving averages
 # All runs. 331 rows of text make 5 steps of 66 and a step of 1, or 6 steps of 48 and a step of 43.
 EPOCHS, SEED = 3, 3
 NGRAM = {"global_batch_size": 66, "units": 16}
-SEQUENCE = {"global_batch_size": 48, "embedding": 16, "filters": 16, "jit_compile": False}
+SEQUENCE = {"global_batch_size": 48, "embedding": 16, "filters": 4, "blocks": 1, "jit_compile": False}
 ARRAYS = {"global_batch_size": 12, "jit_compile": False}
 
 Data = dict[str, tuple[np.ndarray, ...]]
