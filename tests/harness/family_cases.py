@@ -18,10 +18,15 @@ def _exact(rows: dict[str, Row]) -> dict[str, Row]:
     return {name: row for name, row in rows.items() if row.verdict == EXACT}
 
 
+def _both(rows: dict[str, Row]) -> Case:
+    return metric_case(rows, weighted=rows)
+
+
 FAMILY_CASES: dict[str, Callable[[], Case]] = {
     "losses": lambda: loss_case({name: row for name, row in _exact(LOSSES).items() if name != "CTC"}),
     "loss CTC": lambda: loss_case({"CTC": LOSSES["CTC"]}),  # which TensorFlow computes in float32
-    "metrics": lambda: metric_case(_exact(METRICS), weighted=_exact(METRICS)),
+    "metrics": lambda: _both({name: row for name, row in _exact(METRICS).items() if name != "Metric"}),
+    "metric Metric": lambda: _both({"Metric": METRICS["Metric"]}),  # distrain traces all of a model's metrics once more
     **{f"loss {name}": lambda name=name, row=row: loss_case({name: row}) for name, row in REFUSED_LOSSES.items()},
     **{f"metric {name}": lambda name=name, row=row: metric_case({name: row}) for name, row in REFUSED_METRICS.items()},
     **{

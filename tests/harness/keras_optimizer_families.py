@@ -9,7 +9,6 @@ Decides: the arguments. Never: which classes exist; the tests read them from Ker
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import keras
@@ -74,8 +73,7 @@ def optimizer_case(words: str, make: Callable[[], Any]) -> Case:
         keras.utils.set_random_seed(5)
         return keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "tanh"), keras.layers.Dense(2)])
 
-    case = _case(words, build, make, outputs=None)
-    return replace(case, builds_optimizer=words == "ScheduleFreeAdamW")
+    return _case(words, build, make, outputs=None)
 
 
 def schedule_case(schedules: dict[str, Callable[[], Any]]) -> Case:

@@ -42,8 +42,6 @@ class Case:
         callbacks: makes callbacks anew.
         global_batch_size: examples in a step.
         epochs: number of epochs.
-        builds_optimizer: whether plain Keras builds the optimizer before `fit`, as distrain does. In the compiled step
-            of `fit`, an optimizer that copies the first weights does not get them.
     """
 
     words: str
@@ -55,7 +53,6 @@ class Case:
     callbacks: Callable[[], list[Any]] = list
     global_batch_size: int = 12
     epochs: int = 3
-    builds_optimizer: bool = False
 
     def compiled(self) -> Any:
         """Return the compiled model."""
@@ -115,8 +112,11 @@ def by_keras(case: Case) -> Trained:
     keras.utils.clear_session(free_memory=False)  # else the names of metrics count up from case to case
     recorder = Recorder()
     model = case.compiled()
-    if case.builds_optimizer:
-        model.optimizer.build(model.trainable_variables)
+    # To trace the graphs takes longer than the few steps. But an eager step obeys changes by callbacks at once, and
+    # counts the losses of several outputs by examples, not by steps.
+    model.run_eagerly = not case.callbacks() and not keras.tree.is_nested(case.train[1])
+    if not model.run_eagerly:
+        make_metrics(model, case)
     rows = num_rows(case.train)
     validation = {}
     if case.validation is not None:
@@ -131,6 +131,16 @@ def by_keras(case: Case) -> Trained:
         **case.fit,
     )
     return Trained(recorder.weights, recorder.logs)
+
+
+def make_metrics(model: Any, case: Case) -> None:
+    """Make the variables of the metrics beforehand; else `fit` traces the training step twice."""
+    first_example = tf.nest.map_structure(lambda array: array[:1], keras.tree.lists_to_tuples(case.train))
+    x, y, weights = keras.utils.unpack_x_y_sample_weight(first_example)
+    y_pred = model(x)
+    model.compute_loss(x, y, y_pred, weights)
+    model.compute_metrics(x, y, y_pred, weights)
+    model.reset_metrics()
 
 
 def by_distrain(case: Case, **settings: Any) -> Trained:
