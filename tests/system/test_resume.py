@@ -18,8 +18,14 @@ from distrain.reporting.liveness import sign_of_life
 from distrain.reporting.status import read_status
 
 SETTINGS = {"global_batch_size": 64, "epochs": 3, "patience": 0}  # 6 steps an epoch
-OCCASIONS = [["step", 1], ["step", 3], ["step", 6], ["evaluation", 0], ["epoch", 0], ["step", 8], ["step", 18]]
 MOVED_AT = ["step", 8]
+# Every occasion meets arrays and prepared text. The code that stops and goes on knows no kind of model.
+OCCASIONS = {
+    "dropout": [["step", 1], ["step", 3], ["step", 6], ["evaluation", 0], ["epoch", 0], ["step", 8], ["step", 18]],
+    "ngram": [["step", 1], ["evaluation", 0], MOVED_AT, ["step", 18]],
+    "sequence": [["step", 3], ["step", 6], ["epoch", 0], MOVED_AT],
+    "seen": [["step", 1], ["step", 3], ["step", 6], MOVED_AT],
+}
 
 
 def digest(run: Path) -> str:
@@ -44,9 +50,8 @@ def runs(many_runs, text, tmp_path_factory):
 
     def single(kind: str) -> list[dict[str, object]]:
         runs = [settings(kind, "whole", "cpu:1")] if kind in whole else []
-        stops = OCCASIONS if kind in whole else [*OCCASIONS[:3], MOVED_AT]
         copy = {"copy": [MOVED_AT, out / kind / "moved"]} if kind != "dropout" else {}
-        return [*runs, settings(kind, "stopped", "cpu:1", stops=stops, **copy)]
+        return [*runs, settings(kind, "stopped", "cpu:1", stops=OCCASIONS[kind], **copy)]
 
     def mirrored(kind: str) -> list[dict[str, object]]:
         runs = [settings(kind, "moved", "cpu:2")] * (kind != "dropout")
