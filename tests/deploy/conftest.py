@@ -45,7 +45,7 @@ class Reference:
     @property
     def settings(self) -> list[str]:
         """Arguments of `distrain train`."""
-        return ["--epochs", str(self.epochs), "--patience", "0", "--global-batch-size", "64"]
+        return ["--epochs", str(self.epochs), "--patience", "0", "--global-batch-size", "64", "--no-jit"]
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from waiting import BOUND, wait_until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 # `--resume never` forbids only what another job has written: all launchers here are of one Job.
-ENDLESS = ["--epochs", "100000", "--patience", "0", "--run=/runs/endless", "--resume=never"]
+ENDLESS = ["--epochs", "100000", "--patience", "0", "--no-jit", "--run=/runs/endless", "--resume=never"]
 TOOLS = {"kubectl": "kubectl", "tini": "tini", "sshd": "openssh-server", "ssh": "openssh-client"}
 
 

@@ -63,7 +63,7 @@ def test_two_hosts_train_the_model_that_one_process_trains(hosts, folder, refere
 
 
 def test_a_cut_cable_ends_both_sides_with_one_message(hosts, folder, reference):
-    endless = ["--run", "cut", "--epochs", "100000", "--patience", "0", "--strategy", "mpi"]
+    endless = ["--run", "cut", "--epochs", "100000", "--patience", "0", "--no-jit", "--strategy", "mpi"]
     job = launch(hosts, folder, "--data", str(reference.data), *endless)
     try:
         wait_until(lambda: any(event.get("epoch") == 2 for event in events(folder / "cut")), 240)
