@@ -48,11 +48,11 @@ class CompiledSteps:
 
     Attributes:
         train: trains one step or several in a call.
-        evaluate: evaluates one step.
+        evaluate: evaluates one step; None without validation data, as to trace it takes part of a short run.
     """
 
     train: Steps
-    evaluate: Step
+    evaluate: Step | None
 
 
 @contextmanager
@@ -178,6 +178,8 @@ def compile_steps(setup: RunSetup) -> CompiledSteps:
             steps_per_execution=config.steps_per_execution,
             skips=skips,
         )
+        if setup.job.validation is None:
+            return CompiledSteps(train, None)
         return CompiledSteps(train, steps.make_evaluate_step(task, replicas, evaluated, accumulation_steps=accumulated))
 
     return run_on_all_ranks(setup.distribution.group, compile_own)

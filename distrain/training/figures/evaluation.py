@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 def evaluate_validation(
     setup: RunSetup,
-    evaluate_step: Step,
+    evaluate_step: Step | None,
     step_flags: StepFlags,
     report: Reporter,
     around_step: Callable[..., Callable[[list[Batch]], Sums]] = lambda evaluate_step, metrics_of: evaluate_step,
@@ -38,13 +38,13 @@ def evaluate_validation(
 
     Args:
         setup: the run.
-        evaluate_step: the compiled evaluation step.
+        evaluate_step: the compiled evaluation step; None without validation data.
         step_flags: requests to stop and failures of all ranks.
         report: receives the number of each finished step.
         around_step: (evaluation step, `metrics_of`) -> the step to call in this evaluation.
     """
     setup.synchronize()
-    if setup.job.validation is None:
+    if evaluate_step is None or setup.job.validation is None:
         return {}
     plan, batches = open_evaluation(setup, step_flags, setup.job.validation)
     flagged_step = step_flags.around(evaluate_step)
