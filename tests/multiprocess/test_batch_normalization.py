@@ -53,7 +53,7 @@ def arrays(folder, kind, model, rank=0):
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize(("launch", "num_replicas"), [pytest.param(SINGLE, 1, id="single"), *REPLICAS])
 def test_weights_and_moving_statistics_are_those_of_one_process(launch, num_replicas, model, launched):
-    """After 3 epochs, whose last step is ragged and leaves one replica idle."""
+    """After 2 epochs, whose last step is ragged and leaves one replica idle."""
     check_weights(launched(launch), launch[-1], model, arrays(launched(SINGLE), "expected", model))
 
 

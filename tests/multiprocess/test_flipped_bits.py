@@ -17,7 +17,7 @@ from distrain.runs.checkpoint import list_checkpoints, load_checkpoint
 pytestmark = pytest.mark.timeout(300)
 
 PROGRAM = Path(__file__).parent / "programs" / "flipped_bits.py"
-VARIABLES = {"weight": "last/kernel", "frozen": "frozen/kernel", "optimizer": "last_bias_velocity"}
+VARIABLES = {"weight": "last/kernel", "frozen": "frozen/kernel", "optimizer": "last_bias_momentum"}
 
 
 @pytest.fixture(scope="module", params=STRATEGIES)

@@ -81,18 +81,17 @@ def note_placement() -> None:
 
 def words() -> keras.Model:
     """Return a model whose gradients hold rows of an embedding."""
-    layers = [keras.layers.Embedding(6, 4), keras.layers.Flatten(), keras.layers.Dense(1, use_bias=False)]
+    layers = [keras.layers.Embedding(6, 2), keras.layers.Flatten(), keras.layers.Dense(1, use_bias=False)]
     return keras.Sequential([keras.Input((3,)), *layers])
 
 
 def dense() -> keras.Model:
-    layers = [keras.layers.Dense(4, "tanh", use_bias=False), keras.layers.Dense(1, use_bias=False)]
-    return keras.Sequential([keras.Input((3,)), *layers])
+    return keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, use_bias=False)])
 
 
-def adam() -> keras.Optimizer:
-    """Return an optimizer, once the devices are chosen."""
-    return keras.optimizers.Adam(0.01)
+def sgd() -> keras.Optimizer:
+    """Return an optimizer with velocities, whose rate tells how many updates were counted, once devices are chosen."""
+    return keras.optimizers.SGD(keras.optimizers.schedules.InverseTimeDecay(0.05, 1, 0.5), momentum=0.9)
 
 
 def fit(run: str, train: Any = (X, Y), *, build: Any = dense, **settings: Any) -> dict[str, Any]:
@@ -103,7 +102,7 @@ def fit(run: str, train: Any = (X, Y), *, build: Any = dense, **settings: Any) -
             build,
             train,
             run=FOLDER / run,
-            optimizer=adam,
+            optimizer=sgd,
             **fixed,
             **{"epochs": 2, "devices": "cpu:2" if STRATEGY == "mirrored" else "cpu:1", **settings},
         )
