@@ -26,7 +26,7 @@ import keras  # noqa: E402 - after the devices are settled
 import tensorflow as tf  # noqa: E402
 
 OUT, PART = Path(sys.argv[1]), sys.argv[2]
-EPOCHS, JOINT_BATCH, NUM_EXAMPLES, WORDS = 3, 24, 149, 6  # the last step leaves a rank of two or three without examples
+EPOCHS, JOINT_BATCH, NUM_EXAMPLES, WORDS = 2, 24, 149, 6  # the last step leaves a rank of two or three without examples
 BATCH = JOINT_BATCH // WORLD.size
 RNG = np.random.default_rng(2)
 X = RNG.normal(size=(NUM_EXAMPLES, 4)).astype(np.float32)
