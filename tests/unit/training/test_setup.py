@@ -9,6 +9,9 @@ import pytest
 import distrain
 from distrain.training.steps import step
 
+# Keras reads variables by a way that NumPy will drop.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
 EXAMPLES = (np.ones((4, 2), np.float32), np.ones((4, 1), np.float32))
 
 
