@@ -108,6 +108,7 @@ def build_setup(
     from distrain.training.steps.seeding import seeded
     from distrain.training.steps.task import make_task
 
+    is_shipped = not config.model and "text" in job.metadata  # one of distrain's own models
     sample, num_replicas = sample_batch(job.train), distribution.num_replicas
     num_steps = total_steps(config, num_replicas, job.train.num_examples)
 
@@ -124,7 +125,7 @@ def build_setup(
             )
             checked_job = with_checked_labels(job, task, sample)
             probe = probe_of(checked_job.train, seed=config.seed, shuffle=job.shuffle)
-            return check_shares(task, probe), checked_job, probe
+            return task if is_shipped else check_shares(task, probe), checked_job, probe
 
     def build() -> tuple[TrainableModel, TrainingJob, Examples]:
         try:
@@ -146,7 +147,7 @@ def build_setup(
         model_state.restore(restored)
     else:
         model_state.restore(broadcast_checkpoint(distribution, Checkpoint(Path(), model_state.arrays(), {})))
-    architecture = architecture_of(trainable.model) if config.model or "text" not in job.metadata else None
+    architecture = None if is_shipped else architecture_of(trainable.model)
     progress = read_progress(restored, num_examples=job.train.num_examples)
     return RunSetup(
         config, distribution, job, restored, progress, trainable, model_state, sample, description, architecture

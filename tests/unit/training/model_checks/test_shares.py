@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 
+from distrain.config import TrainConfig
 from distrain.data.batches import sample_batch
 from distrain.data.sources import array_examples
 from distrain.errors import ConfigurationError
+from distrain.models.build import text_model
+from distrain.models.heads import head_of
 from distrain.training.model_checks.shares import check_shares, probe_of
 from distrain.training.steps.task import make_task
 
@@ -34,6 +40,25 @@ def mean_over_positives(y_true, y_pred):
     """Return the mean error of the examples of class 1, which is 0 without such examples."""
     is_positive = OPS.cast(y_true == 1, y_pred.dtype)
     return OPS.sum(is_positive * OPS.square(y_true - y_pred)) / OPS.maximum(OPS.sum(is_positive), 1.0)
+
+
+SHIPPED = {
+    "two classes": (head_of("classification"), 2, np.arange(16) % 2),
+    "three classes": (head_of("classification"), 3, np.arange(16) % 3),
+    "labels": (head_of("multilabel"), 3, np.eye(3, dtype="float32")[np.arange(16) % 3]),
+    "numbers": (head_of("regression", 7.5, 4.6), 0, np.arange(16, dtype="float32")),
+}
+
+
+@pytest.mark.parametrize(("head", "num_classes", "labels"), SHIPPED.values(), ids=SHIPPED.keys())
+def test_the_shipped_losses_and_metrics_divide(head, num_classes, labels):
+    """So runs of the shipped models leave the check out."""
+    examples = array_examples(csr_matrix(X[:16]), labels)
+    settings = {"num_features": 4, "num_classes": num_classes, "config": TrainConfig(Path(), Path()), "head": head}
+    build = partial(text_model, "ngram", **settings)
+    sample = sample_batch(examples)
+    task = make_task(build, sample, scope=nullcontext(), num_columns=examples.num_columns, jit_compile=False)
+    assert check_shares(task, probe_of(examples, seed=0, shuffle=True)) is task
 
 
 def checked(loss, labels, seed):
