@@ -46,12 +46,18 @@ run_installer() { # module, argument ...
   (cd "$repository" && exec "$python" -m "distrain.install.$module" "$@")
 }
 
+# Makes an environment with a new pip. The one that Python 3.11 brings takes twice as long to choose versions.
+make_venv() { # Python, folder
+  "$1" -m venv --clear --without-pip "$2" || return
+  # Python's own pip installs a new one 3 s sooner than the environment would get the old one. Else the old one serves.
+  "$1" -m pip --python "$2/bin/python" install --disable-pip-version-check --quiet 'pip>=25' >/dev/null 2>&1 ||
+    "$2/bin/python" -m ensurepip >/dev/null
+}
+
 # Installs packages into an environment, with a line every 20 seconds that says how far pip is.
 install_packages() { # folder of the environment, sentence, argument of pip ...
   local folder=$1 what=$2
   shift 2
-  # Python 3.11 brings a pip that takes twice as long to choose versions. If the index has no other, that pip serves.
-  "$folder/bin/python" -m pip install --disable-pip-version-check --quiet 'pip>=25' >/dev/null 2>&1 || true
   run_installer progress "$folder/install.log" "$what" \
     "$folder/bin/python" -m pip install --disable-pip-version-check "$@" ||
     fail 2 "installing failed; pip's message above says why. If it was the network, run this script again: pip keeps \
@@ -90,7 +96,7 @@ setup_venv() { # extras with commas between them, or ""
   if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
     python=$(find_python)
     say "Making a virtual environment in .venv with $python ..."
-    "$python" -m venv --clear "$venv" ||
+    make_venv "$python" "$venv" ||
       fail 2 "making .venv failed; the message above says why. Check free space and write permission in $repository."
   fi
   # The two builds of TensorFlow must not be mixed: an environment keeps the build that it was made with.

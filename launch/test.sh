@@ -74,7 +74,7 @@ setup_manifest_checks() {
   if [ -e "$checks/installed" ] && [ "$(cat "$checks/installed")" = "$wanted" ]; then
     return
   fi
-  "$(find_python)" -m venv --clear "$checks" || fail 2 "making .venv-manifests failed; the message above says why."
+  make_venv "$(find_python)" "$checks" || fail 2 "making .venv-manifests failed; the message above says why."
   install_packages "$checks" "Installing what checks the Kubernetes manifests into .venv-manifests" \
     --requirement "$requirements"
   printf '%s\n' "$wanted" >"$checks/installed"
@@ -84,7 +84,8 @@ setup_manifest_checks() {
 if [ -n "$gpu_build" ]; then
   gpu_build_venv=$repository/.venv-gpu-build
   python=$(find_python)
-  "$python" -m venv "$gpu_build_venv" || fail 2 "making .venv-gpu-build failed; the message above says why."
+  "$gpu_build_venv/bin/python" -m pip --version >/dev/null 2>&1 || make_venv "$python" "$gpu_build_venv" ||
+    fail 2 "making .venv-gpu-build failed; the message above says why."
   install_packages "$gpu_build_venv" "Installing TensorFlow's build for GPUs into .venv-gpu-build" \
     "tensorflow>=2.21,<2.22" "pytest>=8" "pytest-timeout>=2.3" "hypothesis>=6.100" --editable "$repository"
   exec "$gpu_build_venv/bin/python" -m pytest tests/gpu_build ${arguments[@]+"${arguments[@]}"}

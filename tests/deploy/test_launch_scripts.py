@@ -120,6 +120,28 @@ def test_a_python_without_venv_names_the_package(bare_machine):
     assert "apt-get install python3.12-venv" in done.stderr
 
 
+@pytest.mark.parametrize(("own_pip", "calls"), [(0, ""), (1, "-m ensurepip\n")], ids=["its pip works", "no pip"])
+def test_an_environment_gets_pip_from_python_or_else_its_old_one(tmp_path, own_pip, calls):
+    python, made, called = tmp_path / "python", tmp_path / "made", tmp_path / "called"
+    in_environment = f'#!/usr/bin/env bash\necho "$*" >>{called}\n'
+    python.write_text(
+        f"""#!/usr/bin/env bash
+        if [ "$2" = venv ]; then
+          mkdir -p {made}/bin
+          printf '%s' '{in_environment}' >{made}/bin/python
+          chmod +x {made}/bin/python
+        else
+          exit {own_pip}
+        fi
+        """
+    )
+    python.chmod(0o755)
+    called.touch()
+    script = f'repository={REPOSITORY}; source "$repository/launch/setup_venv.sh"; make_venv {python} {made}'
+    assert subprocess.run(["bash", "-euc", script], check=False).returncode == 0
+    assert called.read_text() == calls
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_scripts_are_clean_by_shellcheck(script):
     shellcheck = Path(sys.executable).with_name("shellcheck")  # from the development extra
