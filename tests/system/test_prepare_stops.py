@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from preloaded import preloaded_python
 from prepared_data import Result, fails, rows, tree, write_csv
 
 from distrain.data.prepared.dataset_index import open_dataset
@@ -37,8 +38,9 @@ def test_a_stopped_prepare_leaves_no_data_set(tmp_path, number, older):
     before = tree(out)
     # At this line the training rows are written, and the test rows read.
     script = STOPPED.format(train=str(train), out=str(out), when="writing training rows")
+    python = [sys.executable] if number == signal.SIGKILL else preloaded_python()  # which passes on other signals
     process = subprocess.Popen(
-        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [*python, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     with process:
         assert process.stdout.readline() == b"now\n"
