@@ -3,7 +3,7 @@
 $ LD_PRELOAD=failing_disk.so python fork_server.py MODULES WARM_UPS
 
 MODULES is a JSON list of what to import. WARM_UPS is a JSON list of commands, as lists of words, that the process
-itself runs beforehand. Kernels, patterns and the parser of `distrain` are ready then.
+itself runs beforehand. Kernels, patterns, the parser and the made-up language of `distrain` are ready then.
 
 Each line of standard input is a JSON object with the words of a command, variables and a file for its output. Each line
 of standard output is the exit code, negative for a signal. The first word "write_a_run" stands for that program, and
@@ -26,6 +26,7 @@ import write_a_run
 
 from distrain.__main__ import main as run_distrain
 from distrain.cli import main as cli
+from distrain.text.synthetic import corpus
 
 TIMEOUT_SECONDS = 120
 
@@ -71,6 +72,7 @@ if __name__ == "__main__":
     for module in modules:
         importlib.import_module(module)
     cli.make_parser = functools.cache(cli.make_parser)
+    corpus._make_language = functools.cache(corpus._make_language)
     for words in warm_ups:
         with contextlib.redirect_stdout(sys.stderr):
             assert run_words(words) == 0, words
