@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -56,6 +57,7 @@ class KilledLaunch(NamedTuple):
 
 def undisturbed_launch(folder: Path, data: Path) -> tuple[str, float]:
     """Return `weights_sha256` and the seconds of a launch that nobody kills."""
+    subprocess.run([*preloaded_python(), "-c", ""], check=True)  # no launch waits for the imports of the server
     started = time.monotonic()
     code, output, *_ = _launch(folder, data)
     assert code == 0, output
