@@ -45,7 +45,7 @@ def prepared(tmp_path):
 
 
 def check_figures(data, run, classes, **settings):
-    settings = {"epochs": 2, "global_batch_size": 16, **settings}
+    settings = {"epochs": 2, "global_batch_size": 16, "jit_compile": False, **settings}
     summary = train(TrainConfig(data=data, run=run, **settings))
     assert {name: figures["support"] for name, figures in summary["classes"].items()} == classes
     found = evaluate_run(run, data)
@@ -98,7 +98,6 @@ def test_predict_gives_probabilities_of_logits(width):
 def test_a_model_without_classes_has_no_figures(tmp_path, prepared, monkeypatch):
     (tmp_path / "models_of_numbers.py").write_text(MODEL.replace("OUTPUTS", "4").replace("LOSS", LOSS))
     monkeypatch.syspath_prepend(tmp_path)
-    summary = train(
-        TrainConfig(data=prepared(("sport", "art")), run=tmp_path / "run", model="models_of_numbers:build", epochs=1)
-    )
+    settings = {"model": "models_of_numbers:build", "epochs": 1, "jit_compile": False}
+    summary = train(TrainConfig(data=prepared(("sport", "art")), run=tmp_path / "run", **settings))
     assert "classes" not in summary

@@ -29,6 +29,7 @@ def build():
 
 def train(model=build, **more):
     settings = {"loss": "binary_crossentropy", "global_batch_size": 8, "epochs": 3, "verbose": 0, "strategy": "single"}
+    settings |= {"jit_compile": False}  # compiling takes longer than the run
     return distrain.fit(model, x=X, y=Y, optimizer=keras.optimizers.SGD(0.1), **{**settings, **more})
 
 

@@ -32,6 +32,7 @@ REPLICAS = {"multilabel": 2, "regression": 3}  # both divide 18, and the last st
 NUM_ROWS, GLOBAL_BATCH, EPOCHS = 100, 18, 2
 WORDS = {"art": "paint brush", "sea": "ship wave", "war": "gun siege"}
 SETTINGS = {"epochs": EPOCHS, "global_batch_size": GLOBAL_BATCH, "dropout": 0.0, "learning_rate": 0.01, "patience": 0}
+SETTINGS |= {"jit_compile": False}  # compiling takes longer than the run
 
 
 def texts(count, seed):
@@ -94,7 +95,7 @@ def keras_model(dataset):
         loss = {"loss": "mse", "loss_weights": [dataset.target_deviation**-2]}
     model = keras.Sequential(layers)
     model.set_weights(shipped.get_weights())
-    model.compile(keras.optimizers.Adam(SETTINGS["learning_rate"]), **loss)
+    model.compile(keras.optimizers.Adam(SETTINGS["learning_rate"]), **loss, run_eagerly=True)
     return model
 
 
@@ -158,9 +159,9 @@ def test_balanced_classes_are_those_of_plain_keras(tmp_path, capsys, last_weight
         lines = [json.dumps({"label": label, "text": f"{text} the of"}) + "\n" for label, text in part]
         files[name].write_text("".join(lines))
     prepare(PrepareConfig(**files, vectorizer="ngram", workers=1), console=open_console())
-    words = [f"--{name.replace('_', '-')}={value}" for name, value in SETTINGS.items()]
+    words = [f"--{name.replace('_', '-')}={SETTINGS[name]}" for name in SETTINGS.keys() - {"jit_compile"}]
     where = ["--data", str(tmp_path / "data"), "--run", str(tmp_path / "run")]
-    assert main(["train", *where, *words, "--class-weight=balanced"]) == 0
+    assert main(["train", *where, *words, "--class-weight=balanced", "--no-jit"]) == 0
     assert "no validation example of class 'war' is recognized: a larger weight may help" in capsys.readouterr().out
 
     dataset = open_dataset(tmp_path / "data")

@@ -23,6 +23,7 @@ from distrain.training.run import train
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 BAD_ROW = 13
+MODEL = {"dropout": 0.3, "units": 4, "jit_compile": False}
 
 
 def contents(run):
@@ -41,7 +42,7 @@ def data(tmp_path_factory):
 def run(data, tmp_path_factory):
     """A run of 8 steps in 2 epochs; 32 examples a step, 24 in the last of an epoch."""
     run = tmp_path_factory.mktemp("run") / "1"
-    train(TrainConfig(data=data, run=run, global_batch_size=32, epochs=2, checkpoint_every=1, keep=9, dropout=0.3))
+    train(TrainConfig(data=data, run=run, global_batch_size=32, epochs=2, checkpoint_every=1, keep=9, **MODEL))
     return run
 
 

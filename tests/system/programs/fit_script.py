@@ -37,7 +37,7 @@ class Send(keras.callbacks.Callback):
 
 
 def train(**more: object) -> None:
-    distrain.fit(build, x=x, y=y, loss="mse", global_batch_size=8, epochs=3, **more)
+    distrain.fit(build, x=x, y=y, loss="mse", global_batch_size=8, epochs=3, jit_compile=False, **more)
 
 
 what, run = sys.argv[1], (sys.argv[2:] or [None])[0]
