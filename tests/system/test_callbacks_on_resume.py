@@ -68,6 +68,8 @@ class Counts(keras.callbacks.Callback):
 STEERING = {"EarlyStopping", "LearningRateScheduler", "ReduceLROnPlateau", "SwapEMAWeights"}
 WATCHING = {name: make for name, make in MAKE.items() if name not in STEERING}
 WATCHING["Counts"] = lambda folder: Counts()
+RATES = ("LearningRateScheduler", "ReduceLROnPlateau")  # both change the learning rate of the same runs
+TOGETHER = {name: names for names in (tuple(WATCHING), RATES) for name in names}
 
 
 def build():
@@ -138,7 +140,7 @@ def ran(tmp_path_factory):
         return *train({name: make[name] for name in names}, of_run, names[0], occasions), of_run
 
     def of(name, way):
-        result, made, of_run = group(tuple(WATCHING) if name in WATCHING else (name,), way)
+        result, made, of_run = group(TOGETHER.get(name, (name,)), way)
         return result, made[name], of_run
 
     with pytest.MonkeyPatch.context() as patch:
@@ -163,13 +165,14 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(name, ran):
     assert files[0] == files[1]
 
 
-@pytest.mark.parametrize("name", ["EarlyStopping", "LearningRateScheduler", "ReduceLROnPlateau", "SwapEMAWeights"])
-def test_a_resumed_run_has_the_history_of_keras(name, ran, tmp_path):
+@pytest.mark.parametrize("names", [("EarlyStopping",), RATES, ("SwapEMAWeights",)])
+def test_a_resumed_run_has_the_history_of_keras(names, ran, tmp_path):
+    name = names[0]
     resumed, _, _ = ran(name, "stopped")
     model = build()
     model.compile(**compiling(name))
     settings = {"batch_size": BATCH, "epochs": EPOCHS, "validation_data": (X, Y), "shuffle": False, "verbose": 0}
-    history = model.fit(X, Y, callbacks=[MAKE[name](tmp_path)], **settings)
+    history = model.fit(X, Y, callbacks=[MAKE[each](tmp_path) for each in names], **settings)
     assert resumed.keras_history.epoch == history.epoch
     assert resumed.keras_history.history.keys() == history.history.keys()
     assert resumed.history[-1].keys() == history.history.keys(), "with what callbacks add, such as the learning rate"

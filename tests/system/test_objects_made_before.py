@@ -21,7 +21,7 @@ def witness():
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, kernel_initializer="zeros")])
     optimizer = keras.optimizers.AdamW(0.01, weight_decay=0.1)
     optimizer.exclude_from_weight_decay(var_names=["kernel"])
-    model.compile(optimizer, "mse", jit_compile=False)
+    model.compile(optimizer, "mse", run_eagerly=True)
     for epoch in range(3):
         order = epoch_order(43, seed=5, epoch=epoch)
         for start in range(0, 43, 12):

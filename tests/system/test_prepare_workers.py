@@ -24,13 +24,14 @@ from distrain.prepare.pipeline import prepare
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory):
-    """Return a CSV file that takes about a second to prepare."""
+    """Return a CSV file that takes a second to prepare; its neighbours have five blocks of 1 MiB, or few rows."""
     rng = np.random.default_rng(0)
     folder = tmp_path_factory.mktemp("text")
     names = np.array([f"w{number}" for number in range(5000)])
     numbers = (rng.random((40_000, 40)) ** 3 * 5000).astype(int)
     table = [(str(n % 3), " ".join(row)) for n, row in enumerate(names[numbers])]
     write_csv(folder / "few.csv", table[:100])
+    write_csv(folder / "blocks.csv", table[:22_000])
     write_csv(folder / "a.csv", table)
     return folder / "a.csv"
 
@@ -57,7 +58,7 @@ def test_worker_processes_and_mpi_processes_give_the_bytes_of_one(text, tmp_path
             continue
         outs.append(tmp_path / name)
         done = run(
-            [*launcher, *command(text, outs[-1], *options)],
+            [*launcher, *command(text.with_name("blocks.csv"), outs[-1], *options)],
             OMPI_ALLOW_RUN_AS_ROOT="1",
             OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import Any
 
 import keras
 import numpy as np
@@ -22,11 +23,10 @@ def build() -> keras.Model:
 
 optimizer = keras.optimizers.AdamW(0.01, weight_decay=0.1)
 optimizer.exclude_from_weight_decay(var_names=["kernel"])
-settings = {"devices": sys.argv[1]} if len(sys.argv) > 1 else {}
+settings: dict[str, Any] = {"devices": sys.argv[1]} if len(sys.argv) > 1 else {}
 metrics = [keras.metrics.MeanAbsoluteError()]
-result = distrain.fit(
-    build, (x, y), loss="mse", optimizer=optimizer, metrics=metrics, epochs=3, global_batch_size=12, seed=5, **settings
-)
+settings |= {"epochs": 3, "global_batch_size": 12, "seed": 5, "jit_compile": False}
+result = distrain.fit(build, (x, y), loss="mse", optimizer=optimizer, metrics=metrics, **settings)
 if distrain.is_chief():
     weights = [weight.tolist() for weight in result.model.get_weights()]
     print(json.dumps({"replicas": result.summary["num_replicas"], "weights": weights, "last": result.history[-1]}))
