@@ -33,7 +33,7 @@ def plain(example):
 
 def train(run, workers, epochs):
     data = {"train": Numbered(1000, seconds=0.0002), "validation": Numbered(100), "map": noisy, "validation_map": plain}
-    settings = {"loss": "mse", "global_batch_size": 32, "verbose": 0, "learning_rate": 0.01}
+    settings = {"loss": "mse", "global_batch_size": 32, "verbose": 0, "learning_rate": 0.01, "jit_compile": False}
     found = distrain.fit(build, **data, run=run, data_workers=workers, epochs=epochs, **settings)
     print(found.summary["weights_sha256"], found.summary["validation_loss"])
 
