@@ -108,7 +108,7 @@ def build_setup(
     from distrain.training.steps.seeding import seeded
     from distrain.training.steps.task import make_task
 
-    is_shipped = not config.model and "text" in job.metadata  # one of distrain's own models
+    is_shipped = not config.model and "text" in job.metadata  # its loss and metrics are known to divide
     sample, num_replicas = sample_batch(job.train), distribution.num_replicas
     num_steps = total_steps(config, num_replicas, job.train.num_examples)
 

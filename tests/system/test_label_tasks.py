@@ -159,7 +159,8 @@ def test_balanced_classes_are_those_of_plain_keras(tmp_path, capsys, last_weight
         lines = [json.dumps({"label": label, "text": f"{text} the of"}) + "\n" for label, text in part]
         files[name].write_text("".join(lines))
     prepare(PrepareConfig(**files, vectorizer="ngram", workers=1), console=open_console())
-    words = [f"--{name.replace('_', '-')}={SETTINGS[name]}" for name in SETTINGS.keys() - {"jit_compile"}]
+    options = {name: value for name, value in SETTINGS.items() if name != "jit_compile"}  # whose option is --no-jit
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
     where = ["--data", str(tmp_path / "data"), "--run", str(tmp_path / "run")]
     assert main(["train", *where, *words, "--class-weight=balanced", "--no-jit"]) == 0
     assert "no validation example of class 'war' is recognized: a larger weight may help" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""A loss that compares examples is found on data of any order and with any number of classes."""
+"""A loss that compares examples is found on data of any order and with any number of classes; no shipped one does."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from task_state import set_state, state_of
 
 import distrain
 from distrain.data.batches import epoch_batches, sample_batch
@@ -132,14 +133,6 @@ def steps_of(features, replicas, *, jit_compile=False, **settings):
     return task, make_train_steps(task, replicas, batch_specs(sample), **settings), batches
 
 
-def variables_of(task):
-    return [*task.model.variables, *task.optimizer.variables]
-
-
-def state_of(task):
-    return [variable.numpy() for variable in variables_of(task)]
-
-
 def test_an_update_that_selects_is_the_update_of_a_condition():
     """XLA compiles both; calls of one step and of two end at the weights and sums of the condition."""
 
@@ -173,8 +166,7 @@ def test_a_bad_step_that_is_skipped_changes_nothing_and_the_next_step_counts():
     task, train, batches = steps_of(features, Ahead(), skips=True)
     start, states = state_of(task), []
     for numbers in ((0, 2), (0, 1, 2)):
-        for variable, value in zip(variables_of(task), start, strict=True):
-            variable.assign(value)
+        set_state(task, start)
         read = [train([batches[number]]) for number in numbers]
         assert [len(list(outcomes)) for outcomes in read] == [1] * len(numbers)
         states.append(state_of(task))

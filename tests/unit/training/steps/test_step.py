@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import tensorflow as tf
+from task_state import set_state, state_of
 
 from distrain.batch import step_flags
 from distrain.data.batches import epoch_batches, idle_batch, sample_batch
@@ -74,20 +75,6 @@ def numpy_gradient(kernel, bias, weights):
 
 def weights_of(task):
     return [variable.numpy().astype(np.float64) for variable in task.model.trainable_variables]
-
-
-def variables_of(task):
-    return [*task.model.variables, *task.optimizer.variables]
-
-
-def state_of(task):
-    return [variable.numpy() for variable in variables_of(task)]
-
-
-def set_state(task, values):
-    """Go back to an earlier state: another compiled step would cost more than all other work of a test."""
-    for variable, value in zip(variables_of(task), values, strict=True):
-        variable.assign(value)
 
 
 def test_one_step_is_gradient_descent_on_the_weighted_mean():
