@@ -11,6 +11,8 @@ from hypothesis import settings
 from long_turns import take_long_turns
 from preloaded import share_server
 
+from distrain.remote import cache, storage
+
 # Processes that tests start inherit ignored signals: SIGHUP from nohup, SIGINT from a shell's background job.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -42,6 +44,17 @@ def pytest_collection() -> Iterator[None]:
         gc.enable()
 
 
+@pytest.fixture
+def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty cache for one test, and short waits before a request is tried again."""
+    monkeypatch.setenv("DISTRAIN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("DISTRAIN_CACHE_GIB", raising=False)
+    monkeypatch.setattr(storage, "_FIRST_WAIT", 0.01)
+    cache.find_cache.cache_clear()
+    yield tmp_path / "cache"
+    cache.find_cache.cache_clear()
+
+
 MOSTLY_WAIT = ("tests/deploy/", "tests/faults/")
 # The tests of these files read the same launches (tests/multiprocess/conftest.py).
 SHARE_LAUNCHES = {"test_distribution_contract.py", "test_exactness_of_ranks.py", "test_resume_of_ranks.py"}
@@ -65,8 +78,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             is_first = node.gateway.id == "gw0"
 
             def rank(scope: str) -> tuple[bool, bool]:
-                is_short = scope.startswith("tests/unit/") and not scope.startswith("tests/unit/training/")
-                return scope.startswith(MOSTLY_WAIT) != is_first, is_short
+                return scope.startswith(MOSTLY_WAIT) != is_first, scope.startswith("tests/unit/")
 
             if self.workqueue:
                 self.workqueue.move_to_end(min(self.workqueue, key=rank), last=False)

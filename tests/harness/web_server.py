@@ -132,8 +132,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.flush()
                 if self.server_state.released.wait(0.05):
                     return
+        self.server_state.sent += len(content)  # before the last byte leaves: then a client may read this already
         self.wfile.write(content)
-        self.server_state.sent += len(content)
         if fault == "reset":
             self.wfile.flush()
             time.sleep(0.05)
