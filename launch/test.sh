@@ -7,7 +7,7 @@ usage() {
 Usage: launch/test.sh [--fast | --gpu-build] [PYTEST ARGUMENT ...]
        launch/test.sh --gpu [--minutes M] [--out FILE] [--stand-in]
 
-  --fast       lint, types, prose, documentation and unit tests only; does not build Horovod
+  --fast       lint, types, prose, documentation, docstrings and unit tests only; does not build Horovod
   --gpu-build  the tests of tests/gpu_build only, which need no GPU, with TensorFlow's build for
                GPUs in .venv-gpu-build (downloads 600 MB)
   --gpu        the checks that only GPUs can show, on one GPU or several of this machine: doctor, weights against the
@@ -62,7 +62,7 @@ done
 if [ ${#arguments[@]} -eq 0 ] && [ -z "$gpu_build" ]; then # in the order of the folders: the long tests first
   arguments=(--numprocesses 3 --dist loadscope --no-loadscope-reorder)
 fi
-[ -z "$fast" ] || [ -n "$chosen" ] || arguments+=(tests/unit)
+[ -z "$fast" ] || [ -n "$chosen" ] || arguments+=(tests/unit tests/system/test_doctests.py)
 export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-2} # TensorFlow's own notes would drown a failure
 unset PYTHONDONTWRITEBYTECODE # to compile all tests takes each test process 6 s; the next run reads them compiled
 export PIP_COMPILE=0 # of all installed modules a third is ever imported; the first import compiles each

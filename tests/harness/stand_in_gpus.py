@@ -1,6 +1,7 @@
 """GPUs that are not there: a program in place of `nvidia-smi`, and answers in place of TensorFlow's.
 
     smi(tmp_path, "NVIDIA H200", "NVIDIA H200")           # then put tmp_path on PATH
+    answer_as_smi(monkeypatch.setattr, tmp_path, "NVIDIA H200")  # the same answers without a process
     gpus = TensorFlowGpus(["NVIDIA H200"])
     gpus.install(tf.config, monkeypatch.setattr)           # TensorFlow then lists one GPU, and notes what is asked
 
@@ -9,23 +10,42 @@ TensorFlow never computes on these GPUs.
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from distrain.cluster import nvidia
+
+
+def _listed(models: Sequence[str]) -> str:
+    return "".join(f"GPU {number}: {model} (UUID: GPU-1-{number})\n" for number, model in enumerate(models))
+
 
 def smi(folder: Path, *models: str, driver: str = "550.54.15") -> Path:
     """Write an `nvidia-smi` that lists GPUs and the release of a driver; without models it fails as a tool alone."""
-    lines = "".join(f"GPU {number}: {model} (UUID: GPU-1-{number})\n" for number, model in enumerate(models))
     program = folder / "nvidia-smi"
     program.write_text(
-        f"#!/bin/sh\ncase $1 in -L) printf '%s' '{lines}' ;; *) echo {driver} ;; esac\n"
+        f"#!/bin/sh\ncase $1 in -L) printf '%s' '{_listed(models)}' ;; *) echo {driver} ;; esac\n"
         if models
         else "#!/bin/sh\necho 'NVIDIA-SMI has failed: it could not communicate with the driver.'\nexit 9\n"
     )
     program.chmod(0o755)
     return program
+
+
+def answer_as_smi(
+    replace: Callable[[Any, str, Any], None], folder: Path, *models: str, driver: str = "550.54.15"
+) -> None:
+    """Write an `nvidia-smi`, and give its answers without starting it."""
+    smi(folder, *models, driver=driver)
+
+    def answer_of(command: Sequence[str], **_: object) -> subprocess.CompletedProcess[str]:
+        answer = _listed(models) if list(command[1:]) == ["-L"] else f"{driver}\n"
+        return subprocess.CompletedProcess(command, 0, stdout=answer)
+
+    replace(nvidia, "answer_of", answer_of)
 
 
 class TensorFlowGpus:

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from distrain.data.array_folders.cache import cached_arrays
 from distrain.errors import CheckpointError
 from distrain.files import read_json_object
 from distrain.runs.lock import hold_run
@@ -87,3 +88,21 @@ def test_a_kill_at_any_moment_leaves_the_old_or_the_new(tmp_path, kind, steps):
             assert (place / "a" / "version").read_text() in ("old", "new")
         else:  # killed between the two renames
             assert (place / ".a.old" / "version").read_text() == "old"
+
+
+def test_a_killed_process_leaves_no_folder_and_the_next_writes_it(tmp_path):
+    script = f"""
+import os, pathlib
+from distrain.data.array_folders.cache import cached_arrays
+def rows():
+    for number in range(9000):
+        if number == 8000: os.kill(os.getpid(), 9)
+        yield [float(number)], number
+cached_arrays(pathlib.Path({str(tmp_path / "cache")!r}), {{"train": rows}})
+"""
+    done = subprocess.run([sys.executable, "-c", script], check=False)
+    assert done.returncode == -9
+    assert (tmp_path / ".cache.tmp").exists()
+    assert not (tmp_path / "cache").exists()
+    cached_arrays(tmp_path / "cache", {"train": lambda: iter([([0.0], 0)])})
+    assert not (tmp_path / ".cache.tmp").exists()

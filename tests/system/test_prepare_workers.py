@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from marked_processes import MARK, new_mark, workers_of
 from preloaded import preloaded_python
-from prepared_data import tree, write_csv
+from prepared_data import Result, tree, write_csv
 from rich.console import Console
 
 from distrain.config import PrepareConfig
@@ -126,3 +127,17 @@ def test_a_stopped_process_ends_all_and_leaves_nothing(text, tmp_path, target, n
     few = text.with_name("few.csv")  # whatever the stopped process left, the next one prepares a folder
     prepare(PrepareConfig(train=few, out=out, workers=1), console=Console(quiet=True))
     assert [*tmp_path.iterdir()] == [out]
+
+
+def test_worker_processes_receive_all_files_and_settings(tmp_path):
+    rows = [{"label": ["art", "sea", "war"][: n % 4], "text": f"a ship w{n % 7}", "weight": n % 3} for n in range(120)]
+
+    def write(name, rows):
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return tmp_path / name
+
+    parts = [write(f"part-{part}.jsonl", rows[30 * part :][:30]) for part in range(4)]
+    settings = {"task": "multilabel", "weight_column": "weight", "vectorizer": "ngram", "top_k": 30}
+    Result(train=write("joined.jsonl", rows), out=tmp_path / "1", workers=1, **settings)
+    Result(train=parts, out=tmp_path / "2", workers=2, **settings)
+    assert tree(tmp_path / "1") == tree(tmp_path / "2")

@@ -1,13 +1,26 @@
-"""What tests of remote data share: a server of objects."""
+"""What holds for unit tests: none starts a process. Tests of remote data share a server of objects."""
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Iterator
 
 import pytest
 from object_store import ObjectStore, object_store
 
 from distrain.remote import storage
+
+
+@pytest.fixture(autouse=True, scope="package")
+def _no_process() -> Iterator[None]:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a unit test started a process; such tests are at home in tests/system")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subprocess.Popen, "__init__", refuse)
+        patch.setattr(os, "fork", refuse)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from stand_in_gpus import smi
+from stand_in_gpus import answer_as_smi
 
 import distrain
 import distrain.horovod
@@ -18,7 +18,7 @@ WORDS = "has 4 x NVIDIA H200, but TensorFlow can use no GPU"
 def four_gpus(tmp_path_factory, monkeypatch):
     """A driver that lists four GPUs, beside a TensorFlow that sees none."""
     tools = tmp_path_factory.mktemp("tools")
-    smi(tools, *["NVIDIA H200"] * 4)
+    answer_as_smi(monkeypatch.setattr, tools, *["NVIDIA H200"] * 4)
     monkeypatch.setattr(nvidia, "DEVICES", tools)
     monkeypatch.setenv("PATH", f"{tools}:/usr/bin:/bin")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)

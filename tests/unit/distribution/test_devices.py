@@ -7,7 +7,7 @@ import os
 
 import pytest
 import tensorflow as tf
-from stand_in_gpus import TensorFlowGpus, smi
+from stand_in_gpus import TensorFlowGpus, answer_as_smi
 
 from distrain.cluster import nvidia
 from distrain.cluster.world import World
@@ -63,7 +63,7 @@ STARTS = {
 
 @pytest.mark.parametrize("start", STARTS.values(), ids=STARTS)
 def test_gpus_that_tensorflow_cannot_use_are_an_error_wherever_it_computes(machine, monkeypatch, start):
-    smi(machine, *[H200] * 4)
+    answer_as_smi(monkeypatch.setattr, machine, *[H200] * 4)
     built_for(monkeypatch, None)
     with pytest.raises(ConfigurationError) as caught:
         start({}, None)
@@ -106,7 +106,7 @@ def test_without_gpus_the_cpu_serves(machine):
     ],
 )
 def test_the_reason_is_named(machine, monkeypatch, driver, visible, reason, cure):
-    smi(machine, H200, driver="470.82.01")
+    answer_as_smi(monkeypatch.setattr, machine, H200, driver="470.82.01")
     built_for(monkeypatch, "12.5.1")
     monkeypatch.setattr(nvidia, "ask_driver", lambda: driver)
     monkeypatch.setattr(usable_gpus, "_loads", lambda library: "cudnn" not in str(library))
@@ -142,7 +142,7 @@ def test_devices_that_are_not_there(machine, monkeypatch, models, wanted, visibl
 
 
 def test_a_wanted_gpu_that_cannot_be_used_has_its_reason(machine, monkeypatch):
-    smi(machine, H200)
+    answer_as_smi(monkeypatch.setattr, machine, H200)
     built_for(monkeypatch, None)
     with pytest.raises(ConfigurationError, match=r"has NVIDIA H200, but TensorFlow can use no GPU: .*CPUs"):
         local_devices({}, "gpu:0")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 import pytest
-from stand_in_gpus import smi
+from stand_in_gpus import answer_as_smi
 
 from distrain.cluster import nvidia
 from distrain.errors import ConfigurationError
@@ -81,7 +81,8 @@ def test_a_tensorflow_for_cpus_is_refused(packages):
     ],
 )
 def test_the_driver_is_compared_with_the_runtime(packages, monkeypatch, tmp_path, release, cuda, supported, fault):
-    monkeypatch.setenv("PATH", str(smi(tmp_path, "NVIDIA H200", driver=release).parent))
+    answer_as_smi(monkeypatch.setattr, tmp_path, "NVIDIA H200", driver=release)
+    monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(nvidia, "DRIVER_FILE", tmp_path / "absent")
     monkeypatch.setattr(nvidia, "ask_driver", lambda: nvidia.Driver(supported, ""))
     tensorflow = environment.TensorFlow((), packages, cuda)

@@ -186,8 +186,8 @@ def test_a_stop_ends_the_barrier_at_once(pod, index):
 
 @pytest.fixture
 def run(port: int) -> Iterator[list[PodBarrier]]:
-    """Three pods that have all waited, so that their ranks run; they wait up to 1 s for missing pods."""
-    barriers = [PodBarrier(IndexedPod(index, 3, "127.0.0.1", port), seconds=1) for index in range(3)]
+    """Three pods that have all waited, so that their ranks run."""
+    barriers = [PodBarrier(IndexedPod(index, 3, "127.0.0.1", port), seconds=BOUND) for index in range(3)]
     for barrier in barriers:
         barrier.__enter__()
     await_all(barriers)

@@ -125,15 +125,6 @@ def test_ranks_do_not_change_a_byte_of_many_groups(tmp_path, monkeypatch, task):
     assert tree(tmp_path / "1") == tree(tmp_path / "2")
 
 
-def test_worker_processes_receive_all_files_and_settings(tmp_path):
-    rows = labelled(120)
-    parts = [write_lines(tmp_path / f"part-{part}.jsonl", rows[30 * part :][:30]) for part in range(4)]
-    settings = {"task": "multilabel", "weight_column": "weight", "vectorizer": "ngram", "top_k": 30}
-    Result(train=write_lines(tmp_path / "joined.jsonl", rows), out=tmp_path / "1", workers=1, **settings)
-    Result(train=parts, out=tmp_path / "2", workers=2, **settings)
-    assert tree(tmp_path / "1") == tree(tmp_path / "2")
-
-
 def test_the_first_row_of_each_label_is_never_held_out(tmp_path):
     rows = [([label], f"{label} text", 1.0, 1.0) for label in (*LABELS, *["war"] * 40)]
     path = write_lines(tmp_path / "a.jsonl", rows)

@@ -1,11 +1,9 @@
-"""The cache of remote files: its bound, its damages, and several processes."""
+"""The cache of remote files: its bound and its damages."""
 
 from __future__ import annotations
 
 import os
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -134,19 +132,6 @@ def test_a_server_without_identity_is_believed_for_one_opened_file(server: WebSe
     for content in (CONTENT, CONTENT[::-1], *(bytes([number]) * 10 for number in range(50))):
         server.files["/a.bin"] = content
         assert to_path(server.url("/a.bin")).open().read() == content
-
-
-def test_several_processes_fetch_each_range_once(server: WebServer, cache_folder: Path):
-    server.files["/a.bin"] = CONTENT
-    program = (
-        "import sys, hashlib; from distrain.remote.path import to_path;"
-        "print(hashlib.sha256(to_path(sys.argv[1]).open().read()).hexdigest())"
-    )
-    command = [sys.executable, "-c", program, server.url("/a.bin")]
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    assert len({process.communicate(timeout=60)[0] for process in processes}) == 1
-    assert all(process.returncode == 0 for process in processes)
-    assert server.sent <= len(CONTENT) + 3
 
 
 def test_a_user_without_a_home_folder_names_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

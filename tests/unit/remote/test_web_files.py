@@ -5,14 +5,11 @@ from __future__ import annotations
 import io
 import random
 import socket
-import ssl
-import subprocess
-import sys
 import time
-from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from certificates import self_signed
 from web_server import WebServer, web_server
 
 from distrain.errors import DataError
@@ -149,51 +146,8 @@ def test_a_host_that_nobody_knows_and_a_port_where_nobody_listens():
             _read(f"http://127.0.0.1:{free.getsockname()[1]}/a.csv")
 
 
-def _certificate(folder: Path) -> ssl.SSLContext:
-    """Return the context of a server whose certificate, in `folder/cert.pem`, signs itself."""
-    import ipaddress
-
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.now()
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(days=2))
-        .not_valid_after(now + timedelta(days=2))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    (folder / "cert.pem").write_bytes(certificate.public_bytes(pem))
-    plain = serialization.NoEncryption()
-    (folder / "key.pem").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
-    return context
-
-
-def test_tls_is_checked_and_never_left(server: WebServer, tmp_path: Path):
-    with web_server(_certificate(tmp_path)) as secure:
+def test_a_certificate_that_nobody_vouches_for_is_refused(tmp_path: Path):
+    with web_server(self_signed(tmp_path)) as secure:
         secure.files["/a.csv"] = b"1,a\n"
         with pytest.raises(DataError, match="TLS certificate is not trusted"):
             _read(secure.url("/a.csv"))
-        program = "import sys; from distrain.remote.path import to_path; print(to_path(sys.argv[1]).open().read())"
-        environment = {"SSL_CERT_FILE": str(tmp_path / "cert.pem"), "DISTRAIN_CACHE": str(tmp_path / "other")}
-
-        def read() -> subprocess.CompletedProcess[str]:
-            command = [sys.executable, "-c", program, secure.url("/a.csv")]
-            return subprocess.run(command, env=environment, capture_output=True, text=True)
-
-        assert read().stdout == "b'1,a\\n'\n"
-        server.files["/a.csv"] = b"1,b\n"
-        secure.redirect = server.url("/a.csv")
-        assert "the server leads on to an http:// address" in read().stderr

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import ssl
-import subprocess
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -13,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from certificates import self_signed
 from waiting import wait_until
 
 from distrain.reporting import kubeflow_status as module
@@ -25,24 +23,7 @@ STATUS |= {"boot_id": "x", "boot_seconds": 7.0, "last_step_time": 5.0}
 @pytest.fixture
 def controller(tmp_path: Path) -> Iterator[tuple[dict[str, str], list[tuple[str, str, Any]]]]:
     """Environment of a pod of a TrainJob, and the requests that its controller has got: path, token, content."""
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl, which makes a certificate, is not installed: apt-get install openssl")
-    key, certificate, token = (tmp_path / name for name in ("key.pem", "ca.crt", "token"))
-    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-days", "2"]
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-keyout",
-        key,
-        "-out",
-        certificate,
-        *subject,
-    ]
-    subprocess.run(command, check=True, capture_output=True)
+    token, context = tmp_path / "token", self_signed(tmp_path)
     token.write_text("one\n")
     requests: list[tuple[str, str, Any]] = []
 
@@ -57,12 +38,10 @@ def controller(tmp_path: Path) -> Iterator[tuple[dict[str, str], list[tuple[str,
             pass
 
     server = HTTPServer(("127.0.0.1", 0), Requests)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
     server.socket = context.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f"https://localhost:{server.server_port}/apis/status"
-    names = {"URL": url, "CA_CERT": str(certificate), "TOKEN": str(token)}
+    names = {"URL": url, "CA_CERT": str(tmp_path / "cert.pem"), "TOKEN": str(token)}
     yield {f"KUBEFLOW_TRAINER_SERVER_{name}": value for name, value in names.items()}, requests
     server.shutdown()
     server.server_close()

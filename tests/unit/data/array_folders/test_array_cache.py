@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import subprocess
-import sys
 import threading
 
 import numpy as np
@@ -270,21 +268,3 @@ def test_one_process_writes_and_all_others_wait(tmp_path, caplog):
         thread.join(30)
     assert len(written) == 1
     assert [len(each["train"][1]) for each in found] == [60, 60]
-
-
-def test_a_killed_process_leaves_no_folder_and_the_next_writes_it(tmp_path):
-    script = f"""
-import os, pathlib
-from distrain.data.array_folders.cache import cached_arrays
-def rows():
-    for number in range(9000):
-        if number == 8000: os.kill(os.getpid(), 9)
-        yield [float(number)], number
-cached_arrays(pathlib.Path({str(tmp_path / "cache")!r}), {{"train": rows}})
-"""
-    done = subprocess.run([sys.executable, "-c", script], check=False)
-    assert done.returncode == -9
-    assert (tmp_path / ".cache.tmp").exists()
-    assert not (tmp_path / "cache").exists()
-    cached_arrays(tmp_path / "cache", {"train": generated})
-    assert not (tmp_path / ".cache.tmp").exists()
