@@ -62,9 +62,12 @@ def test_unknown_peers_do_no_harm(monkeypatch):
                 peers[-1].sendall(content)
             assert len(peers[2].recv(100)) == 48
             peers[2].sendall(bytes(32))  # no proof
-            for _ in range(100):  # more than rank 0 holds at a time
+            for _ in range(300):  # the kernel may lose a connection before rank 0 accepts it
                 peers.append(socket.create_connection(("127.0.0.1", offer["port"])))
+                if select.select([peers[1]], [], [], 0)[0]:
+                    break
             assert is_at_end(peers[1])  # rank 0 dropped the oldest long before its deadline
+            assert len(peers) > trusted_connections.SPARE_HANDSHAKES
         return offer
 
     tables = connect_all(3, crowd)

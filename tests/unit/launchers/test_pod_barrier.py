@@ -276,7 +276,7 @@ def test_strangers_do_no_harm(pod, port, caplog):
     assert [waiting.result(BOUND) for waiting in (host, other)] == [None] * 2
     for stranger in strangers:
         stranger.close()
-    assert caplog.records == []
+    assert caplog.messages == []
 
 
 def answering(answer: bytes) -> tuple[int, threading.Thread]:
