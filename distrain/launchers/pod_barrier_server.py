@@ -76,6 +76,7 @@ class BarrierServer:
         self._token = b""  # of the run that is going on
         self._timer: asyncio.TimerHandle | None = None
         self._server: asyncio.Server | None = None
+        self._is_closing = False
 
     async def listen(self) -> None:
         """Begin to serve; does nothing if the server listens already.
@@ -89,7 +90,7 @@ class BarrierServer:
             try:
                 found = await loop.getaddrinfo(pod.host, pod.port, family=socket.AF_INET, type=socket.SOCK_STREAM)
                 address = str(found[0][4][0])
-                self._server = await asyncio.start_server(self._handle, address, pod.port, limit=MAX_LINE_BYTES)
+                self._server = await asyncio.start_server(self._accept, address, pod.port, limit=MAX_LINE_BYTES)
             except OSError as error:  # no DNS entry yet, the address of a former pod 0, or a port in use
                 if loop.time() > deadline:
                     raise RankError(
@@ -100,6 +101,7 @@ class BarrierServer:
 
     async def close(self) -> None:
         """Close all connections; the other pods look for the next pod 0."""
+        self._is_closing = True
         self._stop_timer()
         if self._server:
             self._server.close()
@@ -108,14 +110,19 @@ class BarrierServer:
         while self._open:
             await asyncio.wait(self._open)
 
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve a connection in a task of its own; the barrier refuses it while it closes, or if it has too many."""
+        if self._is_closing or len(self._open) >= 2 * self._pod.num_pods + MAX_UNKNOWN_CONNECTIONS:
+            writer.close()
+            return
+        task = asyncio.create_task(self._handle(reader, writer))
+        self._open[task] = writer
+        task.add_done_callback(self._open.pop)
+
     async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve a pod while it is connected; close all other connections."""
-        index, task = None, asyncio.current_task()
-        assert task
-        self._open[task] = writer
+        index = None
         try:
-            if len(self._open) > 2 * self._pod.num_pods + MAX_UNKNOWN_CONNECTIONS:
-                return
             async with asyncio.timeout(CONNECT_SECONDS):
                 greeting, comma, state = (await reader.readline()).rpartition(b",")
             index = self._index_of.get(greeting)
@@ -130,7 +137,6 @@ class BarrierServer:
             if index is not None:
                 self._remove(index, writer)
             await close(writer)
-            del self._open[task]
 
     def _admit(self, index: int, state: bytes, writer: asyncio.StreamWriter) -> bool:
         """Answer the greeting of a pod; return whether the connection goes on."""
