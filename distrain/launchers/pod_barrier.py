@@ -209,6 +209,7 @@ class PodBarrier:
             await self._server.close()
         for task in asyncio.all_tasks() - {asyncio.current_task()}:
             await _cancel(task)
+        await asyncio.sleep(0)  # a connection that was closed ends in the next turn of the loop
 
 
 async def _cancel(task: asyncio.Task[Any] | None) -> None:
