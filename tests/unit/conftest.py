@@ -13,7 +13,7 @@ from object_store import ObjectStore, object_store
 from distrain.remote import storage
 
 
-@pytest.fixture(autouse=True, scope="package")
+@pytest.fixture(autouse=True, scope="module")
 def _no_process() -> Iterator[None]:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a unit test started a process; such tests are at home in tests/system")
