@@ -30,9 +30,12 @@ MIXED = [
 ]
 
 
+WORDS = np.array(MIXED)
+
+
 def mixed_texts(rows, classes, seed):
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, classes, rows)
     weights = rng.dirichlet(np.ones(len(MIXED)), classes)
-    texts = [" ".join(rng.choice(MIXED, rng.integers(0, 25), p=weights[label])) for label in labels]
+    texts = [" ".join(rng.choice(WORDS, rng.integers(0, 25), p=weights[label])) for label in labels]
     return texts, labels

@@ -11,7 +11,5 @@ def tokens_of(table, texts, *, add=True):
     """Return the tokens of each text; None for a token that the table does not know and may not add."""
     row_splits, ids = table.rows(Texts.of(texts), add=add)
     names = [word.decode() for word in table.words.to_list()]
-    return [
-        [names[number] if number >= 0 else None for number in ids[start:end]]
-        for start, end in itertools.pairwise(row_splits)
-    ]
+    tokens = [names[number] if number >= 0 else None for number in ids.tolist()]
+    return [tokens[start:end] for start, end in itertools.pairwise(row_splits.tolist())]

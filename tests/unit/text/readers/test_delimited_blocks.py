@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -86,9 +83,9 @@ fragments = st.sampled_from([*plain_fragments, *hard_fragments, *whole_rows])
 )
 @example('1,some words\n11texttexttexta longer labela longer label""","1,some words\n', PLAIN, "a.csv", 4, 60)
 @example("1,some words\n2," + 58 * "x", PLAIN, "a.csv", 4, 60)  # as long as a row may be, without a line end
-def test_blocks_hold_what_rows_hold(text, layout, name, chunk_bytes, limit):
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        path = write(Path(folder) / name, text.encode(errors="surrogateescape"))
+def test_blocks_hold_what_rows_hold(tmp_path_factory, text, layout, name, chunk_bytes, limit):
+    path = write(tmp_path_factory.getbasetemp() / name, text.encode(errors="surrogateescape"))
+    with pytest.MonkeyPatch.context() as patch:
         rows, error, tally = seen_by_row(path, layout, limit)
         patch.setattr(lines, "CHUNK_BYTES", chunk_bytes)
         block_rows, block_error, block_tally = seen_by_block(path, layout, limit)

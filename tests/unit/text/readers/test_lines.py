@@ -63,27 +63,27 @@ def test_an_open_quote_does_not_read_the_whole_file(tmp_path):
     path = tmp_path / "a.csv.gz"
     with gzip.open(path, "wb", compresslevel=1) as file:
         file.write(b'1,a\n2,"open\n')
-        for _ in range(64):
-            file.write(b"3,more text\n" * 90_000)  # 65 MB in all
+        for _ in range(16):
+            file.write(b"3,more text\n" * 90_000)  # 17 MB in all
     message, peak = peak_while(lambda: refused(path, max_row_bytes=2**20))
     assert "row 2" in message
     assert "1 MiB" in message
-    assert peak < 20 * 2**20
+    assert peak < 14 * 2**20
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
 def test_a_line_without_end_does_not_fill_memory(tmp_path, name):
-    path = write(tmp_path / name, gzip.compress(b"1," + b"x" * 2**26))
+    path = write(tmp_path / name, gzip.compress(b"1," + b"x" * 2**24))
     message, peak = peak_while(lambda: refused(path, max_row_bytes=2**20))
     assert "line 1" in message
-    assert peak < 20 * 2**20
+    assert peak < 12 * 2**20
 
 
 def test_a_zstd_bomb_does_not_fill_memory(tmp_path):
-    path = write(tmp_path / "a.csv", zstandard.ZstdCompressor().compress(b"1," + b"x" * 2**28))
+    path = write(tmp_path / "a.csv", zstandard.ZstdCompressor().compress(b"1," + b"x" * 2**26))
     message, peak = peak_while(lambda: refused(path, max_row_bytes=2**20))
     assert "line 1" in message
-    assert peak < 100 * 2**20
+    assert peak < 48 * 2**20  # a chunk alone expands to 32 MiB
 
 
 def test_the_limit_is_one_rows_not_the_files(tmp_path):

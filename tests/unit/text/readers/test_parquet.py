@@ -9,6 +9,7 @@ import pytest
 from reading import read, refused, write
 
 from distrain.errors import ConfigurationError
+from distrain.text.readers import tally
 from distrain.text.readers.columns import ColumnLayout
 from distrain.text.readers.tally import Bounds
 
@@ -21,10 +22,10 @@ def test_parquet(tmp_path):
     texts = ["héllo", None, "c"] * 3000
     labels = pyarrow.array(["x", "y", "z"] * 3000).dictionary_encode()
     parquet.write_table(pyarrow.table({"label": labels, "text": texts, "n": range(9000)}), path)
-    rows, tally = read(path)
+    rows, counted = read(path)
     assert rows == [("x", "héllo"), ("y", ""), ("z", "c")] * 3000
-    assert tally.empty == 3000
-    assert 0.9 * path.stat().st_size < tally.num_bytes <= path.stat().st_size
+    assert counted.empty == 3000
+    assert 0.9 * path.stat().st_size < counted.num_bytes <= path.stat().st_size
     assert read(path, ColumnLayout(label="n", texts=("label", "text")))[0][:2] == [("0", "x héllo"), ("1", "y ")]
     assert "'label', 'text', 'n'" in refused(path, ColumnLayout(label="no"), ConfigurationError)
     assert "Parquet" in refused(write(tmp_path / "cut.parquet", path.read_bytes()[:-100]))
@@ -33,9 +34,9 @@ def test_parquet(tmp_path):
 def test_parquet_that_is_not_utf8_is_mended(tmp_path):
     path = tmp_path / "a.parquet"
     parquet.write_table(pyarrow.table({"label": ["1"], "text": pyarrow.array([b"a\xffb"]).view("string")}), path)
-    rows, tally = read(path)
+    rows, counted = read(path)
     assert rows == [("1", "a\ufffdb")]
-    assert tally.invalid == 1
+    assert counted.invalid == 1
 
 
 READ = {
@@ -103,23 +104,33 @@ def repeated(text, rows):
     return pyarrow.table({"label": labels, "text": texts})
 
 
+@pytest.fixture
+def little_is_free(monkeypatch):
+    """Any file may expand to 4 MiB, in place of 64."""
+    monkeypatch.setattr(tally, "FREE_BYTES", tally.FREE_BYTES // 16)
+
+
+@pytest.mark.usefixtures("little_is_free")
 def test_declared_rows_that_the_file_is_too_small_for_are_refused_before_they_are_read(tmp_path):
     path = tmp_path / "a.parquet"
     with parquet.ParquetWriter(path, repeated("a", 2).schema, compression="zstd") as writer:
         for _ in range(4):
-            writer.write_table(repeated("some words", 500_000))
-    assert "--max-expansion" in refused(path)
+            writer.write_table(repeated("some words", 30_000))
+    message = refused(path)
+    assert "--max-expansion" in message
+    assert f"to over {120_000 * 64:,}," in message  # 64 bytes for each declared row
     message = refused(path, bounds=Bounds(max_expansion=10_000, max_rows=9_999))
     assert "over 9,999 rows" in message
     assert "--max-rows" in message
 
 
+@pytest.mark.usefixtures("little_is_free")
 def test_decoded_bytes_are_bounded(tmp_path):
     path = tmp_path / "a.parquet"
-    parquet.write_table(repeated("word " * 20_000, 3000), path, compression="zstd")
-    assert path.stat().st_size < 10_000
+    parquet.write_table(repeated("word " * 2000, 2000), path, compression="zstd")
+    assert path.stat().st_size < 5000
     assert "--max-expansion" in refused(path)
-    assert "--max-text-gib" in refused(path, bounds=Bounds(max_expansion=2**30, max_text_gib=0.125))
+    assert "--max-text-gib" in refused(path, bounds=Bounds(max_expansion=2**30, max_text_gib=1 / 128))
 
 
 def test_damaged_files_are_refused(tmp_path):

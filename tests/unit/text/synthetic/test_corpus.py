@@ -28,13 +28,13 @@ def digest(path: Path) -> str:
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[list[str]], list[list[str]]]:
-    written = write_synthetic(tmp_path_factory.mktemp("synth"), rows=4000, test_rows=2000)
+    written = write_synthetic(tmp_path_factory.mktemp("synth"), rows=2000, test_rows=1000)
     return read_rows(written.train), read_rows(written.test)
 
 
 def test_rows_are_class_title_text(corpus):
     train, test = corpus
-    assert (len(train), len(test)) == (4000, 2000)
+    assert (len(train), len(test)) == (2000, 1000)
     for row in train + test:
         label, title, text = row
         assert label in {"1", "2", "3", "4"}

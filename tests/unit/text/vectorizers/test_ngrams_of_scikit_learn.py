@@ -76,7 +76,7 @@ def test_real_text_has_the_features_and_values_of_scikit_learn(tmp_path, name, t
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize(("rows", "classes", "top_k"), [(400, 4, 100), (60, 2, 30), (25, 7, 15), (300, 3, 100_000)])
+@pytest.mark.parametrize(("rows", "classes", "top_k"), [(200, 4, 100), (60, 2, 30), (25, 7, 15), (150, 3, 100_000)])
 @pytest.mark.parametrize("tokens", ["word", "char"])
 def test_mixed_scripts_have_the_features_and_values_of_scikit_learn(tmp_path, rows, classes, top_k, seed, tokens):
     texts, labels = mixed_texts(rows, classes, seed)

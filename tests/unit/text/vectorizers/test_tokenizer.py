@@ -130,10 +130,10 @@ def texts_and_labels(rows, seed=0):
 
 
 def test_the_store_gives_back_words_and_labels_in_order_however_they_were_added(tmp_path):
-    texts, labels = texts_and_labels(3000)
+    texts, labels = texts_and_labels(800)
     expected = [analyze(text) for text in texts]
     read = []
-    for name, step in (("one", 1), ("many", 700), ("all", 3000)):
+    for name, step in (("one", 1), ("many", 150), ("all", 800)):
         (tmp_path / name).mkdir()
         store = TokenStore(tmp_path / name, memory_mib=64)
         for start in range(0, len(texts), step):

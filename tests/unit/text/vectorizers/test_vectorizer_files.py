@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -13,12 +14,21 @@ from distrain.errors import DataError
 from distrain.text.vectorizers.load_vectorizer import load_vectorizer
 
 
-@pytest.fixture
-def saved(tmp_path):
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A vectorizer, and the folder to which it was saved."""
+    folder = tmp_path_factory.mktemp("made")
     texts, labels = mixed_texts(200, 3, 1)
-    vectorizer, _ = learn(tmp_path / "scratch", texts, labels, top_k=40)
-    vectorizer.save(tmp_path / "vectorizer")
-    return vectorizer, tmp_path / "vectorizer"
+    vectorizer, _ = learn(folder / "scratch", texts, labels, top_k=40)
+    vectorizer.save(folder / "vectorizer")
+    return vectorizer, folder / "vectorizer"
+
+
+@pytest.fixture
+def saved(made, tmp_path):
+    """The same, with a copy of the folder that a test may damage."""
+    vectorizer, folder = made
+    return vectorizer, shutil.copytree(folder, tmp_path / "vectorizer")
 
 
 def test_a_saved_vectorizer_does_the_same(saved):
