@@ -19,12 +19,10 @@ def rates(num_replicas=1, **settings):
     """The learning rate at each step of the run, as the optimizer takes it."""
     settings = OptimizerSettings(**{"learning_rate": RATE, **settings})
     optimizer = make_optimizer(settings, num_steps=STEPS, num_replicas=num_replicas)
-    variable = keras.Variable([0.0])
-    optimizer.build([variable])
     taken = []
-    for _ in range(STEPS):
+    for step in range(STEPS):
+        optimizer.iterations.assign(step)
         taken.append(float(optimizer.learning_rate))
-        optimizer.apply([keras.ops.ones(1)], [variable])
     return taken
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from step_events import step_event
 from threads_as_processes import on_all
 
@@ -97,6 +98,10 @@ def make(callbacks, *, num_epochs=2, num_steps=3, group=None):
     return KerasCallbacks(callbacks, model=model, group=group, num_epochs=num_epochs, num_steps=num_steps)
 
 
+ONE = np.ones((1, 1), np.float32)
+BATCHES = tf.data.Dataset.from_tensors((ONE, ONE)).repeat(3)
+
+
 def test_callbacks_are_called_as_by_fit():
     """`Model.fit` calls the same callback over 2 epochs of 3 steps."""
 
@@ -107,8 +112,7 @@ def test_callbacks_are_called_as_by_fit():
 
     diary, witness = Diary(), Diary()
     drive(make([diary]), 2, 3)
-    data = keras.ops.ones((3, 1))
-    model().fit(data, data, batch_size=1, epochs=2, validation_data=(data, data), callbacks=[witness], verbose=0)
+    model().fit(BATCHES, shuffle=False, epochs=2, validation_data=BATCHES, callbacks=[witness], verbose=0)
     assert [entry[:2] for entry in diary.entries] == [entry[:2] for entry in witness.entries]
     assert [set(logs) for _, _, logs in diary.entries] == [set(logs) for _, _, logs in witness.entries]
 
@@ -142,9 +146,7 @@ def test_a_callback_that_stops_in_a_batch_stops_after_it_as_under_fit(hook):
     drive(make([Stops(), diary], num_epochs=1), 1, 3)
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse", run_eagerly=True)
-    data = keras.ops.ones((3, 1))
-    settings = {"batch_size": 1, "epochs": 1, "validation_data": (data, data), "verbose": 0}
-    model.fit(data, data, callbacks=[Stops(), witness], **settings)
+    model.fit(BATCHES, shuffle=False, validation_data=BATCHES, callbacks=[Stops(), witness], verbose=0)
     assert [entry[:2] for entry in diary.entries] == [entry[:2] for entry in witness.entries]
     assert ("batch end", 2) not in [entry[:2] for entry in diary.entries]
 

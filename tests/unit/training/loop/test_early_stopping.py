@@ -93,7 +93,8 @@ def model():
     """A model whose metrics are built."""
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, "sigmoid")])
     odd = keras.metrics.MeanMetricWrapper(lambda y, outputs: outputs, name="odd")
-    model.compile("sgd", "binary_crossentropy", metrics=["accuracy", "mae", keras.metrics.AUC(name="auc"), odd])
+    metrics = ["accuracy", "mae", keras.metrics.AUC(name="auc"), odd]
+    model.compile("sgd", "binary_crossentropy", metrics=metrics, run_eagerly=True)
     model.train_on_batch(np.zeros((4, 2)), np.array([[0.0], [1.0], [1.0], [0.0]]))
     return model
 

@@ -72,7 +72,7 @@ def test_a_run_that_is_beyond_its_steps_finishes_before_it_trains():
     assert limits_of(first=9, max_steps=7).before_epoch(0) is FINISH
 
 
-@pytest.mark.parametrize("seconds_per_step", [0.001, 0.3, 7.0, 200.0])
+@pytest.mark.parametrize("seconds_per_step", [0.004, 0.3, 7.0, 200.0])
 @pytest.mark.parametrize("before", [0.0, 40.0])
 def test_a_run_ends_in_time_with_few_exchanges(seconds_per_step, before):
     group, clock = CountingGroup(), Clock(seconds_per_step)
