@@ -92,9 +92,10 @@ def test_exit_codes_come_from_the_errors():
     assert codes[3] == "The input or the prepared data is wrong, missing or damaged."
 
 
+PARSER = make_parser()
 ONE_VALUE = [
     (command, option)
-    for command, parser in make_parser()._subparsers._group_actions[0].choices.items()
+    for command, parser in PARSER._subparsers._group_actions[0].choices.items()
     for action in parser._actions
     for option in action.option_strings
     if option.startswith("--") and action.nargs != 0 and option not in ("--train", "--test")
@@ -105,7 +106,7 @@ ONE_VALUE = [
 def test_an_option_of_one_value_that_is_given_twice_is_refused(command, option, capsys):
     value = {"--log-level": "info", "--part": "test"}.get(option, "1")
     with pytest.raises(SystemExit) as caught:
-        main([command, option, value, option, value])
+        PARSER.parse_args([command, option, value, option, value])
     assert caught.value.code == 2
     assert f"{option}: given twice, but it takes one value" in capsys.readouterr().err
 

@@ -51,7 +51,8 @@ def test_a_checkpoint_that_is_written_late_takes_no_step_back(tmp_path):
 
 @given(st.lists(st.integers(0, 40), max_size=60))
 def test_steps_read_are_those_that_nothing_later_took_back(tmp_path_factory, steps):
-    path = tmp_path_factory.mktemp("log") / "metrics.jsonl"
+    path = tmp_path_factory.getbasetemp() / "metrics.jsonl"
+    path.unlink(missing_ok=True)
     write_log(path, *(("step", step, 1) for step in steps))
     kept = [step for i, step in enumerate(steps) if all(later >= step for later in steps[i:])]
     assert [event["step"] for event in read_history(path).steps] == kept
@@ -93,9 +94,9 @@ def test_values_that_cannot_be_drawn_are_left_out(tmp_path):
 def test_a_long_log_is_thinned_evenly(tmp_path):
     path = tmp_path / "metrics.jsonl"
     line = '{"event": "step", "step": %d, "epoch": 1, "time": 1.0, "loss": 0.5}\n'
-    path.write_text("".join(line % step for step in range(30_000)))
+    path.write_text("".join(line % step for step in range(3000)))
     steps = [event["step"] for event in read_history(path, capacity=100).steps]
     assert 50 <= len(steps) <= 100
     assert set(np.diff(steps)) == {steps[1] - steps[0]}
     assert steps[0] == 0
-    assert steps[-1] > 29_000
+    assert steps[-1] > 2900

@@ -106,7 +106,7 @@ def test_a_reader_never_sees_half_a_file(tmp_path):
 
     reader = threading.Thread(target=read)
     reader.start()
-    for step in range(400):
+    for step in range(50):
         status.update({"state": "training", "step": step, "message": "x" * 20_000}, time=1.0 + step)
     is_over.set()
     reader.join()

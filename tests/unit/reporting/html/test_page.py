@@ -180,14 +180,16 @@ def test_what_is_no_run_is_told(tmp_path):
         write_report([], tmp_path / "report.html")
 
 
-def test_a_long_run_stays_a_small_page(tmp_path):
+def test_a_long_run_stays_a_small_page(tmp_path, monkeypatch):
+    monkeypatch.setattr("distrain.reporting.html.page.MAX_CHART_POINTS", 600)  # in place of 3000
+    monkeypatch.setattr("distrain.reporting.html.tables.MAX_TABLE_ROWS", 20)  # in place of 200
     run = make_run(tmp_path / "run")
     line = '{"event": "%s", "step": %d, "epoch": 9, "steps_per_epoch": 99, "loss": 0.%d, "accuracy": 0.%d}\n'
     with (run / "metrics.jsonl").open("a") as log:
-        for step in range(41, 12_000):
+        for step in range(41, 1200):
             log.write(line % ("step" if step % 5 else "epoch", step, step * 7919 % 9973, step * 104729 % 9973))
     write_report([run, run, run], tmp_path / "report.html")
-    assert (tmp_path / "report.html").stat().st_size < 150_000  # 690 kB with all points, 190 kB with all rows
+    assert (tmp_path / "report.html").stat().st_size < 70_000  # 122 kB with all points, 82 kB with all rows
 
 
 def test_names_are_as_short_as_tells_runs_apart():
