@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import linecache
 from pathlib import Path
 
 import pytest
@@ -21,5 +22,6 @@ WITH_EXAMPLES = [
 
 @pytest.mark.parametrize("module", WITH_EXAMPLES)
 def test_the_examples_give_what_they_show(module):
+    linecache.clearcache()  # for each docstring, doctest looks whether any file in it changed
     failed, attempted = doctest.testmod(importlib.import_module(module), optionflags=doctest.ELLIPSIS)
     assert (failed, attempted > 0) == (0, True)

@@ -173,7 +173,7 @@ def test_what_is_no_run_is_told(tmp_path):
         write_report([tmp_path / "nowhere"], tmp_path / "report.html")
     with pytest.raises(CheckpointError, match="is not a run directory"):
         write_report([tmp_path], tmp_path / "report.html")
-    run = make_run(tmp_path / "run")
+    run = make_run(tmp_path / "run", epochs=0)
     with pytest.raises(ConfigurationError, match="--out"):
         write_report([run], tmp_path / "nowhere" / "report.html")
     with pytest.raises(ConfigurationError, match="at least one"):

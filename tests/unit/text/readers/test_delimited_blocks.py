@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -18,14 +20,19 @@ from distrain.text.vectorizers.tokenizer import WordTable
 
 def seen_by_row(path, layout, limit):
     """What the csv module's rows hold, and the error that ends them."""
-    tally, seen, table = Tally(), [], WordTable()
+    tally, rows, message = Tally(), [], None
     try:
         for row in read_rows(path, layout, tally, max_row_bytes=limit):
-            _, ids = table.rows(Texts.of([row.text]), add=True)
-            seen.append((row.label, ids.tolist(), row.location, row.text == "" or row.text.isspace()))
+            rows.append(row)
     except (DataError, ConfigurationError) as error:
-        return seen, str(error), tally
-    return seen, None, tally
+        message = str(error)
+    splits, ids = WordTable().rows(Texts.of([row.text for row in rows]), add=True)
+    words = [ids[start:end].tolist() for start, end in itertools.pairwise(splits)]
+    seen = [
+        (row.label, numbers, row.location, row.text == "" or row.text.isspace())
+        for row, numbers in zip(rows, words, strict=True)
+    ]
+    return seen, message, tally
 
 
 def seen_by_block(path, layout, limit):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from sklearn.svm import LinearSVC
 
 from distrain.errors import ConfigurationError
 from distrain.text.synthetic import corpus as synth
-from distrain.text.synthetic.corpus import write_synthetic
+from distrain.text.synthetic.corpus import Written, write_synthetic
 
 
 def read_rows(path: Path) -> list[list[str]]:
@@ -27,8 +28,12 @@ def digest(path: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[list[str]], list[list[str]]]:
-    written = write_synthetic(tmp_path_factory.mktemp("synth"), rows=2000, test_rows=1000)
+def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
+    return write_synthetic(tmp_path_factory.mktemp("synth"), rows=2000, test_rows=1000)
+
+
+@pytest.fixture(scope="module")
+def corpus(written: Written) -> tuple[list[list[str]], list[list[str]]]:
     return read_rows(written.train), read_rows(written.test)
 
 
@@ -43,11 +48,10 @@ def test_rows_are_class_title_text(corpus):
         assert "  " not in text
 
 
-def test_every_field_is_quoted_as_the_csv_module_quotes(tmp_path):
-    written = write_synthetic(tmp_path, rows=300)
+def test_every_field_is_quoted_as_the_csv_module_quotes(tmp_path, written, corpus):
     again = tmp_path / "again.csv"
     with again.open("w", newline="") as file:
-        csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows(read_rows(written.train))
+        csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows(corpus[0])
     assert again.read_bytes() == written.train.read_bytes()
 
 
@@ -75,10 +79,9 @@ def test_the_same_settings_give_the_same_bytes(tmp_path):
     assert len({digest(path) for path in (first.train, first.test, other.train, other.test)}) == 4
 
 
-def test_bytes_do_not_depend_on_the_block_size(tmp_path, monkeypatch):
-    whole = digest(write_synthetic(tmp_path, rows=2000).train)
+def test_bytes_do_not_depend_on_the_block_size(tmp_path, monkeypatch, written):
     monkeypatch.setattr(synth, "BLOCK_BYTES", 1)
-    assert digest(write_synthetic(tmp_path, rows=2000).train) == whole
+    assert digest(write_synthetic(tmp_path, rows=2000).train) == digest(written.train)
 
 
 def test_no_row_occurs_twice(corpus):
@@ -147,9 +150,9 @@ def test_out_that_is_a_file_is_refused(tmp_path):
         write_synthetic(tmp_path / "out", rows=100)
 
 
-def test_a_write_that_breaks_off_keeps_the_old_file(tmp_path, monkeypatch):
-    old = write_synthetic(tmp_path, rows=100)
-    before = old.train.read_bytes()
+def test_a_write_that_breaks_off_keeps_the_old_file(tmp_path, monkeypatch, written):
+    for path in (written.train, written.test):
+        shutil.copy(path, tmp_path)
 
     def break_off(*_: object) -> None:
         raise KeyboardInterrupt
@@ -157,5 +160,5 @@ def test_a_write_that_breaks_off_keeps_the_old_file(tmp_path, monkeypatch):
     monkeypatch.setattr(synth, "fill_block", break_off)
     with pytest.raises(KeyboardInterrupt):
         write_synthetic(tmp_path, rows=200)
-    assert old.train.read_bytes() == before
+    assert (tmp_path / "train.csv").read_bytes() == written.train.read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["test.csv", "train.csv"]

@@ -57,8 +57,7 @@ def test_every_assigned_character_folds_as_in_scikit_learn():
     characters = [chr(code) for code in range(0x110000) if unicodedata.category(chr(code)) not in ("Cn", "Co")]
     assert len(characters) > 140_000
     texts = [
-        " ".join(f"a{c}b x{c}{c} {c}" for c in characters[start : start + 64])
-        for start in range(0, len(characters), 64)
+        " ".join(f"a{c}b {c}{c}" for c in characters[start : start + 64]) for start in range(0, len(characters), 64)
     ]
     assert tokens_of(WordTable(), texts) == [analyze(text) for text in texts]
 
