@@ -134,7 +134,7 @@ def test_text_of_a_run_is_escaped_and_cut(tmp_path):
 
 def test_text_of_several_runs_is_escaped(tmp_path):
     evil = "<script>alert(1)</script>\"'&"
-    runs = [make_run(tmp_path / name, **{evil: name}) for name in ("<b>x", "<i onload='y'>")]
+    runs = [make_run(tmp_path / name, epochs=0, **{evil: name}) for name in ("<b>x", "<i onload='y'>")]
     for run in runs:
         (run / "summary.json").write_text(json.dumps({evil: evil, "strategy": evil}))
     write_report(runs, tmp_path / "report.html")

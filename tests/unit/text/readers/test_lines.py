@@ -60,11 +60,8 @@ def peak_while(function):
 
 
 def test_an_open_quote_does_not_read_the_whole_file(tmp_path):
-    path = tmp_path / "a.csv.gz"
-    with gzip.open(path, "wb", compresslevel=1) as file:
-        file.write(b'1,a\n2,"open\n')
-        for _ in range(16):
-            file.write(b"3,more text\n" * 90_000)  # 17 MB in all
+    more = gzip.compress(b"3,more text\n" * 90_000, 1)
+    path = write(tmp_path / "a.csv.gz", gzip.compress(b'1,a\n2,"open\n') + more * 16)  # 17 MB of text
     message, peak = peak_while(lambda: refused(path, max_row_bytes=2**20))
     assert "row 2" in message
     assert "1 MiB" in message
@@ -116,11 +113,11 @@ def test_a_window_of_zstd_beyond_the_bound_is_named(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.csv.gz", "a.csv.zst", "a.jsonl.gz"])
 def test_text_that_expands_too_far_is_refused(tmp_path, monkeypatch, name):
-    monkeypatch.setattr(tally, "FREE_BYTES", tally.FREE_BYTES // 16)
-    text = b"word " * 10_000
+    monkeypatch.setattr(tally, "FREE_BYTES", tally.FREE_BYTES // 256)
+    text = b"word " * 1000
     line = b'{"label": 1, "text": "%b"}\n' % text if "jsonl" in name else b"1,%b\n" % text
-    path = write(tmp_path / name, compressed(name[-3:].strip("."), line * (2**19 // len(line))))
-    assert read(path)[1].text_bytes > 2**18  # the first 4 MiB are free
+    path = write(tmp_path / name, compressed(name[-3:].strip("."), line * (2**16 // len(line))))
+    assert read(path)[1].text_bytes > 2**15  # the first 256 KiB are free
     piece = path.read_bytes()
     path.write_bytes(piece * 12)
     assert "--max-expansion" in refused(path)
