@@ -15,7 +15,7 @@ from distrain.training.jobs.job import open_job
 
 def built(kind, num_classes, name):
     keras.utils.set_random_seed(3)
-    config = TrainConfig(data="d", run="r", mixed_precision=name, embedding=16, filters=8)
+    config = TrainConfig(data="d", run="r", mixed_precision=name, embedding=16, filters=8, blocks=1)
     return text_model(kind, num_features=40, num_classes=num_classes, config=config)
 
 
