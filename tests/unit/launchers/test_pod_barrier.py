@@ -257,7 +257,7 @@ def dropped_connections() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "unclosed", ResourceWarning)
         yield
-        gc.collect()
+        gc.collect(1)  # young objects; all objects of TensorFlow take half a second
 
 
 RUBBISH = [
