@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from unittest import mock
 
@@ -21,13 +22,12 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing
 
 @dataclass(frozen=True)
 class ObjectStore:
-    """The address of the server, and a client to it."""
+    """What the server serves; tests write to it without requests."""
 
-    endpoint: str
-    client: Any
+    backend: Any
 
     def put(self, key: str, content: bytes) -> str:
-        self.client.put_object(Bucket=BUCKET, Key=key, Body=content)
+        self.backend.put_object(BUCKET, key, content)
         return f"s3://{BUCKET}/{key}"
 
     def put_folder(self, folder: Path, prefix: str) -> str:
@@ -39,18 +39,22 @@ class ObjectStore:
 
 @contextmanager
 def object_store() -> Iterator[ObjectStore]:
-    import boto3
-    from moto.server import ThreadedMotoServer
+    from moto.core import DEFAULT_ACCOUNT_ID
+    from moto.moto_server.werkzeug_app import MotoRequestHandler, create_backend_app
+    from moto.s3.models import s3_backends
+    from werkzeug.serving import make_server
 
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
+    backend = s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
+    # The application of S3 alone: moto's own server lists the folder of all services for each request.
+    server = make_server("127.0.0.1", 0, create_backend_app("s3"), threaded=True, request_handler=MotoRequestHandler)
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    backend.create_bucket(BUCKET, CREDENTIALS["AWS_DEFAULT_REGION"])
     try:
-        host, port = server.get_host_and_port()
-        endpoint = f"http://{host}:{port}"
-        with mock.patch.dict(os.environ, CREDENTIALS | {"AWS_ENDPOINT_URL": endpoint}):
-            client = boto3.client("s3")
-            client.create_bucket(Bucket=BUCKET)
-            yield ObjectStore(endpoint, client)
-            client.close()
+        with mock.patch.dict(os.environ, CREDENTIALS | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}"}):
+            yield ObjectStore(backend)
     finally:
-        server.stop()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+        backend.reset()

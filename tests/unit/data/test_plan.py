@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from distrain.data.plan import EpochPlan, examples_per_replica, steps_per_epoch
 from distrain.data.shuffle import epoch_order
 
-counts = st.integers(0, 300)
+counts = st.integers(0, 120)
 replicas = st.integers(1, 9)
 sizes = st.integers(1, 40)
 seeds = st.integers(0, 2**64 - 1)

@@ -30,6 +30,12 @@ def no_copies(cache_folder):
     copies._COPIES.clear()
 
 
+@pytest.fixture(scope="module")
+def subjects(tmp_path_factory):
+    """By name a valid file of each format, which no test changes."""
+    return {subject.name: subject for subject in format_subjects(tmp_path_factory.mktemp("formats"))}
+
+
 def put(store, path, name):
     if path.is_dir():
         return store.put_folder(path, f"{name}/{path.name}")
@@ -58,19 +64,18 @@ def test_each_format_is_read(name, store, tmp_path):
     assert len(source.identity()) == 64
 
 
-def test_records_shards_pictures_and_archives_are_read(store, tmp_path):
-    subjects = {subject.name: subject for subject in format_subjects(tmp_path)}
+def test_records_shards_pictures_and_archives_are_read(store, subjects):
     for name in ("a.npz", "packed.npz", "zarr.zip", "x.tfrecord", "a.tar"):
         function = subjects[name].read.args[0]
         url = store.put(f"others/{name}", subjects[name].path.read_bytes())
         near, far = function(subjects[name].path), function(url)
         for own, other in zip(all_arrays(near), all_arrays(far), strict=True):
             assert [*map(str, own)] == [*map(str, other)]
-    url = store.put_folder(tmp_path / "1.png" / "photos", "photos")
+    url = store.put_folder(subjects["1.png"].path.parent.parent, "photos")
     pixels, label = formats.images(url, size=(8, 8))[0]
     assert (pixels.shape, label) == ((8, 8, 3), 0)
     assert np.array_equal(formats.images(f"{url}/*/*.png", size=(8, 8), labels=[7])[0][0], pixels)
-    url = store.put_folder(tmp_path / "labels.csv", "labelled")
+    url = store.put_folder(subjects["labels.csv"].path.parent, "labelled")
     assert formats.images(url, labels=f"{url}/labels.csv", size=(8, 8))[1][1] == 1
 
 
@@ -80,8 +85,8 @@ def all_arrays(source):
     return [value for part in found for value in (part.values() if isinstance(part, dict) else [part])]
 
 
-def test_a_folder_of_several_files_and_records_with_numbers_are_found(store, tmp_path):
-    subject = next(one for one in format_subjects(tmp_path) if one.name == "x.tfrecord")
+def test_a_folder_of_several_files_and_records_with_numbers_are_found(store, subjects):
+    subject = subjects["x.tfrecord"]
     for part in range(2):
         store.put(f"records/x.tfrecord-0000{part}-of-00002", subject.content)
     assert len(formats.tfrecord("s3://bucket/records")) == 2 * len(formats.tfrecord(subject.path))

@@ -26,12 +26,13 @@ def collectives():
     return {size: on_all(size, lambda process: SharedMemoryCollectives(open_shared_memory(process))) for size in SIZES}
 
 
-def all_reduced(collectives, buffers, *, reduce="all_reduce_sum", **arguments):
-    """Return each rank's buffer after an all-reduce of `buffers`, one a rank."""
+def all_reduced(collectives, buffers, *, times=1, reduce="all_reduce_sum", **arguments):
+    """Return each rank's buffers after `times` all-reduces of `buffers`, one a rank."""
 
     def rank(process):
-        own = buffers[process.rank].copy()
-        getattr(collectives[len(buffers)][process.rank], reduce)(own, **arguments)
+        own = [buffers[process.rank].copy() for _ in range(times)]
+        for buffer in own:
+            getattr(collectives[len(buffers)][process.rank], reduce)(buffer, **arguments)
         return own
 
     return on_all(len(buffers), rank)
@@ -54,8 +55,9 @@ def test_sums_are_those_in_rank_order_in_any_number_of_chunks(collectives, size,
         expected += buffer
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shared_memory_all_reduce, "AREA_BYTES", area_bytes)
-        for _ in range(3):  # the areas alternate: the third sum meets what the first left behind
-            for found in all_reduced(collectives, buffers, fp16=fp16):
+        # The areas alternate: the third sum meets what the first left behind.
+        for rank in all_reduced(collectives, buffers, times=3, fp16=fp16):
+            for found in rank:
                 assert found.dtype == expected.dtype
                 assert found.tobytes() == expected.tobytes()
 
@@ -64,14 +66,14 @@ def test_sums_are_those_in_rank_order_in_any_number_of_chunks(collectives, size,
 def test_a_mask_becomes_the_union(collectives, size):
     drawn = np.random.default_rng(size)
     masks = [(drawn.random(1001) < 0.2).astype(np.uint8) for _ in range(size)]
-    for found in all_reduced(collectives, masks, reduce="all_reduce_or"):
+    for (found,) in all_reduced(collectives, masks, reduce="all_reduce_or"):
         np.testing.assert_array_equal(found, np.bitwise_or.reduce(masks))
 
 
 @pytest.mark.filterwarnings("error")
 def test_too_large_sums_are_infinite_without_a_warning(collectives):
     largest = np.full(100, np.finfo(np.float32).max)
-    for found in all_reduced(collectives, [largest, largest], fp16=False):
+    for (found,) in all_reduced(collectives, [largest, largest], fp16=False):
         assert np.all(np.isinf(found))
 
 
