@@ -10,7 +10,6 @@ from a chunk that was never written. A warning names the first one of each array
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
 import os
@@ -141,11 +140,19 @@ def _missing_chunks(array: Any) -> tuple[int, str, int, int] | None:
     missing = math.prod(sides) - len(present)
     if missing <= 0:
         return None
-    coordinates = itertools.product(*map(range, sides))  # the first missing one ends the search
-    keys = ((place, array.metadata.encode_chunk_key(place)) for place in coordinates)
+    keys = ((place, array.metadata.encode_chunk_key(place)) for place in _places(sides))
     place, key = next(pair for pair in keys if pair[1] not in present)
     first = place[0] * stored[0]
     return missing, key, first, min(first + stored[0], array.shape[0])
+
+
+def _places(sides: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """Yield the coordinates of all chunks, one by one; `itertools.product` would hold all numbers of each side."""
+    if not sides:
+        yield ()
+        return
+    for first in range(sides[0]):
+        yield from ((first, *rest) for rest in _places(sides[1:]))
 
 
 def _codec_names(metadata: Any) -> Iterator[str]:
