@@ -28,12 +28,12 @@ def dense_of(rows, num_rows, num_columns):
     return scipy.sparse.coo_array((rows.values, (rows.row_ids, rows.columns)), (num_rows, num_columns)).toarray()
 
 
-@given(st.integers(1, 150), st.integers(1, 7), st.integers(1, 30), st.integers(0, 2**64 - 1), st.booleans())
+@given(st.integers(1, 80), st.integers(1, 7), st.integers(1, 15), st.integers(0, 2**64 - 1), st.booleans())
 @settings(max_examples=60, deadline=None)
 def test_each_example_is_fed_once_with_its_own_weight(n, num_replicas, batch_size, seed, weighted):
     weights = np.random.default_rng(0).uniform(0.5, 2, n).astype(np.float32) if weighted else None
     plan = EpochPlan(n, num_replicas, batch_size)
-    steps = fed(numbered(n, weights), plan, seed=seed, epoch=5, window_size=40, span_size=4)
+    steps = fed(numbered(n, weights), plan, seed=seed, epoch=5, window_size=20, span_size=4)
     assert len(steps) == plan.num_steps
     seen = {}
     for step, batches in enumerate(steps):
@@ -71,7 +71,7 @@ def test_zero_weights_are_fed_as_zero():
     assert (batch.num_rows, batch.global_rows) == (3, 3)
 
 
-@given(st.integers(1, 150), st.integers(1, 7), st.integers(1, 30), st.data())
+@given(st.integers(1, 80), st.integers(1, 7), st.integers(1, 15), st.data())
 @settings(max_examples=60)
 def test_a_process_with_some_replicas_feeds_the_plans_positions(n, num_replicas, batch_size, data):
     """Also after a resume, with several windows in a step, and with several steps in a window."""
@@ -79,7 +79,7 @@ def test_a_process_with_some_replicas_feeds_the_plans_positions(n, num_replicas,
     replicas = range(first, last + 1)
     plan = EpochPlan(n, num_replicas, batch_size, first_position=data.draw(st.integers(0, n - 1)))
     order = epoch_order(
-        n, seed=2, epoch=0, window_size=data.draw(st.integers(1, 60)), span_size=data.draw(st.integers(1, 12))
+        n, seed=2, epoch=0, window_size=data.draw(st.integers(1, 40)), span_size=data.draw(st.integers(1, 12))
     )
     steps = list(epoch_batches(numbered(n), plan, order, replicas=replicas))
     assert len(steps) == plan.num_steps

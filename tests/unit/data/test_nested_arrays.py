@@ -50,7 +50,7 @@ def same(nest, wanted):
     return nest.dtype == wanted.dtype and np.array_equal(nest, wanted)
 
 
-@given(NESTS, NESTS | st.none(), st.sampled_from(["none", "one", "each", "some"]), st.integers(1, 60), st.data())
+@given(NESTS, NESTS | st.none(), st.sampled_from(["none", "one", "each", "some"]), st.integers(1, 30), st.data())
 @settings(max_examples=80, deadline=None)
 def test_each_example_is_fed_once_with_its_own_values(features, labels, weighted, n, data):
     x = [np.arange(n), nest_of(features, n)]  # the first input is the number of the example
@@ -65,10 +65,10 @@ def test_each_example_is_fed_once_with_its_own_values(features, labels, weighted
         weights = None if not any(keep) else weights
     elif weighted == "one" and y is not None:
         wanted_weights = map_nest(lambda value, name: weights, y)
-    num_replicas, batch_size = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 20))
+    num_replicas, batch_size = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 10))
     plan = EpochPlan(n, num_replicas, batch_size)
     order = epoch_order(
-        n, seed=5, epoch=1, window_size=data.draw(st.integers(2, 40)), span_size=data.draw(st.integers(1, 8))
+        n, seed=5, epoch=1, window_size=data.draw(st.integers(2, 20)), span_size=data.draw(st.integers(1, 8))
     )
     examples = array_examples(x, y, weights)
     seen = []

@@ -73,8 +73,8 @@ def test_damaged_bytes_are_one_sentence_or_other_numbers(name, tmp_path):
         file.write_bytes(raw)
         try:
             source = getattr(formats, function)(path)
-            for start in range(0, len(source), 500):
-                source.read(start, min(start + 500, len(source)))
+            for start in range(0, len(source), NUM):
+                source.read(start, min(start + NUM, len(source)))
         except DistrainError as error:
             assert "\n" not in str(error)  # noqa: PT017 - damage may also change numbers alone
             assert str(tmp_path) in str(error)  # noqa: PT017

@@ -18,6 +18,13 @@ from distrain.errors import ConfigurationError, DataError
 from distrain.prepare.pipeline import prepare
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """By vectorizer the files of the data set of `rows(100)` in one file."""
+    kinds = ("ngram", "sequence")
+    return {kind: joined(tmp_path_factory.mktemp(kind), rows(100), vectorizer=kind) for kind in kinds}
+
+
 def joined(folder, table, **settings):
     """The files of the data set of one file that holds all rows."""
     Result(train=write_csv(folder / "joined.csv", table), out=folder / "joined", **settings)
@@ -47,14 +54,12 @@ def shards_of(folder, table, write=write_csv, count=3, suffix="csv"):
 
 @pytest.mark.parametrize("vectorizer", ["ngram", "sequence"])
 @pytest.mark.parametrize("size", [1, 2, 3])
-def test_any_number_of_processes_gives_the_bytes_of_the_joined_file(tmp_path, vectorizer, size):
-    table = rows(100)
-    expected = joined(tmp_path, table, vectorizer=vectorizer)
-    shards_of(tmp_path / "shards", table, count=7)
+def test_any_number_of_processes_gives_the_bytes_of_the_joined_file(tmp_path, whole, vectorizer, size):
+    shards_of(tmp_path / "shards", rows(100), count=7)
     config = PrepareConfig(train=tmp_path / "shards", out=tmp_path / "out", vectorizer=vectorizer)
     results = on_all(size, lambda process: prepare(config, console=Console(quiet=True), group=ErrorRelay(process)))
     assert results == [None] * size, results
-    assert tree(tmp_path / "out") == expected
+    assert tree(tmp_path / "out") == whole[vectorizer]
 
 
 def test_repeated_options_a_pattern_and_a_test_part(tmp_path):

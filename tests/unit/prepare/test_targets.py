@@ -77,7 +77,7 @@ def arrays(dataset, part):
     ],
 )
 def test_labels_are_those_of_a_binarizer_in_each_format(tmp_path, write, name, settings):
-    train, test = labelled(600), labelled(20, seed=1)
+    train, test = labelled(200), labelled(20, seed=1)
     files = {"train": write(tmp_path / f"a.{name}", train), "test": write(tmp_path / f"b.{name}", test)}
     result = Result(**files, out=tmp_path / "out", vectorizer="ngram", weight_column="weight", **settings)
     assert result.dataset.task == "multilabel"
@@ -91,7 +91,7 @@ def test_labels_are_those_of_a_binarizer_in_each_format(tmp_path, write, name, s
 
 def on_threads(size, monkeypatch, **settings):
     """Prepare on `size` ranks, which are threads here, each of several blocks of a few rows."""
-    monkeypatch.setattr(blocks, "BLOCK_ROWS", 200)
+    monkeypatch.setattr(blocks, "BLOCK_ROWS", 100)
 
     config = PrepareConfig(**settings)
     results = on_all(size, lambda process: prepare(config, console=Console(quiet=True), group=ErrorRelay(process)))
@@ -101,14 +101,14 @@ def on_threads(size, monkeypatch, **settings):
 @pytest.mark.parametrize("task", ["multilabel", "regression"])
 @pytest.mark.parametrize("vectorizer", ["ngram", "sequence"])
 def test_ranks_do_not_change_a_byte(tmp_path, monkeypatch, task, vectorizer):
-    rows = labelled(900)
+    rows = labelled(360)
     column = "label" if task == "multilabel" else "target"
     settings = {"train": write_lines(tmp_path / "a.jsonl", rows), "label_column": column, "weight_column": "weight"}
     for size in (1, 2):
         on_threads(size, monkeypatch, **settings, out=tmp_path / str(size), task=task, vectorizer=vectorizer)
     assert tree(tmp_path / "1") == tree(tmp_path / "2")
     dataset = open_dataset(tmp_path / "1")
-    assert dataset.parts["test"].num_rows > 70
+    assert dataset.parts["test"].num_rows > 20
     kept = np.concatenate([arrays(dataset, part)[1] for part in ("train", "test")])
     assert sorted(kept.tolist()) == sorted(row[2] for row in rows)
 

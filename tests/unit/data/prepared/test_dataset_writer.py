@@ -16,7 +16,7 @@ from distrain.data.prepared.rows import Rows
 
 
 @given(
-    st.lists(st.lists(st.integers(0, 5), max_size=6), max_size=5),
+    st.lists(st.lists(st.integers(0, 5), max_size=4), max_size=4),
     st.integers(1, 7),
     st.data(),
 )
