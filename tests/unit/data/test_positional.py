@@ -104,22 +104,22 @@ SOURCES = [
 SOURCES += [lambda: [(X[i], Y[i]) for i in range(NUM)], lambda: ArraySource(X, Y)]
 
 
-@pytest.mark.parametrize("make", SOURCES)
-def test_any_examples_of_a_window_come_in_their_order(make):
-    examples = positional_examples(make())
+def test_any_examples_of_a_window_come_in_their_order():
+    sources = [positional_examples(make()) for make in SOURCES]
 
     @given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, NUM), middle=st.integers(0, NUM))
     def check(seed, count, middle):
         indices = np.random.default_rng(seed).permutation(NUM)[:count]
         numbers = np.concatenate([np.arange(*span) for span in SPANS])[indices]
-        read = examples.load(SPANS, indices)
         middle = min(middle, count)
-        for start, stop in {(0, count), (0, middle), (middle, count)}:
-            if start < stop:
-                features, labels, weights = read(start, stop)
-                assert np.array_equal(features, X[numbers[start:stop]])
-                assert np.array_equal(labels, Y[numbers[start:stop]])
-                assert weights == ()
+        for place, examples in enumerate(sources):
+            read = examples.load(SPANS, indices)
+            for start, stop in {(0, count), (0, middle), (middle, count)}:
+                if start < stop:
+                    features, labels, weights = read(start, stop)
+                    assert np.array_equal(features, X[numbers[start:stop]]), f"SOURCES[{place}]"
+                    assert np.array_equal(labels, Y[numbers[start:stop]]), f"SOURCES[{place}]"
+                    assert weights == ()
 
     check()
 

@@ -53,22 +53,22 @@ def test_a_replica_loads_only_its_own_rows():
 @pytest.mark.parametrize("batch_size", [1, 7, 16])
 def test_all_replicas_load_a_window_in_the_same_step(batch_size, first_position):
     """All replicas wait while one of them loads a window, so no replica may load the window a step later."""
-    num_replicas, window_size = 3, 200
-    plan = EpochPlan(1990, num_replicas, batch_size, first_position)
+    num_replicas, window_size = 3, 50
+    plan = EpochPlan(490, num_replicas, batch_size, first_position)
     steps_of = []
     for replica in range(num_replicas):
-        steps, walked, examples = [], [], numbered(1990)
+        steps, walked, examples = [], [], numbered(490)
 
         def load(spans, indices, memory=None, epoch=0, examples=examples, steps=steps, walked=walked):
             if len(spans) > 1:  # an idle replica loads a single example
                 steps.append(len(walked))
             return examples.load(spans, indices)
 
-        order = epoch_order(1990, seed=3, epoch=0, window_size=window_size, span_size=5)
-        watched = type(examples)(1990, load, {}, "")
+        order = epoch_order(490, seed=3, epoch=0, window_size=window_size, span_size=5)
+        watched = type(examples)(490, load, {}, "")
         for batches in epoch_batches(watched, plan, order, replicas=range(replica, replica + 1)):
             walked.append(batches)
         steps_of.append(steps)
     # Every replica loads a window in the first step whose batches reach into the window.
-    reached = [max(0, start - first_position) // (num_replicas * batch_size) for start in range(0, 1990, window_size)]
+    reached = [max(0, start - first_position) // (num_replicas * batch_size) for start in range(0, 490, window_size)]
     assert steps_of == [reached] * num_replicas

@@ -19,10 +19,16 @@ from distrain.errors import DistrainError
 X, Y = arrays()
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """By format a source of undamaged files."""
+    written = {name: write(tmp_path_factory.mktemp("whole")) for name, (_, write) in WRITERS.items()}
+    return {name: getattr(formats, function)(written[name]) for name, (function, _) in WRITERS.items()}
+
+
 @pytest.mark.parametrize("name", WRITERS)
-def test_the_batches_are_those_of_the_arrays(name, tmp_path):
-    function, write = WRITERS[name]
-    source = pickle.loads(pickle.dumps(getattr(formats, function)(write(tmp_path))))
+def test_the_batches_are_those_of_the_arrays(name, whole):
+    source = pickle.loads(pickle.dumps(whole[name]))
     wanted, found = array_examples(X, Y), positional_examples(source)
     plan = EpochPlan(NUM, 3, 32)
     for examples in (wanted, found):
@@ -39,9 +45,8 @@ def test_the_batches_are_those_of_the_arrays(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_any_range_is_read(name, tmp_path):
-    function, write = WRITERS[name]
-    source = getattr(formats, function)(write(tmp_path))
+def test_any_range_is_read(name, whole):
+    source = whole[name]
     for start, stop in ((0, NUM), (299, 301), (340, 720), (999, 1000), (600, 900)):
         features, labels = source.read(start, stop)
         np.testing.assert_array_equal(features, X[start:stop])

@@ -71,6 +71,13 @@ def early_stopping(**changes):
     return {"early_stopping": {"best_figures": {"val_loss": 0.5}, "best_step": 5, "epochs_since": 0, **changes}}
 
 
+STATE = progress_state(Progress(2, 64, 1, 5, 320, 1.25)) | early_stopping()
+
+
+def test_values_that_nobody_forged_are_read(tmp_path):
+    assert load_checkpoint(save_checkpoint(tmp_path, 4, {}, STATE)).state == STATE
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -95,9 +102,7 @@ def early_stopping(**changes):
 )
 def test_forged_values_are_refused(tmp_path, change):
     """The checksums of a forged checkpoint fit, as its forger can compute them."""
-    state = progress_state(Progress(2, 64, 1, 5, 320, 1.25)) | early_stopping()
-    load_checkpoint(save_checkpoint(tmp_path, 4, {}, state))
-    path = save_checkpoint(tmp_path, 5, {}, state | change)
+    path = save_checkpoint(tmp_path, 5, {}, STATE | change)
     with pytest.raises(CheckpointError, match=r'state.json is forged or of another version: "'):
         load_checkpoint(path)
 

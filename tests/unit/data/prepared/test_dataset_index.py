@@ -96,6 +96,28 @@ def test_a_damaged_vectorizer_is_noticed(tmp_path, name):
         open_dataset(tmp_path, verify=False)
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A data set, and one of its arrays outside the folder."""
+    folder = tmp_path_factory.mktemp("forged") / "data"
+    write_dataset(folder, [ragged([3, 2])])
+    (folder.parent / "columns.npy").write_bytes((folder / COLUMNS).read_bytes())
+    return folder
+
+
+@pytest.fixture
+def forgeable(whole):
+    """The same data set for each test, whose index is then written back."""
+    index = (whole / "dataset.json").read_bytes()
+    yield whole
+    (whole / "dataset.json").write_bytes(index)
+
+
+def test_a_forged_digest_itself_is_accepted(forgeable):
+    forge_index(forgeable, lambda index: None)
+    open_dataset(forgeable)
+
+
 def shard(index):
     return index["parts"]["train"]["shards"][0]
 
@@ -150,16 +172,11 @@ def file(index, name="columns"):
         lambda index: file(index).pop("crc32"),
     ],
 )
-def test_a_forged_index_is_refused_as_data(tmp_path, change):
-    folder = tmp_path / "data"
-    write_dataset(folder, [ragged([3, 2])])
-    (tmp_path / "columns.npy").write_bytes((folder / COLUMNS).read_bytes())  # a file outside the folder
-    forge_index(folder, lambda index: None)
-    open_dataset(folder)  # the forged digest itself is accepted
-    forge_index(folder, change)
+def test_a_forged_index_is_refused_as_data(forgeable, change):
+    forge_index(forgeable, change)
     with pytest.raises(DataError) as caught:
-        open_dataset(folder)
-    assert str(folder) in str(caught.value)
+        open_dataset(forgeable)
+    assert str(forgeable) in str(caught.value)
 
 
 def test_without_verifying_only_sizes_are_compared(tmp_path):
