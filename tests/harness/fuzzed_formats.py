@@ -12,7 +12,7 @@ import io
 import struct
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,12 @@ from distrain import formats
 ROWS_AT_ONCE = 256
 
 
-def format_subjects(folder: Path) -> list[FuzzSubject]:
-    """Write a valid file of each format into a folder of its own."""
+def format_subjects(folder: Path, names: Collection[str] = ()) -> list[FuzzSubject]:
+    """Write a valid file of each format, or of those that are named, into a folder of its own."""
     subjects = []
     for name, function, write in _FORMATS:
+        if names and name not in names:
+            continue
         place = folder / name.replace(" ", "-")
         place.mkdir(parents=True)
         given, path = write(place)

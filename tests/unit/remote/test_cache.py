@@ -129,7 +129,7 @@ def test_another_content_at_the_same_url_is_another_file(server: WebServer):
 def test_a_server_without_identity_is_believed_for_one_opened_file(server: WebServer):
     """Also where Python gives a new file the address of a closed one."""
     server.has_identity = False
-    for content in (CONTENT, CONTENT[::-1], *(bytes([number]) * 10 for number in range(50))):
+    for content in (CONTENT, CONTENT[::-1], *(bytes([number]) * 10 for number in range(10))):
         server.files["/a.bin"] = content
         assert to_path(server.url("/a.bin")).open().read() == content
 

@@ -20,6 +20,7 @@ from distrain.remote.local_copy import local_copy
 from distrain.remote.path import to_path
 
 X, Y = arrays()
+SINGLE_FILES = ("a.npz", "packed.npz", "zarr.zip", "x.tfrecord", "a.tar")
 
 
 @pytest.fixture(autouse=True)
@@ -32,8 +33,9 @@ def no_copies(cache_folder):
 
 @pytest.fixture(scope="module")
 def subjects(tmp_path_factory):
-    """By name a valid file of each format, which no test changes."""
-    return {subject.name: subject for subject in format_subjects(tmp_path_factory.mktemp("formats"))}
+    """By name valid files of some formats, which no test changes."""
+    written = format_subjects(tmp_path_factory.mktemp("formats"), (*SINGLE_FILES, "1.png", "labels.csv"))
+    return {subject.name: subject for subject in written}
 
 
 def put(store, path, name):
@@ -65,7 +67,7 @@ def test_each_format_is_read(name, store, tmp_path):
 
 
 def test_records_shards_pictures_and_archives_are_read(store, subjects):
-    for name in ("a.npz", "packed.npz", "zarr.zip", "x.tfrecord", "a.tar"):
+    for name in SINGLE_FILES:
         function = subjects[name].read.args[0]
         url = store.put(f"others/{name}", subjects[name].path.read_bytes())
         near, far = function(subjects[name].path), function(url)
