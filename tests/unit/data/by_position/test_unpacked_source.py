@@ -105,7 +105,7 @@ def small_windows(monkeypatch, cache_folder):
 
 
 def batches(examples, *, num_replicas=1, replica=0, epoch=0, shuffled=True):
-    plan, order = EpochPlan(NUM, num_replicas, 9), examples.order(seed=5, epoch=epoch, shuffle=shuffled)
+    plan, order = EpochPlan(NUM, num_replicas, 29), examples.order(seed=5, epoch=epoch, shuffle=shuffled)
     found = epoch_batches(examples, plan, order, replicas=range(replica, replica + 1), epoch=epoch)
     return [(batch.features.tobytes(), batch.labels.tobytes()) for (batch,) in found]
 
