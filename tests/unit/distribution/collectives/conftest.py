@@ -9,7 +9,7 @@ import pytest
 from distrain.distribution.collectives import shared_memory
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def few_polls() -> Iterator[None]:
     """Let a waiting rank sleep after few polls: ranks are threads here, and each poll takes the lock from another."""
     with pytest.MonkeyPatch.context() as patch:
