@@ -44,6 +44,13 @@ def pytest_collection() -> Iterator[None]:
         gc.enable()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_unconfigure() -> None:
+    """Collect garbage here; pytest would do so five times, and Python at its end, through all objects of TensorFlow."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture
 def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty cache for one test, and short waits before a request is tried again."""
