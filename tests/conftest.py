@@ -52,9 +52,9 @@ def pytest_unconfigure() -> None:
     gc.freeze()
 
 
-@pytest.fixture(autouse=True)
-def _same_weights() -> None:
-    """Let models of a test begin with the same weights each time: two that cancel have few exact digits."""
+@pytest.hookimpl(tryfirst=True)  # before the fixtures, which may build models too
+def pytest_runtest_setup() -> None:
+    """Let models of a test begin with the same weights each time: sums that cancel have few exact digits."""
     if keras := sys.modules.get("keras"):
         keras.utils.set_random_seed(0)
 
