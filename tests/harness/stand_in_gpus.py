@@ -1,6 +1,7 @@
 """GPUs that are not there: a program in place of `nvidia-smi`, and answers in place of TensorFlow's.
 
-    smi(tmp_path, "NVIDIA H200", "NVIDIA H200")           # then put tmp_path on PATH
+    bare_machine(monkeypatch, tmp_path)                    # without devices; its programs are in tmp_path / "bin"
+    smi(tmp_path / "bin", "NVIDIA H200", "NVIDIA H200")    # lists two GPUs
     answer_as_smi(monkeypatch.setattr, tmp_path, "NVIDIA H200")  # the same answers without a process
     gpus = TensorFlowGpus(["NVIDIA H200"])
     gpus.install(tf.config, monkeypatch.setattr)           # TensorFlow then lists one GPU, and notes what is asked
@@ -14,13 +15,27 @@ import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distrain.cluster import nvidia
+
+if TYPE_CHECKING:
+    import pytest
 
 
 def _listed(models: Sequence[str]) -> str:
     return "".join(f"GPU {number}: {model} (UUID: GPU-1-{number})\n" for number, model in enumerate(models))
+
+
+def bare_machine(replace: pytest.MonkeyPatch, folder: Path) -> Path:
+    """Make the folders "dev", "bus" and "bin": the devices, the PCI bus and the only programs of this machine."""
+    for name in ("dev", "bus", "bin"):
+        (folder / name).mkdir()
+    replace.setattr(nvidia, "DEVICES", folder / "dev")
+    replace.setattr(nvidia, "BUS", folder / "bus")
+    replace.setattr(nvidia, "DRIVER_FILE", folder / "version")
+    replace.setenv("PATH", str(folder / "bin"))
+    return folder
 
 
 def smi(folder: Path, *models: str, driver: str = "550.54.15") -> Path:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from stand_in_gpus import smi
+from stand_in_gpus import bare_machine, smi
 
 from distrain.cluster import nvidia
 from distrain.cluster.other_program import answer_of
@@ -42,14 +42,7 @@ def test_bytes_that_are_no_text_are_replaced():
 
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
-    """A machine without devices, whose only programs are in the folder "bin"."""
-    for name in ("dev", "bus", "bin"):
-        (tmp_path / name).mkdir()
-    monkeypatch.setattr(nvidia, "DEVICES", tmp_path / "dev")
-    monkeypatch.setattr(nvidia, "BUS", tmp_path / "bus")
-    monkeypatch.setattr(nvidia, "DRIVER_FILE", tmp_path / "version")
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    return tmp_path
+    return bare_machine(monkeypatch, tmp_path)
 
 
 def test_gpus_that_the_program_lists(machine):

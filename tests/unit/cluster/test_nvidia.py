@@ -6,20 +6,14 @@ import ctypes
 import errno
 
 import pytest
+from stand_in_gpus import bare_machine
 
 from distrain.cluster import nvidia
 
 
 @pytest.fixture(autouse=True)
 def machine(tmp_path, monkeypatch):
-    """A machine whose folders of devices, of the bus and of programs are empty."""
-    for name in ("dev", "bus", "bin"):
-        (tmp_path / name).mkdir()
-    monkeypatch.setattr(nvidia, "DEVICES", tmp_path / "dev")
-    monkeypatch.setattr(nvidia, "BUS", tmp_path / "bus")
-    monkeypatch.setattr(nvidia, "DRIVER_FILE", tmp_path / "version")
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    return tmp_path
+    return bare_machine(monkeypatch, tmp_path)
 
 
 def add_to_bus(machine, vendor="0x10de", kind="0x030200"):
