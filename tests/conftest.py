@@ -11,6 +11,7 @@ import pytest
 from hypothesis import settings
 from long_turns import take_long_turns
 from preloaded import share_server
+from web_server import WebServer, web_server
 
 from distrain.remote import cache, storage
 
@@ -68,6 +69,13 @@ def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
     cache.find_cache.cache_clear()
     yield tmp_path / "cache"
     cache.find_cache.cache_clear()
+
+
+@pytest.fixture
+def server() -> Iterator[WebServer]:
+    """A web server of one test."""
+    with web_server() as started:
+        yield started
 
 
 MOSTLY_WAIT = ("tests/deploy/", "tests/faults/")

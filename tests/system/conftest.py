@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from commands import SYSTEM, run_python
+from object_store import ObjectStore, object_store
 from safetensors.numpy import load_file
+
+from distrain.remote import storage
 
 Completed = subprocess.CompletedProcess[str]
 
@@ -27,6 +30,15 @@ class Difference(NamedTuple):
 
     weights: float
     validation_loss: float
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[ObjectStore]:
+    """An S3 server, and no connection to an earlier one."""
+    storage._FILESYSTEMS.clear()
+    with object_store() as started:
+        yield started
+    storage._FILESYSTEMS.clear()
 
 
 @pytest.fixture(scope="session")

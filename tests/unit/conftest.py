@@ -1,4 +1,4 @@
-"""What holds for unit tests: none starts a process. Tests of remote data share a server of objects."""
+"""What holds for unit tests: none starts a process."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from object_store import ObjectStore, object_store
-
-from distrain.remote import storage
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -23,12 +20,3 @@ def _no_process() -> Iterator[None]:
         patch.setattr(subprocess.Popen, "__init__", refuse)
         patch.setattr(os, "fork", refuse)
         yield
-
-
-@pytest.fixture(scope="module")
-def store() -> Iterator[ObjectStore]:
-    """An S3 server, and no connection to an earlier one."""
-    storage._FILESYSTEMS.clear()
-    with object_store() as started:
-        yield started
-    storage._FILESYSTEMS.clear()

@@ -14,6 +14,8 @@ from distrain.errors import ConfigurationError, DataError
 from distrain.remote import storage
 from distrain.remote.path import to_path
 
+pytestmark = pytest.mark.usefixtures("cache_folder")
+
 CONTENT = random.Random(0).randbytes(3_000_000)
 
 
