@@ -98,6 +98,7 @@ def interrupted(indexed_job, long_reference) -> Interrupted:
     assert "rank 1 was killed by signal 9" in pods[1].err()
     lost_at = saved_step(job)
     job.await_step(lost_at + 2 * reference.steps_per_epoch, pods)
+    wait_until(lambda: saved_step(job) > lost_at, what=survivor.err)  # a thread saves, later than the steps
     survivor.kill()
     return Interrupted(job, [drained_at, lost_at], pods[1], survivor)
 
