@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from object_store import ObjectStore
 from prepared_data import Result, rows, write_csv
-from web_server import WebServer, web_server
+from web_server import WebServer
 
 from distrain.data.prepared.dataset_index import Dataset, open_dataset
 from distrain.data.verification import is_dataset, verify_dataset
@@ -38,11 +37,10 @@ def url(store: ObjectStore, folder: Path) -> str:
 
 
 @pytest.fixture
-def server(folder: Path) -> Iterator[WebServer]:
+def server(server: WebServer, folder: Path) -> WebServer:
     """A web server of the data set below `/d`; a request to it costs a tenth of one to the store."""
-    with web_server() as server:
-        server.files = {f"/d/{path.relative_to(folder)}": path.read_bytes() for path in folder.rglob("*.*")}
-        yield server
+    server.files = {f"/d/{path.relative_to(folder)}": path.read_bytes() for path in folder.rglob("*.*")}
+    return server
 
 
 def _same(one: Dataset, other: Dataset) -> bool:
